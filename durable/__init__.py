@@ -1,0 +1,121 @@
+"""Durable execution inside your own process: decorate a function, and it survives `kill -9`.
+
+Declare with `handler`, `Service`, `VirtualObject`, `Workflow`; run with `Engine`; inside a handler, a context does
+things once and for all.
+"""
+
+# declaring
+# in a handler
+# running
+from durable.client import Handle
+from durable.context import (
+    Awakeable,
+    Call,
+    Context,
+    ObjectContext,
+    Promise,
+    Request,
+    SendHandle,
+    SharedObjectContext,
+    SharedWorkflowContext,
+    WorkflowContext,
+)
+from durable.core.duration import Duration
+from durable.core.retry import RetryPolicy
+from durable.engine import Engine
+
+# what can go wrong
+from durable.errors import (
+    AttemptEnded,
+    ConflictError,
+    DeclarationError,
+    DurableError,
+    DurableTimeoutError,
+    EngineFailedError,
+    EngineLockedError,
+    EngineNotRunningError,
+    ForkedEngineError,
+    InvalidRequestError,
+    InvocationCancelled,
+    InvocationKilled,
+    JournalMismatchError,
+    NotFoundError,
+    NotInHandlerError,
+    OutputNotReadyError,
+    RequestError,
+    RetryableError,
+    SerializationError,
+    StorageBusyError,
+    StorageCorruptError,
+    StorageError,
+    StorageFullError,
+    StorageReadOnlyError,
+    StorageVersionError,
+    TerminalError,
+    UsageError,
+    WrongLoopError,
+)
+from durable.futures import DurableFuture, as_completed, gather, select, wait_completed
+from durable.saga import Saga
+from durable.serde import Serde
+from durable.service import Handler, Service, VirtualObject, Workflow, handler
+from durable.store.query import EntryView, InvocationView
+
+__all__ = [
+    "AttemptEnded",
+    "Awakeable",
+    "Call",
+    "ConflictError",
+    "Context",
+    "DeclarationError",
+    "Duration",
+    "DurableError",
+    "DurableFuture",
+    "DurableTimeoutError",
+    "Engine",
+    "EngineFailedError",
+    "EngineLockedError",
+    "EngineNotRunningError",
+    "EntryView",
+    "ForkedEngineError",
+    "Handle",
+    "Handler",
+    "InvalidRequestError",
+    "InvocationCancelled",
+    "InvocationKilled",
+    "InvocationView",
+    "JournalMismatchError",
+    "NotFoundError",
+    "NotInHandlerError",
+    "ObjectContext",
+    "OutputNotReadyError",
+    "Promise",
+    "Request",
+    "RequestError",
+    "RetryPolicy",
+    "RetryableError",
+    "Saga",
+    "SendHandle",
+    "SerializationError",
+    "Serde",
+    "Service",
+    "SharedObjectContext",
+    "SharedWorkflowContext",
+    "StorageBusyError",
+    "StorageCorruptError",
+    "StorageError",
+    "StorageFullError",
+    "StorageReadOnlyError",
+    "StorageVersionError",
+    "TerminalError",
+    "UsageError",
+    "VirtualObject",
+    "Workflow",
+    "WorkflowContext",
+    "WrongLoopError",
+    "as_completed",
+    "gather",
+    "handler",
+    "select",
+    "wait_completed",
+]

@@ -1,0 +1,72 @@
+"""Handles: what somebody outside holds of an invocation."""
+
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+from durable.core.journal import Outcome
+from durable.errors import OutputNotReadyError
+from durable.futures import error_of
+from durable.store.query import InvocationView
+
+T = TypeVar("T")
+
+
+class Controls(Protocol):
+    """What a handle needs of the engine."""
+
+    async def outcome(self, id: str) -> Outcome:
+        """Wait for an invocation's end. Raises `NotFoundError`."""
+        ...
+
+    async def outcome_now(self, id: str) -> Outcome | None:
+        """How it ended, if it has. Raises `NotFoundError`."""
+        ...
+
+    async def cancel(self, id: str, *, kill: bool = False) -> None:
+        """Cancel or kill it."""
+        ...
+
+    async def describe(self, id: str) -> InvocationView:
+        """All that is known of it."""
+        ...
+
+
+class Handle(Generic[T]):
+    """An accepted invocation."""
+
+    def __init__(self, engine: Controls, id: str, decode: Callable[[bytes], T], *, accepted: bool = True) -> None:
+        self._engine = engine
+        self._decode = decode
+        #: The invocation's id: log it, store it, `engine.invocation(id)` gives the handle back.
+        self.id = id
+        #: False where an idempotency key named an invocation that was there already.
+        self.accepted = accepted
+
+    async def result(self) -> T:
+        """Wait for the result. Raises the invocation's `TerminalError`, or `NotFoundError` once it is forgotten."""
+        return value_of(await self._engine.outcome(self.id), self._decode)
+
+    async def output(self) -> T:
+        """The result as it is now. Raises `OutputNotReadyError` (470) while there is none."""
+        outcome = await self._engine.outcome_now(self.id)
+        if outcome is None:
+            raise OutputNotReadyError(f"invocation {self.id} has not completed yet")
+        return value_of(outcome, self._decode)
+
+    async def cancel(self, *, kill: bool = False) -> None:
+        """See `Engine.cancel`."""
+        await self._engine.cancel(self.id, kill=kill)
+
+    async def describe(self) -> InvocationView:
+        """See `Engine.describe`."""
+        return await self._engine.describe(self.id)
+
+    def __repr__(self) -> str:
+        return f"<invocation {self.id}>"
+
+
+def value_of(outcome: Outcome, decode: Callable[[bytes], T]) -> T:
+    """The value of an outcome, or its error raised."""
+    if not outcome.ok:
+        raise error_of(outcome)
+    return decode(outcome.value)

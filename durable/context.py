@@ -1,0 +1,580 @@
+"""What a handler can do durably.
+
+Every operation is a plain method that takes its place in the journal *when it is called* and returns a future, so
+`asyncio.gather(ctx.run(a), ctx.run(b))` is in source order and replays.
+"""
+
+import random as _random
+import uuid as _uuid
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+
+import msgspec
+
+from durable.core.commands import (
+    AttachTo,
+    AwaitAwakeable,
+    AwaitPromise,
+    AwaitSignal,
+    Cancel,
+    CompleteEntry,
+    CompletePromise,
+    PeekPromise,
+    ReadOutput,
+    SendSignal,
+    SetState,
+    Tell,
+)
+from durable.core.duration import Duration
+from durable.core.ids import awakeable_id, is_invocation_id, parse_awakeable_id, seed
+from durable.core.journal import Kind, Outcome
+from durable.core.retry import RetryPolicy
+from durable.core.turn import promise_topic
+from durable.errors import InvalidRequestError, OutputNotReadyError, TerminalError
+from durable.futures import DurableFuture, outcome_of
+from durable.saga import Saga
+from durable.serde import serde_for
+from durable.service import Handler
+
+P = ParamSpec("P")
+T = TypeVar("T")
+I = TypeVar("I")  # noqa: E741
+O = TypeVar("O")  # noqa: E741
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What the handler was asked."""
+
+    #: The invocation's id, the same on every attempt.
+    id: str
+    #: `service/handler` or `service/key/handler`.
+    target: str
+    headers: Mapping[str, str]
+    idempotency_key: str | None
+    #: 1 on the first attempt; grows with every retry, resumption and restart.
+    attempt: int
+    #: The raw input.
+    body: bytes
+
+
+class StepOptions(msgspec.Struct, frozen=True):
+    """How one step is executed."""
+
+    name: str | None = None
+    retry: RetryPolicy | None = None
+    timeout_ms: int | None = None
+    interruptible: bool = False
+
+
+class Operations(Protocol):
+    """All that a context needs of the attempt it belongs to."""
+
+    request: Request
+    key: str | None
+    service: str
+
+    @property
+    def crowded(self) -> bool:
+        """See `futures.Waits`."""
+        ...
+
+    def wait(self, future: DurableFuture[Any]) -> Any:
+        """See `futures.Waits`."""
+        ...
+
+    def run(
+        self, options: StepOptions, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> DurableFuture[Any]:
+        """A step."""
+        ...
+
+    def options(
+        self, name: str | None, retry: RetryPolicy | None, timeout: Duration | None, interruptible: bool
+    ) -> StepOptions:
+        """Validated step options."""
+        ...
+
+    def sleep(self, duration: Duration, name: str) -> DurableFuture[None]:
+        """A timer."""
+        ...
+
+    def invoke(
+        self,
+        kind: Kind,
+        target: Handler[Any, Any] | str,
+        arg: Any,
+        key: str | None,
+        idempotency_key: str | None,
+        headers: Mapping[str, str] | None,
+        delay: Duration | None,
+    ) -> tuple[str, DurableFuture[Any]]:
+        """A call or a send: the other invocation's id, and its result."""
+        ...
+
+    def open(
+        self,
+        kind: Kind,
+        name: str,
+        asked: Any,
+        decode: Callable[[bytes], T] | None,
+        *,
+        detail: str | None = None,
+        fingerprint: bytes | None = None,
+    ) -> DurableFuture[T]:
+        """An entry that waits for something."""
+        ...
+
+    def note(
+        self, kind: Kind, name: str, asked: Any, *, detail: str | None = None, fingerprint: bytes | None
+    ) -> None:
+        """An entry that waits for nothing."""
+        ...
+
+    def read(self, kind: Kind, name: str, look: Callable[[], bytes]) -> bytes:
+        """An entry whose value is at hand now, and recorded for replays."""
+        ...
+
+    def state(self, name: str) -> bytes | None:
+        """A state value as this handler sees it."""
+        ...
+
+    def state_names(self) -> list[str]:
+        """The names of all state values."""
+        ...
+
+    def set_state(self, name: str | None, value: bytes | None) -> None:
+        """Change what `state` returns."""
+        ...
+
+    def now_ms(self) -> int:
+        """The engine's clock."""
+        ...
+
+
+class Call(DurableFuture[T]):
+    """A call under way: await it for the result; `id` is the callee's invocation."""
+
+    __slots__ = ()
+
+
+class SendHandle(Generic[T]):
+    """A sent invocation, which runs on by itself."""
+
+    def __init__(self, context: "Context", id: str, output: Any) -> None:
+        self._context = context
+        self._output = output
+        #: The invocation's id; the same on every replay.
+        self.id = id
+
+    def attach(self) -> DurableFuture[T]:
+        """Wait for its result."""
+        return cast(DurableFuture[T], self._context.attach(self.id, self._output))
+
+    def cancel(self) -> None:
+        """Cancel it."""
+        self._context.cancel(self.id)
+
+
+class Awakeable(DurableFuture[T]):
+    """A wait for the outside: pass `id` on; whoever has it can resolve or reject it, once."""
+
+    __slots__ = ()
+
+
+class Promise(Generic[T]):
+    """A workflow's durable promise, by name: settled once, awaited by any of its handlers."""
+
+    def __init__(self, operations: Operations, name: str, type: Any) -> None:
+        self._operations = operations
+        self._name = name
+        self._serde = serde_for(type)
+
+    def __await__(self) -> Any:
+        return self.future().__await__()
+
+    def future(self) -> DurableFuture[T]:
+        """A wait for it that can be combined with others."""
+        operations = self._operations
+        service, key = operations.service, operations.key or ""
+        asked = AwaitPromise(service, key)
+        return operations.open(
+            Kind.PROMISE, self._name, asked, self._serde.decode, detail=promise_topic(service, key, self._name)
+        )
+
+    def with_timeout(self, duration: Duration) -> DurableFuture[T]:
+        """Wait for it at most that long."""
+        return self.future().with_timeout(duration)
+
+    def peek(self) -> DurableFuture[T | None]:
+        """Its value if it is resolved, None if it is not yet settled. Raises what it was rejected with."""
+        asked = PeekPromise(self._operations.service, self._operations.key or "")
+        return self._operations.open(Kind.PEEK_PROMISE, self._name, asked, _found(self._serde.decode, None))
+
+    def resolve(self, value: T) -> DurableFuture[None]:
+        """Settle it with a value. Awaiting raises `TerminalError` (409) where it was settled before."""
+        return self._complete(Outcome(True, self._serde.encode(value)))
+
+    def reject(self, message: str, code: int = 500) -> DurableFuture[None]:
+        """Settle it with a failure. Awaiting raises `TerminalError` (409) where it was settled before."""
+        return self._complete(outcome_of(TerminalError(message, code)))
+
+    def _complete(self, outcome: Outcome) -> DurableFuture[None]:
+        asked = CompletePromise(self._operations.service, self._operations.key or "", outcome)
+        return self._operations.open(Kind.COMPLETE_PROMISE, self._name, asked, _nothing)
+
+
+class Context:
+    """What every handler gets."""
+
+    def __init__(self, operations: Operations) -> None:
+        self._operations = operations
+        self._random: _random.Random | None = None
+
+    @property
+    def request(self) -> Request:
+        """Id, headers, idempotency key and attempt of this invocation."""
+        return self._operations.request
+
+    # ---- steps ----
+
+    @overload
+    def run(
+        self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> DurableFuture[T]: ...  # an async function
+    @overload
+    def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> DurableFuture[T]: ...
+    def run(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> DurableFuture[Any]:
+        """Execute a plain function once and record its result; a sync one runs in a worker thread.
+
+        It starts when it is awaited, or when the handler goes on without it. A `TerminalError` it raises is recorded
+        and raised here; any other exception ends the attempt, which is retried by policy.
+        """
+        return self._operations.run(_PLAIN, fn, args, kwargs)
+
+    def with_options(
+        self,
+        *,
+        name: str | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: Duration | None = None,
+        interruptible: bool = False,
+    ) -> "Step":
+        """`run` with a name, a retry policy of its own, a time limit per execution, or open to interruption.
+
+        With `retry`, exhausting it raises a `TerminalError` here; the invocation's own budget is not touched. After
+        `timeout` an execution counts as failed (a sync function's thread runs on to its end). A step that is not
+        `interruptible` ends and is recorded before a cancel is felt.
+        """
+        return Step(self._operations, self._operations.options(name, retry, timeout, interruptible))
+
+    def sleep(self, duration: Duration, *, name: str = "") -> DurableFuture[None]:
+        """Wait, through restarts, until `duration` has passed since now. Zero or less: return at once."""
+        return self._operations.sleep(duration, name)
+
+    def now(self) -> datetime:
+        """The time, in UTC, recorded: a replay gets the same."""
+        data = self._operations.read(Kind.NOW, "", lambda: str(self._operations.now_ms()).encode())
+        return datetime.fromtimestamp(int(data) / 1000, UTC)
+
+    def random(self) -> _random.Random:
+        """A random generator seeded by the invocation: the same numbers on every attempt."""
+        if self._random is None:
+            self._random = _random.Random(seed(self.request.id))
+        return self._random
+
+    def uuid(self) -> _uuid.UUID:
+        """A version 4 UUID from `random()`."""
+        return _uuid.UUID(int=self.random().getrandbits(128), version=4)
+
+    def saga(self) -> Saga:
+        """`async with ctx.saga() as saga:` undoes what was registered on a terminal error or a cancellation."""
+        return Saga(self)
+
+    # ---- other handlers ----
+
+    @overload
+    def call(
+        self,
+        target: Handler[None, O],
+        /,
+        *,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Call[O]: ...
+    @overload
+    def call(
+        self,
+        target: Handler[I, O],
+        arg: I,
+        /,
+        *,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Call[O]: ...
+    @overload
+    def call(
+        self,
+        target: str,
+        arg: Any = None,
+        /,
+        *,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Call[Any]: ...
+    def call(
+        self,
+        target: Handler[Any, Any] | str,
+        arg: Any = None,
+        /,
+        *,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Call[Any]:
+        """Invoke a handler and wait for its result. Its terminal error is raised here."""
+        id, future = self._operations.invoke(Kind.CALL, target, arg, key, idempotency_key, headers, None)
+        call = cast(Call[Any], future)
+        call.id = id
+        return call
+
+    @overload
+    def send(
+        self,
+        target: Handler[None, O],
+        /,
+        *,
+        key: str | None = None,
+        delay: Duration | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> SendHandle[O]: ...
+    @overload
+    def send(
+        self,
+        target: Handler[I, O],
+        arg: I,
+        /,
+        *,
+        key: str | None = None,
+        delay: Duration | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> SendHandle[O]: ...
+    @overload
+    def send(
+        self,
+        target: str,
+        arg: Any = None,
+        /,
+        *,
+        key: str | None = None,
+        delay: Duration | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> SendHandle[Any]: ...
+    def send(
+        self,
+        target: Handler[Any, Any] | str,
+        arg: Any = None,
+        /,
+        *,
+        key: str | None = None,
+        delay: Duration | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> SendHandle[Any]:
+        """Invoke a handler, now or after `delay`, and go on. It is independent: no cancel or kill reaches it."""
+        id, _ = self._operations.invoke(Kind.SEND, target, arg, key, idempotency_key, headers, delay)
+        output = target.signature().output if isinstance(target, Handler) else Any
+        return SendHandle(self, id, output)
+
+    @overload
+    def attach(self, id: str, /) -> DurableFuture[Any]: ...
+    @overload
+    def attach(self, id: str, type: type[T], /) -> DurableFuture[T]: ...
+    def attach(self, id: str, type: Any = Any, /) -> DurableFuture[Any]:
+        """Wait for the result of any invocation. An unknown one is a `TerminalError` (404)."""
+        return self._operations.open(
+            Kind.ATTACH, "", AttachTo(_checked(id)), serde_for(type).decode, detail=id, fingerprint=id.encode()
+        )
+
+    @overload
+    def output(self, id: str, /) -> DurableFuture[Any]: ...
+    @overload
+    def output(self, id: str, type: type[T], /) -> DurableFuture[T]: ...
+    def output(self, id: str, type: Any = Any, /) -> DurableFuture[Any]:
+        """The result of any invocation as it is now. Awaiting raises `OutputNotReadyError` while there is none."""
+        not_ready = OutputNotReadyError(f"invocation {id} has not completed yet")
+        decode = _found(serde_for(type).decode, not_ready)
+        asked = ReadOutput(_checked(id))
+        return self._operations.open(Kind.OUTPUT, "", asked, decode, detail=id, fingerprint=id.encode())
+
+    def cancel(self, id: str) -> None:
+        """Cancel another invocation. An unknown or completed one is left alone."""
+        asked = Tell(Cancel(_checked(id)))
+        self._operations.note(Kind.CANCEL, "", asked, detail=id, fingerprint=id.encode())
+
+    # ---- the outside ----
+
+    def awakeable(self, type: type[T] | Any = Any) -> Awakeable[T]:
+        """A wait for the outside: hand `.id` to whoever will resolve it, then await it."""
+        decode = serde_for(type).decode
+        future = cast(Awakeable[T], self._operations.open(Kind.AWAKEABLE, "", AwaitAwakeable(), decode))
+        future.id = awakeable_id(self.request.id, future.entry)
+        return future
+
+    def resolve_awakeable(self, id: str, value: Any = None) -> None:
+        """Complete an awakeable with a value; a second completion is ignored."""
+        self._complete_awakeable(id, Outcome(True, serde_for(Any).encode(value)))
+
+    def reject_awakeable(self, id: str, message: str, code: int = 500) -> None:
+        """Complete an awakeable with a `TerminalError`; a second completion is ignored."""
+        self._complete_awakeable(id, outcome_of(TerminalError(message, code)))
+
+    def _complete_awakeable(self, id: str, outcome: Outcome) -> None:
+        parsed = parse_awakeable_id(id)
+        if parsed is None:
+            raise TerminalError(f"{id!r} is no awakeable id", 400)
+        asked = Tell(CompleteEntry(*parsed, outcome))
+        self._operations.note(Kind.COMPLETE_AWAKEABLE, "", asked, detail=id, fingerprint=id.encode())
+
+    def signal(self, name: str, type: type[T] | Any = Any) -> DurableFuture[T]:
+        """Wait for the next signal of that name; one that came before is taken at once."""
+        return self._operations.open(Kind.SIGNAL, name, AwaitSignal(), serde_for(type).decode, detail=name)
+
+    def send_signal(self, id: str, name: str, value: Any = None) -> None:
+        """Hand a named signal to another invocation, which may wait for it now or later."""
+        self._signal(id, name, Outcome(True, serde_for(Any).encode(value)))
+
+    def reject_signal(self, id: str, name: str, message: str, code: int = 500) -> None:
+        """Hand a failure to whoever waits for that signal."""
+        self._signal(id, name, outcome_of(TerminalError(message, code)))
+
+    def _signal(self, id: str, name: str, outcome: Outcome) -> None:
+        asked = Tell(SendSignal(_checked(id), name, outcome))
+        self._operations.note(Kind.SEND_SIGNAL, name, asked, detail=id, fingerprint=id.encode())
+
+
+_PLAIN = StepOptions()
+
+
+class Step:
+    """`ctx.with_options(...)`: one step with options."""
+
+    def __init__(self, operations: Operations, options: StepOptions) -> None:
+        self._operations = operations
+        self._options = options
+
+    @overload
+    def run(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> DurableFuture[T]: ...
+    @overload
+    def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> DurableFuture[T]: ...
+    def run(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> DurableFuture[Any]:
+        """See `Context.run`."""
+        return self._operations.run(self._options, fn, args, kwargs)
+
+
+class SharedObjectContext(Context):
+    """In a shared handler of a virtual object: its state can be read."""
+
+    @property
+    def key(self) -> str:
+        """The object's key."""
+        return self._operations.key or ""
+
+    @overload
+    def get(self, name: str, /) -> DurableFuture[Any]: ...
+    @overload
+    def get(self, name: str, type: type[T], /) -> DurableFuture[T | None]: ...
+    def get(self, name: str, type: Any = Any, /) -> DurableFuture[Any]:
+        """A state value, None where it is not set. What was read is recorded: a replay gets the same."""
+        operations = self._operations
+        data = operations.read(Kind.GET, name, lambda: _optional(operations.state(name)))
+        return _known(operations, data, _found(serde_for(type).decode, None))
+
+    def state_keys(self) -> DurableFuture[list[str]]:
+        """The names of all state values, sorted."""
+        operations = self._operations
+        data = operations.read(
+            Kind.STATE_KEYS, "", lambda: serde_for(list[str]).encode(sorted(operations.state_names()))
+        )
+        return _known(operations, data, serde_for(list[str]).decode)
+
+
+class ObjectContext(SharedObjectContext):
+    """In an exclusive handler of a virtual object: its state can be written.
+
+    A write takes effect when it is made, and stays when the handler fails later.
+    """
+
+    def set(self, name: str, value: Any, type: Any = Any, /) -> None:
+        """Write a state value."""
+        self._write(Kind.SET, name, serde_for(type).encode(value))
+
+    def clear(self, name: str, /) -> None:
+        """Delete a state value."""
+        self._write(Kind.CLEAR, name, None)
+
+    def clear_all(self) -> None:
+        """Delete all state values of this key."""
+        self._write(Kind.CLEAR_ALL, None, None)
+
+    def _write(self, kind: Kind, name: str | None, value: bytes | None) -> None:
+        operations = self._operations
+        asked = SetState(operations.service, operations.key or "", name, value)
+        operations.note(kind, name or "", asked, fingerprint=value)
+        operations.set_state(name, value)
+
+
+class _Promises(Context):
+    """Named durable promises, which all handlers of a workflow's key share."""
+
+    def promise(self, name: str, type: type[T] | Any = Any) -> Promise[T]:
+        """The promise of that name."""
+        return Promise(self._operations, name, type)
+
+
+class SharedWorkflowContext(_Promises, SharedObjectContext):
+    """In any handler of a workflow but `run`: state can be read, promises awaited and settled."""
+
+
+class WorkflowContext(_Promises, ObjectContext):
+    """In a workflow's `run`."""
+
+
+# ---- small helpers ----
+
+
+def _known(operations: Operations, data: bytes, decode: Callable[[bytes], T]) -> DurableFuture[T]:
+    future: DurableFuture[T] = DurableFuture(operations, 0, Kind.GET, decode)
+    future.outcome = Outcome(True, data)
+    return future
+
+
+def _optional(data: bytes | None) -> bytes:
+    return b"0" if data is None else b"1" + data
+
+
+def _found(decode: Callable[[bytes], Any], nothing: Any) -> Callable[[bytes], Any]:
+    def look(data: bytes) -> Any:
+        if data[:1] == b"1":
+            return decode(data[1:])
+        if isinstance(nothing, Exception):
+            raise nothing
+        return nothing
+
+    return look
+
+
+def _nothing(data: bytes) -> None:
+    return None
+
+
+def _checked(id: str) -> str:
+    if not is_invocation_id(id):
+        raise InvalidRequestError(f"{id!r} is no invocation id: those start with inv_1 and have 38 characters")
+    return id

@@ -1,0 +1,303 @@
+"""What can be asked of the core. Every command is data; `settle` decides what it does.
+
+Commands of an attempt carry its number: those of any other attempt than the current one are ignored. Commands from
+outside carry a `token`, under which the runtime finds who waits for the reply.
+"""
+
+import msgspec
+
+from durable.core.invocation import Problem, Submission
+from durable.core.journal import Kind, Outcome
+from durable.core.retry import RetryPolicy
+from durable.core.waiting import Group
+
+
+class Submit(msgspec.Struct, frozen=True, gc=False):
+    """Accept an invocation (or find the one its idempotency key already names)."""
+
+    submission: Submission
+    token: int = 0
+
+
+# ---- what an attempt asks for ----
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """Write an entry that sets nothing else in motion: a step, a read, a moment in time.
+
+    With an `outcome` the entry is complete as written; without one it is a step that is still running.
+    """
+
+    seq: int
+    attempt: int
+    entry: int
+    kind: Kind
+    name: str
+    seen: int
+    outcome: Outcome | None = None
+    #: Whether the attempt waits for this outcome to be durable.
+    awaited: bool = False
+
+
+class Finished(msgspec.Struct, frozen=True, gc=False):
+    """Write the outcome of a step that was recorded as running."""
+
+    seq: int
+    attempt: int
+    entry: int
+    name: str
+    outcome: Outcome
+
+
+class Sleep(msgspec.Struct, frozen=True, gc=False):
+    """Complete the entry at `due_at`."""
+
+    due_at: int
+
+
+class Invoke(msgspec.Struct, frozen=True, gc=False):
+    """Start another invocation; a call completes the entry with its result."""
+
+    submission: Submission
+
+
+class AwaitAwakeable(msgspec.Struct, frozen=True, gc=False):
+    """Complete the entry when the outside does."""
+
+
+class AwaitSignal(msgspec.Struct, frozen=True, gc=False):
+    """Complete the entry with the next signal of that name."""
+
+
+class AwaitPromise(msgspec.Struct, frozen=True, gc=False):
+    """Complete the entry when the workflow's promise is settled."""
+
+    service: str
+    key: str
+
+
+class PeekPromise(msgspec.Struct, frozen=True, gc=False):
+    """Complete the entry at once with the promise's outcome, or with nothing."""
+
+    service: str
+    key: str
+
+
+class CompletePromise(msgspec.Struct, frozen=True, gc=False):
+    """Settle a promise; the entry tells whether it was the first to do so."""
+
+    service: str
+    key: str
+    outcome: Outcome
+
+
+class SetState(msgspec.Struct, frozen=True, gc=False):
+    """Write, or with None delete, one state key; `name` None clears them all."""
+
+    service: str
+    key: str
+    name: str | None
+    value: bytes | None
+
+
+class AttachTo(msgspec.Struct, frozen=True, gc=False):
+    """Complete the entry with another invocation's outcome."""
+
+    id: str
+
+
+class ReadOutput(msgspec.Struct, frozen=True, gc=False):
+    """Complete the entry at once with another invocation's outcome, or with nothing."""
+
+    id: str
+
+
+class Tell(msgspec.Struct, frozen=True, gc=False):
+    """Pass a command on to another invocation; the entry itself waits for nothing."""
+
+    command: "CompleteEntry | SendSignal | Cancel"
+
+
+Asked = (
+    Sleep
+    | Invoke
+    | AwaitAwakeable
+    | AwaitSignal
+    | AwaitPromise
+    | PeekPromise
+    | CompletePromise
+    | SetState
+    | AttachTo
+    | ReadOutput
+    | Tell
+)
+
+
+class OpenEntry(msgspec.Struct, frozen=True, gc=False):
+    """Write an entry and set in motion what it asks for."""
+
+    seq: int
+    attempt: int
+    entry: int
+    kind: Kind
+    name: str
+    seen: int
+    asked: "Asked"
+    #: Kept with the entry, to find again what it hangs on.
+    detail: str | None = None
+    #: Of what is passed on, for a replay to compare.
+    fingerprint: bytes | None = None
+
+
+class Finish(msgspec.Struct, frozen=True, gc=False):
+    """The handler returned, or ended with a terminal failure."""
+
+    seq: int
+    attempt: int
+    outcome: Outcome
+
+
+class Fail(msgspec.Struct, frozen=True, gc=False):
+    """The attempt failed in a way that may be retried."""
+
+    seq: int
+    attempt: int
+    problem: Problem
+    policy: RetryPolicy
+    #: Set where the failing step has a policy of its own: it alone decides then.
+    step_policy: RetryPolicy | None = None
+    retry_after_ms: int | None = None
+    #: What callers get when the policy gives up.
+    failure: Outcome | None = None
+    #: Whether the failing step is recorded as running already.
+    step_open: bool = False
+    step_seen: int = 0
+
+
+class Suspend(msgspec.Struct, frozen=True, gc=False):
+    """The attempt only waits: it offers to give up its memory."""
+
+    seq: int
+    attempt: int
+    waiting: int | Group
+    #: How many completions had reached it when it made the offer.
+    notified: int
+
+
+# ---- what happens outside ----
+
+
+class TimerFired(msgspec.Struct, frozen=True, gc=False):
+    """A timer is due. Entry 0 is the invocation's own: its start, or its next attempt."""
+
+    due_at: int
+    seq: int
+    entry: int
+
+
+class CompleteEntry(msgspec.Struct, frozen=True, gc=False):
+    """Complete an awakeable."""
+
+    id: str
+    entry: int
+    outcome: Outcome
+    token: int = 0
+
+
+class SendSignal(msgspec.Struct, frozen=True, gc=False):
+    """Hand a named signal to an invocation."""
+
+    id: str
+    name: str
+    outcome: Outcome
+    token: int = 0
+
+
+class SettlePromise(msgspec.Struct, frozen=True, gc=False):
+    """Resolve or reject a workflow's promise from outside."""
+
+    service: str
+    key: str
+    name: str
+    outcome: Outcome
+    token: int = 0
+
+
+class Attach(msgspec.Struct, frozen=True, gc=False):
+    """Find an invocation, and what it ended with if it has."""
+
+    id: str
+    token: int = 0
+
+
+class Cancel(msgspec.Struct, frozen=True, gc=False):
+    """Ask an invocation to stop: its handler sees one `InvocationCancelled`."""
+
+    id: str
+    token: int = 0
+
+
+class Kill(msgspec.Struct, frozen=True, gc=False):
+    """End an invocation and every call it waits for, without running any of their code."""
+
+    id: str
+    token: int = 0
+
+
+class Resume(msgspec.Struct, frozen=True, gc=False):
+    """Start a paused invocation again, with a fresh retry budget; retry at once one that is backing off."""
+
+    id: str
+    token: int = 0
+
+
+class Recover(msgspec.Struct, frozen=True, gc=False):
+    """After a start: give every invocation whose turn it was its next attempt."""
+
+    seq: int
+
+
+class Expire(msgspec.Struct, frozen=True, gc=False):
+    """Forget a completed invocation whose retention is over."""
+
+    seq: int
+
+
+# ---- what invocations tell each other ----
+
+
+class Notify(msgspec.Struct, frozen=True, gc=False):
+    """Complete an entry of another invocation: a call's result, a promise, an attach."""
+
+    seq: int
+    entry: int
+    outcome: Outcome
+
+
+class KeyFree(msgspec.Struct, frozen=True, gc=False):
+    """The invocation at the head of a key's queue may start."""
+
+    seq: int
+
+
+Command = (
+    Submit
+    | Record
+    | Finished
+    | OpenEntry
+    | Finish
+    | Fail
+    | Suspend
+    | TimerFired
+    | CompleteEntry
+    | SendSignal
+    | SettlePromise
+    | Attach
+    | Cancel
+    | Kill
+    | Resume
+    | Recover
+    | Expire
+    | Notify
+    | KeyFree
+)

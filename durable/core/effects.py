@@ -1,0 +1,132 @@
+"""What a turn leads to: writes for the store, in one transaction, and actions for the runtime, after the commit.
+
+The third kind of effect, telling another invocation, never leaves the core: it is a command of the same turn.
+"""
+
+import msgspec
+
+from durable.core.invocation import Invocation, Signal
+from durable.core.journal import Outcome, Row
+
+#: (service, key)
+Key = tuple[str, str]
+#: (due_at, seq, entry)
+Timer = tuple[int, int, int]
+#: (topic, seq, entry)
+Listener = tuple[str, int, int]
+
+
+class Writes(msgspec.Struct):
+    """The rows of one transaction. Where order matters, the last write of a turn has already won."""
+
+    created: dict[int, Invocation] = {}
+    changed: dict[int, Invocation] = {}
+    purged: list[int] = []
+    journal: list[Row] = []
+    #: None deletes.
+    state: dict[tuple[str, str, str], bytes | None] = {}
+    #: Keys whose whole state goes before `state` is written.
+    state_cleared: set[Key] = set()
+    promises: dict[tuple[str, str, str], Outcome] = {}
+    promises_cleared: set[Key] = set()
+    timers_added: set[Timer] = set()
+    timers_removed: set[Timer] = set()
+    listeners_added: set[Listener] = set()
+    listeners_removed: set[Listener] = set()
+    signals_added: list[tuple[int, Signal]] = []
+    signals_removed: list[tuple[int, int]] = []
+    #: Ordinals up to here are taken; the next start continues after them.
+    ordinals_reserved: int | None = None
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.journal
+            or self.changed
+            or self.created
+            or self.timers_added
+            or self.timers_removed
+            or self.state
+            or self.state_cleared
+            or self.promises
+            or self.promises_cleared
+            or self.listeners_added
+            or self.listeners_removed
+            or self.signals_added
+            or self.signals_removed
+            or self.purged
+            or self.ordinals_reserved is not None
+        )
+
+
+class Need(msgspec.Struct):
+    """What settling the next command has to know and memory does not hold."""
+
+    seqs: set[int] = set()
+    ids: set[str] = set()
+    keys: set[Key] = set()
+    topics: set[str] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self.seqs or self.ids or self.keys or self.topics)
+
+
+# ---- actions ----
+
+
+class StartAttempt(msgspec.Struct, frozen=True, gc=False):
+    """Run the handler, from its journal."""
+
+    invocation: Invocation
+    attempt: int
+    #: Outcomes from this ordinal on are delivered, not replayed.
+    until: int
+
+
+class Deliver(msgspec.Struct, frozen=True, gc=False):
+    """Tell an attempt that an entry has its outcome."""
+
+    seq: int
+    attempt: int
+    entry: int
+    outcome: Outcome
+    #: Counted in `Invocation.notified`: it came from outside the attempt.
+    notified: bool = False
+
+
+class Interrupt(msgspec.Struct, frozen=True, gc=False):
+    """End an attempt without an outcome; `why` is for its log line."""
+
+    seq: int
+    attempt: int
+    why: str
+
+
+class Completed(msgspec.Struct, frozen=True, gc=False):
+    """Tell everybody who waits for an invocation how it ended."""
+
+    seq: int
+    id: str
+    outcome: Outcome
+
+
+class Reply(msgspec.Struct, frozen=True, gc=False):
+    """Answer the command with this token.
+
+    `result` is one word a verb; `seq` and `outcome` tell an attached caller where to wait, or the end itself.
+    """
+
+    token: int
+    result: str
+    seq: int = 0
+    id: str = ""
+    outcome: Outcome | None = None
+
+
+class Failed(msgspec.Struct, frozen=True, gc=False):
+    """An attempt failed: for the log. `retry_at` None means paused or given up."""
+
+    invocation: Invocation
+    retry_at: int | None
+
+
+Action = StartAttempt | Deliver | Interrupt | Completed | Reply | Failed

@@ -1,0 +1,86 @@
+"""Ids, and what they carry.
+
+An invocation id is `inv_1` and 33 base-62 digits: 11 that grow with time (so that the unique index is written at its
+right edge), 22 that are random or derived. A child's id is derived from its caller and the entry that asked for it:
+a replay, or a crash between asking and committing, arrives at the same id. An awakeable's id names its invocation and
+entry, and needs no table.
+"""
+
+import re
+from hashlib import blake2b
+
+DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_VALUE = {digit: value for value, digit in enumerate(DIGITS)}
+_PAIRS = [a + b for a in DIGITS for b in DIGITS]
+_INVOCATION = re.compile(r"inv_1[0-9A-Za-z]{33}", re.ASCII)
+_AWAKEABLE = re.compile(r"sign_1([0-9A-Za-z]{33})([1-9A-Za-z][0-9A-Za-z]{0,5})", re.ASCII)
+
+
+def base62(number: int, width: int) -> str:
+    """`number` in base 62, padded to `width` digits (rounded up to an even count inside, then cut)."""
+    digits: list[str] = []
+    for _ in range((width + 1) // 2):
+        number, rest = divmod(number, 3844)
+        digits.append(_PAIRS[rest])
+    return "".join(reversed(digits))[-width:]
+
+
+def invocation_id(ordinal: int, entropy: int) -> str:
+    """A fresh id. `ordinal` (64 bits) orders ids by creation; `entropy` (128 bits) makes them unique across files."""
+    return f"inv_1{base62(ordinal, 11)}{base62(entropy, 22)}"
+
+
+def child_id(parent: str, entry: int) -> str:
+    """The id of what entry `entry` of `parent` calls or sends."""
+    digest = blake2b(f"{parent}/{entry}".encode(), digest_size=16).digest()
+    return f"inv_1{parent[5:16]}{base62(int.from_bytes(digest, 'big'), 22)}"
+
+
+def claimed_id(service: str, key: str | None, handler: str, idempotency_key: str) -> str:
+    """The id of the one invocation that an idempotency key (of a workflow's run: its key) may name.
+
+    Because it is derived, the same request names the same invocation before, while and after it exists.
+    """
+    text = "\0".join((service, "" if key is None else f"k{key}", handler, idempotency_key))
+    digest = blake2b(text.encode(), digest_size=24, person=b"claim").digest()
+    return invocation_id(int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big"))
+
+
+def seed(invocation: str) -> int:
+    """The seed of an invocation's random numbers."""
+    return int.from_bytes(blake2b(invocation.encode(), digest_size=16, person=b"random").digest(), "big")
+
+
+def fingerprint(data: bytes) -> bytes:
+    """Eight bytes that stand for a payload when a replay compares it.
+
+    Order is ignored, because a set is written in another order by every process; of a long payload only the length
+    counts, because sorting it would hold up the loop.
+    """
+    text = bytes(sorted(data)) if len(data) <= 4096 else str(len(data)).encode()
+    return blake2b(text, digest_size=8).digest()
+
+
+def is_invocation_id(text: str) -> bool:
+    """Whether `text` has the form of an invocation id (it need not exist)."""
+    return _INVOCATION.fullmatch(text) is not None
+
+
+def awakeable_id(invocation: str, entry: int) -> str:
+    """The id under which the outside completes entry `entry` of `invocation`."""
+    digits = ""
+    while entry:
+        entry, rest = divmod(entry, 62)
+        digits = DIGITS[rest] + digits
+    return f"sign_1{invocation[5:]}{digits}"
+
+
+def parse_awakeable_id(text: str) -> tuple[str, int] | None:
+    """The invocation id and entry of an awakeable id, or None where the form is wrong."""
+    match = _AWAKEABLE.fullmatch(text)
+    if match is None:
+        return None
+    entry = 0
+    for digit in match[2]:
+        entry = entry * 62 + _VALUE[digit]
+    return f"inv_1{match[1]}", entry

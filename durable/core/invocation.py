@@ -1,0 +1,169 @@
+"""An invocation, and the keyed object it may run on, as the core holds them in memory.
+
+    scheduled ── due ──► pending ── key is free ──► running ──► completed
+                            ▲                      ▲ │ │ │
+        submit ─────────────┴──────────────────────┘ │ │ └──► suspended ── awaited entry completes ──► running
+                                                     │ └────► backing-off ── retry is due ───────────► running
+                                                     └──────► paused ─────── resume ─────────────────► running
+
+`running` is the stored word for "its turn has come": while no attempt of it has a slot yet, or the process is down,
+the read models show it as `ready`.
+"""
+
+from collections import deque
+from enum import StrEnum
+
+import msgspec
+
+from durable.core.journal import Failure, Kind, Outcome
+from durable.core.waiting import Group
+
+
+class Status(StrEnum):
+    """Where in its life an invocation is."""
+
+    SCHEDULED = "scheduled"
+    PENDING = "pending"
+    RUNNING = "running"
+    BACKING_OFF = "backing-off"
+    SUSPENDED = "suspended"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+
+
+class Flavor(StrEnum):
+    """What kind of handler an invocation runs."""
+
+    SERVICE = "service"
+    EXCLUSIVE = "exclusive"
+    SHARED = "shared"
+    WORKFLOW = "workflow"
+    WORKFLOW_SHARED = "workflow-shared"
+
+
+class Open(msgspec.Struct, frozen=True, gc=False):
+    """An entry without an outcome: what it is, and what it hangs on."""
+
+    kind: Kind
+    #: A sleep's due time, a call's child id, a promise's or attach's topic, a signal's name.
+    ref: str | int | None = None
+
+
+class Caller(msgspec.Struct, frozen=True, gc=False):
+    """Which handler asked for an invocation."""
+
+    seq: int
+    id: str
+    entry: int
+    target: str
+    #: A call waits for the result; a send does not.
+    waits: bool
+
+
+class Submission(msgspec.Struct, frozen=True):
+    """Everything that is fixed when an invocation is accepted."""
+
+    id: str
+    service: str
+    handler: str
+    key: str | None
+    flavor: Flavor
+    input: bytes
+    headers: dict[str, str] = {}
+    idempotency_key: str | None = None
+    caller: Caller | None = None
+    #: When it is to start, in ms since the epoch; None for now.
+    due_at: int | None = None
+    #: How long the result is kept after completion, in ms; 0 forgets it at once.
+    completion_retention_ms: int = 0
+    #: How long the journal is kept after completion, in ms.
+    journal_retention_ms: int = 0
+
+    @property
+    def target(self) -> str:
+        """`service/handler` or `service/key/handler`."""
+        if self.key is None:
+            return f"{self.service}/{self.handler}"
+        return f"{self.service}/{self.key}/{self.handler}"
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Why an attempt failed, as an operator reads it."""
+
+    message: str
+    type: str = ""
+    stacktrace: str = ""
+    #: The entry that failed, 0 where the handler itself did.
+    entry: int = 0
+    name: str = ""
+    at: int = 0
+    code: int = 500
+
+
+class Invocation(msgspec.Struct):
+    """One accepted request and where it stands."""
+
+    seq: int
+    submission: Submission
+    created_at: int
+    status: Status
+    #: The fence: commands of any other attempt are ignored.
+    attempt: int = 0
+    #: Failed attempts since the last journaled progress: the retry budget.
+    failures: int = 0
+    #: The same for single steps that have a retry policy of their own, by entry.
+    step_failures: dict[int, int] = {}
+    problem: Problem | None = None
+    #: The start of a scheduled one, the next retry of one that is backing off.
+    due_at: int | None = None
+    #: Its place in its key's queue, while it holds or waits for the key.
+    queued: int | None = None
+    #: What a suspended one waits for.
+    waiting: int | Group | None = None
+    #: A cancel was accepted and is not delivered yet: it waits until the open calls have ended.
+    cancelling: bool = False
+    #: Another handler is attached to its outcome.
+    listened: bool = False
+    outcome: Outcome | None = None
+    completed_at: int | None = None
+    modified_at: int = 0
+
+    # What follows is read from the journal when an invocation is loaded, and kept while it is in memory.
+    #: The last entry that is recorded.
+    last_entry: int = 0
+    #: Entries without an outcome.
+    open: dict[int, Open] = {}
+    #: Completions that came before their entry was recorded (an awakeable's id can be known outside first).
+    early: dict[int, Outcome] = {}
+    #: Completions accepted during this attempt: an offer to suspend that has not seen them all is out of date.
+    notified: int = 0
+
+    @property
+    def id(self) -> str:
+        """The public id."""
+        return self.submission.id
+
+
+class Signal(msgspec.Struct, frozen=True, gc=False):
+    """A signal that arrived before anybody waited for it."""
+
+    ordinal: int
+    name: str
+    outcome: Outcome
+
+
+class KeyedObject(msgspec.Struct):
+    """One key of a virtual object or workflow: who may run, its state, its promises."""
+
+    service: str
+    key: str
+    #: Exclusive invocations in acceptance order; the first one holds the key.
+    queue: deque[int]
+    state: dict[str, bytes]
+    #: Settled promises of a workflow.
+    promises: dict[str, Outcome]
+
+
+def already_started(target: str) -> Failure:
+    """What a second call of a workflow's run handler gets."""
+    return Failure(f"the workflow {target} was already started: its run handler runs once per key", 409)

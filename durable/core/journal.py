@@ -1,0 +1,99 @@
+"""What a journal is made of: numbered entries, their outcomes, and the failures that travel.
+
+An invocation's entries are numbered 1, 2, 3 … in the order in which its handler asked for them; entry 0 is the
+invocation itself (its input, and whatever is addressed to it as a whole, such as a cancel). An entry is stored as a
+*command* row, and, when its outcome comes later, a *completion* row. Completion rows carry an `ordinal`, a number
+that only grows: it is the order in which the handler learned of them, and a replay repeats it.
+"""
+
+from enum import StrEnum
+from typing import Literal, NamedTuple
+
+import msgspec
+
+#: Which half of an entry a row holds.
+COMMAND, COMPLETION = 0, 1
+
+
+class Kind(StrEnum):
+    """What a handler can ask for."""
+
+    RUN = "run"
+    SLEEP = "sleep"
+    CALL = "call"
+    SEND = "send"
+    AWAKEABLE = "awakeable"
+    COMPLETE_AWAKEABLE = "complete-awakeable"
+    SIGNAL = "signal"
+    SEND_SIGNAL = "send-signal"
+    PROMISE = "promise"
+    PEEK_PROMISE = "peek-promise"
+    COMPLETE_PROMISE = "complete-promise"
+    ATTACH = "attach"
+    OUTPUT = "output"
+    GET = "get"
+    SET = "set"
+    CLEAR = "clear"
+    CLEAR_ALL = "clear-all"
+    STATE_KEYS = "state-keys"
+    NOW = "now"
+    CANCEL = "cancel"
+
+
+#: Kinds of entries that have no outcome to wait for.
+DETACHED = frozenset({Kind.SEND, Kind.CANCEL, Kind.SEND_SIGNAL, Kind.COMPLETE_AWAKEABLE})
+
+
+class Outcome(msgspec.Struct, frozen=True, gc=False):
+    """How something ended: a value, or an encoded `Failure`."""
+
+    ok: bool
+    value: bytes
+
+
+class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A terminal failure as it is stored and as it travels."""
+
+    message: str
+    code: int = 500
+    metadata: dict[str, str] = {}
+    kind: Literal["terminal", "cancelled", "killed", "timeout"] = "terminal"
+
+    def outcome(self) -> Outcome:
+        """This failure as an outcome."""
+        return Outcome(False, _encode(self))
+
+
+_encode = msgspec.json.Encoder().encode
+_decode_failure = msgspec.json.Decoder(Failure).decode
+
+#: The success that carries nothing.
+EMPTY = Outcome(True, b"")
+CANCELLED = Failure("cancelled", 409, kind="cancelled").outcome()
+KILLED = Failure("killed", 409, kind="killed").outcome()
+
+
+def failure_of(outcome: Outcome) -> Failure:
+    """The failure inside a failed outcome."""
+    return _decode_failure(outcome.value)
+
+
+class Row(NamedTuple):
+    """One journal row, in the order of the table's columns."""
+
+    invocation: int
+    entry: int
+    part: int
+    kind: str
+    name: str | None
+    #: What the entry hangs on: a sleep's due time, a child's id, a topic, a signal's name.
+    detail: str | None
+    #: How many completions the handler had seen when it asked for this entry.
+    seen: int
+    #: The place of this row's outcome among all completions; None where nothing was waited for.
+    ordinal: int | None
+    #: None while there is no outcome in this row.
+    ok: bool | None
+    #: The outcome; in a command row without one, the fingerprint of what was passed on.
+    value: bytes | None
+    at: int

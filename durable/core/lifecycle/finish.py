@@ -1,0 +1,93 @@
+"""End an attempt: with an outcome, with a failure to retry, or by giving up its memory while it waits."""
+
+import msgspec
+
+from durable.core.commands import Fail, Finish, Suspend
+from durable.core.effects import Failed, Interrupt
+from durable.core.invocation import Invocation, Status
+from durable.core.journal import COMMAND, COMPLETION, Kind, Outcome, Row
+from durable.core.lifecycle.record import attempt_of
+from durable.core.retry import RetryPolicy
+from durable.core.turn import Turn
+
+
+def finish(turn: Turn, command: Finish) -> None:
+    """The handler returned, or ended with a terminal failure."""
+    invocation = attempt_of(turn, command.seq, command.attempt)
+    if invocation is not None:
+        invocation.problem = None
+        turn.complete(invocation, command.outcome)
+
+
+def fail(turn: Turn, command: Fail) -> None:
+    """Back off, give the step up, pause, or give the invocation up: as the policy says."""
+    invocation = attempt_of(turn, command.seq, command.attempt)
+    if invocation is None:
+        return
+    invocation.problem = msgspec.structs.replace(command.problem, at=turn.now)
+    turn.world.visitors.add(invocation.seq)
+    entry = command.problem.entry
+    if command.step_policy is not None:
+        failures = invocation.step_failures.get(entry, 0) + 1
+        if command.step_policy.exhausted(failures):
+            give_step_up(turn, invocation, command)
+            return
+        invocation.step_failures = {**invocation.step_failures, entry: failures}
+        back_off(turn, invocation, command, command.step_policy, failures)
+        return
+    invocation.failures += 1
+    if not command.policy.exhausted(invocation.failures):
+        back_off(turn, invocation, command, command.policy, invocation.failures)
+    elif command.policy.on_max_attempts == "kill" and command.failure is not None:
+        turn.actions.append(Failed(invocation, None))
+        turn.complete(invocation, command.failure)
+    else:
+        invocation.status = Status.PAUSED
+        turn.touch(invocation)
+        turn.actions.append(Failed(invocation, None))
+
+
+def back_off(turn: Turn, invocation: Invocation, command: Fail, policy: RetryPolicy, failures: int) -> None:
+    """Try again later, at a time that is stored."""
+    delay_ms = command.retry_after_ms
+    if delay_ms is None:
+        delay_ms = policy.delay_ms(failures)
+    retry_at = turn.now + delay_ms
+    invocation.status = Status.BACKING_OFF
+    invocation.due_at = retry_at
+    turn.add_timer(retry_at, invocation.seq, 0)
+    turn.touch(invocation)
+    turn.actions.append(Failed(invocation, retry_at))
+
+
+def give_step_up(turn: Turn, invocation: Invocation, command: Fail) -> None:
+    """The step's own policy is exhausted: its failure becomes the entry's outcome, and the handler sees it."""
+    entry, outcome = command.problem.entry, command.failure
+    assert outcome is not None
+    part = COMPLETION if command.step_open else COMMAND
+    turn.writes.journal.append(step_row(turn, invocation, command, part, outcome))
+    invocation.open.pop(entry, None)
+    invocation.last_entry = max(invocation.last_entry, entry)
+    invocation.step_failures = {step: count for step, count in invocation.step_failures.items() if step != entry}
+    turn.actions.append(Failed(invocation, turn.now))
+    turn.start(invocation)
+
+
+def step_row(turn: Turn, invocation: Invocation, command: Fail, part: int, outcome: Outcome) -> Row:
+    """The row that ends a step whose policy gave up."""
+    return Row(
+        invocation.seq, command.problem.entry, part, Kind.RUN, command.problem.name, None, command.step_seen,
+        turn.ordinal(), outcome.ok, outcome.value, turn.now,
+    )  # fmt: skip
+
+
+def suspend(turn: Turn, command: Suspend) -> None:
+    """Let a waiting handler go, unless news for it is under way."""
+    invocation = attempt_of(turn, command.seq, command.attempt)
+    if invocation is None or invocation.notified != command.notified:
+        return
+    invocation.status = Status.SUSPENDED
+    invocation.waiting = command.waiting
+    turn.touch(invocation)
+    turn.world.visitors.add(invocation.seq)
+    turn.actions.append(Interrupt(invocation.seq, invocation.attempt, "suspended"))

@@ -1,0 +1,32 @@
+"""Settle a workflow's promise, once."""
+
+from durable.core.commands import Notify, SettlePromise
+from durable.core.effects import Need
+from durable.core.journal import Outcome
+from durable.core.turn import Turn, need_topic, promise_topic
+from durable.core.world import World
+
+
+def needs(world: World, command: SettlePromise, need: Need) -> None:
+    """The promise, and who waits for it."""
+    if (command.service, command.key) not in world.keys:
+        need.keys.add((command.service, command.key))
+    need_topic(world, need, promise_topic(command.service, command.key, command.name))
+
+
+def from_outside(turn: Turn, command: SettlePromise) -> None:
+    """Settle it and say whether it was the first."""
+    first = settle_promise(turn, command.service, command.key, command.name, command.outcome)
+    turn.reply(command.token, "done" if first else "conflict")
+
+
+def settle_promise(turn: Turn, service: str, key: str, name: str, outcome: Outcome) -> bool:
+    """Keep the outcome and tell everybody who waits; False where it was settled before."""
+    promises = turn.world.keys[service, key].promises
+    if name in promises:
+        return False
+    promises[name] = outcome
+    turn.writes.promises[service, key, name] = outcome
+    for seq, entry in turn.take_listeners(promise_topic(service, key, name)):
+        turn.tell(Notify(seq, entry, outcome))
+    return True

@@ -1,0 +1,68 @@
+"""Write what a step gave: the hot path."""
+
+from durable.core.commands import Finished, Record
+from durable.core.effects import Deliver
+from durable.core.invocation import Invocation, Open, Status
+from durable.core.journal import COMMAND, COMPLETION, Row
+from durable.core.turn import Turn
+
+
+def record(turn: Turn, command: Record) -> None:
+    """An entry that sets nothing else in motion."""
+    invocation = turn.world.invocations.get(command.seq)
+    if invocation is None or invocation.attempt != command.attempt or invocation.status is not Status.RUNNING:
+        return
+    outcome = command.outcome
+    invocation.last_entry = command.entry
+    if outcome is None:
+        invocation.open[command.entry] = Open(command.kind)
+        turn.writes.journal.append(
+            Row(
+                command.seq, command.entry, COMMAND, command.kind, command.name, None, command.seen,
+                None, None, None, turn.now,
+            )
+        )  # fmt: skip
+        return
+    turn.writes.journal.append(
+        Row(
+            command.seq, command.entry, COMMAND, command.kind, command.name, None, command.seen,
+            turn.ordinal() if command.awaited else None, outcome.ok, outcome.value, turn.now,
+        )
+    )  # fmt: skip
+    settle_budget(turn, invocation, command.entry)
+    if command.awaited:
+        turn.actions.append(Deliver(command.seq, command.attempt, command.entry, outcome))
+
+
+def finished(turn: Turn, command: Finished) -> None:
+    """The outcome of a step that was left running while the handler went on."""
+    invocation = attempt_of(turn, command.seq, command.attempt)
+    if invocation is None:
+        return
+    waits = invocation.open.pop(command.entry)
+    outcome = command.outcome
+    turn.writes.journal.append(
+        Row(
+            command.seq, command.entry, COMPLETION, waits.kind, None, None, 0,
+            turn.ordinal(), outcome.ok, outcome.value, turn.now,
+        )
+    )  # fmt: skip
+    settle_budget(turn, invocation, command.entry)
+    turn.actions.append(Deliver(command.seq, command.attempt, command.entry, outcome))
+
+
+def settle_budget(turn: Turn, invocation: Invocation, entry: int) -> None:
+    """Progress was journaled: failures before it no longer count."""
+    if invocation.failures or invocation.step_failures or invocation.problem is not None:
+        invocation.failures = 0
+        invocation.problem = None
+        invocation.step_failures = {step: count for step, count in invocation.step_failures.items() if step != entry}
+        turn.touch(invocation)
+
+
+def attempt_of(turn: Turn, seq: int, attempt: int) -> Invocation | None:
+    """The invocation, if this attempt of it is the one that may speak."""
+    invocation = turn.world.invocations.get(seq)
+    if invocation is None or invocation.attempt != attempt or invocation.status is not Status.RUNNING:
+        return None
+    return invocation

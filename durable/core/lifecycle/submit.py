@@ -1,0 +1,69 @@
+"""Accept an invocation, or find the one its idempotency key already names."""
+
+from durable.core.commands import Notify, Submit
+from durable.core.effects import Need
+from durable.core.invocation import Caller, Flavor, Invocation, Status, Submission, already_started
+from durable.core.turn import Turn, need_id, need_object, output_topic
+from durable.core.world import World
+
+
+def needs(world: World, command: Submit, need: Need) -> None:
+    """A claimed id may exist already; a key has a queue."""
+    submission = command.submission
+    if is_claimed(submission):
+        need_id(world, need, submission.id)
+    need_object(world, need, submission)
+
+
+def submit(turn: Turn, command: Submit) -> None:
+    """Start it, queue it for its key, schedule it, or join the one that is there."""
+    submission = command.submission
+    if is_claimed(submission):
+        existing = turn.world.find(submission.id)
+        if existing is not None and not expired(existing, turn.now):
+            join(turn, command, existing)
+            return
+        if existing is not None:
+            turn.forget(existing)
+    if submission.due_at is not None and submission.due_at > turn.now:
+        invocation = turn.create(submission, Status.SCHEDULED)
+        invocation.due_at = submission.due_at
+        turn.add_timer(submission.due_at, invocation.seq, 0)
+    else:
+        invocation = turn.create(submission, Status.PENDING)
+        if turn.enqueue(invocation):
+            turn.start(invocation)
+    turn.reply(command.token, "accepted", invocation)
+
+
+def join(turn: Turn, command: Submit, existing: Invocation) -> None:
+    """The same request once more: its caller gets the outcome of the first."""
+    caller = command.submission.caller
+    if caller is None or not caller.waits:
+        turn.reply(command.token, "previously-accepted", existing)
+    elif command.submission.flavor is Flavor.WORKFLOW:
+        failure = already_started(command.submission.target)
+        turn.tell(Notify(caller.seq, caller.entry, failure.outcome()))
+    elif existing.outcome is not None:
+        turn.tell(Notify(caller.seq, caller.entry, existing.outcome))
+    else:
+        follow(turn, caller, existing)
+
+
+def follow(turn: Turn, caller: Caller, existing: Invocation) -> None:
+    """A call that joined: it waits as if it were attached."""
+    turn.listen(output_topic(existing.id), caller.seq, caller.entry)
+    existing.listened = True
+    turn.touch(existing)
+
+
+def is_claimed(submission: Submission) -> bool:
+    """Whether the id is derived from an idempotency key or a workflow's key, and so may exist already."""
+    return submission.idempotency_key is not None or submission.flavor is Flavor.WORKFLOW
+
+
+def expired(invocation: Invocation, now: int) -> bool:
+    """Whether its retention is over, so that it may be forgotten."""
+    if invocation.completed_at is None:
+        return False
+    return invocation.completed_at + invocation.submission.completion_retention_ms <= now

@@ -1,0 +1,83 @@
+"""The one door for change: apply commands, and the commands they cause, until none is left.
+
+`advance` returns what it has to know before it can go on; the caller loads it, hands it to the world and calls again.
+A command is applied whole or not yet, so nothing is ever half decided.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from durable.core import commands as ask
+from durable.core.effects import Need
+from durable.core.lifecycle import control, finish, open_entry, promise, record, submit, wake
+from durable.core.turn import Turn, need_invocation
+from durable.core.world import World
+
+_APPLY: dict[type, Callable[[Turn, Any], None]] = {
+    ask.Submit: submit.submit,
+    ask.Record: record.record,
+    ask.Finished: record.finished,
+    ask.OpenEntry: open_entry.open_entry,
+    ask.Finish: finish.finish,
+    ask.Fail: finish.fail,
+    ask.Suspend: finish.suspend,
+    ask.TimerFired: wake.timer_fired,
+    ask.Notify: wake.notify,
+    ask.KeyFree: wake.key_free,
+    ask.CompleteEntry: wake.complete_entry,
+    ask.SendSignal: wake.send_signal,
+    ask.SettlePromise: promise.from_outside,
+    ask.Attach: control.attach,
+    ask.Cancel: control.cancel,
+    ask.Kill: control.kill,
+    ask.Resume: control.resume,
+    ask.Recover: control.recover,
+    ask.Expire: control.expire,
+}
+
+
+def _needs_of_running(world: World, command: ask.Finish | ask.Fail, need: Need) -> None:
+    """An ending invocation tells who listens; it is in memory, and so is its object."""
+    if command.seq in world.invocations:
+        need_invocation(world, need, command.seq)
+
+
+_NEEDS: dict[type, Callable[[World, Any, Need], None]] = {
+    ask.Submit: submit.needs,
+    ask.OpenEntry: open_entry.needs,
+    ask.Finish: _needs_of_running,
+    ask.Fail: _needs_of_running,
+    ask.TimerFired: wake.needs_seq,
+    ask.Notify: wake.needs_seq,
+    ask.KeyFree: wake.needs_seq,
+    ask.CompleteEntry: wake.needs_id,
+    ask.SendSignal: wake.needs_id,
+    ask.SettlePromise: promise.needs,
+    ask.Attach: control.needs_id,
+    ask.Cancel: control.needs_id,
+    ask.Kill: control.needs_id,
+    ask.Resume: control.needs_id,
+    ask.Recover: control.needs_seq,
+    ask.Expire: control.needs_seq,
+}
+
+
+def advance(turn: Turn) -> Need | None:
+    """Apply commands until none is left (None), or until one needs something that is not in memory."""
+    commands, world = turn.commands, turn.world
+    while commands:
+        command = commands[0]
+        kind = type(command)
+        needs = _NEEDS.get(kind)
+        if needs is not None:
+            need = Need()
+            needs(world, command, need)
+            if need:
+                for later in commands:
+                    ask_ahead = _NEEDS.get(type(later))
+                    if ask_ahead is not None:
+                        ask_ahead(world, later, need)
+                return need
+        commands.popleft()
+        _APPLY[kind](turn, command)
+    return None

@@ -1,0 +1,276 @@
+"""One turn under way: what it was asked, what it decided so far, and the small verbs every decision is made of."""
+
+from collections import deque
+from collections.abc import Iterable
+
+from durable.core.commands import Command, KeyFree, Notify
+from durable.core.effects import (
+    Action,
+    Completed,
+    Deliver,
+    Need,
+    Reply,
+    StartAttempt,
+    Writes,
+)
+from durable.core.invocation import Flavor, Invocation, KeyedObject, Status, Submission
+from durable.core.journal import COMPLETION, Kind, Outcome, Row
+from durable.core.world import ORDINALS, World
+
+
+class Turn:
+    """The commands of one turn, applied one by one to the world."""
+
+    def __init__(self, world: World, commands: Iterable[Command], now: int) -> None:
+        self.world = world
+        self.now = now
+        self.commands: deque[Command] = deque(commands)
+        self.writes = Writes()
+        self.actions: list[Action] = []
+
+    # ---- the small verbs ----
+
+    def ordinal(self) -> int:
+        """The next number of the sequence that orders everything."""
+        world = self.world
+        number = world.next_ordinal
+        if number >= world.ordinals_reserved:
+            world.ordinals_reserved = number + ORDINALS
+            self.writes.ordinals_reserved = world.ordinals_reserved
+        world.next_ordinal = number + 1
+        return number
+
+    def tell(self, command: Command) -> None:
+        """Have another invocation settle `command` in this same turn."""
+        self.commands.append(command)
+
+    def touch(self, invocation: Invocation) -> None:
+        """Note that an invocation's row has to be written."""
+        invocation.modified_at = self.now
+        if invocation.seq not in self.writes.created:
+            self.writes.changed[invocation.seq] = invocation
+
+    def create(self, submission: Submission, status: Status) -> Invocation:
+        """A new invocation, with the next sequence number."""
+        seq = self.world.next_seq
+        self.world.next_seq = seq + 1
+        invocation = Invocation(seq, submission, self.now, status, modified_at=self.now)
+        self.world.add(invocation)
+        self.writes.created[seq] = invocation
+        return invocation
+
+    def start(self, invocation: Invocation) -> None:
+        """Give an invocation its next attempt."""
+        invocation.status = Status.RUNNING
+        invocation.attempt += 1
+        invocation.due_at = None
+        invocation.waiting = None
+        invocation.notified = 0
+        self.touch(invocation)
+        self.actions.append(StartAttempt(invocation, invocation.attempt, self.world.next_ordinal))
+
+    def complete_entry(self, invocation: Invocation, entry: int, outcome: Outcome, kind: Kind) -> None:
+        """Write the outcome of an open entry, and let its attempt know."""
+        self.writes.journal.append(
+            Row(
+                invocation.seq, entry, COMPLETION, kind, None, None, 0,
+                self.ordinal(), outcome.ok, outcome.value, self.now,
+            )
+        )  # fmt: skip
+        if invocation.status is Status.RUNNING:
+            invocation.notified += 1
+            self.actions.append(Deliver(invocation.seq, invocation.attempt, entry, outcome, notified=True))
+
+    def progress(self, invocation: Invocation) -> None:
+        """Something new is in the journal: the retry budget is full again."""
+        if invocation.failures:
+            invocation.failures = 0
+            self.touch(invocation)
+
+    def complete(self, invocation: Invocation, outcome: Outcome) -> None:
+        """End an invocation: everything it holds is let go, everybody who waits is told."""
+        submission = invocation.submission
+        invocation.status = Status.COMPLETED
+        invocation.outcome = outcome
+        invocation.completed_at = self.now
+        invocation.waiting = None
+        invocation.cancelling = False
+        self.drop_timer(invocation)
+        if invocation.open:
+            self.abandon_open_entries(invocation)
+        for signal in self.world.signals.pop(invocation.seq, ()):
+            self.writes.signals_removed.append((invocation.seq, signal.ordinal))
+        self.touch(invocation)
+        self.world.visitors.add(invocation.seq)
+        self.actions.append(Completed(invocation.seq, submission.id, outcome))
+        if submission.caller is not None and submission.caller.waits:
+            self.tell(Notify(submission.caller.seq, submission.caller.entry, outcome))
+        if invocation.listened:
+            for seq, entry in self.take_listeners(output_topic(submission.id)):
+                self.tell(Notify(seq, entry, outcome))
+        if invocation.queued is not None:
+            self.free_key(invocation)
+        if submission.completion_retention_ms <= 0:
+            self.forget(invocation)
+
+    def forget(self, invocation: Invocation) -> None:
+        """Delete every trace of a completed invocation."""
+        seq, submission = invocation.seq, invocation.submission
+        if submission.flavor is Flavor.WORKFLOW and submission.key is not None:
+            key = (submission.service, submission.key)
+            self.writes.state_cleared.add(key)
+            self.writes.promises_cleared.add(key)
+            for table in (self.writes.state, self.writes.promises):
+                for name in [name for name in table if name[:2] == key]:
+                    del table[name]
+            if key in self.world.keys:
+                self.world.keys[key].state.clear()
+                self.world.keys[key].promises.clear()
+        self.writes.changed.pop(seq, None)
+        self.writes.purged.append(seq)
+        self.world.absent.add(seq)
+        self.world.absent.add(submission.id)
+        self.world.forget(seq)
+
+    def drop_timer(self, invocation: Invocation) -> None:
+        """Disarm the invocation's own timer, if it has one."""
+        if invocation.due_at is not None:
+            self.remove_timer(invocation.due_at, invocation.seq, 0)
+            invocation.due_at = None
+
+    def add_timer(self, due_at: int, seq: int, entry: int) -> None:
+        """Have `TimerFired` come at `due_at`."""
+        self.writes.timers_added.add((due_at, seq, entry))
+
+    def remove_timer(self, due_at: int, seq: int, entry: int) -> None:
+        """Take a timer back."""
+        timer = (due_at, seq, entry)
+        if timer in self.writes.timers_added:
+            self.writes.timers_added.remove(timer)
+        else:
+            self.writes.timers_removed.add(timer)
+
+    def abandon_open_entries(self, invocation: Invocation) -> None:
+        """Nobody waits for these any more: their timers and listeners go, the calls run on."""
+        for entry, waits in invocation.open.items():
+            if isinstance(waits.ref, int):
+                self.remove_timer(waits.ref, invocation.seq, entry)
+            elif waits.kind is Kind.CALL:
+                self.unlisten(output_topic(str(waits.ref)), invocation.seq, entry)
+            elif waits.kind in (Kind.PROMISE, Kind.ATTACH):
+                self.unlisten(str(waits.ref), invocation.seq, entry)
+        invocation.open = {}
+
+    def unlisten(self, topic: str, seq: int, entry: int) -> None:
+        """The entry has no use for the topic's news any more."""
+        listener = (topic, seq, entry)
+        self.writes.listeners_added.discard(listener)
+        self.writes.listeners_removed.add(listener)
+        if topic in self.world.topics:
+            self.world.topics[topic].discard((seq, entry))
+
+    def listen(self, topic: str, seq: int, entry: int) -> None:
+        """Complete `entry` when the topic has news."""
+        listener = (topic, seq, entry)
+        self.writes.listeners_added.add(listener)
+        self.writes.listeners_removed.discard(listener)
+        if topic in self.world.topics:
+            self.world.topics[topic].add((seq, entry))
+
+    def take_listeners(self, topic: str) -> list[tuple[int, int]]:
+        """Everybody who listens to a topic, oldest first; they stop listening."""
+        taken = sorted(self.world.topics.pop(topic, ()))
+        self.world.topics[topic] = set()
+        for seq, entry in taken:
+            listener = (topic, seq, entry)
+            if listener in self.writes.listeners_added:
+                self.writes.listeners_added.remove(listener)
+            else:
+                self.writes.listeners_removed.add(listener)
+        return taken
+
+    # ---- keys ----
+
+    def object_of(self, submission: Submission) -> KeyedObject | None:
+        """The object an invocation runs on, which its command has had loaded."""
+        if submission.key is None:
+            return None
+        return self.world.keys[submission.service, submission.key]
+
+    def enqueue(self, invocation: Invocation) -> bool:
+        """Queue an exclusive invocation for its key; True where the key was free and it may start."""
+        target = self.object_of(invocation.submission)
+        if target is None or invocation.submission.flavor is not Flavor.EXCLUSIVE:
+            return True
+        invocation.queued = self.ordinal()
+        target.queue.append(invocation.seq)
+        return len(target.queue) == 1
+
+    def free_key(self, invocation: Invocation) -> None:
+        """Leave the key's queue; whoever is first then, and was not before, may start."""
+        target = self.object_of(invocation.submission)
+        invocation.queued = None
+        if target is None:
+            return
+        held = bool(target.queue) and target.queue[0] == invocation.seq
+        target.queue.remove(invocation.seq)
+        if held and target.queue:
+            self.tell(KeyFree(target.queue[0]))
+
+    # ---- replies ----
+
+    def reply(self, token: int, result: str, invocation: Invocation | None = None) -> None:
+        """Answer the command with this token, once the turn is committed."""
+        if not token:
+            return
+        if invocation is None:
+            self.actions.append(Reply(token, result))
+        else:
+            self.actions.append(Reply(token, result, invocation.seq, invocation.id, invocation.outcome))
+
+
+def output_topic(id: str) -> str:
+    """The topic of an invocation's outcome."""
+    return f"output/{id}"
+
+
+def promise_topic(service: str, key: str, name: str) -> str:
+    """The topic of a workflow's promise."""
+    return f"promise/{service}/{len(key)}/{key}/{name}"
+
+
+def need_invocation(world: World, need: Need, seq: int) -> None:
+    """Ask for an invocation, and for the object it runs on once the invocation is known."""
+    invocation = world.invocations.get(seq)
+    if invocation is not None:
+        need_surroundings(world, need, invocation)
+    elif seq not in world.absent:
+        need.seqs.add(seq)
+
+
+def need_id(world: World, need: Need, id: str) -> None:
+    """The same, by public id."""
+    invocation = world.find(id)
+    if invocation is not None:
+        need_surroundings(world, need, invocation)
+    elif id not in world.absent:
+        need.ids.add(id)
+
+
+def need_surroundings(world: World, need: Need, invocation: Invocation) -> None:
+    """Ask for what starting or completing an invocation touches: its object, who listens to it."""
+    need_object(world, need, invocation.submission)
+    if invocation.listened:
+        need_topic(world, need, output_topic(invocation.id))
+
+
+def need_object(world: World, need: Need, submission: Submission) -> None:
+    """Ask for the object a submission runs on."""
+    if submission.key is not None and (submission.service, submission.key) not in world.keys:
+        need.keys.add((submission.service, submission.key))
+
+
+def need_topic(world: World, need: Need, topic: str) -> None:
+    """Ask who listens to a topic."""
+    if topic not in world.topics:
+        need.topics.add(topic)

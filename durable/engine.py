@@ -1,0 +1,531 @@
+"""The object you embed: it opens the file, runs handlers, and closes in order."""
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar, overload
+
+import msgspec
+
+from durable.client import Handle, value_of
+from durable.core import commands as ask
+from durable.core.duration import Duration, parse
+from durable.core.effects import Reply
+from durable.core.ids import claimed_id, invocation_id, is_invocation_id, parse_awakeable_id
+from durable.core.invocation import Flavor, already_started
+from durable.core.journal import Outcome
+from durable.core.retry import DEFAULT, RetryPolicy
+from durable.errors import (
+    ConflictError,
+    EngineNotRunningError,
+    ForkedEngineError,
+    InvalidRequestError,
+    NotFoundError,
+    TerminalError,
+    WrongLoopError,
+)
+from durable.futures import error_of, outcome_of
+from durable.runtime.clock import Clock, SystemClock
+from durable.runtime.loop import Loop
+from durable.runtime.registry import Registered, Registry, check_text
+from durable.runtime.timers import WINDOW
+from durable.serde import serde_for
+from durable.service import Handler, Settings
+from durable.store import Store
+from durable.store.query import Filter, InvocationView, entries_of
+from durable.store.sqlite import SqliteStore
+
+I = TypeVar("I")  # noqa: E741
+O = TypeVar("O")  # noqa: E741
+
+_forks = 0
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
+
+
+class Engine:
+    """Durable handlers on one SQLite file, in this process.
+
+        async with Engine("app.db", services=[checkout, Parcels(http)]) as engine:
+            receipt = await engine.call(checkout, order, idempotency_key=order.id)
+
+    `services` are functions decorated with `@handler` and instances of `Service`, `VirtualObject` and `Workflow`.
+    Durations are seconds, `timedelta`, or text such as "5m". Options given here are defaults, which classes and
+    handlers override:
+
+    - `retry`: 500 ms, doubled up to 1 minute, 70 attempts, then paused.
+    - `inactivity_timeout` (1 minute): a handler that only waits is unloaded after that; it holds no memory then.
+    - `abort_timeout` (10 minutes): a handler that does not yield so long after that is interrupted.
+    - `journal_retention`, `idempotency_retention`, `workflow_completion_retention` (1 day each): counted from
+      completion; 0 keeps nothing.
+    - `max_concurrent_invocations` (1000): how many handlers are in memory; the others wait for their turn.
+    - `synchronous`: "FULL" survives power loss; "NORMAL" survives a killed process, and is faster.
+    - `shutdown_timeout` (5 seconds): how long leaving the `async with` block may take.
+
+    `store` and `clock` replace the file and the system's clock, for tests.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        services: Iterable[object] = (),
+        *,
+        retry: RetryPolicy = DEFAULT,
+        inactivity_timeout: Duration = "1m",
+        abort_timeout: Duration = "10m",
+        journal_retention: Duration = "1d",
+        idempotency_retention: Duration = "1d",
+        workflow_completion_retention: Duration = "1d",
+        max_concurrent_invocations: int = 1000,
+        synchronous: Literal["FULL", "NORMAL"] = "FULL",
+        shutdown_timeout: Duration = "5s",
+        store: Store | None = None,
+        clock: Clock | None = None,
+        timers_in_memory: int = WINDOW,
+    ) -> None:
+        if (path is None) == (store is None):
+            raise ValueError("Engine(path, services=[...]) needs the path of its database file (or a store=)")
+        if max_concurrent_invocations < 1:
+            raise ValueError(f"max_concurrent_invocations must be at least 1, not {max_concurrent_invocations}")
+        defaults = Settings(
+            public=True,
+            retry=retry.merged_over(DEFAULT),
+            inactivity_timeout_ms=parse(inactivity_timeout),
+            abort_timeout_ms=parse(abort_timeout),
+            journal_retention_ms=parse(journal_retention),
+            idempotency_retention_ms=parse(idempotency_retention),
+            workflow_completion_retention_ms=parse(workflow_completion_retention),
+        )
+        self._store: Store = (
+            store
+            if path is None and store is not None
+            else SqliteStore(os.fspath(path or ""), synchronous=synchronous)
+        )
+        self._registry = Registry(services, defaults)
+        self._clock = clock or SystemClock()
+        self._options = {"max_concurrent": max_concurrent_invocations, "timer_window": timers_in_memory}
+        self._defaults = defaults
+        self._shutdown_s = parse(shutdown_timeout) / 1000
+        self._loop: Loop | None = None
+        self._event_loop: asyncio.AbstractEventLoop | None = None
+        self._forks = _forks
+        self._last_ordinal = 0
+
+    # ---- life ----
+
+    async def start(self) -> Self:
+        """Open the file and go on with everything that is unfinished. `async with` does it for you.
+
+        Raises `EngineLockedError` where another engine has the file, and other `StorageError`s.
+        """
+        if self._loop is not None:
+            raise EngineNotRunningError("this engine was already started; make a new one to start again")
+        loop = Loop(self._store, self._registry, self._clock, defaults=self._defaults.retry, **self._options)
+        self._event_loop = asyncio.get_running_loop()
+        self._forks = _forks
+        await loop.start()
+        self._loop = loop
+        return self
+
+    async def close(self) -> None:
+        """End all attempts without losing anything they did, and let the file go. Idempotent.
+
+        Running steps may finish and are recorded, within `shutdown_timeout`. Handlers are unwound, not failed: no
+        compensation runs, and the next start continues them.
+        """
+        if self._loop is None:
+            return
+        self._check_place()
+        await self._loop.close(self._shutdown_s)
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+        if error is None and self._loop is not None and self._loop.failure is not None:
+            raise self._loop.failure
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:
+        """For ASGI frameworks: `Starlette(lifespan=engine.lifespan)`, `FastAPI(lifespan=engine.lifespan)`."""
+        async with self:
+            yield
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why the engine stopped by itself, if it did: an `EngineFailedError`."""
+        return self._loop.failure if self._loop is not None else None
+
+    # ---- invoking ----
+
+    @overload
+    async def call(
+        self,
+        target: Handler[None, O],
+        /,
+        *,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> O: ...
+    @overload
+    async def call(
+        self,
+        target: Handler[I, O],
+        arg: I,
+        /,
+        *,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> O: ...
+    @overload
+    async def call(
+        self,
+        target: str,
+        arg: Any = None,
+        /,
+        *,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any: ...
+    async def call(
+        self,
+        target: Handler[Any, Any] | str,
+        arg: Any = None,
+        /,
+        *,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Invoke a handler and wait for its result.
+
+        If the caller is cancelled the invocation goes on. With an idempotency key, a repeated call gets the result of
+        the first. Raises the invocation's `TerminalError`; `NotFoundError` for an unknown handler;
+        `InvalidRequestError`, `SerializationError` for a bad key or argument.
+        """
+        handler, submit = self._submission(target, arg, key, idempotency_key, headers, None)
+        if handler.flavor is Flavor.WORKFLOW:
+            reply = await self._ask(submit)
+            if reply.result != "accepted":
+                raise error_of(already_started(f"{handler.service}/{key}").outcome())
+            return value_of(await self.outcome(reply.id), handler.output.decode)
+        return value_of(await self._running().ask(submit, result=True), handler.output.decode)
+
+    @overload
+    async def send(
+        self,
+        target: Handler[None, O],
+        /,
+        *,
+        key: str | None = None,
+        delay: Duration | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Handle[O]: ...
+    @overload
+    async def send(
+        self,
+        target: Handler[I, O],
+        arg: I,
+        /,
+        *,
+        key: str | None = None,
+        delay: Duration | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Handle[O]: ...
+    @overload
+    async def send(
+        self,
+        target: str,
+        arg: Any = None,
+        /,
+        *,
+        key: str | None = None,
+        delay: Duration | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Handle[Any]: ...
+    async def send(
+        self,
+        target: Handler[Any, Any] | str,
+        arg: Any = None,
+        /,
+        *,
+        key: str | None = None,
+        delay: Duration | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Handle[Any]:
+        """Have a handler invoked, now or after `delay`; returns once that is durable.
+
+        Raises as `call`, but not what the handler raises: that comes from `handle.result()`.
+        """
+        handler, submit = self._submission(target, arg, key, idempotency_key, headers, delay)
+        reply = await self._ask(submit)
+        return Handle(self, reply.id, handler.output.decode, accepted=reply.result == "accepted")
+
+    def _submission(
+        self,
+        target: Handler[Any, Any] | str,
+        arg: Any,
+        key: str | None,
+        idempotency_key: str | None,
+        headers: Mapping[str, str] | None,
+        delay: Duration | None,
+    ) -> tuple[Registered, Any]:
+        self._running()
+        handler = self._registry.find(target)
+        if handler.settings.public is False:
+            raise InvalidRequestError(
+                f"{handler.service}/{handler.name} is not public: only other handlers may call it"
+            )
+        data = handler.encode_input(arg)
+        now = self._clock.now_ms()
+        due_at = None
+        if delay is not None:
+            try:
+                due_at = now + parse(delay)
+            except ValueError as error:
+                raise InvalidRequestError(f"delay: {error}") from None
+        for name, value in (headers or {}).items():
+            check_text("header name", name)
+            check_text(f"header {name}", value)
+        submission = handler.submission(
+            self._new_id(now),
+            data,
+            key=key,
+            headers=dict(headers or {}),
+            idempotency_key=idempotency_key,
+            caller=None,
+            due_at=due_at,
+        )
+        return handler, lambda token: ask.Submit(submission, token)
+
+    def _new_id(self, now: int) -> str:
+        self._last_ordinal = ordinal = max(self._last_ordinal + 1, now << 16)
+        return invocation_id(ordinal, secrets.randbits(128))
+
+    # ---- finding again ----
+
+    def invocation(self, id: str, type: Any = Any) -> Handle[Any]:
+        """The handle of an invocation; whether it exists shows when it is used. Raises `InvalidRequestError`."""
+        return Handle(self, _checked(id), serde_for(type).decode)
+
+    def workflow(self, target: Handler[Any, O] | str, key: str) -> Handle[O]:
+        """The handle of a workflow's run, by its key."""
+        handler = self._registry.find(target)
+        return Handle(self, claimed_id(handler.service, key, "run", ""), handler.output.decode)
+
+    def idempotent(self, target: Handler[Any, O] | str, idempotency_key: str, *, key: str | None = None) -> Handle[O]:
+        """The handle of the invocation an idempotency key names."""
+        handler = self._registry.find(target)
+        id = claimed_id(handler.service, key, handler.name, idempotency_key)
+        return Handle(self, id, handler.output.decode)
+
+    async def attach(self, id: str, type: Any = Any) -> Any:
+        """Wait for an invocation's result, decoded as `type`. Raises its error, or `NotFoundError`."""
+        return await self.invocation(id, type).result()
+
+    async def output(self, id: str, type: Any = Any) -> Any:
+        """An invocation's result as it is now. Raises `OutputNotReadyError`, its error, or `NotFoundError`."""
+        return await self.invocation(id, type).output()
+
+    async def outcome(self, id: str) -> Outcome:
+        """The raw outcome, once it is there."""
+        answer = await self._running().ask(lambda token: ask.Attach(_checked(id), token), result=True)
+        return self._found(answer, id)
+
+    async def outcome_now(self, id: str) -> Outcome | None:
+        """The raw outcome, if it is there."""
+        return (await self._ask(lambda token: ask.Attach(_checked(id), token), id)).outcome
+
+    async def invocations(
+        self,
+        *,
+        service: str | None = None,
+        handler: str | None = None,
+        key: str | None = None,
+        status: str | Iterable[str] | None = None,
+        limit: int = 100,
+        before: int | None = None,
+    ) -> list[InvocationView]:
+        """Invocations, newest first; the next page is `before=` the last one's `seq`.
+
+        `status` is one of scheduled, pending, ready, running, backing-off, suspended, paused, completed, or several.
+        """
+        loop = self._running()
+        wanted = {status} if isinstance(status, str) else set(status or ())
+        stored = frozenset("running" if one == "ready" else one for one in wanted)
+        where = Filter(service=service, handler=handler, key=key, status=stored, limit=limit, before=before)
+        views = [self._as_of_now(loop, view) for view in await loop.store.find(where)]
+        return [
+            msgspec.structs.replace(view, input=None, output=None)
+            for view in views
+            if not wanted or view.status in wanted
+        ]
+
+    async def describe(self, id: str) -> InvocationView:
+        """All that is known of one invocation, with its journal. Raises `NotFoundError`."""
+        loop = self._running()
+        found = await loop.store.find(Filter(id=_checked(id), limit=1))
+        if not found:
+            raise _unknown(id)
+        view = self._as_of_now(loop, found[0])
+        return msgspec.structs.replace(view, journal=entries_of(view, await loop.store.journal(view.seq)))
+
+    @staticmethod
+    def _as_of_now(loop: Loop, view: InvocationView) -> InvocationView:
+        """`running` is stored for all whose turn has come; those without an attempt in memory are `ready`."""
+        if view.status == "running" and view.seq not in loop.attempts:
+            return msgspec.structs.replace(view, status="ready")
+        return view
+
+    # ---- completing from outside ----
+
+    async def resolve_awakeable(self, id: str, value: Any = None) -> None:
+        """Complete an awakeable. A second completion is ignored.
+
+        Raises `InvalidRequestError` for a malformed id, `NotFoundError` for one that names no invocation.
+        """
+        await self._complete_awakeable(id, Outcome(True, serde_for(Any).encode(value)))
+
+    async def reject_awakeable(self, id: str, message: str, code: int = 500) -> None:
+        """Complete an awakeable with a `TerminalError`. Otherwise as `resolve_awakeable`."""
+        await self._complete_awakeable(id, outcome_of(TerminalError(message, code)))
+
+    async def _complete_awakeable(self, id: str, outcome: Outcome) -> None:
+        parsed = parse_awakeable_id(id)
+        if parsed is None:
+            raise InvalidRequestError(f"{id!r} is no awakeable id: those start with sign_1")
+        invocation, entry = parsed
+        await self._ask(lambda token: ask.CompleteEntry(invocation, entry, outcome, token), id)
+
+    async def send_signal(self, id: str, name: str, value: Any = None) -> None:
+        """Hand a named signal to an invocation, which may wait for it now or later. Raises `NotFoundError`."""
+        outcome = Outcome(True, serde_for(Any).encode(value))
+        await self._ask(lambda token: ask.SendSignal(_checked(id), name, outcome, token), id)
+
+    async def reject_signal(self, id: str, name: str, message: str, code: int = 500) -> None:
+        """Hand a failure to whoever waits for that signal. Raises `NotFoundError`."""
+        outcome = outcome_of(TerminalError(message, code))
+        await self._ask(lambda token: ask.SendSignal(_checked(id), name, outcome, token), id)
+
+    async def resolve_promise(self, workflow: str, key: str, name: str, value: Any = None) -> None:
+        """Settle a workflow's promise. Raises `ConflictError` where it was settled before."""
+        await self._settle_promise(workflow, key, name, Outcome(True, serde_for(Any).encode(value)))
+
+    async def reject_promise(self, workflow: str, key: str, name: str, message: str, code: int = 500) -> None:
+        """Settle a workflow's promise with a `TerminalError`. Raises `ConflictError` where it was settled before."""
+        await self._settle_promise(workflow, key, name, outcome_of(TerminalError(message, code)))
+
+    async def _settle_promise(self, workflow: str, key: str, name: str, outcome: Outcome) -> None:
+        if not any(one.service == workflow and one.flavor is Flavor.WORKFLOW for one in self._registry):
+            raise NotFoundError(f"this engine has no workflow {workflow}")
+        check_text("key", key)
+        check_text("promise's name", name)
+        reply = await self._ask(lambda token: ask.SettlePromise(workflow, key, name, outcome, token))
+        if reply.result == "conflict":
+            raise ConflictError(f"the promise {name!r} of {workflow}/{key} was already completed")
+
+    # ---- controlling ----
+
+    async def cancel(self, id: str, *, kill: bool = False) -> None:
+        """Ask an invocation to stop: its handler sees one `InvocationCancelled`, and can compensate.
+
+        Calls it waits for are cancelled first. Returns when the cancel is durable, not when it has had its effect.
+        With `kill=True` it ends now, with every call it waits for, and runs no code. Raises `NotFoundError`, or
+        `ConflictError` where it is completed.
+        """
+        make = ask.Kill if kill else ask.Cancel
+        reply = await self._ask(lambda token: make(_checked(id), token), id)
+        if reply.result == "completed":
+            raise ConflictError(f"the invocation {id} was already completed")
+
+    async def kill(self, id: str) -> None:
+        """`cancel(id, kill=True)`."""
+        await self.cancel(id, kill=True)
+
+    async def resume(self, id: str) -> None:
+        """Start a paused invocation again with a fresh retry budget; retry at once one that is backing off.
+
+        Raises `NotFoundError`, or `ConflictError` where it is completed or has not had its turn yet.
+        """
+        reply = await self._ask(lambda token: ask.Resume(_checked(id), token), id)
+        if reply.result != "running":
+            raise ConflictError(f"the invocation {id} is {reply.result}, it cannot be resumed")
+
+    async def backup(self, path: str | os.PathLike[str]) -> None:
+        """Write a consistent copy of the database to a new file while everything goes on.
+
+        (A copy of the main file alone is not one: what was committed last is in the file beside it.) Raises a
+        `StorageError`, for instance where `path` exists.
+        """
+        target = os.fspath(path)
+        await self._running().store.backup(target)
+
+    # ---- inside ----
+
+    async def _ask(self, make: Any, id: str = "") -> Reply:
+        reply = await self._running().ask(make)
+        if reply.result == "not-found":
+            raise _unknown(id)
+        assert isinstance(reply, Reply)
+        return reply
+
+    @staticmethod
+    def _found(answer: Any, id: str) -> Outcome:
+        if isinstance(answer, Outcome):
+            return answer
+        raise _unknown(id)
+
+    def _running(self) -> Loop:
+        self._check_place()
+        if self._loop is None:
+            raise EngineNotRunningError(
+                "the engine is not running: use it inside `async with Engine(...) as engine:`"
+            )
+        if self._loop.failure is not None:
+            raise self._loop.failure
+        return self._loop
+
+    def _check_place(self) -> None:
+        if self._forks != _forks:
+            raise ForkedEngineError(
+                "this engine belongs to the parent process: a forked child must open its own engine, on another file"
+            )
+        try:
+            here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if self._event_loop is not None and here is not self._event_loop:
+            raise WrongLoopError(
+                "this engine runs on another event loop: from a thread, use "
+                "asyncio.run_coroutine_threadsafe(engine.call(...), loop) with the loop that started it"
+            )
+
+
+def _checked(id: str) -> str:
+    if not isinstance(id, str) or not is_invocation_id(id):
+        raise InvalidRequestError(f"{id!r} is no invocation id: those start with inv_1 and have 38 characters")
+    return id
+
+
+def _unknown(id: str) -> NotFoundError:
+    what = "awakeable" if id.startswith("sign_") else "invocation"
+    return NotFoundError(f"the {what} {id} does not exist (or its retention is over)")

@@ -1,0 +1,232 @@
+"""Everything `durable` raises, as one tree.
+
+Exception
+└── DurableError
+    ├── TerminalError            ends an invocation; travels to callers with code, message and metadata
+    │   ├── InvocationCancelled      409, raised in a handler by a cancel, and to whoever waits for its result
+    │   ├── InvocationKilled         409, what callers of a killed invocation get
+    │   └── DurableTimeoutError      408, `future.with_timeout(...)` ran out (also a `TimeoutError`)
+    ├── RetryableError           a failure that names its own delay
+    ├── SerializationError       a value that cannot be written, or bytes that do not fit the annotation
+    ├── UsageError               the API was used in a way that cannot work; says what to do instead
+    │   ├── NotInHandlerError        a context used outside the handler it was made for
+    │   ├── WrongLoopError           an engine used from another event loop or thread
+    │   ├── ForkedEngineError        an engine used in a forked child process
+    │   ├── EngineNotRunningError    an engine used before it was started or after it was closed
+    │   └── DeclarationError         a handler or service that cannot be registered as written
+    ├── RequestError             what was asked for cannot be done; `code` is its HTTP status
+    │   ├── InvalidRequestError      400
+    │   ├── NotFoundError            404
+    │   ├── ConflictError            409
+    │   └── OutputNotReadyError      470
+    ├── JournalMismatchError     the code asked for something else than its journal records
+    └── StorageError             the database file
+        ├── EngineLockedError        another engine holds the file
+        ├── StorageFullError         no space left
+        ├── StorageReadOnlyError     file or directory cannot be written
+        ├── StorageBusyError         another program keeps the file locked
+        ├── StorageVersionError      the file was written by a newer version
+        ├── StorageCorruptError      the file is damaged or is no durable database
+        └── EngineFailedError        a commit failed: its outcome is unknown, the engine has stopped
+BaseException
+└── AttemptEnded                 unwinds a handler whose attempt is over; never catch it
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = [
+    "AttemptEnded",
+    "ConflictError",
+    "DeclarationError",
+    "DurableError",
+    "DurableTimeoutError",
+    "EngineFailedError",
+    "EngineLockedError",
+    "EngineNotRunningError",
+    "ForkedEngineError",
+    "InvalidRequestError",
+    "InvocationCancelled",
+    "InvocationKilled",
+    "JournalMismatchError",
+    "NotFoundError",
+    "NotInHandlerError",
+    "OutputNotReadyError",
+    "RequestError",
+    "RetryableError",
+    "SerializationError",
+    "StorageBusyError",
+    "StorageCorruptError",
+    "StorageError",
+    "StorageFullError",
+    "StorageReadOnlyError",
+    "StorageVersionError",
+    "TerminalError",
+    "UsageError",
+    "WrongLoopError",
+]
+
+
+class DurableError(Exception):
+    """The root of every ordinary error of this package."""
+
+
+class TerminalError(DurableError):
+    """Ends the invocation: it is never retried, and every caller sees the same code, message and metadata.
+
+    Raise it from a handler or from a step. `code` follows HTTP (default 500); `metadata` maps strings to strings.
+    """
+
+    def __init__(self, message: str = "", code: int = 500, metadata: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.metadata = dict(metadata or {})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.message, self.code, self.metadata)
+
+
+class InvocationCancelled(TerminalError):
+    """The invocation was cancelled. Raised once per cancel; afterwards the context works normally."""
+
+    def __init__(
+        self, message: str = "cancelled", code: int = 409, metadata: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message, code, metadata)
+
+
+class InvocationKilled(TerminalError):
+    """The invocation was killed: none of its code ran any more."""
+
+    def __init__(self, message: str = "killed", code: int = 409, metadata: Mapping[str, str] | None = None) -> None:
+        super().__init__(message, code, metadata)
+
+
+class DurableTimeoutError(TerminalError, TimeoutError):
+    """A durable wait ran out of time.
+
+    It is terminal because the journal has fixed it: a retry would meet the same time-out again.
+    """
+
+    def __init__(
+        self, message: str = "timed out", code: int = 408, metadata: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message, code, metadata)
+
+
+class RetryableError(DurableError):
+    """A failure to be retried after `retry_after` (a duration) instead of the policy's own delay.
+
+    It counts as an attempt of the policy like any other failure.
+    """
+
+    def __init__(self, message: str = "", retry_after: Any = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after = retry_after
+
+
+class SerializationError(DurableError):
+    """A value that cannot be written, or bytes that do not fit the annotation they are read with."""
+
+
+class UsageError(DurableError):
+    """The API was used in a way that cannot work; the message says what to do instead."""
+
+
+class NotInHandlerError(UsageError):
+    """A durable operation was asked of a context whose handler is not running (any more)."""
+
+
+class WrongLoopError(UsageError):
+    """An engine belongs to the event loop that started it."""
+
+
+class ForkedEngineError(UsageError):
+    """An engine cannot be used in a forked child: its database connection belongs to the parent."""
+
+
+class EngineNotRunningError(UsageError):
+    """The engine was not started yet, or is closed."""
+
+
+class DeclarationError(UsageError):
+    """A handler or service that cannot be registered as it is written."""
+
+
+class RequestError(DurableError):
+    """What was asked for cannot be done. `code` is the HTTP status an HTTP surface would answer with."""
+
+    code = 400
+
+
+class InvalidRequestError(RequestError):
+    """The request itself is malformed: an id, a key, a duration, an argument."""
+
+    code = 400
+
+
+class NotFoundError(RequestError):
+    """No such invocation, awakeable, promise, service or handler."""
+
+    code = 404
+
+
+class ConflictError(RequestError):
+    """The thing exists and is in a state in which this cannot be done."""
+
+    code = 409
+
+
+class OutputNotReadyError(RequestError):
+    """The invocation exists and has not completed yet."""
+
+    code = 470
+
+
+class JournalMismatchError(DurableError):
+    """The handler's code no longer does what its journal records. Nothing after the mismatch was executed."""
+
+
+class StorageError(DurableError):
+    """The database file could not be used. Nothing that was acknowledged is lost."""
+
+
+class EngineLockedError(StorageError):
+    """Another engine holds the file: one engine per file."""
+
+
+class StorageFullError(StorageError):
+    """No space is left for the database."""
+
+
+class StorageReadOnlyError(StorageError):
+    """The database file or its directory cannot be written."""
+
+
+class StorageBusyError(StorageError):
+    """Another program keeps the database locked."""
+
+
+class StorageVersionError(StorageError):
+    """The file was written by a newer version of this package."""
+
+
+class StorageCorruptError(StorageError):
+    """The file is damaged, or is not a database of this package."""
+
+
+class EngineFailedError(StorageError):
+    """A commit failed, so its outcome is unknown, and the engine stopped.
+
+    What was being submitted may or may not have been accepted: start the engine again and repeat the
+    submission with the same idempotency key.
+    """
+
+
+class AttemptEnded(BaseException):
+    """Unwinds a handler whose attempt is over (suspended, paused, killed, failed or fenced off).
+
+    It is a `BaseException` so that `except Exception` in a handler does not swallow it.
+    """

@@ -1,0 +1,354 @@
+"""What a durable operation returns, and the combinators whose winner is read from the journal.
+
+A `DurableFuture` took its place in the journal when it was made; awaiting it any number of times gives the same
+outcome. `gather`, `select`, `as_completed` and `wait_completed` combine futures; what they return depends only on the
+order in which outcomes were recorded, so a replay decides as the first run did.
+"""
+
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from typing import Any, Generic, Literal, Protocol, TypeVar, cast, overload
+
+from durable.core.duration import Duration
+from durable.core.journal import Failure, Kind, Outcome, failure_of
+from durable.core.waiting import Group
+from durable.errors import (
+    DurableTimeoutError,
+    InvocationCancelled,
+    InvocationKilled,
+    TerminalError,
+    UsageError,
+)
+
+T = TypeVar("T")
+T1 = TypeVar("T1")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+T4 = TypeVar("T4")
+
+
+class Waits(Protocol):
+    """What a future needs of its attempt."""
+
+    @property
+    def crowded(self) -> bool:
+        """Whether other flows of the handler wait too: then even a known outcome waits for its turn."""
+        ...
+
+    def wait(self, future: "DurableFuture[Any]") -> Generator[Any, None, None]:
+        """Give way until the future has its outcome (and, for a step nobody started, run it here)."""
+        ...
+
+    def sleep(self, duration: Duration, name: str) -> "DurableFuture[None]":
+        """A durable timer."""
+        ...
+
+
+class DurableFuture(Generic[T]):
+    """The result of a durable operation: await it, combine it, or leave it be."""
+
+    __slots__ = ("_attempt", "_decode", "_value", "_watchers", "entry", "id", "kind", "outcome", "rank", "step")
+
+    def __init__(self, attempt: Waits, entry: int, kind: Kind, decode: Callable[[bytes], T] | None) -> None:
+        self._attempt = attempt
+        self._decode = decode
+        self._watchers: list[Callable[[DurableFuture[Any]], None]] | None = None
+        self._value: Any = None
+        self.entry = entry
+        self.kind = kind
+        self.outcome: Outcome | None = None
+        #: When its outcome arrived among all of this attempt's; smaller is earlier.
+        self.rank = 0
+        #: The callee's invocation, an awakeable's id; nothing else has one.
+        self.id = ""
+        #: What to execute, while nobody has started it.
+        self.step: Any = None
+
+    def __await__(self) -> Generator[Any, None, T]:
+        if self.outcome is None or self._attempt.crowded:
+            yield from self._attempt.wait(self)
+        return self.result()
+
+    def with_timeout(self, duration: Duration) -> "DurableFuture[T]":
+        """The same result, or `DurableTimeoutError` (a `TimeoutError`, code 408) when it takes longer.
+
+        The time-out is a durable timer: it goes on through restarts, and what won is recorded.
+        """
+        return _Timeout(self._attempt, self, self._attempt.sleep(duration, "timeout"))
+
+    # ---- for the attempt and the combinators ----
+
+    @property
+    def completed(self) -> bool:
+        """Whether its outcome has arrived. (Internal: a handler that polls cannot be replayed.)"""
+        return self.outcome is not None
+
+    def preset(self, value: T) -> None:
+        """The decoded value of the outcome that is on its way: a step has just produced it."""
+        self._value = value
+        self._decode = None
+
+    def complete(self, outcome: Outcome, rank: int) -> None:
+        """Take the outcome, and tell the combinators that watch."""
+        self.outcome = outcome
+        self.rank = rank
+        watchers, self._watchers = self._watchers, None
+        for watcher in watchers or ():
+            watcher(self)
+
+    def watch(self, watcher: "Callable[[DurableFuture[Any]], None]") -> None:
+        """Call `watcher` when the outcome arrives."""
+        if self._watchers is None:
+            self._watchers = [watcher]
+        else:
+            self._watchers.append(watcher)
+
+    def result(self) -> T:
+        """The value, or the recorded error; every await gets a fresh exception."""
+        outcome = self.outcome
+        assert outcome is not None
+        if not outcome.ok:
+            raise error_of(outcome)
+        if self._decode is not None:
+            self._value = self._decode(outcome.value)
+            self._decode = None
+        return cast(T, self._value)
+
+    def failed(self) -> bool:
+        """Whether it is completed with a failure."""
+        return self.outcome is not None and not self.outcome.ok
+
+    def waiting_for(self) -> int | Group:
+        """The expression that has to come true before an await goes on."""
+        return self.entry
+
+    @property
+    def interruptible(self) -> bool:
+        """Whether a cancel interrupts a wait for it; a step that runs is left to end."""
+        return self.kind is not Kind.RUN or (self.step is not None and self.step.interruptible)
+
+    @property
+    def attempt(self) -> Waits:
+        """The attempt it belongs to."""
+        return self._attempt
+
+
+_DONE = Outcome(True, b"")
+
+
+class _Combined(DurableFuture[T]):
+    """A future made of others. Its outcome is computed when it has come true."""
+
+    __slots__ = ("members",)
+
+    def __init__(self, attempt: Waits, members: "Sequence[DurableFuture[Any]]") -> None:
+        super().__init__(attempt, 0, Kind.AWAKEABLE, None)
+        self.members = tuple(members)
+        if self.came_true():
+            self._settle(max((member.rank for member in self.members if member.completed), default=0))
+        else:
+            for member in self.members:
+                if not member.completed:
+                    member.watch(self._on_member)
+
+    def came_true(self) -> bool:
+        raise NotImplementedError
+
+    def _on_member(self, member: DurableFuture[Any]) -> None:
+        if self.outcome is None and self.came_true():
+            self._settle(member.rank)
+
+    def _settle(self, rank: int) -> None:
+        self.complete(_DONE, rank)
+
+    def failed(self) -> bool:
+        """A failure is one that `result` would raise."""
+        if self.outcome is None:
+            return False
+        try:
+            self.result()
+        except Exception:
+            return True
+        return False
+
+    def _open(self) -> tuple[int | Group, ...]:
+        return tuple(member.waiting_for() for member in self.members if not member.completed)
+
+
+class _Gathered(_Combined[list[Any]]):
+    __slots__ = ("_return_exceptions",)
+
+    def __init__(self, attempt: Waits, members: "Sequence[DurableFuture[Any]]", return_exceptions: bool) -> None:
+        self._return_exceptions = return_exceptions
+        super().__init__(attempt, members)
+
+    def came_true(self) -> bool:
+        if not self._return_exceptions and any(member.failed() for member in self.members):
+            return True
+        return all(member.completed for member in self.members)
+
+    def result(self) -> list[Any]:
+        if not self._return_exceptions:
+            failed = [member for member in self.members if member.failed()]
+            if failed:
+                min(failed, key=lambda member: member.rank).result()
+        return [_value_or_error(member) for member in self.members]
+
+    def waiting_for(self) -> int | Group:
+        return Group("all", self._open(), fail_fast=not self._return_exceptions)
+
+
+class _First(_Combined[Any]):
+    """The member whose outcome was recorded first."""
+
+    __slots__ = ()
+
+    def came_true(self) -> bool:
+        return any(member.completed for member in self.members)
+
+    def winner(self) -> DurableFuture[Any]:
+        return min((member for member in self.members if member.completed), key=lambda member: member.rank)
+
+    def result(self) -> Any:
+        return self.winner()
+
+    def failed(self) -> bool:
+        return False
+
+    def waiting_for(self) -> int | Group:
+        return Group("any", self._open())
+
+
+class _Selected(_First):
+    __slots__ = ("_names",)
+
+    def __init__(self, attempt: Waits, named: "dict[str, DurableFuture[Any]]") -> None:
+        self._names = tuple(named)
+        super().__init__(attempt, tuple(named.values()))
+
+    def result(self) -> tuple[str, Any]:
+        winner = self.winner()
+        return self._names[self.members.index(winner)], winner.result()
+
+    def failed(self) -> bool:
+        return self.outcome is not None and self.winner().failed()
+
+
+class _Waited(_First):
+    __slots__ = ()
+
+    def result(self) -> tuple[list[Any], list[Any]]:
+        winner = self.winner()
+        return [winner], [member for member in self.members if member is not winner]
+
+
+class _Timeout(_First):
+    __slots__ = ()
+
+    def __init__(self, attempt: Waits, future: DurableFuture[Any], timer: DurableFuture[None]) -> None:
+        super().__init__(attempt, (future, timer))
+
+    def result(self) -> Any:
+        if self.winner() is self.members[0]:
+            return self.members[0].result()
+        raise DurableTimeoutError("the durable wait timed out")
+
+    def failed(self) -> bool:
+        return self.outcome is not None and (self.winner() is self.members[1] or self.members[0].failed())
+
+
+# ---- the combinators ----
+
+
+@overload
+def gather(first: DurableFuture[T1], /) -> DurableFuture[tuple[T1]]: ...
+@overload
+def gather(first: DurableFuture[T1], second: DurableFuture[T2], /) -> DurableFuture[tuple[T1, T2]]: ...
+@overload
+def gather(
+    first: DurableFuture[T1], second: DurableFuture[T2], third: DurableFuture[T3], /
+) -> DurableFuture[tuple[T1, T2, T3]]: ...
+@overload
+def gather(
+    first: DurableFuture[T1], second: DurableFuture[T2], third: DurableFuture[T3], fourth: DurableFuture[T4], /
+) -> DurableFuture[tuple[T1, T2, T3, T4]]: ...
+@overload
+def gather(*futures: DurableFuture[T], return_exceptions: Literal[False] = False) -> DurableFuture[list[T]]: ...
+@overload
+def gather(*futures: DurableFuture[T], return_exceptions: bool) -> DurableFuture[list[T | TerminalError]]: ...
+def gather(*futures: DurableFuture[Any], return_exceptions: bool = False) -> DurableFuture[Any]:
+    """All results, in the order of the arguments.
+
+    The first recorded failure is raised at once; with `return_exceptions=True` failures are results.
+    """
+    return _Gathered(_one_attempt("gather", futures), futures, return_exceptions)
+
+
+def select(**futures: DurableFuture[Any]) -> DurableFuture[tuple[str, Any]]:
+    """The name and result of whichever outcome was recorded first; if that is a failure, it is raised."""
+    return _Selected(_one_attempt("select", tuple(futures.values())), futures)
+
+
+def wait_completed(
+    *futures: DurableFuture[T],
+) -> DurableFuture[tuple[list[DurableFuture[T]], list[DurableFuture[T]]]]:
+    """`(done, pending)` once one is done. `done` has exactly the first one, whatever came since."""
+    return _Waited(_one_attempt("wait_completed", futures), futures)
+
+
+async def as_completed(*futures: DurableFuture[T]) -> AsyncIterator[DurableFuture[T]]:
+    """The futures themselves, in the order in which their outcomes were recorded."""
+    left = list(futures)
+    while left:
+        first: DurableFuture[T] = await _First(_one_attempt("as_completed", left), left)
+        left.remove(first)
+        yield first
+
+
+def _one_attempt(name: str, futures: Sequence[DurableFuture[Any]]) -> Waits:
+    if not futures:
+        raise UsageError(f"{name}() needs at least one future")
+    for future in futures:
+        if not isinstance(future, DurableFuture):
+            raise UsageError(
+                f"{name}() takes what ctx.run(), ctx.sleep(), ctx.call() and their like return, not "
+                f"{type(future).__name__}: wrap ordinary awaitables into a step with ctx.run()"
+            )
+        if future.attempt is not futures[0].attempt:
+            raise UsageError(f"{name}(): the futures belong to different handlers or attempts")
+    return futures[0].attempt
+
+
+def _value_or_error(member: DurableFuture[Any]) -> Any:
+    try:
+        return member.result()
+    except TerminalError as error:
+        return error
+
+
+# ---- errors on their way through the journal ----
+
+_CLASSES: dict[str, type[TerminalError]] = {
+    "terminal": TerminalError,
+    "cancelled": InvocationCancelled,
+    "killed": InvocationKilled,
+    "timeout": DurableTimeoutError,
+}
+
+
+def error_of(outcome: Outcome) -> TerminalError:
+    """The exception a failed outcome stands for."""
+    failure = failure_of(outcome)
+    return _CLASSES[failure.kind](failure.message, failure.code, failure.metadata)
+
+
+def outcome_of(error: TerminalError) -> Outcome:
+    """How a terminal error is stored."""
+    kind: Literal["terminal", "cancelled", "killed", "timeout"] = "terminal"
+    if isinstance(error, InvocationCancelled):
+        kind = "cancelled"
+    elif isinstance(error, InvocationKilled):
+        kind = "killed"
+    elif isinstance(error, DurableTimeoutError):
+        kind = "timeout"
+    metadata = {str(name): str(value) for name, value in error.metadata.items()}
+    return Failure(error.message, error.code, metadata, kind).outcome()

@@ -1,0 +1,1 @@
+"""What acts: it takes commands, has them settled, commits, and runs handlers."""

@@ -1,0 +1,71 @@
+"""What an exception that left a handler or a step means: terminal, or to be retried; and how it is shown."""
+
+import asyncio
+import traceback
+
+from durable.core.invocation import Problem
+from durable.core.journal import Outcome
+from durable.errors import AttemptEnded, TerminalError
+from durable.futures import outcome_of
+
+#: How much of an error's text is stored.
+TEXT_LENGTH_MAX = 8 * 1024
+
+
+def failure_of_exception(error: BaseException) -> Outcome | None:
+    """The terminal outcome an exception stands for, or None where the attempt is to be retried.
+
+    A group counts as terminal when every exception in it is; the first one stands for all.
+    """
+    terminal = _terminal_in(error)
+    return None if terminal is None else outcome_of(terminal)
+
+
+def _terminal_in(error: BaseException) -> TerminalError | None:
+    if isinstance(error, TerminalError):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        found = [_terminal_in(one) for one in error.exceptions]
+        if all(one is not None for one in found):
+            return found[0]
+    return None
+
+
+def contains_end(error: BaseException) -> bool:
+    """Whether a group carries the end of the attempt out of a task group."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(contains_end(one) for one in error.exceptions)
+    return isinstance(error, AttemptEnded)
+
+
+def problem_of(error: BaseException, entry: int, name: str) -> Problem:
+    """An exception as an operator reads it. Never raises, whatever the exception's own methods do."""
+    return Problem(
+        message=_clip(_describe(error)),
+        type=type(error).__name__,
+        stacktrace=_clip(_stacktrace(error)),
+        entry=entry,
+        name=name,
+    )
+
+
+def _describe(error: BaseException) -> str:
+    if isinstance(error, asyncio.CancelledError) and not error.args:
+        return "CancelledError: the handler or step was cancelled by its own code"
+    try:
+        text = str(error)
+    except BaseException as worse:
+        text = f"<its message cannot be shown: {type(worse).__name__}>"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _stacktrace(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error))
+    except BaseException as worse:
+        return f"<its traceback cannot be shown: {type(worse).__name__}>"
+
+
+def _clip(text: str) -> str:
+    text = text.encode("utf-8", "replace").decode()
+    return text if len(text) <= TEXT_LENGTH_MAX else text[:TEXT_LENGTH_MAX] + " … (cut)"

@@ -1,0 +1,486 @@
+"""Take the waiting commands, load what they concern, settle them, commit in one transaction, act.
+
+One turn is under way at a time. While its commit is being fsynced, commands gather for the next: a turn *is* a group
+commit. Nothing is acted upon before the commit returned, and an action that a crash swallows is decided again when
+the engine starts: there is no recovery besides the `Recover` command.
+"""
+
+import asyncio
+import itertools
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from durable.core.commands import Command, Expire, Fail, Recover, TimerFired
+from durable.core.effects import Completed, Deliver, Failed, Interrupt, Reply, StartAttempt, Timer
+from durable.core.invocation import Invocation, Problem
+from durable.core.journal import Failure, Outcome
+from durable.core.retry import RetryPolicy
+from durable.core.settle import advance
+from durable.core.turn import Turn
+from durable.core.world import World
+from durable.errors import EngineFailedError, EngineNotRunningError
+from durable.runtime.attempt import Attempt
+from durable.runtime.clock import Clock
+from durable.runtime.registry import Registered, Registry
+from durable.runtime.timers import WINDOW, Timers
+from durable.service import Handler
+from durable.store import Store
+
+log = logging.getLogger("durable")
+
+#: How many invocations one turn of recovery or of clean-up takes.
+BATCH = 500
+#: How often results past their retention are looked for.
+CLEAN_EVERY_S = 60.0
+
+
+class Loop:
+    """The engine's heart: everything that changes passes through here."""
+
+    def __init__(
+        self,
+        store: Store,
+        registry: Registry,
+        clock: Clock,
+        *,
+        max_concurrent: int = 1000,
+        timer_window: int = WINDOW,
+        defaults: RetryPolicy,
+    ) -> None:
+        self.store = store
+        self.registry = registry
+        self.clock = clock
+        self.failure: BaseException | None = None
+        self.attempts: dict[int, Attempt] = {}
+        self._defaults = defaults
+        self._max_concurrent = max_concurrent
+        self._timer_window = timer_window
+        self._queue: list[Command] = []
+        self._turning = False
+        self._kicked = False
+        self._closing = False
+        self._turn_task: asyncio.Task[None] | None = None
+        self._ready: deque[StartAttempt] = deque()
+        self._launching: dict[int, asyncio.Task[None]] = {}
+        #: Coroutines of attempts that are over and have not returned yet.
+        self._lingering: dict[asyncio.Task[None], str] = {}
+        self._tokens = itertools.count(1)
+        self._askers: dict[int, tuple[asyncio.Future[Any], bool]] = {}
+        self._waiters: dict[int, list[asyncio.Future[Outcome]]] = {}
+        self._sweep: asyncio.TimerHandle | None = None
+        self._sweep_at = 0.0
+        self._cleaner: asyncio.TimerHandle | None = None
+        self._chores: set[asyncio.Task[None]] = set()
+        self._idle: asyncio.Future[None] | None = None
+
+    # ---- life ----
+
+    async def start(self) -> None:
+        """Open the store, give every invocation whose turn it is its next attempt, and arm the timers."""
+        self._loop = asyncio.get_running_loop()
+        opened = await self.store.open()
+        self.world = World(opened.next_ordinal, opened.next_seq)
+        self.timers = Timers(
+            self.store, self.clock, self._loop, self._timers_due, self._fail, window=self._timer_window
+        )
+        try:
+            await self.timers.start()
+            if self.failure is not None:
+                raise self.failure
+        except BaseException:
+            await self.store.close()
+            raise
+        self._chore(self._recover())
+        self._clean()
+
+    async def _recover(self) -> None:
+        """In batches, so that a new invocation does not wait for a hundred thousand old ones."""
+        after = 0
+        while not self._closing:
+            seqs = await self.store.running(after, BATCH)
+            if not seqs:
+                return
+            after = seqs[-1]
+            for seq in seqs:
+                if seq not in self.world.invocations:
+                    self.submit(Recover(seq))
+            await self._turn_over()
+
+    async def close(self, grace_s: float) -> None:
+        """End the attempts, let what they handed in become durable, close the store: within `grace_s` seconds."""
+        if self._closing:
+            return
+        self._closing = True
+        self.timers.close()
+        for handle in (self._sweep, self._cleaner):
+            if handle is not None:
+                handle.cancel()
+        for task in [*self._chores, *self._launching.values()]:
+            task.cancel()
+        for attempt in list(self.attempts.values()):
+            attempt.close()
+        deadline = self._loop.time() + grace_s
+        await self._drain(deadline - grace_s / 5)
+        for attempt in list(self.attempts.values()):
+            attempt.end()
+            self._linger(attempt)
+        await self._drain(deadline)
+        for name in self._lingering.values():
+            log.warning("%s did not end when the engine shut down; its coroutine is left behind", name)
+        if self._turn_task is not None:
+            await asyncio.wait([self._turn_task])
+        closed = EngineNotRunningError("the engine was closed before this was answered; attach again after a start")
+        self._answer_all(closed)
+        await self.store.close()
+
+    async def _drain(self, deadline: float) -> None:
+        """Wait until every coroutine of a handler has returned and nothing is left to commit."""
+        while self._loop.time() < deadline:
+            tasks = [attempt.task for attempt in self.attempts.values() if attempt.task is not None]
+            tasks = [task for task in [*tasks, *self._lingering] if not task.done()]
+            if self._turn_task is not None:
+                tasks.append(self._turn_task)
+            if not tasks:
+                if not self._queue or self.failure is not None:
+                    return
+                await asyncio.sleep(0)
+                continue
+            await asyncio.wait(tasks, timeout=deadline - self._loop.time(), return_when=asyncio.FIRST_COMPLETED)
+
+    def _fail(self, error: BaseException) -> None:
+        """Nothing can be promised any more: stop everything, tell everybody, acknowledge nothing."""
+        if self.failure is not None:
+            return
+        if not isinstance(error, EngineFailedError):
+            wrapped = EngineFailedError(f"the engine stopped: {type(error).__name__}: {error}")
+            wrapped.__cause__ = error
+            error = wrapped
+        self.failure = error
+        log.critical("%s", error, exc_info=error.__cause__)
+        self._queue.clear()
+        for attempt in list(self.attempts.values()):
+            attempt.end()
+            self._linger(attempt)
+        self.attempts.clear()
+        self._ready.clear()
+        self._answer_all(error)
+        self._rest()
+
+    def _answer_all(self, error: BaseException) -> None:
+        asking = [future for future, _ in self._askers.values()]
+        for future in [*asking, *itertools.chain.from_iterable(self._waiters.values())]:
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # retrieved: the one who asked may be gone
+        self._askers.clear()
+        self._waiters.clear()
+
+    # ---- turns ----
+
+    def submit(self, command: Command) -> None:
+        """Have a command settled in the next turn."""
+        if self.failure is not None:
+            return
+        self._queue.append(command)
+        if not self._turning and not self._kicked:
+            self._kicked = True
+            self._loop.call_soon(self._begin)
+
+    def ask(self, make: Callable[[int], Command], *, result: bool = False) -> "asyncio.Future[Any]":
+        """Submit a command that is answered: by its `Reply`, or with `result=True` by the outcome it leads to."""
+        if self.failure is not None:
+            raise self.failure
+        if self._closing:
+            raise EngineNotRunningError("the engine is shutting down")
+        token = next(self._tokens)
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._askers[token] = (future, result)
+        self.submit(make(token))
+        return future
+
+    def _begin(self) -> None:
+        self._kicked = False
+        if self._turning or not self._queue or self.failure is not None:
+            return
+        commands, self._queue = self._queue, []
+        self._turning = True
+        self._turn_task = self._loop.create_task(self._turn(commands))
+
+    async def _turn(self, commands: list[Command]) -> None:
+        try:
+            turn = Turn(self.world, commands, self.clock.now_ms())
+            while (need := advance(turn)) is not None:
+                self.world.admit(need, await self.store.load(need))
+            if turn.writes:
+                await self.store.commit(turn.writes)
+            self.world.end_turn()
+        except BaseException as error:
+            self._fail(error)
+            if not isinstance(error, Exception):
+                raise
+            return
+        finally:
+            self._turning = False
+            self._turn_task = None
+        if self.failure is not None:
+            return
+        self._begin()  # the disk works while what was committed is acted upon
+        self._act(turn)
+        if not self._turning and not self._queue:
+            self._rest()
+
+    def _rest(self) -> None:
+        if self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+        self._idle = None
+
+    async def _turn_over(self) -> None:
+        """Wait until nothing is queued and no turn is under way."""
+        if not self._queue and not self._turning:
+            return
+        if self._idle is None:
+            self._idle = self._loop.create_future()
+        await asyncio.shield(self._idle)
+
+    # ---- acting ----
+
+    def _act(self, turn: Turn) -> None:
+        attempts = self.attempts
+        for action in turn.actions:
+            kind = type(action)
+            if kind is Deliver:
+                assert isinstance(action, Deliver)
+                attempt = attempts.get(action.seq)
+                if attempt is not None and attempt.number == action.attempt:
+                    attempt.deliver(action.entry, action.outcome, action.notified)
+            elif kind is StartAttempt:
+                assert isinstance(action, StartAttempt)
+                self._ready.append(action)
+            elif kind is Completed:
+                assert isinstance(action, Completed)
+                self._release(action.seq)
+                for waiter in self._waiters.pop(action.seq, ()):
+                    if not waiter.done():
+                        waiter.set_result(action.outcome)
+            elif kind is Reply:
+                assert isinstance(action, Reply)
+                self._reply(action)
+            elif kind is Interrupt:
+                assert isinstance(action, Interrupt)
+                self._release(action.seq)
+            elif kind is Failed:
+                assert isinstance(action, Failed)
+                self._release(action.invocation.seq)
+                self._log_failure(action)
+        if turn.writes.timers_added:
+            self.timers.add(turn.writes.timers_added)
+        if self._ready:
+            self._launch_ready()
+
+    def _reply(self, reply: Reply) -> None:
+        asker = self._askers.pop(reply.token, None)
+        if asker is None or asker[0].done():
+            return
+        future, wants_result = asker
+        if not wants_result or reply.result == "not-found":
+            future.set_result(reply)
+        elif reply.outcome is not None:
+            future.set_result(reply.outcome)
+        else:
+            self._waiters.setdefault(reply.seq, []).append(future)
+
+    def _log_failure(self, failed: Failed) -> None:
+        invocation = failed.invocation
+        problem = invocation.problem
+        where = f" in step {problem.name!r}" if problem is not None and problem.name else ""
+        if failed.retry_at is not None:
+            delay_ms = max(0, failed.retry_at - self.clock.now_ms())
+            then = f"retrying in {delay_ms} ms"
+        else:
+            then = str(invocation.status)
+        log.warning(
+            "%s %s: attempt %d failed%s: %s; %s",
+            invocation.submission.target,
+            invocation.id,
+            invocation.attempt,
+            where,
+            problem.message if problem is not None else "",
+            then,
+        )
+
+    # ---- attempts ----
+
+    def _launch_ready(self) -> None:
+        """Start attempts while there is room; where there is none, those that only wait make some."""
+        while self._ready and len(self.attempts) < self._max_concurrent:
+            if self._closing:
+                self._ready.clear()
+                return
+            self._launch(self._ready.popleft())
+        if self._ready:
+            wanted = len(self._ready)
+            for attempt in self.attempts.values():
+                if wanted <= 0:
+                    return
+                if attempt.offered or attempt.idle:
+                    attempt.offer_suspension()
+                    wanted -= 1
+
+    def _launch(self, start: StartAttempt) -> None:
+        invocation = start.invocation
+        if invocation.attempt != start.attempt:
+            return
+        submission = invocation.submission
+        handler = self.registry.get(submission.service, submission.handler)
+        if handler is None:
+            self._fail_unknown(invocation)
+            return
+        keyed = None
+        if submission.key is not None:
+            keyed = self.world.keys.get((submission.service, submission.key))
+        self._release(invocation.seq)
+        attempt = Attempt(self, invocation, start.attempt, handler, keyed, self._loop)
+        self.attempts[invocation.seq] = attempt
+        if invocation.last_entry == 0 and invocation.attempt == 1:
+            attempt.start((), start.until)
+        else:
+            self._launching[invocation.seq] = self._loop.create_task(self._start_from_journal(attempt, start.until))
+        self._watch(attempt)
+
+    async def _start_from_journal(self, attempt: Attempt, until: int) -> None:
+        try:
+            rows = await self.store.journal(attempt.seq)
+        except Exception as error:
+            self._fail(error)
+            return
+        finally:
+            self._launching.pop(attempt.seq, None)
+        if attempt.active and self.attempts.get(attempt.seq) is attempt:
+            attempt.start(rows, until)
+
+    def _fail_unknown(self, invocation: Invocation) -> None:
+        """Its handler is not registered (any more): that is retried by policy, and then paused, never lost."""
+        submission = invocation.submission
+        message = (
+            f"no handler {submission.service}/{submission.handler} is registered: add it to Engine(services=[...]),"
+            " or kill this invocation"
+        )
+        problem = Problem(message, "NotFoundError", code=404)
+        failure = Failure(message, 404).outcome()
+        policy = self._defaults
+        self.submit(Fail(invocation.seq, invocation.attempt, problem, policy, failure=failure))
+
+    def _release(self, seq: int) -> None:
+        """The attempt of this invocation is over."""
+        attempt = self.attempts.pop(seq, None)
+        if attempt is not None:
+            if attempt.active:
+                attempt.end()
+            self._linger(attempt)
+
+    def _linger(self, attempt: Attempt) -> None:
+        task = attempt.task
+        if task is not None and not task.done() and task not in self._lingering:
+            self._lingering[task] = f"{attempt.target} {attempt.request.id}"
+            task.add_done_callback(self._gone)
+
+    def _gone(self, task: "asyncio.Task[None]") -> None:
+        self._lingering.pop(task, None)
+
+    # ---- what attempts need (see attempt.Host) ----
+
+    def now_ms(self) -> int:
+        """The time."""
+        return self.clock.now_ms()
+
+    def find(self, target: Handler[Any, Any] | str) -> Registered:
+        """A handler by name. Raises `NotFoundError`."""
+        return self.registry.find(target)
+
+    def parked(self, attempt: Attempt) -> None:
+        """The handler only waits now: with an inactivity timeout of zero it is unloaded at once."""
+        if attempt.handler.settings.inactivity_timeout_ms == 0 or self._ready:
+            self._loop.call_soon(self._offer_soon, attempt, attempt.touched, 4)
+
+    def _offer_soon(self, attempt: Attempt, touched: float, hops: int) -> None:
+        """A few rounds of the event loop later, so that the handler's other flows have had theirs."""
+        if hops:
+            self._loop.call_soon(self._offer_soon, attempt, touched, hops - 1)
+        elif attempt.active:
+            attempt.offer_suspension()
+
+    # ---- inactivity and abort ----
+
+    def _watch(self, attempt: Attempt) -> None:
+        due = self._loop.time() + self._inactivity_s(attempt)
+        if self._sweep is None or due < self._sweep_at:
+            self._sweep_later(due)
+
+    def _sweep_later(self, at: float) -> None:
+        if self._sweep is not None:
+            self._sweep.cancel()
+        self._sweep_at = at
+        self._sweep = self._loop.call_at(at, self._look_for_inactive)
+
+    def _look_for_inactive(self) -> None:
+        """Offer suspension to attempts that waited too long; interrupt those that then do not yield."""
+        self._sweep = None
+        now, next_look = self._loop.time(), float("inf")
+        for attempt in list(self.attempts.values()):
+            if not attempt.active or attempt.task is None:
+                next_look = min(next_look, now + self._inactivity_s(attempt))
+                continue
+            inactive_at = attempt.touched + self._inactivity_s(attempt)
+            abort_at = inactive_at + (attempt.handler.settings.abort_timeout_ms or 0) / 1000
+            if now < inactive_at:
+                next_look = min(next_look, inactive_at)
+                continue
+            attempt.offer_suspension()
+            if attempt.offered:
+                continue
+            if now >= abort_at:
+                attempt.abort()
+            else:
+                next_look = min(next_look, abort_at)
+        if next_look != float("inf") and not self._closing:
+            self._sweep_later(max(next_look, now + 0.01))
+
+    def _inactivity_s(self, attempt: Attempt) -> float:
+        return (attempt.handler.settings.inactivity_timeout_ms or 0) / 1000
+
+    # ---- timers and clean-up ----
+
+    def _timers_due(self, timers: list[Timer]) -> None:
+        for due_at, seq, entry in timers:
+            self.submit(TimerFired(due_at, seq, entry))
+
+    def _clean(self) -> None:
+        self._cleaner = None
+        if not self._closing and self.failure is None:
+            self._chore(self._forget_expired())
+
+    async def _forget_expired(self) -> None:
+        """In small batches, so that no turn is held up by them."""
+        while not self._closing:
+            seqs = await self.store.expired(self.clock.now_ms(), BATCH)
+            for seq in seqs:
+                self.submit(Expire(seq))
+            await self._turn_over()
+            if len(seqs) < BATCH:
+                break
+        if not self._closing and self.failure is None:
+            self._cleaner = self._loop.call_later(CLEAN_EVERY_S, self._clean)
+
+    def _chore(self, work: Any) -> None:
+        task = self._loop.create_task(work)
+        self._chores.add(task)
+        task.add_done_callback(self._chore_done)
+
+    def _chore_done(self, task: "asyncio.Task[None]") -> None:
+        self._chores.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            error = task.exception()
+            assert error is not None
+            self._fail(error)

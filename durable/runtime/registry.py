@@ -1,0 +1,221 @@
+"""The handlers an engine knows, with everything about them resolved."""
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from durable.context import (
+    Context,
+    ObjectContext,
+    SharedObjectContext,
+    SharedWorkflowContext,
+    WorkflowContext,
+)
+from durable.core.ids import claimed_id
+from durable.core.invocation import Caller, Flavor, Submission
+from durable.core.retry import RetryPolicy
+from durable.errors import DeclarationError, InvalidRequestError, NotFoundError
+from durable.serde import REQUIRED, Serde, serde_for
+from durable.service import Handler, Service, Settings, VirtualObject, Workflow
+
+CONTEXTS: dict[Flavor, type[Context]] = {
+    Flavor.SERVICE: Context,
+    Flavor.EXCLUSIVE: ObjectContext,
+    Flavor.SHARED: SharedObjectContext,
+    Flavor.WORKFLOW: WorkflowContext,
+    Flavor.WORKFLOW_SHARED: SharedWorkflowContext,
+}
+KEY_LENGTH_MAX = 64 * 1024
+
+
+class Registered(msgspec.Struct, frozen=True, eq=False):
+    """One handler, ready to be invoked."""
+
+    service: str
+    name: str
+    flavor: Flavor
+    fn: Callable[..., Awaitable[Any]]
+    input: Serde[Any]
+    output: Serde[Any]
+    has_input: bool
+    default: Any
+    settings: Settings
+    policy: RetryPolicy
+    context: type[Context]
+
+    @property
+    def keyed(self) -> bool:
+        """Whether it runs on a key."""
+        return self.flavor is not Flavor.SERVICE
+
+    def encode_input(self, arg: Any) -> bytes:
+        """The stored form of an argument. Raises `SerializationError`, `InvalidRequestError`."""
+        if not self.has_input:
+            if arg is not None:
+                raise InvalidRequestError(
+                    f"{self.service}/{self.name} takes no argument, but was given a {type(arg).__name__}"
+                )
+            return b""
+        if arg is None and self.default is not REQUIRED:
+            return b""
+        data = self.input.encode(arg)
+        self.input.decode(data)  # encoding does not check types: refuse here what the handler could not read
+        return data
+
+    def arguments(self, data: bytes) -> tuple[Any, ...]:
+        """What to pass after the context."""
+        if not self.has_input:
+            return ()
+        if data == b"" and self.default is not REQUIRED:
+            return (self.default,)
+        return (self.input.decode(data),)
+
+    def submission(
+        self,
+        id: str,
+        data: bytes,
+        *,
+        key: str | None,
+        headers: dict[str, str],
+        idempotency_key: str | None,
+        caller: Caller | None,
+        due_at: int | None,
+    ) -> Submission:
+        """Everything that is fixed when an invocation of this handler is accepted."""
+        check_key(self, key)
+        settings = self.settings
+        journal_ms = settings.journal_retention_ms or 0
+        completion_ms = journal_ms
+        if self.flavor is Flavor.WORKFLOW:
+            if idempotency_key is not None:
+                raise InvalidRequestError(f"{self.service}/{self.name}: a workflow's key is its idempotency key")
+            completion_ms = settings.workflow_completion_retention_ms or 0
+            id = claimed_id(self.service, key, self.name, "")
+        elif idempotency_key is not None:
+            check_text("idempotency key", idempotency_key)
+            completion_ms = settings.idempotency_retention_ms or 0
+            id = claimed_id(self.service, key, self.name, idempotency_key)
+        return Submission(
+            id,
+            self.service,
+            self.name,
+            key,
+            self.flavor,
+            data,
+            headers,
+            idempotency_key,
+            caller,
+            due_at,
+            completion_ms,
+            min(journal_ms, completion_ms),
+        )
+
+
+class Registry:
+    """Handlers by service and name."""
+
+    def __init__(self, services: Iterable[object], defaults: Settings) -> None:
+        self._handlers: dict[tuple[str, str], Registered] = {}
+        for service in services:
+            for handler in _handlers_of(service):
+                self._add(handler, defaults)
+
+    def __iter__(self) -> Any:
+        return iter(self._handlers.values())
+
+    def get(self, service: str, name: str) -> Registered | None:
+        """The handler, if this engine has it."""
+        return self._handlers.get((service, name))
+
+    def find(self, target: Handler[Any, Any] | str) -> Registered:
+        """The handler a call names. Raises `NotFoundError`, naming what there is."""
+        if isinstance(target, str):
+            service, slash, name = target.partition("/")
+            if not slash or not service or not name or "/" in name:
+                raise InvalidRequestError(f"a target is a handler or 'service/handler', not {target!r}")
+        elif isinstance(target, Handler):
+            service, name = target.service_name, target.name
+        else:
+            raise InvalidRequestError(
+                f"a target is a function decorated with @handler or 'service/handler', not {target!r}"
+            )
+        found = self._handlers.get((service, name))
+        if found is None:
+            known = ", ".join(sorted(f"{service}/{name}" for service, name in self._handlers)) or "none"
+            raise NotFoundError(
+                f"this engine has no handler {service}/{name}; add it to Engine(services=[...]). It has: {known}"
+            )
+        return found
+
+    def _add(self, handler: Handler[Any, Any], defaults: Settings) -> None:
+        signature = handler.signature()
+        settings = handler.settings.over(
+            handler.owner.settings().over(defaults) if handler.owner is not None else defaults
+        )
+        fn = handler.fn
+        if handler.owner is not None:
+            fn = fn.__get__(handler.instance, handler.owner)
+        service, name = handler.service_name, handler.name
+        if (service, name) in self._handlers:
+            raise DeclarationError(
+                f"two handlers are called {service}/{name}: give one of them another name= or service="
+            )
+        if handler.owner is not None and issubclass(handler.owner, Workflow) and handler.shared and name == "run":
+            raise DeclarationError(f"{service}/run: a workflow's run handler cannot be shared")
+        self._handlers[service, name] = Registered(
+            service,
+            name,
+            handler.flavor,
+            fn,
+            serde_for(signature.input),
+            serde_for(signature.output),
+            signature.has_input,
+            signature.default,
+            settings,
+            settings.retry,
+            CONTEXTS[handler.flavor],
+        )
+
+
+def _handlers_of(service: object) -> list[Handler[Any, Any]]:
+    if isinstance(service, Handler):
+        if service.owner is not None and service.instance is None:
+            raise DeclarationError(f"services: pass an instance of {service.owner.__name__}, not its handler")
+        return [service]
+    if inspect.isclass(service) and issubclass(service, Service | VirtualObject | Workflow):
+        raise DeclarationError(f"services: pass an instance, {service.__name__}(...), not the class")
+    if not isinstance(service, Service | VirtualObject | Workflow):
+        raise DeclarationError(
+            f"services: {service!r} is neither a function decorated with @handler nor an instance of a Service, "
+            "VirtualObject or Workflow"
+        )
+    handlers = [handler.__get__(service, type(service)) for handler in type(service).handlers()]
+    if not handlers:
+        raise DeclarationError(f"services: {type(service).__name__} has no method decorated with @handler")
+    if isinstance(service, Workflow) and not any(handler.name == "run" for handler in handlers):
+        raise DeclarationError(f"services: the workflow {type(service).__name__} has no handler `run`")
+    return handlers
+
+
+def check_key(handler: Registered, key: str | None) -> None:
+    """Whether the handler runs on a key, and this is one. Raises `InvalidRequestError`."""
+    if handler.keyed and key is None:
+        raise InvalidRequestError(f"{handler.service}/{handler.name} runs on a key: pass key=...")
+    if not handler.keyed and key is not None:
+        raise InvalidRequestError(f"{handler.service}/{handler.name} belongs to a plain service: it has no key")
+    if key is not None:
+        check_text("key", key)
+
+
+def check_text(what: str, text: str) -> None:
+    """Whether text can be stored: a string of valid Unicode, up to 64 KiB. Raises `InvalidRequestError`."""
+    if not isinstance(text, str):
+        raise InvalidRequestError(f"the {what} must be a string, not {type(text).__name__}")
+    try:
+        length = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidRequestError(f"the {what} is no valid Unicode: {error.reason}") from None
+    if length > KEY_LENGTH_MAX:
+        raise InvalidRequestError(f"the {what} has {length} bytes; at most {KEY_LENGTH_MAX} are allowed")

@@ -1,0 +1,410 @@
+"""Values to bytes and back, by annotation.
+
+The engine journals only bytes. A handler always sees `decode(encode(value))`, live as well as on replay, so
+what a conversion loses is lost at once and not only after a crash.
+
+    annotation                              stored as
+    bytes, bytearray                        the bytes themselves; constraints in `Annotated` are not checked
+    None, Never                             nothing; `null` is read as well
+    Struct, dataclass, TypedDict, attrs,    JSON, read back into the annotated type
+      enum, datetime, builtins, unions, ...
+    pydantic models, what contains them     JSON by pydantic, by alias and without computed fields
+    Annotated[T, Serde(...)]                whatever that Serde writes
+    Any, object, or no annotation           JSON, read back untyped: objects become dicts, tuples and sets
+                                            become lists, dates become strings; top-level bytes stay bytes
+
+JSON has limits. NaN and infinity are written as `null`, which `float` refuses to read, and which `Any` and
+`float | None` read as None. Bytes inside a larger value are base64, which only an annotation turns back. An
+integer has at most 4300 digits; nothing is nested deeper than `MAX_DEPTH` (pydantic: `MAX_DEPTH_PYDANTIC`). A
+pydantic `SecretStr` is written masked.
+"""
+
+import functools
+import inspect
+import sys
+import types
+import typing
+import weakref
+from abc import ABCMeta
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from dataclasses import is_dataclass
+from itertools import accumulate, takewhile
+from typing import Annotated, Any, Final, Generic, TypeVar
+
+import msgspec
+
+from durable.errors import SerializationError
+
+__all__ = [
+    "ANY",
+    "MAX_DEPTH",
+    "MAX_DEPTH_PYDANTIC",
+    "REQUIRED",
+    "Serde",
+    "Signature",
+    "return_annotation",
+    "serde_for",
+    "signature_of",
+]
+
+T = TypeVar("T")
+
+#: Levels of arrays and objects in one JSON document, in both directions.
+MAX_DEPTH: Final = 200
+
+#: The same for pydantic, which needs about 6 KiB of stack a level: this fits into a thread that has 256 KiB.
+MAX_DEPTH_PYDANTIC: Final = 32
+
+#: `Signature.default` of an input that has none.
+REQUIRED: Final[Any] = inspect.Parameter.empty
+
+WAY_OUT: Final = (
+    "use builtins, a msgspec Struct, dataclass, TypedDict, attrs or pydantic model, "
+    "or Annotated[T, Serde(encode=..., decode=...)]"
+)
+
+
+class Serde(msgspec.Struct, Generic[T], frozen=True, eq=False):
+    """How values of one type are written and read.
+
+    Make one from two functions and put it into an annotation, `Annotated[T, my_serde]`, to store a type in a
+    format of your own. Both functions should raise `SerializationError` for what they cannot convert.
+    """
+
+    encode: Callable[[T], bytes]
+    decode: Callable[[bytes], T]
+    #: Sent and expected over HTTP; empty when there is nothing to send.
+    content_type: str = "application/octet-stream"
+    #: Computes the JSON schema when someone asks for it.
+    json_schema: Callable[[], dict[str, Any] | None] = lambda: None
+
+    def schema(self) -> dict[str, Any] | None:
+        """Return the JSON schema, or None where there is none."""
+        try:
+            return self.json_schema()
+        except Exception:  # it can be stored, but JSON schema has no words for it (such as `object`)
+            return None
+
+
+def serde_for(annotation: Any) -> Serde[Any]:
+    """Return the Serde of an annotation.
+
+    Raises `SerializationError` for a type that cannot be stored: here, and not when a value arrives.
+    """
+    try:
+        return _cached(annotation)
+    except TypeError:  # unhashable, such as Annotated[int, []]
+        return _build(annotation)
+
+
+def _build(annotation: Any) -> Serde[Any]:
+    target = annotation
+    while True:  # down to the type that is stored
+        if typing.get_origin(target) is Annotated:
+            for extra in target.__metadata__:
+                if isinstance(extra, Serde):
+                    return extra
+            target = target.__origin__
+        elif isinstance(target, TypeVar):
+            annotation = target = target.__bound__ or Any
+        elif isinstance(target, typing.NewType):
+            target = target.__supertype__
+        elif type(target).__name__ == "TypeAliasType":
+            target = target.__value__
+        else:
+            break
+    if target is Any or target is object or target is REQUIRED:
+        return ANY
+    if target is None or target in (types.NoneType, typing.NoReturn, typing.Never):
+        return _NONE
+    if target is bytes or target is bytearray:
+        return _raw(target)
+    try:
+        if "pydantic" in sys.modules and _mentions_pydantic(annotation, set()):
+            return _pydantic(annotation)
+        return _msgspec(annotation)
+    except Exception as exc:
+        raise SerializationError(f"cannot store {_name(annotation)}: {_reason(exc)}; {WAY_OUT}") from exc
+
+
+_cached = functools.lru_cache(maxsize=1024)(_build)
+
+
+def _msgspec(annotation: Any) -> Serde[Any]:
+    for unknown in _custom_types(msgspec.inspect.type_info(annotation)):
+        raise TypeError(f"no JSON form is known for {_name(unknown)}")
+    decode = msgspec.json.Decoder(annotation).decode
+    return _json(annotation, _ENCODER.encode, decode, functools.partial(msgspec.json.schema, annotation))
+
+
+def _custom_types(node: Any) -> Iterator[Any]:
+    """The types below `node` that msgspec accepts in a Decoder and then cannot decode."""
+    todo, seen = [node], set()
+    while todo:
+        node = todo.pop()
+        if isinstance(node, msgspec.inspect.CustomType):
+            if node.cls is not object:  # which every decoded value is
+                yield node.cls
+        elif isinstance(node, tuple):
+            todo.extend(node)
+        elif isinstance(node, msgspec.inspect.Type | msgspec.inspect.Field) and id(node) not in seen:
+            seen.add(id(node))  # types may be recursive
+            todo.extend(getattr(node, name) for name in node.__struct_fields__ if name != "default")
+
+
+def _mentions_pydantic(annotation: Any, seen: set[int]) -> bool:
+    if id(annotation) in seen:
+        return False
+    seen.add(id(annotation))
+    annotation = getattr(annotation, "__value__", annotation)  # of a `type` alias
+    if hasattr(annotation, "__pydantic_core_schema__"):
+        return True
+    if type(annotation).__module__.startswith(("pydantic.", "annotated_types")):  # Field() in an Annotated
+        return True
+    parts = list(typing.get_args(annotation))
+    origin = typing.get_origin(annotation) or annotation
+    if is_dataclass(origin) or typing.is_typeddict(origin) or hasattr(origin, "_fields"):
+        with suppress(Exception):  # a name that does not resolve is reported by msgspec
+            parts += typing.get_type_hints(origin, include_extras=True).values()
+    return any(_mentions_pydantic(part, seen) for part in parts)
+
+
+def _pydantic(annotation: Any) -> Serde[Any]:
+    import pydantic
+
+    adapter = pydantic.TypeAdapter[Any](annotation)
+    # round_trip leaves out computed fields, which a model with extra="forbid" would not take back;
+    # without "error", a value of another type is written with a warning that no one reads
+    write = functools.partial(adapter.dump_json, by_alias=True, round_trip=True, warnings="error")
+    return _json(annotation, write, adapter.validate_json, adapter.json_schema, MAX_DEPTH_PYDANTIC)
+
+
+def _json(
+    annotation: Any,
+    write: Callable[[Any], bytes],
+    read: Callable[[bytes], Any],
+    schema: Callable[[], dict[str, Any] | None],
+    depth_max: int = MAX_DEPTH,
+) -> Serde[Any]:
+    short = 2 * depth_max  # no document of so many bytes is nested deeper
+
+    def encode(value: Any) -> bytes:
+        try:
+            data = write(value)
+        except Exception as exc:
+            raise _encode_error(annotation, value, _reason(exc)) from exc
+        if len(data) > short:
+            _check_depth(data, depth_max)
+        return data
+
+    def decode(data: bytes) -> Any:
+        if len(data) > short:
+            _check_depth(data, depth_max)
+        try:
+            return read(data)
+        except Exception as exc:
+            raise _decode_error(annotation, _reason(exc)) from exc
+
+    return Serde(encode, decode, "application/json", schema)
+
+
+def _raw(kind: type[bytes] | type[bytearray]) -> Serde[Any]:
+    def encode(value: Any) -> bytes:
+        if not isinstance(value, _BYTES):
+            raise _encode_error(kind, value, "it is not bytes")
+        return bytes(value)
+
+    return Serde(encode, kind)
+
+
+def _encode_none(value: Any) -> bytes:
+    if value is not None:
+        raise _encode_error(None, value, "the annotation promises None")
+    return b""
+
+
+def _decode_none(data: bytes) -> None:
+    if data not in (b"", b"null"):
+        raise _decode_error(None, f"expected nothing, got {len(data)} bytes")
+
+
+def _encode_any(value: Any) -> bytes:
+    if isinstance(value, _BYTES):
+        return b"\0" + value  # no JSON text starts with NUL
+    return _UNTYPED.encode(value)
+
+
+def _decode_any(data: bytes) -> Any:
+    if not data:
+        return None
+    return data[1:] if data[0] == 0 else _UNTYPED.decode(data)
+
+
+_BYTES: Final = (bytes, bytearray, memoryview)
+_ENCODER: Final = msgspec.json.Encoder()
+_NONE: Final[Serde[Any]] = Serde(_encode_none, _decode_none, "", lambda: {"type": "null"})
+_UNTYPED: Final = _json(Any, _ENCODER.encode, msgspec.json.Decoder().decode, dict)
+
+#: For values without an annotation. Bytes are marked by a leading NUL; an empty input is None.
+ANY: Final[Serde[Any]] = Serde(_encode_any, _decode_any, "application/json", dict)
+
+
+_TO_STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+_NO_STEP: Final = bytes(set(range(256)) - set(b'[{]}"'))
+
+
+def _check_depth(data: bytes, limit: int) -> None:
+    """Refuse what a parser without a limit of its own could overflow a small stack with.
+
+    Everything here is linear and runs in C: a cheap bound first, then the brackets alone, outside of strings.
+    """
+    if data.count(b"[") + data.count(b"{") <= limit:
+        return
+    if b"\\" in data:
+        data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    # An opening bracket is +1, a closing one -1. Two quotes without a bracket between them cancel out.
+    steps = data.translate(_TO_STEPS, _NO_STEP).replace(b'""', b"")
+    if b'"' in steps:
+        steps = _outside_quotes(steps)
+    levels, before = limit, len(steps) + 1
+    while levels and len(steps) < before:  # peel off innermost pairs: little is left of an ordinary document
+        before = len(steps) * 7 // 8
+        steps = steps.replace(b"\x01\xff", b"")
+        levels -= 1
+        if len(steps) <= levels:
+            return
+    depths = takewhile((-1).__lt__, accumulate(memoryview(steps).cast("b")))
+    if any(map(levels.__lt__, depths)):
+        raise SerializationError(f"JSON nested deeper than {limit} levels: flatten the value")
+
+
+def _outside_quotes(steps: bytes) -> bytes:
+    kept, inside = [], 0
+    for start in range(0, len(steps), 65536):  # in pieces, or the parts would need many times the memory
+        parts = steps[start : start + 65536].split(b'"')
+        kept.append(b"".join(parts[inside::2]))
+        inside = (inside + len(parts) - 1) % 2
+    return b"".join(kept)
+
+
+def _encode_error(annotation: Any, value: Any, reason: str) -> SerializationError:
+    declared = "without an annotation" if annotation is Any else f"annotated as {_name(annotation)}"
+    found = f"a value of type {_name(type(value))}"
+    return SerializationError(f"cannot write {found} {declared}: {reason}; convert it first, or {WAY_OUT}")
+
+
+def _decode_error(annotation: Any, reason: str) -> SerializationError:
+    if "Expected `float" in reason and "got `null`" in reason:
+        reason += " (NaN and infinity are written as null: JSON has neither)"
+    return SerializationError(f"cannot read {'JSON' if annotation is Any else _name(annotation)}: {reason}")
+
+
+def _reason(exc: Exception) -> str:
+    try:
+        text = str(exc).encode("utf-8", "backslashreplace").decode()
+    except Exception:
+        text = "(its message cannot be shown)"
+    return f"{type(exc).__name__}: {text[:1000]}"
+
+
+def _name(annotation: Any) -> str:
+    return f"`{annotation.__qualname__ if isinstance(annotation, type) else annotation}`"
+
+
+_POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+class Signature(msgspec.Struct, frozen=True):
+    """What a handler takes and gives. Without an input, `input` is None, whose Serde accepts only nothing."""
+
+    input: Any
+    output: Any
+    has_input: bool
+    #: `REQUIRED`, or what the handler gets when the caller sends nothing.
+    default: Any = REQUIRED
+
+
+def signature_of(fn: Callable[..., Any], *, skip: int) -> Signature:
+    """Read a handler's annotations, leaving out its first `skip` parameters (self, the context).
+
+    Only the annotations that are needed are evaluated. Raises `TypeError` for a shape no handler can have,
+    and `SerializationError` for an annotation whose name does not exist at run time.
+    """
+    signature = inspect.signature(fn)
+    parameters = signature.parameters.values()
+    taken = [p for p in parameters if p.kind is not p.KEYWORD_ONLY or p.default is REQUIRED]
+    if not skip <= len(taken) <= skip + 1 or any(p.kind not in _POSITIONAL for p in taken):
+        names = ", ".join(signature.parameters)
+        raise TypeError(
+            f"handler {_where(fn)}({names}) must take {skip} parameter(s) and then at most one input, all by "
+            "position: put several inputs into one msgspec Struct or dataclass"
+        )
+    output = _awaited(fn, _resolve(fn, signature.return_annotation))
+    if len(taken) == skip:
+        return Signature(None, output, has_input=False)
+    given = taken[skip]
+    return Signature(_resolve(fn, given.annotation), output, has_input=True, default=given.default)
+
+
+def return_annotation(fn: Callable[..., Any]) -> Any:
+    """Return what a step function gives, awaited if need be: its annotation, or Any. A class gives itself."""
+    function = fn if type(fn) is types.FunctionType else _function(fn)
+    if not isinstance(function, types.FunctionType):
+        return Any if function is None else function
+    raw = function.__annotations__.get("return", REQUIRED)
+    if isinstance(raw, type) and not isinstance(raw, ABCMeta):
+        return Any if raw is REQUIRED else raw
+    annotation = _returns.get(function)
+    if annotation is None:
+        annotation = _returns[function] = _awaited(function, _resolve(function, raw))
+    return annotation
+
+
+#: Weak, because a handler may define its steps anew in each call.
+_returns: Final[weakref.WeakKeyDictionary[Callable[..., Any], Any]] = weakref.WeakKeyDictionary()
+
+
+def _function(fn: Any) -> Any:
+    """The function whose annotations speak for a callable, the class if it is one, or None."""
+    fn = inspect.unwrap(fn)
+    if isinstance(fn, functools.partial):
+        return _function(fn.func)
+    if isinstance(fn, types.MethodType):
+        return _function(fn.__func__)
+    if isinstance(fn, types.FunctionType | type):
+        return fn
+    call = inspect.unwrap(type(fn).__call__)
+    return call if isinstance(call, types.FunctionType) else None
+
+
+def _awaited(fn: Callable[..., Any], annotation: Any) -> Any:
+    """The X of a plain `def` that returns Awaitable[X]; `async def` says X itself."""
+    origin = typing.get_origin(annotation) or annotation
+    if not isinstance(origin, type) or not issubclass(origin, Awaitable) or inspect.iscoroutinefunction(fn):
+        return annotation
+    return (typing.get_args(annotation) or (Any,))[-1]
+
+
+def _resolve(fn: Callable[..., Any], raw: Any) -> Any:
+    """Evaluate one annotation; the others of the function may name what only type checkers see."""
+    if raw is REQUIRED:
+        return Any
+    target = inspect.unwrap(fn)
+    local = {parameter.__name__: parameter for parameter in getattr(target, "__type_params__", ())}
+    holder: Any = types.FunctionType((lambda: None).__code__, {})
+    holder.__annotations__ = {"it": raw}
+    scope = getattr(target, "__globals__", {})
+    try:
+        return typing.get_type_hints(holder, scope, local, include_extras=True)["it"]
+    except NameError as exc:
+        raise SerializationError(
+            f"the annotation {raw!r} of {_where(fn)} names {exc.name!r}, which does not exist at run time: "
+            "define or import it at module level, outside of `if TYPE_CHECKING`"
+        ) from exc
+    except Exception as exc:
+        raise SerializationError(f"the annotation {raw!r} of {_where(fn)} is wrong: {_reason(exc)}") from exc
+
+
+def _where(fn: Any) -> str:
+    return f"{getattr(fn, '__module__', '?')}.{getattr(fn, '__qualname__', None) or type(fn).__qualname__}"

@@ -1,0 +1,272 @@
+"""What authors declare: handlers, and the services, virtual objects and workflows they belong to.
+
+A decorated handler stays an ordinary callable: `await checkout(fake_ctx, order)` in a unit test runs its body.
+"""
+
+import inspect
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any, Generic, Protocol, TypedDict, TypeVar, Unpack, cast, overload
+
+import msgspec
+
+from durable.core.duration import Duration, parse
+from durable.core.invocation import Flavor
+from durable.core.retry import RetryPolicy
+from durable.errors import DeclarationError, SerializationError
+from durable.serde import Signature, signature_of
+
+I = TypeVar("I")  # noqa: E741
+O = TypeVar("O")  # noqa: E741
+
+
+class AnyContext(Protocol):
+    """What makes a parameter the context parameter of a handler."""
+
+    @property
+    def request(self) -> Any:
+        """The request the handler answers."""
+        ...
+
+
+C = TypeVar("C", bound=AnyContext)
+
+
+class Options(TypedDict, total=False):
+    """What can be set on a handler, on its class, or (most of it) on the engine; the nearest one wins."""
+
+    #: Refuse calls from outside; other handlers may still call it. Default True.
+    public: bool
+    #: Merged field by field: handler over class over engine.
+    retry: RetryPolicy
+    #: How long a handler may wait without anything happening before it is unloaded. Default 1 minute.
+    inactivity_timeout: Duration
+    #: How long after that a handler that does not yield is interrupted. Default 10 minutes.
+    abort_timeout: Duration
+    #: How long the journal of a completed invocation is kept. Default 1 day.
+    journal_retention: Duration
+    #: How long the result of an invocation with an idempotency key is kept. Default 1 day.
+    idempotency_retention: Duration
+    #: How long a workflow's result, state and promises are kept. Default 1 day.
+    workflow_completion_retention: Duration
+    #: Free text for operators.
+    metadata: Mapping[str, str]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """`Options` after validation, in milliseconds; None where nothing was said."""
+
+    public: bool | None = None
+    retry: RetryPolicy = RetryPolicy()
+    inactivity_timeout_ms: int | None = None
+    abort_timeout_ms: int | None = None
+    journal_retention_ms: int | None = None
+    idempotency_retention_ms: int | None = None
+    workflow_completion_retention_ms: int | None = None
+    metadata: Mapping[str, str] = {}
+
+    def over(self, base: "Settings") -> "Settings":
+        """These settings where they say something, `base` elsewhere."""
+        merged = {
+            name: getattr(base, name) if getattr(self, name) is None else getattr(self, name)
+            for name in self.__struct_fields__
+        }
+        merged["retry"] = self.retry.merged_over(base.retry)
+        merged["metadata"] = {**base.metadata, **self.metadata}
+        return Settings(**merged)
+
+
+def settings_of(options: Options, where: str) -> Settings:
+    """Validated options. Raises `DeclarationError` naming the option and the place it was written."""
+    values: dict[str, Any] = {}
+    for name, value in options.items():
+        if name in ("public", "retry", "metadata"):
+            values[name] = value
+        elif name in Options.__annotations__:
+            try:
+                values[f"{name}_ms"] = parse(cast(Duration, value))
+            except ValueError as error:
+                raise DeclarationError(f"{where}: {name}: {error}") from None
+        else:
+            known = ", ".join(Options.__annotations__)
+            raise DeclarationError(f"{where}: unknown option {name!r}; there are: {known}")
+    return Settings(**values)
+
+
+class Handler(Generic[I, O]):
+    """A function that runs durably. Made by `@handler`; call targets name it (`ctx.call(Parcels.ship, …)`)."""
+
+    def __init__(self, fn: Callable[..., Awaitable[O]], name: str | None, shared: bool, settings: Settings) -> None:
+        if not inspect.iscoroutinefunction(fn):
+            raise DeclarationError(f"@handler {fn!r}: a handler is an `async def` function taking a context")
+        self.fn = fn
+        self.name = name or fn.__name__
+        self.shared = shared
+        self.settings = settings
+        self.owner: type[_Declared] | None = None
+        self.instance: object | None = None
+        #: The service of a free function; a method's is its class.
+        self.service = _module_name(fn)
+        self.documentation = inspect.getdoc(fn) or ""
+        self.__doc__ = fn.__doc__
+        self.__name__ = fn.__name__
+        self.__wrapped__ = fn
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        if not issubclass(owner, _Declared):
+            raise DeclarationError(
+                f"@handler {owner.__name__}.{name}: a class with handlers derives from Service, VirtualObject or "
+                "Workflow"
+            )
+        self.owner = owner
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> "Handler[I, O]": ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> "Handler[I, O]": ...
+    def __get__(self, instance: object | None, owner: type) -> "Handler[I, O]":
+        """The handler as its class, or one instance of it, has it."""
+        bound = cast("Handler[I, O]", object.__new__(Handler))
+        bound.__dict__.update(self.__dict__)
+        bound.owner, bound.instance = owner, instance
+        return bound
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Awaitable[O]:
+        """Run the body as an ordinary coroutine function."""
+        return self.fn(*args, **kwargs) if self.instance is None else self.fn(self.instance, *args, **kwargs)
+
+    @property
+    def service_name(self) -> str:
+        """The service it belongs to."""
+        return self.service if self.owner is None else self.owner.service_name()
+
+    @property
+    def flavor(self) -> Flavor:
+        """Exclusive, shared, a workflow's run, or a plain service handler."""
+        if self.owner is None or issubclass(self.owner, Service):
+            return Flavor.SERVICE
+        if issubclass(self.owner, VirtualObject):
+            return Flavor.SHARED if self.shared else Flavor.EXCLUSIVE
+        return Flavor.WORKFLOW if self.name == "run" else Flavor.WORKFLOW_SHARED
+
+    def signature(self) -> Signature:
+        """The annotations of its input and output. Raises `DeclarationError`."""
+        try:
+            return signature_of(self.fn, skip=1 if self.owner is None else 2)
+        except (SerializationError, TypeError) as error:
+            raise DeclarationError(f"handler {self.service_name}/{self.name}: {error}") from error
+
+    def __repr__(self) -> str:
+        return f"<handler {self.service_name}/{self.name}>"
+
+
+class _Declared:
+    """What the three kinds of service classes share."""
+
+    _settings = Settings()
+    _service_name: str | None = None
+
+    def __init_subclass__(cls, *, name: str | None = None, **options: Unpack[Options]) -> None:
+        super().__init_subclass__()
+        cls._service_name = name
+        own = settings_of(options, f"class {cls.__name__}")
+        cls._settings = own.over(cls._settings)
+
+    @classmethod
+    def service_name(cls) -> str:
+        """The name under which it is registered: the class's own, unless `name=` says otherwise."""
+        return cls._service_name or cls.__name__
+
+    @classmethod
+    def handlers(cls) -> Iterator[Handler[Any, Any]]:
+        """Its handlers, base classes' first."""
+        found: dict[str, None] = {}
+        for base in reversed(cls.__mro__):
+            found.update(dict.fromkeys(attribute for attribute, value in vars(base).items() if _is_handler(value)))
+        for attribute in found:
+            yield getattr(cls, attribute)
+
+    @classmethod
+    def settings(cls) -> Settings:
+        """What the class statement says."""
+        return cls._settings
+
+
+class Service(_Declared):
+    """A group of stateless handlers. Options go into the class statement: `class Mail(Service, retry=…)`."""
+
+
+class VirtualObject(_Declared):
+    """Handlers that run on a key, one exclusive handler at a time, with durable state."""
+
+
+class Workflow(_Declared):
+    """A `run` handler that executes once per key, and shared handlers that query and signal it."""
+
+
+@overload
+def handler(fn: Callable[[C], Awaitable[O]], /) -> Handler[None, O]: ...
+@overload
+def handler(fn: Callable[[C, I], Awaitable[O]], /) -> Handler[I, O]: ...
+@overload
+def handler(fn: Callable[[Any, C], Awaitable[O]], /) -> Handler[None, O]: ...
+@overload
+def handler(fn: Callable[[Any, C, I], Awaitable[O]], /) -> Handler[I, O]: ...
+@overload
+def handler(
+    *, name: str | None = None, service: str | None = None, shared: bool = False, **options: Unpack[Options]
+) -> "_Decorator": ...
+def handler(
+    fn: Callable[..., Awaitable[Any]] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    service: str | None = None,
+    shared: bool = False,
+    **options: Unpack[Options],
+) -> Any:
+    """Make an `async def` function durable.
+
+    A free function's service is its module's name (override with `service=`); a method's is its class. `shared=True`
+    lets a virtual object's handler run beside the exclusive one, with read-only state. Raises `DeclarationError`.
+    """
+
+    def declare(function: Callable[..., Awaitable[Any]]) -> Handler[Any, Any]:
+        declared: Handler[Any, Any] = Handler(
+            function, name, shared, settings_of(options, f"@handler {getattr(function, '__qualname__', function)}")
+        )
+        if service is not None:
+            declared.service = service
+        return declared
+
+    return declare if fn is None else declare(fn)
+
+
+class _Decorator(Protocol):
+    """`@handler(...)` with options: the same overloads as without."""
+
+    @overload
+    def __call__(self, fn: Callable[[C], Awaitable[O]], /) -> Handler[None, O]: ...
+    @overload
+    def __call__(self, fn: Callable[[C, I], Awaitable[O]], /) -> Handler[I, O]: ...
+    @overload
+    def __call__(self, fn: Callable[[Any, C], Awaitable[O]], /) -> Handler[None, O]: ...
+    @overload
+    def __call__(self, fn: Callable[[Any, C, I], Awaitable[O]], /) -> Handler[I, O]: ...
+
+
+def _is_handler(value: object) -> bool:
+    return isinstance(value, Handler)
+
+
+def _module_name(fn: Callable[..., Any]) -> str:
+    """A module's name; of a script, the name it would be imported by, so that both find the same invocations."""
+    module = fn.__module__
+    if module != "__main__":
+        return module
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    if spec is not None and spec.name:
+        return str(spec.name).removesuffix(".__main__")
+    file = getattr(main, "__file__", None)
+    return file.replace("\\", "/").rsplit("/", 1)[-1].removesuffix(".py") if file else module

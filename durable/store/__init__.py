@@ -1,0 +1,72 @@
+"""What the engine remembers: one Protocol, an implementation a file.
+
+A store is used by one engine at a time, which awaits each call before it makes the next `commit`. It decides nothing:
+it writes the rows of a turn in one transaction, and reads them back.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from durable.core.effects import Need, Timer, Writes
+from durable.core.journal import Row
+from durable.core.world import Loaded
+from durable.store.query import Filter, InvocationView
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """Where the numbering goes on after a start."""
+
+    next_ordinal: int
+    next_seq: int
+
+
+class Store(Protocol):
+    """All that the engine asks of storage."""
+
+    async def open(self) -> Opened:
+        """Take the file for this process alone and bring its schema up to date.
+
+        Raises a `StorageError` that names the file and the way out.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let the file go. Idempotent."""
+        ...
+
+    async def commit(self, writes: Writes) -> None:
+        """Write a turn in one transaction and return when it is durable.
+
+        After an error the outcome is unknown: the store refuses every further commit.
+        """
+        ...
+
+    async def load(self, need: Need) -> Loaded:
+        """What there is of a need; what is missing in the answer does not exist."""
+        ...
+
+    async def journal(self, seq: int) -> Sequence[Row]:
+        """An invocation's journal, by entry and part."""
+        ...
+
+    async def running(self, after: int, limit: int) -> Sequence[int]:
+        """Invocations whose turn it is, in order of their numbers, those above `after`."""
+        ...
+
+    async def timers(self, after: Timer | None, limit: int) -> Sequence[Timer]:
+        """The earliest timers, those later than `after`."""
+        ...
+
+    async def expired(self, now: int, limit: int) -> Sequence[int]:
+        """Completed invocations whose retention is over."""
+        ...
+
+    async def find(self, where: Filter) -> Sequence[InvocationView]:
+        """Invocations as a person reads them."""
+        ...
+
+    async def backup(self, path: str) -> None:
+        """Write a consistent copy of everything to a new file, while work goes on."""
+        ...

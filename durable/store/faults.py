@@ -1,0 +1,63 @@
+"""SQLite's errors as ours: recognised by code, never by the text, which can hold anything."""
+
+import sqlite3
+
+from durable.errors import (
+    StorageBusyError,
+    StorageCorruptError,
+    StorageError,
+    StorageFullError,
+    StorageReadOnlyError,
+)
+
+_BY_CODE: dict[int, tuple[type[StorageError], str]] = {
+    sqlite3.SQLITE_FULL: (
+        StorageFullError,
+        "no space is left for {path}. Free space and start the engine again: nothing acknowledged is lost.",
+    ),
+    sqlite3.SQLITE_READONLY: (
+        StorageReadOnlyError,
+        "{path} cannot be written. The engine needs write access to the file and to its directory.",
+    ),
+    sqlite3.SQLITE_CANTOPEN: (
+        StorageReadOnlyError,
+        "{path} cannot be opened or created. Does its directory exist, and may this user write to it?",
+    ),
+    sqlite3.SQLITE_PERM: (StorageReadOnlyError, "{path}: permission denied."),
+    sqlite3.SQLITE_BUSY: (
+        StorageBusyError,
+        "{path} is locked by another program (a database browser, a copy, a backup?). Close it and start again.",
+    ),
+    sqlite3.SQLITE_LOCKED: (StorageBusyError, "{path} is locked by another program."),
+    sqlite3.SQLITE_NOTADB: (
+        StorageCorruptError,
+        "{path} is not an SQLite database, or its header is damaged. It was left as it is: restore a backup.",
+    ),
+    sqlite3.SQLITE_CORRUPT: (
+        StorageCorruptError,
+        "{path} is damaged. It was left as it is: restore a backup, or try `sqlite3 {path} .recover`.",
+    ),
+}
+
+
+def explain(error: Exception, path: str) -> StorageError:
+    """The `StorageError` for what sqlite3 or the operating system raised."""
+    if isinstance(error, StorageError):
+        return error
+    code = getattr(error, "sqlite_errorcode", None)
+    if isinstance(code, int):
+        known = _BY_CODE.get(code & 0xFF)
+        if known is not None:
+            kind, text = known
+            return kind(f"{text.format(path=path)} (SQLite says: {error})")
+        name = getattr(error, "sqlite_errorname", code)
+        return StorageError(f"{path}: SQLite failed with {name}: {error}")
+    if isinstance(error, PermissionError | IsADirectoryError | FileNotFoundError | NotADirectoryError):
+        return StorageReadOnlyError(
+            f"{path} cannot be opened for writing ({error.strerror}). The engine needs an existing directory in "
+            "which it may create files."
+        )
+    if isinstance(error, OSError):
+        kind = StorageFullError if error.errno == 28 else StorageError
+        return kind(f"{path}: {error.strerror or error}")
+    return StorageError(f"{path}: {error}")

@@ -1,0 +1,145 @@
+"""Invocations and rows: the two directions of the mapping, and nothing else."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from durable.core import waiting
+from durable.core.invocation import Caller, Flavor, Invocation, Open, Problem, Status, Submission
+from durable.core.journal import COMMAND, COMPLETION, DETACHED, Kind, Outcome, Row
+
+_json = msgspec.json.Encoder()
+_headers = msgspec.json.Decoder(dict[str, str])
+_counts = msgspec.json.Decoder(dict[int, int])
+_problem = msgspec.json.Decoder(Problem)
+
+FIXED = (
+    "seq, id, service, handler, key, flavor, input, headers, idempotency_key, caller_seq, caller_id, caller_entry,"
+    " caller_target, caller_waits, completion_retention_ms, journal_retention_ms, created_at"
+)
+MOVING = (
+    "status, attempt, failures, step_failures, last_failure, due_at, queued, waiting_for, cancelling, listened,"
+    " modified_at, completed_at, ok, output, expires_at"
+)
+FIXED_COUNT = FIXED.count(",") + 1
+MOVING_NAMES = tuple(name.strip() for name in MOVING.split(","))
+
+
+def fixed(invocation: Invocation) -> tuple[Any, ...]:
+    """What never changes, in the order of `FIXED`."""
+    submission = invocation.submission
+    caller = submission.caller
+    return (
+        invocation.seq,
+        submission.id,
+        submission.service,
+        submission.handler,
+        submission.key,
+        submission.flavor,
+        submission.input,
+        _text(submission.headers) if submission.headers else None,
+        submission.idempotency_key,
+        *((None,) * 5 if caller is None else (caller.seq, caller.id, caller.entry, caller.target, caller.waits)),
+        submission.completion_retention_ms,
+        submission.journal_retention_ms,
+        invocation.created_at,
+    )
+
+
+def moving(invocation: Invocation) -> tuple[Any, ...]:
+    """Where it stands, in the order of `MOVING`."""
+    outcome, completed_at = invocation.outcome, invocation.completed_at
+    return (
+        invocation.status,
+        invocation.attempt,
+        invocation.failures,
+        _text(invocation.step_failures) if invocation.step_failures else None,
+        _text(invocation.problem) if invocation.problem is not None else None,
+        invocation.due_at,
+        invocation.queued,
+        waiting.encode(invocation.waiting).decode() if invocation.waiting is not None else None,
+        invocation.cancelling,
+        invocation.listened,
+        invocation.modified_at,
+        completed_at,
+        None if outcome is None else outcome.ok,
+        None if outcome is None else outcome.value,
+        None if completed_at is None else completed_at + invocation.submission.completion_retention_ms,
+    )
+
+
+def invocation_of(row: Sequence[Any]) -> Invocation:
+    """The invocation of a row that selects `FIXED, MOVING`."""
+    (
+        seq, id, service, handler, key, flavor, input, headers, idempotency_key,
+        caller_seq, caller_id, caller_entry, caller_target, caller_waits,
+        completion_retention_ms, journal_retention_ms, created_at,
+        status, attempt, failures, step_failures, problem, due_at, queued, waiting_for, cancelling, listened,
+        modified_at, completed_at, ok, output, _expires_at,
+    ) = row  # fmt: skip
+    caller = None
+    if caller_id is not None:
+        caller = Caller(caller_seq, caller_id, caller_entry, caller_target, bool(caller_waits))
+    return Invocation(
+        seq,
+        Submission(
+            id,
+            service,
+            handler,
+            key,
+            Flavor(flavor),
+            input,
+            _headers.decode(headers) if headers else {},
+            idempotency_key,
+            caller,
+            None,
+            completion_retention_ms,
+            journal_retention_ms,
+        ),
+        created_at,
+        Status(status),
+        attempt,
+        failures,
+        _counts.decode(step_failures) if step_failures else {},
+        _problem.decode(problem) if problem else None,
+        due_at,
+        queued,
+        waiting.decode(waiting_for.encode()) if waiting_for else None,
+        bool(cancelling),
+        bool(listened),
+        None if ok is None else Outcome(bool(ok), output),
+        completed_at,
+        modified_at,
+    )
+
+
+def attach_journal(invocation: Invocation, rows: Iterable[Row]) -> None:
+    """Read off a journal what the core keeps in memory: the last entry, what is open, what came early."""
+    invocation.open, invocation.early = {}, {}
+    for row in rows:
+        if row.entry == 0:
+            continue
+        if row.part == COMMAND:
+            invocation.last_entry = max(invocation.last_entry, row.entry)
+            if row.ok is None and row.kind not in DETACHED:
+                invocation.open[row.entry] = Open(Kind(row.kind), _ref(row))
+        elif row.part == COMPLETION:
+            if row.ordinal is not None:
+                invocation.open.pop(row.entry, None)
+            else:
+                invocation.early[row.entry] = Outcome(bool(row.ok), row.value or b"")
+
+
+def _ref(row: Row) -> str | int | None:
+    if row.kind == Kind.SLEEP:
+        return int(row.detail or 0)
+    if row.kind == Kind.SIGNAL:
+        return row.name
+    if row.kind == Kind.ATTACH:
+        return f"output/{row.detail}"
+    return row.detail
+
+
+def _text(value: Any) -> str:
+    return _json.encode(value).decode()

@@ -1,0 +1,289 @@
+"""The store that lasts: one SQLite file in WAL mode, written by one connection on one thread."""
+
+import os
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import aiosqlite
+from anyio import to_thread
+
+from durable.core.effects import Need, Timer, Writes
+from durable.core.invocation import Invocation, KeyedObject, Signal
+from durable.core.journal import Outcome, Row
+from durable.core.world import Loaded
+from durable.errors import EngineFailedError, EngineNotRunningError, StorageCorruptError, StorageVersionError
+from durable.store import Opened
+from durable.store.faults import explain
+from durable.store.lock import FileLock
+from durable.store.query import Filter, InvocationView, view_of
+from durable.store.rows import FIXED, MOVING, attach_journal, invocation_of
+from durable.store.statements import statements
+
+T = TypeVar("T")
+Synchronous = Literal["FULL", "NORMAL"]
+
+#: "durabl" and a version of the format as a whole, in SQLite's application id.
+APPLICATION_ID = 0x64757201
+_SELECT = f"SELECT {FIXED}, {MOVING} FROM invocations"
+_BATCH = 500
+
+
+class _Connection(aiosqlite.Connection):
+    """aiosqlite hops to its thread at every awaited call; this hands it a whole batch as one function."""
+
+    async def hand_over(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        result: T = await self._execute(work, self._conn)  # type: ignore[no-untyped-call]
+        return result
+
+
+class SqliteStore:
+    """A `Store` on an SQLite file.
+
+    `synchronous="FULL"` (the default) survives power loss: every commit is fsynced before it is acknowledged.
+    `"NORMAL"` survives a killed process, but a power loss may take the last commits with it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, synchronous: Synchronous = "FULL") -> None:
+        if synchronous not in ("FULL", "NORMAL"):
+            raise ValueError(f"synchronous is 'FULL' or 'NORMAL', not {synchronous!r}")
+        self.path = os.fspath(path)
+        self._synchronous = synchronous
+        self._lock = FileLock(self.path)
+        self._connection: _Connection | None = None
+        self._failed: str | None = None
+
+    # ---- opening and closing ----
+
+    async def open(self) -> Opened:
+        """Lock the file, open it and migrate it."""
+        try:
+            self._lock.acquire()
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            self._connection = _Connection(self._connect, 64)
+            await self._connection
+            return await self._connection.hand_over(self._prepare)
+        except BaseException as error:
+            await self.close()
+            if isinstance(error, sqlite3.Error | OSError):
+                raise explain(error, self.path) from error
+            raise
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(
+            self.path, isolation_level=None, check_same_thread=False, cached_statements=512, timeout=2.0
+        )
+
+    def _prepare(self, database: sqlite3.Connection) -> Opened:
+        version = int(database.execute("PRAGMA user_version").fetchone()[0])
+        application = int(database.execute("PRAGMA application_id").fetchone()[0])
+        tables = int(database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+        if tables and application != APPLICATION_ID:
+            raise StorageCorruptError(
+                f"{self.path} is an SQLite database of another program. Give the engine a file of its own."
+            )
+        newest = max(number for number, _ in migrations())
+        if version > newest:
+            raise StorageVersionError(
+                f"{self.path} has schema version {version}, written by a newer durable; this one knows up to "
+                f"{newest}. Upgrade the package (the file was not touched)."
+            )
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute(f"PRAGMA synchronous = {self._synchronous}")
+        database.execute("PRAGMA wal_autocheckpoint = 4000")
+        database.execute("PRAGMA temp_store = MEMORY")
+        for number, script in migrations():
+            if number > version:
+                database.executescript(
+                    f"BEGIN IMMEDIATE; PRAGMA application_id = {APPLICATION_ID};\n{script}\n"
+                    f"PRAGMA user_version = {number}; COMMIT;"
+                )
+        ordinal = database.execute("SELECT value FROM meta WHERE name = 'ordinals'").fetchone()[0]
+        seq = database.execute("SELECT coalesce(max(seq), 0) + 1 FROM invocations").fetchone()[0]
+        return Opened(next_ordinal=ordinal, next_seq=seq)
+
+    async def close(self) -> None:
+        """Close the connection, which checkpoints the WAL, and let the lock go."""
+        connection, self._connection = self._connection, None
+        try:
+            if connection is not None and connection._connection is not None:
+                await connection.close()
+        except sqlite3.Error as error:
+            raise explain(error, self.path) from error
+        finally:
+            self._lock.release()
+
+    # ---- writing ----
+
+    async def commit(self, writes: Writes) -> None:
+        """Write a turn. A failed commit closes the store to every further one: its outcome is unknown."""
+        batch = statements(writes)
+        if not batch:
+            return
+        if self._failed is not None:
+            raise EngineFailedError(self._failed)
+        try:
+            await self._use().hand_over(lambda database: _transact(database, batch))
+        except sqlite3.Error as error:
+            cause = explain(error, self.path)
+            self._failed = f"a commit failed and the engine stopped; whether it took effect is unknown: {cause}"
+            raise EngineFailedError(self._failed) from cause
+
+    # ---- reading ----
+
+    async def load(self, need: Need) -> Loaded:
+        """Invocations, objects and listeners, in one hop."""
+        return await self._read(lambda database: _load(database, need))
+
+    async def journal(self, seq: int) -> Sequence[Row]:
+        """An invocation's journal, in order."""
+        return await self._read(lambda database: _journal(database, seq))
+
+    async def running(self, after: int, limit: int) -> Sequence[int]:
+        """Invocations that had their turn when the engine stopped."""
+        sql = "SELECT seq FROM invocations WHERE status = 'running' AND seq > ? ORDER BY seq LIMIT ?"
+        return await self._read(lambda database: [row[0] for row in database.execute(sql, (after, limit))])
+
+    async def timers(self, after: Timer | None, limit: int) -> Sequence[Timer]:
+        """The next timers."""
+        sql = (
+            "SELECT due_at, seq, entry FROM timers WHERE (due_at, seq, entry) > (?, ?, ?)"
+            " ORDER BY due_at, seq, entry LIMIT ?"
+        )
+        start = after or (-1, -1, -1)
+        return await self._read(lambda database: database.execute(sql, (*start, limit)).fetchall())
+
+    async def expired(self, now: int, limit: int) -> Sequence[int]:
+        """Completed invocations past their retention."""
+        sql = "SELECT seq FROM invocations WHERE expires_at <= ? ORDER BY expires_at LIMIT ?"
+        return await self._read(lambda database: [row[0] for row in database.execute(sql, (now, limit))])
+
+    async def find(self, where: Filter) -> Sequence[InvocationView]:
+        """A listing, newest first."""
+        clauses: list[str] = []
+        values: list[Any] = []
+        for column in ("id", "service", "handler", "key"):
+            wanted = getattr(where, column)
+            if wanted is not None:
+                clauses.append(f"{column} = ?")
+                values.append(wanted)
+        if where.status:
+            clauses.append(f"status IN ({', '.join('?' * len(where.status))})")
+            values += sorted(where.status)
+        if where.before is not None:
+            clauses.append("seq < ?")
+            values.append(where.before)
+        condition = f" WHERE {' AND '.join(clauses)}" if clauses else ""
+        sql = f"{_SELECT}{condition} ORDER BY seq DESC LIMIT ?"
+        found = await self._read(lambda database: database.execute(sql, (*values, where.limit)).fetchall())
+        return [view_of(invocation_of(row)) for row in found]
+
+    async def backup(self, path: str) -> None:
+        """A snapshot through a second, reading connection: commits go on while it is written."""
+
+        def copy() -> None:
+            source = sqlite3.connect(f"{Path(self.path).resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+            try:
+                source.execute("VACUUM INTO ?", (path,))
+            finally:
+                source.close()
+
+        self._use()
+        try:
+            await to_thread.run_sync(copy)
+        except sqlite3.Error as error:
+            raise explain(error, path) from error
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            return await self._use().hand_over(work)
+        except sqlite3.Error as error:
+            raise explain(error, self.path) from error
+
+    def _use(self) -> _Connection:
+        if self._connection is None:
+            raise EngineNotRunningError(f"the store {self.path} is closed")
+        return self._connection
+
+
+def migrations() -> list[tuple[int, str]]:
+    """Every schema version and its script, in order."""
+    folder = resources.files("durable.store.migrations")
+    scripts = [file for file in folder.iterdir() if file.name.endswith(".sql")]
+    return sorted((int(file.name.removesuffix(".sql")), file.read_text("utf-8")) for file in scripts)
+
+
+def _transact(database: sqlite3.Connection, batch: Sequence[tuple[str, Sequence[Any]]]) -> None:
+    if len(batch) == 1:  # one statement is a transaction by itself, and two round trips less
+        database.execute(*batch[0])
+        return
+    database.execute("BEGIN IMMEDIATE")
+    for text, values in batch:
+        database.execute(text, values)
+    database.execute("COMMIT")
+
+
+def _load(database: sqlite3.Connection, need: Need) -> Loaded:
+    loaded = Loaded()
+    for column, wanted in (("seq", need.seqs), ("id", need.ids)):
+        for values in _batches(wanted):
+            sql = f"{_SELECT} WHERE {column} IN ({', '.join('?' * len(values))})"
+            loaded.invocations += [invocation_of(row) for row in database.execute(sql, values)]
+    for invocation in loaded.invocations:
+        _complete(database, invocation, loaded)
+    for service, key in need.keys:
+        loaded.keys.append(_object(database, service, key))
+    for topic in need.topics:
+        sql = "SELECT seq, entry FROM listeners WHERE topic = ?"
+        loaded.topics[topic] = database.execute(sql, (topic,)).fetchall()
+    return loaded
+
+
+def _complete(database: sqlite3.Connection, invocation: Invocation, loaded: Loaded) -> None:
+    """What the core keeps of an invocation besides its row: its open entries and its signals."""
+    if invocation.completed_at is not None:
+        return
+    attach_journal(invocation, _journal(database, invocation.seq, without_values=True))
+    sql = "SELECT ordinal, name, ok, value FROM signals WHERE seq = ? ORDER BY ordinal"
+    signals = database.execute(sql, (invocation.seq,)).fetchall()
+    if signals:
+        loaded.signals[invocation.seq] = [
+            Signal(ordinal, name, Outcome(bool(ok), value)) for ordinal, name, ok, value in signals
+        ]
+
+
+def _journal(database: sqlite3.Connection, seq: int, *, without_values: bool = False) -> list[Row]:
+    # of steps that are complete as written, the core needs nothing but the number of the last one
+    value = "CASE WHEN ordinal IS NULL AND part = 1 THEN value END" if without_values else "value"
+    last = "(SELECT max(entry) FROM journal WHERE invocation = ?1 AND part = 0)"
+    rest = f" AND (part <> 0 OR ok IS NULL OR entry = {last})" if without_values else ""
+    sql = (
+        f"SELECT invocation, entry, part, kind, name, detail, seen, ordinal, ok, {value}, at FROM journal"
+        f" WHERE invocation = ?1{rest} ORDER BY entry, part"
+    )
+    return [Row(*row) for row in database.execute(sql, (seq,))]
+
+
+def _object(database: sqlite3.Connection, service: str, key: str) -> KeyedObject:
+    where = "WHERE service = ? AND key = ?"
+    queue = database.execute(
+        f"SELECT seq FROM invocations {where} AND queued IS NOT NULL ORDER BY queued", (service, key)
+    )
+    state = database.execute(f"SELECT name, value FROM state {where}", (service, key))
+    promises = database.execute(f"SELECT name, ok, value FROM promises {where}", (service, key))
+    return KeyedObject(
+        service,
+        key,
+        deque(row[0] for row in queue),
+        dict(state.fetchall()),
+        {name: Outcome(bool(ok), value) for name, ok, value in promises},
+    )
+
+
+def _batches(values: "set[int] | set[str]") -> Iterator[list[Any]]:
+    listed = list(values)
+    for start in range(0, len(listed), _BATCH):
+        yield listed[start : start + _BATCH]

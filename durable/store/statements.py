@@ -1,0 +1,108 @@
+"""A turn's writes as few SQL statements as possible.
+
+Python's sqlite3 gives up the interpreter lock at every statement it steps and has to win it back from a busy event
+loop, so a statement writes many rows. Row counts are cut into powers of two: the same few texts come back, and
+sqlite3 finds them prepared.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from durable.core.effects import Writes
+from durable.store import rows
+
+Statement = tuple[str, Sequence[Any]]
+
+_CHUNK = 128
+_texts: dict[tuple[str, int], str] = {}
+
+
+def statements(writes: Writes) -> list[Statement]:
+    """Everything a turn writes, in an order in which later statements may rely on earlier ones."""
+    out: list[Statement] = []
+    if writes.journal:
+        _many(out, "INSERT OR REPLACE INTO journal VALUES ", 11, writes.journal)
+    if writes.created:
+        text = f"INSERT INTO invocations ({rows.FIXED}, {rows.MOVING}) VALUES "
+        width = rows.FIXED_COUNT + len(rows.MOVING_NAMES)
+        _many(out, text, width, [rows.fixed(new) + rows.moving(new) for new in writes.created.values()])
+    if writes.changed:
+        _many(
+            out,
+            _UPDATE,
+            1 + len(rows.MOVING_NAMES),
+            [(seq, *rows.moving(changed)) for seq, changed in writes.changed.items()],
+        )
+    if writes.timers_removed:
+        _delete(out, "timers", ("due_at", "seq", "entry"), writes.timers_removed)
+    if writes.timers_added:
+        _many(out, "INSERT OR REPLACE INTO timers VALUES ", 3, list(writes.timers_added))
+    _keyed(out, writes)
+    if writes.listeners_removed:
+        _delete(out, "listeners", ("topic", "seq", "entry"), writes.listeners_removed)
+    if writes.listeners_added:
+        _many(out, "INSERT OR REPLACE INTO listeners VALUES ", 3, list(writes.listeners_added))
+    if writes.signals_removed:
+        _delete(out, "signals", ("seq", "ordinal"), writes.signals_removed)
+    if writes.signals_added:
+        _many(
+            out,
+            "INSERT INTO signals VALUES ",
+            5,
+            [(seq, one.ordinal, one.name, one.outcome.ok, one.outcome.value) for seq, one in writes.signals_added],
+        )
+    if writes.purged:
+        for table, column in (("journal", "invocation"), ("signals", "seq"), ("invocations", "seq")):
+            _delete(out, table, (column,), [(seq,) for seq in writes.purged])
+    if writes.ordinals_reserved is not None:
+        out.append(("UPDATE meta SET value = ? WHERE name = 'ordinals'", (writes.ordinals_reserved,)))
+    return out
+
+
+def _keyed(out: list[Statement], writes: Writes) -> None:
+    if writes.state_cleared:
+        _delete(out, "state", ("service", "key"), writes.state_cleared)
+    if writes.promises_cleared:
+        _delete(out, "promises", ("service", "key"), writes.promises_cleared)
+    if writes.state:
+        gone = [name for name, value in writes.state.items() if value is None]
+        if gone:
+            _delete(out, "state", ("service", "key", "name"), gone)
+        kept = [(*name, value) for name, value in writes.state.items() if value is not None]
+        if kept:
+            _many(out, "INSERT OR REPLACE INTO state VALUES ", 4, kept)
+    if writes.promises:
+        settled = [(*name, outcome.ok, outcome.value) for name, outcome in writes.promises.items()]
+        _many(out, "INSERT OR REPLACE INTO promises VALUES ", 5, settled)
+
+
+def _many(out: list[Statement], head: str, width: int, values: Sequence[Sequence[Any]]) -> None:
+    """`head` followed by as many rows as fit, in chunks of powers of two."""
+    start, left = 0, len(values)
+    while left:
+        size = _CHUNK if left >= _CHUNK else 1 << (left.bit_length() - 1)
+        text = _texts.get((head, size))
+        if text is None:
+            row = "(" + ", ".join("?" * width) + ")"
+            text = _texts[head, size] = head.replace("$rows", ", ".join([row] * size)) + (
+                "" if "$rows" in head else ", ".join([row] * size)
+            )
+        flat: list[Any] = []
+        for row_values in values[start : start + size]:
+            flat += row_values
+        out.append((text, flat))
+        start += size
+        left -= size
+
+
+_UPDATE = (
+    "UPDATE invocations SET "
+    + ", ".join(f"{name} = new.column{place}" for place, name in enumerate(rows.MOVING_NAMES, 2))
+    + " FROM (VALUES $rows) AS new WHERE invocations.seq = new.column1"
+)
+
+
+def _delete(out: list[Statement], table: str, columns: tuple[str, ...], keys: Iterable[Sequence[Any]]) -> None:
+    names = ", ".join(columns)
+    head = f"DELETE FROM {table} WHERE ({names}) IN (VALUES $rows)"
+    _many(out, head, len(columns), list(keys))

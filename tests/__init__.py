@@ -1,0 +1,1 @@
+"""Tests of durable, laid out as the package is."""

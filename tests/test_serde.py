@@ -1,0 +1,624 @@
+"""Every kind of value goes to bytes and back; everything else is refused with a reason, and nothing crashes."""
+
+import collections.abc
+import dataclasses
+import datetime as dt
+import enum
+import functools
+import gc
+import json
+import math
+import subprocess
+import sys
+import threading
+import time
+import typing
+import uuid
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, NewType, Optional, TypedDict
+
+import attrs
+import msgspec
+import pydantic
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from durable.errors import SerializationError
+from durable.serde import (
+    ANY,
+    MAX_DEPTH,
+    MAX_DEPTH_PYDANTIC,
+    REQUIRED,
+    Serde,
+    Signature,
+    return_annotation,
+    serde_for,
+    signature_of,
+)
+
+if TYPE_CHECKING:
+    from nowhere import Ghost  # type: ignore[import-not-found]
+
+
+class Point(msgspec.Struct):
+    x: int
+    note: str | None = None
+
+
+class Tree(msgspec.Struct):
+    children: list["Tree"] = []
+
+
+class Cat(msgspec.Struct, tag=True):
+    name: str
+
+
+class Dog(msgspec.Struct, tag=True):
+    name: str
+
+
+T = typing.TypeVar("T")
+
+
+class Page(msgspec.Struct, typing.Generic[T]):
+    items: list[T]
+
+
+@dataclasses.dataclass
+class Order:
+    id: str
+    lines: list[Point]
+    paid: bool = False
+
+
+class Config(TypedDict):
+    name: str
+    tags: set[str]
+
+
+class Pair(NamedTuple):
+    left: int
+    right: bytes
+
+
+@attrs.define
+class Parcel:
+    weight: Decimal
+    sent_at: dt.datetime
+
+
+class Color(enum.Enum):
+    RED = "red"
+
+
+class Level(enum.IntFlag):
+    LOW = 1
+    HIGH = 2
+
+
+class User(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+    name: str = pydantic.Field(alias="userName")
+    born: dt.date
+
+    @pydantic.computed_field  # type: ignore[prop-decorator]
+    @property
+    def shout(self) -> str:
+        return self.name.upper()
+
+
+class Folder(pydantic.BaseModel):
+    folders: list["Folder"] = []
+
+
+@pydantic.dataclasses.dataclass
+class Stamp:
+    value: int
+
+
+@dataclasses.dataclass
+class Team:
+    users: list[User]
+    lead: User | None = None
+
+
+class Opaque:
+    pass
+
+
+class Loud:
+    __slots__ = ("__dict__",)
+
+    @property
+    def __dataclass_fields__(self) -> Any:
+        raise RuntimeError("no \ud800 fields")
+
+
+@dataclasses.dataclass
+class Picky:
+    age: int
+
+    def __post_init__(self) -> None:
+        if self.age < 0:
+            raise LookupError("too young")
+
+
+UserId = NewType("UserId", int)
+Blob = NewType("Blob", bytes)
+ADA = User(userName="Ada", born=dt.date(1815, 12, 10))
+NOON = dt.datetime(2026, 2, 28, 12, 0, 0, 123456, tzinfo=dt.UTC)
+ROT = Serde[str](lambda text: text[::-1].encode(), lambda data: data.decode()[::-1], "text/x-reversed")
+
+ROUND_TRIPS: list[tuple[Any, Any]] = [
+    (int, 0),
+    (int, -(2**70)),
+    (int, 10**4000),
+    (bool, False),
+    (float, 0.0),
+    (float, 1e-300),
+    (str, ""),
+    (str, "snow ☃ \x00 \U0001f600"),
+    (None, None),
+    (type(None), None),
+    (bytes, b""),
+    (bytes, b"\x00\xff{"),
+    (bytearray, bytearray(b"ab")),
+    (Annotated[bytes, "metadata"], b"\xff"),
+    (Blob, b"\xff"),
+    (bytes | None, b""),
+    (bytes | None, None),
+    (list[int], []),
+    (dict[str, int], {}),
+    (list, [1, "a", None]),
+    (tuple[int, str], (1, "a")),
+    (tuple[int, ...], ()),
+    (set[int], {1, 2}),
+    (frozenset[str], frozenset({"a"})),
+    (dict[int, Point], {1: Point(1)}),
+    (dict[str, object], {"a": [1, None]}),
+    (Optional[Point], None),  # noqa: UP045
+    (Point | None, Point(1, "a")),
+    (int | str | None, "1"),
+    (Cat | Dog, Dog("rex")),
+    (Page[Point], Page([Point(1)])),
+    (Tree, Tree([Tree(), Tree([Tree()])])),
+    (Order, Order("a", [Point(1)], True)),
+    (Config, {"name": "a", "tags": {"x", "y"}}),
+    (Pair, Pair(1, b"\x00")),
+    (Parcel, Parcel(Decimal("1.10"), NOON)),
+    (Color, Color.RED),
+    (Level, Level.LOW | Level.HIGH),
+    (Literal["a", 1], 1),
+    (UserId, UserId(7)),
+    (dt.datetime, NOON),
+    (dt.datetime, dt.datetime(2026, 1, 1)),
+    (dt.date, dt.date(2026, 1, 1)),
+    (dt.time, dt.time(1, 2, 3)),
+    (dt.timedelta, dt.timedelta(days=-1, microseconds=1)),
+    (uuid.UUID, uuid.UUID(int=5)),
+    (Decimal, Decimal("1e400")),
+    (Annotated[int, msgspec.Meta(ge=0)], 3),
+    (Annotated[int, []], 3),  # an annotation that cannot be hashed
+    (User, ADA),
+    (list[User], [ADA]),
+    (list[User], []),
+    (User | None, None),
+    (User | int, 4),
+    (Folder, Folder(folders=[Folder()])),
+    (Stamp, Stamp(3)),
+    (Team, Team([ADA], ADA)),
+    (Annotated[int, pydantic.Field(gt=0)], 4),
+    (Annotated[str, ROT], "abc"),
+    (Any, None),
+    (Any, False),
+    (Any, 0),
+    (Any, ""),
+    (Any, b""),
+    (Any, b"\x00null"),
+    (Any, [1, {"a": None}]),
+    (object, b"raw"),
+    (T, {"a": 1.5}),
+]
+
+
+@pytest.mark.parametrize(("annotation", "value"), ROUND_TRIPS, ids=lambda value: repr(value)[:40])
+def test_a_value_comes_back_equal_and_of_the_same_type(annotation: Any, value: Any) -> None:
+    serde = serde_for(annotation)
+    back = serde.decode(serde.encode(value))
+    assert back == value
+    assert type(back) is type(value)
+
+
+def test_without_an_annotation_a_value_comes_back_as_plain_json() -> None:
+    for value, back in [(Point(1), {"x": 1, "note": None}), ((1, 2), [1, 2]), ({"b": b"x"}, {"b": "eA=="})]:
+        assert ANY.decode(ANY.encode(value)) == back
+    assert ANY.decode(ANY.encode(bytearray(b"ab"))) == b"ab"
+    assert ANY.decode(b"") is None
+    assert serde_for(REQUIRED) is serde_for(Any) is ANY
+
+
+def test_the_stored_form_and_content_type_follow_the_annotation() -> None:
+    assert (serde_for(bytes).encode(b"raw"), serde_for(bytes).content_type) == (b"raw", "application/octet-stream")
+    assert (serde_for(None).encode(None), serde_for(None).content_type) == (b"", "")
+    assert (serde_for(Point).encode(Point(1)), serde_for(Point).content_type) == (
+        b'{"x":1,"note":null}',
+        "application/json",
+    )
+    assert serde_for(User).encode(ADA) == b'{"userName":"Ada","born":"1815-12-10"}'
+    assert serde_for(Annotated[str, ROT]) is ROT
+    assert serde_for(None).decode(b"null") is None
+    assert serde_for(Point) is serde_for(Point)
+
+
+def test_schemas_are_derived_where_there_is_one() -> None:
+    assert serde_for(int).schema() == {"type": "integer"}
+    assert serde_for(None).schema() == {"type": "null"}
+    assert ANY.schema() == {}
+    user = serde_for(User).schema()
+    assert user is not None and list(user["properties"]) == ["userName", "born"]
+    assert serde_for(bytes).schema() is None
+    assert serde_for(dict[str, object]).schema() is None
+    assert ROT.schema() is None
+
+
+class Holder(msgspec.Struct):
+    thing: "list[Opaque]"
+
+
+class Lost(msgspec.Struct):
+    thing: "Ghost"
+
+
+REFUSED: list[tuple[Any, str]] = [
+    (Opaque, "`Opaque`"),
+    (list[Opaque], "Opaque"),
+    (Holder, "`Opaque`"),
+    (Lost, "Ghost"),
+    (Opaque | int, "custom type"),
+    (dt.date | dt.datetime, "more than one str-like type"),
+    (Order | Picky, "more than one dataclass or attrs type"),
+    (Iterator[int], "Iterator"),
+    (Callable[[], int], "Callable"),
+    (complex, "complex"),
+    (type, "`type`"),
+    (ValueError, "ValueError"),
+    ("Point", "Point"),
+    (3, "`3`"),
+    (User | Point, "Point"),
+]
+
+
+@pytest.mark.parametrize(("annotation", "named"), REFUSED, ids=lambda value: repr(value)[:40])
+def test_a_type_that_cannot_be_stored_is_refused_at_declaration(annotation: Any, named: str) -> None:
+    with pytest.raises(SerializationError) as caught:
+        serde_for(annotation)
+    assert named in str(caught.value)
+    assert "Annotated[T, Serde(encode=..., decode=...)]" in str(caught.value)
+
+
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth - 1):
+        value = [value]
+    return value
+
+
+CYCLE: list[Any] = []
+CYCLE.append(CYCLE)
+
+
+def numbers() -> Iterator[int]:
+    yield 1
+
+
+UNWRITABLE: list[tuple[Any, Any, str]] = [
+    (Any, numbers(), "generator"),
+    (list[int], numbers(), "generator"),
+    (Any, Opaque(), "Opaque"),
+    (Any, ADA, "User"),
+    (Any, Loud(), "Loud"),
+    (str, "\ud800", "surrogates not allowed"),
+    (Any, {"\ud800": 1}, "surrogates not allowed"),
+    (Any, {(1, 2): 3}, "keys"),
+    (int, 10**5000, "4300 digits"),
+    (Any, nested(MAX_DEPTH + 1), "deeper than 200"),
+    (Any, nested(50_000), "recursion"),
+    (Any, CYCLE, "recursion"),
+    (bytes, "text", "it is not bytes"),
+    (bytes, 5, "it is not bytes"),
+    (None, 5, "promises None"),
+    (User, {"userName": "Ada"}, "Expected `User`"),
+    (list[User], [Point(1)], "Point"),
+    (list[User], User, "ModelMetaclass"),
+    (list[User], CYCLE, "Circular"),
+]
+
+
+@pytest.mark.parametrize(("annotation", "value", "named"), UNWRITABLE, ids=lambda value: f"{type(value).__name__}")
+def test_a_value_that_cannot_be_written_is_refused_by_name(annotation: Any, value: Any, named: str) -> None:
+    with pytest.raises(SerializationError) as caught:
+        serde_for(annotation).encode(value)
+    assert named in str(caught.value)
+    assert len(str(caught.value).encode()) < 2000
+
+
+UNREADABLE: list[tuple[Any, bytes, str]] = [
+    (Point, b'{"x":"a"}', "Expected `int`, got `str` - at `$.x`"),
+    (Point, b"{}", "missing required field `x`"),
+    (Point, b"", "truncated"),
+    (Any, b"{", "truncated"),
+    (Any, b"[1] 2", "trailing characters"),
+    (Any, b'"\xff"', "utf-8"),
+    (Any, b'"\\ud800"', "truncated"),
+    (Any, b'"\\ud800\\u0041"', "surrogate"),
+    (User, b'{"userName":"\\ud800"}', "hex escape"),
+    (int, b"1.5", "Expected `int`, got `float`"),
+    (bool, b"1", "Expected `bool`, got `int`"),
+    (Any, b"1e400", "out of range"),
+    (Any, b"9" * 10**6, "out of range"),
+    (int, b"9" * 10**6, "out of range"),
+    (User, b'{"userName":' + b"9" * 10**6 + b"}", "out of range"),
+    (float, b"1e" + b"9" * 10**6, "out of range"),
+    (Color, b'"blue"', "Invalid enum value"),
+    (Annotated[int, msgspec.Meta(ge=0)], b"-1", ">= 0"),
+    (Annotated[int, pydantic.Field(gt=0)], b"0", "greater than 0"),
+    (User, b'{"userName":"Ada"}', "born"),
+    (None, b"1", "expected nothing"),
+    (Picky, b'{"age":-1}', "too young"),
+]
+
+
+@pytest.mark.parametrize(("annotation", "data", "named"), UNREADABLE, ids=lambda value: repr(value)[:30])
+def test_bytes_that_do_not_fit_are_refused_with_the_place(annotation: Any, data: bytes, named: str) -> None:
+    with pytest.raises(SerializationError) as caught:
+        serde_for(annotation).decode(data)
+    assert named in str(caught.value)
+    assert len(str(caught.value)) < 2000
+
+
+def test_not_a_number_is_refused_when_it_is_read_as_a_float() -> None:
+    for value in (math.nan, math.inf):
+        with pytest.raises(SerializationError, match="NaN and infinity are written as null"):
+            serde_for(list[float]).decode(serde_for(list[float]).encode([value]))
+    assert serde_for(float | None).decode(serde_for(float | None).encode(math.nan)) is None
+
+
+def test_the_last_of_duplicate_keys_wins() -> None:
+    assert ANY.decode(b'{"a":1,"a":2}') == {"a": 2}
+    assert serde_for(Point).decode(b'{"x":1,"x":2}') == Point(2)
+
+
+# --- decode bombs ---------------------------------------------------------------------------------------------------
+
+
+def decode_bombs() -> None:
+    openers: list[tuple[Any, bytes, bytes, bytes]] = [
+        (Any, b"[", b"", b"]"),
+        (Any, b'{"a":', b"1", b"}"),
+        (Any, b'["]",', b"1", b"]"),
+        (Any, b'["\\"]\\\\",', b"1", b"]"),
+        (Point, b'{"x":1,"other":', b"1", b"}"),
+        (Tree, b'{"children":[', b"", b"]}"),
+        (Folder, b'{"folders":[', b"", b"]}"),
+    ]
+    for annotation, left, middle, right in openers:
+        serde = serde_for(annotation)
+        levels = left.count(b"[") + left.count(b"{")
+        limit = MAX_DEPTH_PYDANTIC if annotation is Folder else MAX_DEPTH
+        for count in (10, limit // levels, limit // levels + 1, 10_000, 1_000_000):
+            for data in (left * count + middle + right * count, left * count):
+                started = time.perf_counter()
+                try:
+                    serde.decode(data)
+                    assert count * levels <= limit
+                except SerializationError as exc:
+                    assert count * levels > limit or data == left * count, exc
+                    assert "deeper" in str(exc) or "truncated" in str(exc) or "EOF" in str(exc)
+                assert time.perf_counter() - started < 1  # measured: below 0.1 s
+
+
+def test_a_bomb_is_refused_on_a_stack_of_any_size() -> None:
+    decode_bombs()
+    failures: list[BaseException] = []
+
+    def small() -> None:
+        try:
+            decode_bombs()
+            with pytest.raises(SerializationError):
+                ANY.encode(nested(50_000))
+        except BaseException as exc:
+            failures.append(exc)
+
+    before = threading.stack_size(256 * 1024)
+    try:
+        thread = threading.Thread(target=small)
+        thread.start()
+        thread.join()
+    finally:
+        threading.stack_size(before)
+    assert not failures
+
+
+def test_large_but_flat_documents_are_read() -> None:
+    keys = b"{" + b",".join(b'"k%d":[{}]' % n for n in range(10**5)) + b"}"
+    assert len(ANY.decode(keys)) == 10**5
+    assert len(ANY.decode(b"[" + b",".join([b'"[[["'] * 10**5) + b"]")) == 10**5
+    assert ANY.decode(b'"' + b"[" * 10**6 + b'"') == "[" * 10**6
+    assert serde_for(list[Point]).decode(b"[" + b",".join([b'{"x":1}'] * 10**4) + b"]") == [Point(1)] * 10**4
+    assert serde_for(Decimal).decode(b'"' + b"9" * 10**6 + b'"').adjusted() == 10**6 - 1
+
+
+# --- properties -----------------------------------------------------------------------------------------------------
+
+texts = st.text(st.characters(exclude_categories=["Cs"]))
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts
+json_values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(texts, inner))
+
+
+@given(json_values)
+def test_every_json_value_comes_back(value: Any) -> None:
+    assert ANY.decode(ANY.encode(value)) == value
+
+
+@given(st.binary())
+def test_any_bytes_come_back_or_are_refused(data: bytes) -> None:
+    assert serde_for(bytes).decode(serde_for(bytes).encode(data)) == data
+    assert ANY.decode(ANY.encode(data)) == data
+    for annotation in (Any, Point, User, dict[str, int]):
+        try:
+            serde_for(annotation).decode(data)
+        except SerializationError:
+            continue
+
+
+@given(st.lists(st.sampled_from(["[", '{"a":', "]", "}", '"', '"]"', "\\", "\\\\", ",", '"\\"["', "1"])))
+def test_depth_is_counted_outside_of_strings_only(pieces: list[str]) -> None:
+    flat = f"[{json.dumps(''.join(pieces))}]"  # the pieces are one string in there: nothing opens
+    deep = flat
+    for _ in range(MAX_DEPTH - 1):
+        deep = f"[{json.dumps(''.join(pieces))},{deep}]"
+    ANY.decode(deep.encode())
+    with pytest.raises(SerializationError, match="deeper"):
+        ANY.decode(f"[{deep}]".encode())
+
+
+# --- signatures -----------------------------------------------------------------------------------------------------
+
+
+class Context:
+    pass
+
+
+async def plain(ctx: Context, order: Order) -> Point:
+    raise NotImplementedError
+
+
+async def bare(ctx, order):  # type: ignore[no-untyped-def]
+    raise NotImplementedError
+
+
+async def nothing(ctx: Context) -> None: ...
+
+
+async def optional(ctx: Context, order: "Order | None" = None, *, clock: int = 3) -> "list[Point]":
+    raise NotImplementedError
+
+
+def deferred(ctx: "Ghost", order: "Order", /) -> Awaitable["Point"]:
+    raise NotImplementedError
+
+
+class Shop:
+    async def sell(self, ctx: Context, order: Annotated[str, ROT]) -> bytes:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("fn", "skip", "expected"),
+    [
+        (plain, 1, Signature(Order, Point, True)),
+        (bare, 1, Signature(Any, Any, True)),
+        (nothing, 1, Signature(None, type(None), False)),
+        (optional, 1, Signature(Order | None, list[Point], True, None)),
+        (deferred, 1, Signature(Order, Point, True)),
+        (Shop.sell, 2, Signature(Annotated[str, ROT], bytes, True)),
+        (Shop().sell, 1, Signature(Annotated[str, ROT], bytes, True)),
+    ],
+)
+def test_a_handlers_types_are_read_from_its_annotations(fn: Any, skip: int, expected: Signature) -> None:
+    assert signature_of(fn, skip=skip) == expected
+
+
+async def two(ctx: Context, order: Order, note: str) -> None: ...
+async def starred(ctx: Context, *orders: Order) -> None: ...
+async def named(ctx: Context, *, order: Order) -> None: ...
+async def no_context() -> None: ...
+
+
+@pytest.mark.parametrize("fn", [two, starred, named, no_context])
+def test_a_handler_takes_its_context_and_at_most_one_input(fn: Any) -> None:
+    with pytest.raises(TypeError, match=rf"test_serde\.{fn.__name__}\(.* into one msgspec Struct"):
+        signature_of(fn, skip=1)
+
+
+async def unresolved(ctx: Context, order: "Ghost") -> None: ...
+async def malformed(ctx: Context, order: Any) -> None: ...
+
+
+malformed.__annotations__["order"] = "list["
+
+
+def test_an_annotation_that_cannot_be_evaluated_is_named() -> None:
+    with pytest.raises(SerializationError, match="unresolved names 'Ghost', which does not exist at run time"):
+        signature_of(unresolved, skip=1)
+    with pytest.raises(SerializationError, match="malformed is wrong"):
+        signature_of(malformed, skip=1)
+
+
+def step(order: "Ghost") -> "Point": ...  # type: ignore[empty-body]
+def eventually() -> Coroutine[Any, Any, Point]: ...  # type: ignore[empty-body]
+async def twice() -> Awaitable[Point]: ...  # type: ignore[empty-body]
+def ghostly() -> "Ghost": ...
+
+
+class Callee:
+    def __call__(self, n: int) -> list["Point"]: ...  # type: ignore[empty-body]
+
+    def method(self) -> Point: ...  # type: ignore[empty-body]
+
+
+@functools.wraps(step)
+def wrapper(*args: Any) -> Any: ...
+
+
+@pytest.mark.parametrize(
+    ("fn", "expected"),
+    [
+        (step, Point),
+        (eventually, Point),
+        (twice, Awaitable[Point]),
+        (nothing, type(None)),
+        (lambda: 1, Any),
+        (len, Any),
+        ([].append, Any),
+        (Decimal, Decimal),
+        (Callee(), list[Point]),
+        (Callee().method, Point),
+        (functools.partial(functools.partial(step, 1)), Point),
+        (functools.cache(step), Point),
+        (wrapper, Point),
+        (functools.partial(Callee(), 1), list[Point]),
+    ],
+)
+def test_the_return_annotation_of_any_callable_is_found(fn: Callable[..., Any], expected: Any) -> None:
+    for _ in range(2):  # computed, and remembered
+        assert return_annotation(fn) == expected
+
+
+def test_an_unresolved_return_annotation_is_named() -> None:
+    with pytest.raises(SerializationError, match="ghostly names 'Ghost'"):
+        return_annotation(ghostly)
+
+
+def test_functions_made_for_one_call_are_not_kept() -> None:
+    def make() -> Callable[[], object]:
+        def inner() -> "list[Point]":
+            raise NotImplementedError
+
+        return inner
+
+    made: collections.abc.Callable[[], object] | None = make()
+    assert made is not None and return_annotation(made) == list[Point]
+    gone = weakref.ref(made)
+    made = None
+    gc.collect()
+    assert gone() is None
+
+
+def test_importing_it_imports_no_optional_library() -> None:
+    code = "import durable.serde, sys; print([m for m in ('pydantic', 'attr', 'attrs') if m in sys.modules])"
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert printed.strip() == "[]"
