@@ -392,7 +392,7 @@ class Engine:
     @staticmethod
     def _as_of_now(loop: Loop, view: InvocationView) -> InvocationView:
         """`running` is stored for all whose turn has come; those without an attempt in memory are `ready`."""
-        if view.status == "running" and view.seq not in loop.attempts:
+        if view.status == "running" and not loop.executes(view.seq):
             return msgspec.structs.replace(view, status="ready")
         return view
 

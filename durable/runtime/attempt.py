@@ -125,6 +125,10 @@ class Attempt:
             submission.id, submission.target, submission.headers, submission.idempotency_key, number, submission.input
         )
         self.task: asyncio.Task[None] | None = None
+        #: Whether it counts among the concurrent attempts.
+        self.has_slot = False
+        #: Whether there can be nothing in its journal yet.
+        self.is_first = number == 1 and invocation.last_entry == 0
         self.loop = loop
         self.active = True
         #: When something last happened, on the event loop's clock.
@@ -407,7 +411,7 @@ class Attempt:
         self._blocked[waiter] = future
         self.touched = self.loop.time()
         try:
-            if self._steps == 0:
+            if self._steps == 0 and self._handed_in == 0:
                 self.host.parked(self)
             yield from waiter
         except asyncio.CancelledError:
@@ -445,6 +449,7 @@ class Attempt:
         return (
             self.active
             and self._steps == 0
+            and self._handed_in == 0
             and self._started
             and bool(self._blocked)
             and self._replay is None
@@ -455,7 +460,7 @@ class Attempt:
 
     def offer_suspension(self) -> None:
         """Offer to give up its memory; the answer is `end`, or a delivery."""
-        if self._replay is not None and self._blocked and not self._steps:
+        if self._replay is not None and self._blocked and not self._steps and not self._handed_in:
             # everything waits, and the journal has more: the code does not come to what is recorded
             self._broken = stuck(self._replay, self._asked)
             self._fail(self._broken)

@@ -33,7 +33,7 @@ log = logging.getLogger("durable")
 #: How many invocations one turn of recovery or of clean-up takes.
 BATCH = 500
 #: How often results past their retention are looked for.
-CLEAN_EVERY_S = 60.0
+CLEAN_EVERY_S = 3600.0
 
 
 class Loop:
@@ -62,7 +62,11 @@ class Loop:
         self._kicked = False
         self._closing = False
         self._turn_task: asyncio.Task[None] | None = None
-        self._ready: deque[StartAttempt] = deque()
+        #: Attempts that wait for a slot, and the ordinal up to which their journal is replayed.
+        self._ready: deque[tuple[Attempt, int]] = deque()
+        #: How many attempts have a slot.
+        self._slots_taken = 0
+        self._room: asyncio.Future[None] | None = None
         self._launching: dict[int, asyncio.Task[None]] = {}
         #: Coroutines of attempts that are over and have not returned yet.
         self._lingering: dict[asyncio.Task[None], str] = {}
@@ -107,6 +111,9 @@ class Loop:
                 if seq not in self.world.invocations:
                     self.submit(Recover(seq))
             await self._turn_over()
+            if len(self._ready) >= BATCH:
+                self._room = self._loop.create_future()
+                await self._room
 
     async def close(self, grace_s: float) -> None:
         """End the attempts, let what they handed in become durable, close the store: within `grace_s` seconds."""
@@ -257,7 +264,7 @@ class Loop:
                     attempt.deliver(action.entry, action.outcome, action.notified)
             elif kind is StartAttempt:
                 assert isinstance(action, StartAttempt)
-                self._ready.append(action)
+                self._admit(action)
             elif kind is Completed:
                 assert isinstance(action, Completed)
                 self._release(action.seq)
@@ -312,13 +319,35 @@ class Loop:
 
     # ---- attempts ----
 
+    def executes(self, seq: int) -> bool:
+        """Whether an attempt of this invocation is under way."""
+        attempt = self.attempts.get(seq)
+        return attempt is not None and attempt.has_slot
+
+    def _admit(self, start: StartAttempt) -> None:
+        """Make the attempt, so that what is delivered from now on finds it; it starts when there is a slot."""
+        invocation = start.invocation
+        submission = invocation.submission
+        self._release(invocation.seq)
+        handler = self.registry.get(submission.service, submission.handler)
+        if handler is None:
+            self._fail_unknown(invocation)
+            return
+        keyed = None
+        if submission.key is not None:
+            keyed = self.world.keys.get((submission.service, submission.key))
+        attempt = Attempt(self, invocation, start.attempt, handler, keyed, self._loop)
+        self.attempts[invocation.seq] = attempt
+        self._ready.append((attempt, start.until))
+
     def _launch_ready(self) -> None:
         """Start attempts while there is room; where there is none, those that only wait make some."""
-        while self._ready and len(self.attempts) < self._max_concurrent:
-            if self._closing:
-                self._ready.clear()
-                return
-            self._launch(self._ready.popleft())
+        if self._closing:
+            self._ready.clear()
+        while self._ready and self._slots_taken < self._max_concurrent:
+            attempt, until = self._ready.popleft()
+            if attempt.active:
+                self._launch(attempt, until)
         if self._ready:
             wanted = len(self._ready)
             for attempt in self.attempts.values():
@@ -327,26 +356,17 @@ class Loop:
                 if attempt.offered or attempt.idle:
                     attempt.offer_suspension()
                     wanted -= 1
+        if self._room is not None and len(self._ready) < BATCH:
+            self._room.set_result(None)
+            self._room = None
 
-    def _launch(self, start: StartAttempt) -> None:
-        invocation = start.invocation
-        if invocation.attempt != start.attempt:
-            return
-        submission = invocation.submission
-        handler = self.registry.get(submission.service, submission.handler)
-        if handler is None:
-            self._fail_unknown(invocation)
-            return
-        keyed = None
-        if submission.key is not None:
-            keyed = self.world.keys.get((submission.service, submission.key))
-        self._release(invocation.seq)
-        attempt = Attempt(self, invocation, start.attempt, handler, keyed, self._loop)
-        self.attempts[invocation.seq] = attempt
-        if invocation.last_entry == 0 and invocation.attempt == 1:
-            attempt.start((), start.until)
+    def _launch(self, attempt: Attempt, until: int) -> None:
+        attempt.has_slot = True
+        self._slots_taken += 1
+        if attempt.is_first:
+            attempt.start((), until)
         else:
-            self._launching[invocation.seq] = self._loop.create_task(self._start_from_journal(attempt, start.until))
+            self._launching[attempt.seq] = self._loop.create_task(self._start_from_journal(attempt, until))
         self._watch(attempt)
 
     async def _start_from_journal(self, attempt: Attempt, until: int) -> None:
@@ -376,6 +396,9 @@ class Loop:
         """The attempt of this invocation is over."""
         attempt = self.attempts.pop(seq, None)
         if attempt is not None:
+            if attempt.has_slot:
+                attempt.has_slot = False
+                self._slots_taken -= 1
             if attempt.active:
                 attempt.end()
             self._linger(attempt)
@@ -429,7 +452,7 @@ class Loop:
         self._sweep = None
         now, next_look = self._loop.time(), float("inf")
         for attempt in list(self.attempts.values()):
-            if not attempt.active or attempt.task is None:
+            if not attempt.active or not attempt.has_slot or attempt.task is None:
                 next_look = min(next_look, now + self._inactivity_s(attempt))
                 continue
             inactive_at = attempt.touched + self._inactivity_s(attempt)

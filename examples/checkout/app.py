@@ -118,7 +118,9 @@ _shop: Shop | None = None
 async def open_shop(addresses: dict[str, str], run: int, entered: Callable[[str], None]) -> AsyncIterator[None]:
     """Give the steps their client. Open it before the engine, which resumes handlers at once."""
     global _shop
-    async with httpx.AsyncClient(timeout=10, limits=httpx.Limits(max_connections=None)) as http:
+    # Few connections, and patience for a free one: the client looks at all of them for each request it sends.
+    timeout, limits = httpx.Timeout(10, pool=None), httpx.Limits(max_connections=12)
+    async with httpx.AsyncClient(timeout=timeout, limits=limits) as http:
         _shop = Shop(http, addresses, run, entered)
         try:
             yield

@@ -112,11 +112,11 @@ async def drive(
                     again_s = None
                 else:
                     kill = kills[killed] if killed < len(kills) else None
-                    target = max(kill.after, done + 1) if kill else None
+                    target = max(kill.after, done + 1) if kill else 0
                     async for report in _reports(engine, files, timing):
                         done = max(done, report.done)
                         show(done, killed + early)
-                        if report.event == "finished" or (target is not None and report.done >= target):
+                        if report.event == "finished" or (kill and report.done >= target and report.busy):
                             break
                     if kill is None or report.event == "finished":
                         break

@@ -33,6 +33,8 @@ class Report(msgspec.Struct):
     event: Literal["ready", "progress", "finished"]
     #: How many different orders this process has seen the end of.
     done: int = 0
+    #: How many handlers have begun in this process and are not known to have ended: what a kill would interrupt.
+    busy: int = 0
 
 
 class Files:
@@ -59,7 +61,12 @@ class Line:
 
 async def place_all(orders: list[Order], files: Files, addresses: dict[str, str], run: int, concurrency: int) -> None:
     """Submit every order, note every outcome, and write down the ledgers at the end."""
-    entered, outcomes, done = Line(files.entered), Line(files.outcomes), set[str]()
+    entered, outcomes = Line(files.entered), Line(files.outcomes)
+    begun, done = set[str](), set[str]()
+
+    def note_begin(order_id: str) -> None:
+        begun.add(order_id)
+        entered.write(f"{run} {order_id}".encode())
 
     async def place_from(todo: Iterator[Order]) -> None:
         for order in todo:
@@ -74,15 +81,16 @@ async def place_all(orders: list[Order], files: Files, addresses: dict[str, str]
             done.add(order.id)
 
     async def report_progress() -> None:
-        reported = 0
+        told = Report("progress")
         while True:
             await asyncio.sleep(0.03)
-            if len(done) != reported:
-                reported = len(done)
-                tell(Report("progress", reported))
+            report = Report("progress", len(done), len(begun - done))
+            if report != told:
+                told = report
+                tell(report)
 
     async with (
-        open_shop(addresses, run, lambda order: entered.write(f"{run} {order}".encode())),
+        open_shop(addresses, run, note_begin),
         Engine(files.database, services=[place_order, Ledger()]) as engine,
     ):
         tell(Report("ready"))

@@ -199,7 +199,10 @@ def main() -> None:
 
     trade = TRADES[options.trade]
     service = Service(trade, Books(options.books, trade, options.seed), options.seed)
-    listening = socket.create_server(("127.0.0.1", 0))
+    # The protocol is named because asyncio turns Nagle's delay off only for sockets that say they are TCP.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.bind(("127.0.0.1", 0))
+    listening.listen(1024)
     print(listening.getsockname()[1], flush=True)
     # A keep-alive longer than the run: closing an idle connection would look like one more fault.
     config = uvicorn.Config(service.app(), log_config=None, access_log=False, timeout_keep_alive=600)

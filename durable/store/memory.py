@@ -1,0 +1,196 @@
+"""The store that forgets: the same rows in dictionaries, for tests and for engines that need not survive."""
+
+import copy
+from collections import deque
+from collections.abc import Sequence
+
+import msgspec
+
+from durable.core.effects import Need, Timer, Writes
+from durable.core.invocation import Invocation, KeyedObject, Signal, Status
+from durable.core.journal import Outcome, Row
+from durable.core.world import Loaded
+from durable.errors import EngineFailedError, EngineLockedError, EngineNotRunningError
+from durable.store import Opened
+from durable.store.query import Filter, InvocationView, matches, view_of
+from durable.store.rows import attach_journal, fixed, invocation_of, moving
+
+
+class Tables(msgspec.Struct):
+    """What a file would hold. Hand it to another `MemoryStore` to start again after a crash."""
+
+    invocations: dict[int, tuple[object, ...]] = {}
+    ids: dict[str, int] = {}
+    journal: dict[int, dict[tuple[int, int], Row]] = {}
+    state: dict[tuple[str, str], dict[str, bytes]] = {}
+    promises: dict[tuple[str, str], dict[str, Outcome]] = {}
+    timers: set[Timer] = set()
+    listeners: dict[str, set[tuple[int, int]]] = {}
+    signals: dict[int, dict[int, Signal]] = {}
+    ordinals: int = 16
+    in_use: bool = False
+
+    def copy(self) -> "Tables":
+        """What a crash at this moment would leave."""
+        return copy.deepcopy(self)
+
+
+class MemoryStore:
+    """A `Store` in this process's memory."""
+
+    def __init__(self, tables: Tables | None = None) -> None:
+        self.tables = tables if tables is not None else Tables()
+        self._open = False
+        self._failed = False
+
+    async def open(self) -> Opened:
+        """Take the tables for one engine alone."""
+        if self.tables.in_use:
+            raise EngineLockedError("these tables are in use by another engine: one engine per file")
+        self.tables.in_use = True
+        self._open = True
+        return Opened(next_ordinal=self.tables.ordinals, next_seq=max(self.tables.invocations, default=0) + 1)
+
+    async def close(self) -> None:
+        """Let the tables go."""
+        if self._open:
+            self._open = False
+            self.tables.in_use = False
+
+    async def commit(self, writes: Writes) -> None:
+        """Write a turn."""
+        self._check()
+        try:
+            self._write(writes)
+        except Exception as error:
+            self._failed = True
+            raise EngineFailedError(f"a commit failed and the engine stopped: {error!r}") from error
+
+    def _write(self, writes: Writes) -> None:
+        tables = self.tables
+        for row in writes.journal:
+            tables.journal.setdefault(row.invocation, {})[row.entry, row.part] = row
+        for invocation in [*writes.created.values(), *writes.changed.values()]:
+            if (
+                invocation.seq in writes.created
+                and invocation.id in tables.ids
+                and (tables.ids[invocation.id] not in writes.purged)
+            ):
+                raise ValueError(f"the id {invocation.id} exists")
+            tables.invocations[invocation.seq] = fixed(invocation) + moving(invocation)
+            tables.ids[invocation.id] = invocation.seq
+        tables.timers -= writes.timers_removed
+        tables.timers |= writes.timers_added
+        for key in writes.state_cleared:
+            tables.state.pop(key, None)
+        for key in writes.promises_cleared:
+            tables.promises.pop(key, None)
+        for (service, key_, name), value in writes.state.items():
+            values = tables.state.setdefault((service, key_), {})
+            if value is None:
+                values.pop(name, None)
+            else:
+                values[name] = value
+        for (service, key_, name), outcome in writes.promises.items():
+            tables.promises.setdefault((service, key_), {})[name] = outcome
+        for topic, seq, entry in writes.listeners_removed:
+            tables.listeners.get(topic, set()).discard((seq, entry))
+        for topic, seq, entry in writes.listeners_added:
+            tables.listeners.setdefault(topic, set()).add((seq, entry))
+        for seq, ordinal in writes.signals_removed:
+            tables.signals.get(seq, {}).pop(ordinal, None)
+        for seq, signal in writes.signals_added:
+            tables.signals.setdefault(seq, {})[signal.ordinal] = signal
+        for seq in writes.purged:
+            gone = tables.invocations.pop(seq, None)
+            if gone is not None and tables.ids.get(str(gone[1])) == seq:
+                del tables.ids[str(gone[1])]
+            tables.journal.pop(seq, None)
+            tables.signals.pop(seq, None)
+        if writes.ordinals_reserved is not None:
+            tables.ordinals = writes.ordinals_reserved
+
+    async def load(self, need: Need) -> Loaded:
+        """Invocations, objects and listeners."""
+        self._check()
+        tables = self.tables
+        loaded = Loaded()
+        seqs = {*need.seqs, *(tables.ids[id] for id in need.ids if id in tables.ids)}
+        for seq in sorted(seqs & tables.invocations.keys()):
+            invocation = self._invocation(seq)
+            loaded.invocations.append(invocation)
+            if invocation.completed_at is None:
+                attach_journal(invocation, self._rows(seq))
+                if tables.signals.get(seq):
+                    loaded.signals[seq] = [signal for _, signal in sorted(tables.signals[seq].items())]
+        loaded.keys = [self._object(*key) for key in need.keys]
+        loaded.topics = {topic: sorted(tables.listeners.get(topic, ())) for topic in need.topics}
+        return loaded
+
+    async def journal(self, seq: int) -> Sequence[Row]:
+        """An invocation's journal, in order."""
+        self._check()
+        return self._rows(seq)
+
+    async def running(self, after: int, limit: int) -> Sequence[int]:
+        """Invocations that had their turn when the engine stopped."""
+        self._check()
+        running = [
+            seq for seq in sorted(self.tables.invocations)
+            if seq > after and self._invocation(seq).status is Status.RUNNING
+        ]  # fmt: skip
+        return running[:limit]
+
+    async def timers(self, after: Timer | None, limit: int) -> Sequence[Timer]:
+        """The next timers."""
+        self._check()
+        return sorted(timer for timer in self.tables.timers if after is None or timer > after)[:limit]
+
+    async def expired(self, now: int, limit: int) -> Sequence[int]:
+        """Completed invocations past their retention."""
+        self._check()
+        found = []
+        for seq in sorted(self.tables.invocations):
+            invocation = self._invocation(seq)
+            completed_at = invocation.completed_at
+            if completed_at is not None and completed_at + invocation.submission.completion_retention_ms <= now:
+                found.append(seq)
+        return found[:limit]
+
+    async def find(self, where: Filter) -> Sequence[InvocationView]:
+        """A listing, newest first."""
+        self._check()
+        invocations = [self._invocation(seq) for seq in sorted(self.tables.invocations, reverse=True)]
+        return [view_of(one) for one in invocations if matches(where, one)][: where.limit]
+
+    async def backup(self, path: str) -> None:
+        """There is no file to copy."""
+        raise EngineNotRunningError("a MemoryStore has no file; keep a copy of its `tables` instead")
+
+    def _check(self) -> None:
+        if not self._open:
+            raise EngineNotRunningError("the store is closed")
+        if self._failed:
+            raise EngineFailedError("a commit failed before: the store takes no further one")
+
+    def _invocation(self, seq: int) -> Invocation:
+        return invocation_of(self.tables.invocations[seq])
+
+    def _rows(self, seq: int) -> list[Row]:
+        return [row for _, row in sorted(self.tables.journal.get(seq, {}).items())]
+
+    def _object(self, service: str, key: str) -> KeyedObject:
+        queue = sorted(
+            (invocation.queued, seq)
+            for seq in self.tables.invocations
+            if (invocation := self._invocation(seq)).queued is not None
+            and invocation.submission.service == service
+            and invocation.submission.key == key
+        )
+        return KeyedObject(
+            service,
+            key,
+            deque(seq for _, seq in queue),
+            dict(self.tables.state.get((service, key), {})),
+            dict(self.tables.promises.get((service, key), {})),
+        )

@@ -1,0 +1,37 @@
+"""For tests, ours and yours: virtual time, an in-memory store, and a crash at every commit.
+
+def services(sim):
+    async def charge(order: str) -> str:
+        sim.effect("charge")
+        return f"charged {order}"
+
+    @handler(service="Shop")
+    async def checkout(ctx: Context, order: str) -> str:
+        return await ctx.run(charge, order)
+
+    return [checkout]
+
+async def scenario(sim):
+    return await sim.call("Shop/checkout", "o-1")
+
+assert check(services, scenario) == "charged o-1"
+"""
+
+from durable.store.memory import MemoryStore, Tables
+from durable.testing.simulation import Fault, Mode, Sim, check, modes, simulate
+from durable.testing.virtual import SimulationStuck, VirtualClock, VirtualLoop, run
+
+__all__ = [
+    "Fault",
+    "MemoryStore",
+    "Mode",
+    "Sim",
+    "SimulationStuck",
+    "Tables",
+    "VirtualClock",
+    "VirtualLoop",
+    "check",
+    "modes",
+    "run",
+    "simulate",
+]

@@ -1,0 +1,363 @@
+"""Run a scenario to its end in many ways: with a crash at every commit, suspended at every await, restarted …
+
+A scenario is an async function over a `Sim`. It talks to the engine through the `Sim`, which repeats what a crash
+swallowed as a careful client would: with the same idempotency key. So the same scenario must give the same result
+however often the engine dies under it.
+"""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from durable.core.effects import Need, Timer, Writes
+from durable.core.journal import Row
+from durable.core.world import Loaded
+from durable.engine import Engine
+from durable.errors import EngineFailedError, EngineNotRunningError
+from durable.store import Opened, Store
+from durable.store.memory import MemoryStore, Tables
+from durable.store.query import Filter, InvocationView
+from durable.testing.checkers import check_tables
+from durable.testing.virtual import VirtualClock, run
+
+T = TypeVar("T")
+
+
+class SimulatedCrash(Exception):
+    """The process died here."""
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """What happens at the n-th commit (counted from 1 over the whole scenario)."""
+
+    commit: int
+    #: `before`: the commit is lost; `after`: it is durable and nothing was told; `restart`: a clean shutdown follows.
+    how: Literal["before", "after", "restart"]
+
+
+class Mode(msgspec.Struct, frozen=True):
+    """One way to run a scenario."""
+
+    name: str
+    #: Every await of something unresolved unloads the handler.
+    always_suspend: bool = False
+    faults: tuple[Fault, ...] = ()
+    #: One timer in memory, one handler at a time.
+    minimal: bool = False
+    #: Faults that come again and again: the commits between two of them.
+    every: int = 0
+    how: Literal["before", "after", "restart"] = "after"
+
+
+class CommitLog(msgspec.Struct):
+    """What happened to the commits of one scenario, over all its engines."""
+
+    commits: int = 0
+    crashes: int = 0
+    restarts: int = 0
+
+
+class FaultyStore:
+    """A store that dies, or asks for a restart, at given commits."""
+
+    def __init__(self, inner: Store, mode: Mode, log: CommitLog, on_restart: Callable[[], None]) -> None:
+        self._inner = inner
+        self._mode = mode
+        self._log = log
+        self._on_restart = on_restart
+        self._dead = False
+
+    async def open(self) -> Opened:
+        """See `Store`."""
+        return await self._inner.open()
+
+    async def close(self) -> None:
+        """See `Store`."""
+        await self._inner.close()
+
+    async def commit(self, writes: Writes) -> None:
+        """See `Store`; but die where the mode says so."""
+        self._check()
+        self._log.commits += 1
+        how = self._fault()
+        if how == "before":
+            self._die()
+        await self._inner.commit(writes)
+        if how == "after":
+            self._die()
+        if how == "restart":
+            self._log.restarts += 1
+            self._on_restart()
+
+    def _fault(self) -> str | None:
+        for fault in self._mode.faults:
+            if fault.commit == self._log.commits:
+                return fault.how
+        every = self._mode.every
+        return self._mode.how if every and self._log.commits % every == 0 else None
+
+    def _die(self) -> None:
+        self._dead = True
+        self._log.crashes += 1
+        raise SimulatedCrash(f"at commit {self._log.commits}")
+
+    def _check(self) -> None:
+        if self._dead:
+            raise SimulatedCrash("the process is dead")
+
+    async def load(self, need: Need) -> Loaded:
+        """See `Store`."""
+        self._check()
+        return await self._inner.load(need)
+
+    async def journal(self, seq: int) -> Sequence[Row]:
+        """See `Store`."""
+        self._check()
+        return await self._inner.journal(seq)
+
+    async def running(self, after: int, limit: int) -> Sequence[int]:
+        """See `Store`."""
+        self._check()
+        return await self._inner.running(after, limit)
+
+    async def timers(self, after: Timer | None, limit: int) -> Sequence[Timer]:
+        """See `Store`."""
+        self._check()
+        return await self._inner.timers(after, limit)
+
+    async def expired(self, now: int, limit: int) -> Sequence[int]:
+        """See `Store`."""
+        self._check()
+        return await self._inner.expired(now, limit)
+
+    async def find(self, where: Filter) -> Sequence[InvocationView]:
+        """See `Store`."""
+        self._check()
+        return await self._inner.find(where)
+
+    async def backup(self, path: str) -> None:
+        """See `Store`."""
+        self._check()
+        await self._inner.backup(path)
+
+
+class Sim:
+    """What a scenario talks to: the engine of the moment, and a record of what its steps did outside."""
+
+    def __init__(self, services: Callable[["Sim"], Iterable[object]], mode: Mode, options: dict[str, Any]) -> None:
+        self.mode = mode
+        self.tables = Tables()
+        self.log = CommitLog()
+        #: Executions of steps that called `effect`, by name: they are outside the store, and survive every crash.
+        self.effects: Counter[str] = Counter()
+        #: The same in order.
+        self.trace: list[str] = []
+        self.engine: Engine
+        self._services = services
+        self._options = options
+        self._up = asyncio.Event()
+        self._stopping = False
+        self._numbers: Counter[str] = Counter()
+        self._restarting: asyncio.Task[None] | None = None
+        #: The loop's clock.
+        self.clock = VirtualClock(asyncio.get_running_loop())
+
+    # ---- for steps ----
+
+    def effect(self, name: str) -> int:
+        """Note one execution; returns how many there have been."""
+        self.effects[name] += 1
+        self.trace.append(name)
+        return self.effects[name]
+
+    @property
+    def interruptions(self) -> int:
+        """How often a step may have run once more than once."""
+        return self.log.crashes + self.log.restarts
+
+    # ---- for the driver ----
+
+    async def call(self, target: Any, arg: Any = None, *, key: str | None = None, **options: Any) -> Any:
+        """`engine.call`, repeated with the same idempotency key until it is answered."""
+        handle = await self.send(target, arg, key=key, **options)
+        return await self.result(handle.id, handle._decode)
+
+    async def send(self, target: Any, arg: Any = None, *, key: str | None = None, **options: Any) -> Any:
+        """`engine.send`, repeated until it is acknowledged."""
+        if "idempotency_key" not in options and "Workflow" not in str(_flavor(target)):
+            self._numbers["sent"] += 1
+            options["idempotency_key"] = f"sim-{self._numbers['sent']}"
+        return await self.repeat(lambda engine: engine.send(target, arg, key=key, **options))
+
+    async def result(self, id: str, decode: Callable[[bytes], Any] | None = None) -> Any:
+        """An invocation's result, through crashes."""
+        from durable.client import value_of
+        from durable.serde import serde_for
+
+        outcome = await self.repeat(lambda engine: engine.outcome(id))
+        return value_of(outcome, decode or serde_for(Any).decode)
+
+    async def repeat(self, ask: Callable[[Engine], Awaitable[T]]) -> T:
+        """Ask an engine until one answers that is not dying."""
+        for _ in range(10_000):
+            await self._up.wait()
+            try:
+                return await ask(self.engine)
+            except (EngineFailedError, EngineNotRunningError, SimulatedCrash):
+                await asyncio.sleep(0.001)
+        raise AssertionError("the engine never answered")
+
+    async def until(self, condition: Callable[[], Awaitable[bool] | bool], *, within: float = 3600.0) -> None:
+        """Wait (in virtual time) until a condition holds, asking every 10 ms."""
+        deadline = asyncio.get_running_loop().time() + within
+        while True:
+            try:
+                holds = condition()
+                if holds if isinstance(holds, bool) else await holds:
+                    return
+            except (EngineFailedError, EngineNotRunningError, SimulatedCrash):
+                pass
+            if asyncio.get_running_loop().time() > deadline:
+                raise AssertionError(f"the condition did not come true within {within} s")
+            await asyncio.sleep(0.01)
+
+    async def status(self, id: str) -> str:
+        """An invocation's status."""
+        view = await self.repeat(lambda engine: engine.describe(id))
+        return view.status
+
+    async def restart(self, *, crash: bool = False) -> None:
+        """Stop the engine, cleanly or not, and start the next one."""
+        await self._up.wait()
+        await self._replace(clean=not crash)
+
+    # ---- engines ----
+
+    async def start(self) -> None:
+        """The first engine."""
+        await self._next()
+
+    async def stop(self) -> None:
+        """The last engine's end, and the check of what it leaves."""
+        while self._restarting is not None:
+            await asyncio.wait([self._restarting])
+        self._stopping = True
+        self._up.clear()
+        await self.engine.close()
+        check_tables(self.tables)
+
+    async def _next(self) -> None:
+        while True:
+            self.tables.in_use = False
+            store = FaultyStore(MemoryStore(self.tables), self.mode, self.log, self._ask_restart)
+            options: dict[str, Any] = dict(self._options)
+            if self.mode.always_suspend:
+                options["inactivity_timeout"] = 0
+            if self.mode.minimal:
+                options |= {"timers_in_memory": 1, "max_concurrent_invocations": 1}
+            self.engine = Engine(services=self._services(self), store=store, clock=self.clock, **options)
+            try:
+                await self.engine.start()
+            except (EngineFailedError, SimulatedCrash):
+                continue
+            self._watch(self.engine)
+            self._up.set()
+            return
+
+    def _watch(self, engine: Engine) -> None:
+        loop = engine._loop
+        assert loop is not None
+        fail = loop._fail
+
+        def failed(error: BaseException) -> None:
+            fail(error)
+            self._schedule(clean=False)
+
+        loop._fail = failed  # type: ignore[method-assign]
+
+    def _ask_restart(self) -> None:
+        self._schedule(clean=True)
+
+    def _schedule(self, *, clean: bool) -> None:
+        self._up.clear()
+        if self._restarting is None and not self._stopping:
+            self._restarting = asyncio.get_running_loop().create_task(self._replace(clean=clean))
+
+    async def _replace(self, *, clean: bool) -> None:
+        self._up.clear()
+        if clean:
+            await self.engine.close()
+        else:
+            loop = self.engine._loop
+            assert loop is not None
+            loop._closing = True
+            if loop.failure is None:
+                self.log.crashes += 1
+                loop._fail = type(loop)._fail.__get__(loop)  # type: ignore[method-assign]
+                loop._fail(SimulatedCrash("killed by the scenario"))
+            loop.timers.close()
+            for _ in range(10):
+                await asyncio.sleep(0)
+        self._restarting = None
+        await self._next()
+
+
+def _flavor(target: Any) -> Any:
+    owner = getattr(target, "owner", None)
+    return [base.__name__ for base in owner.__mro__] if owner is not None and target.name == "run" else ""
+
+
+Scenario = Callable[[Sim], Coroutine[Any, Any, Any]]
+Services = Callable[[Sim], Iterable[object]]
+
+
+def simulate(services: Services, scenario: Scenario, mode: Mode = Mode("default"), **options: Any) -> tuple[Any, Sim]:
+    """Run a scenario once; returns its result and the `Sim` as it was at the end."""
+
+    async def main() -> tuple[Any, Sim]:
+        sim = Sim(services, mode, options)
+        await sim.start()
+        try:
+            result = await scenario(sim)
+        finally:
+            await sim.stop()
+        return result, sim
+
+    return run(main)
+
+
+def modes(commits: int, *, seed: int = 0, most: int = 60) -> list[Mode]:
+    """Every way a scenario with so many commits is run: the modes M1 to M6 of `docs/architecture.md`.
+
+    Where there are more than `most` commits, that many of them are drawn by `seed`.
+    """
+    chosen = list(range(1, commits + 1))
+    if commits > most:
+        chosen = sorted(random.Random(seed).sample(chosen, most))
+    found = [Mode("always-suspend", always_suspend=True), Mode("minimal memory", minimal=True)]
+    for commit in chosen:
+        for how in ("before", "after", "restart"):
+            found.append(Mode(f"{how} commit {commit}", faults=(Fault(commit, how),)))
+    found += [
+        Mode("restart at every 3rd commit", every=3, how="restart"),
+        Mode("crash after every 4th commit", every=4, how="after"),
+        Mode("always-suspend, crash after every 5th commit", always_suspend=True, every=5, how="after"),
+    ]
+    return found
+
+
+def check(services: Services, scenario: Scenario, *, most: int = 60, seed: int = 0, **options: Any) -> Any:
+    """Run a scenario in every mode; each must give the result of the undisturbed run, which is returned."""
+    expected, baseline = simulate(services, scenario, **options)
+    for mode in modes(baseline.log.commits, seed=seed, most=most):
+        try:
+            result, _ = simulate(services, scenario, mode, **options)
+            assert result == expected, f"{result!r} instead of {expected!r}"
+        except BaseException as error:
+            error.add_note(f"in mode {mode.name!r}; to rerun: simulate(services, scenario, {mode!r}, **{options!r})")
+            raise
+    return expected
