@@ -515,6 +515,10 @@ class ObjectContext(SharedObjectContext):
         """Write a state value."""
         self._write(Kind.SET, name, serde_for(type).encode(value))
 
+    def set_raw(self, name: str, value: bytes, /) -> None:
+        """Write a state value that is serialized already."""
+        self._write(Kind.SET, name, value)
+
     def clear(self, name: str, /) -> None:
         """Delete a state value."""
         self._write(Kind.CLEAR, name, None)

@@ -6,20 +6,21 @@ import secrets
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 import msgspec
 
 from durable.client import Handle, value_of
 from durable.core import commands as ask
 from durable.core.duration import Duration, parse
-from durable.core.effects import Reply
+from durable.core.effects import Need, Reply
 from durable.core.ids import claimed_id, invocation_id, is_invocation_id, parse_awakeable_id
 from durable.core.invocation import Flavor, already_started
 from durable.core.journal import Outcome
 from durable.core.retry import DEFAULT, RetryPolicy
 from durable.errors import (
     ConflictError,
+    DeclarationError,
     EngineNotRunningError,
     ForkedEngineError,
     InvalidRequestError,
@@ -30,10 +31,10 @@ from durable.errors import (
 from durable.futures import error_of, outcome_of
 from durable.runtime.clock import Clock, SystemClock
 from durable.runtime.loop import Loop
-from durable.runtime.registry import Registered, Registry, check_text
+from durable.runtime.registry import PATCH_STATE, Registered, Registry, check_text
 from durable.runtime.timers import WINDOW
 from durable.serde import serde_for
-from durable.service import Handler, Settings
+from durable.service import Handler, Options, Settings, settings_of
 from durable.store import Store
 from durable.store.query import Filter, InvocationView, entries_of
 from durable.store.sqlite import SqliteStore
@@ -435,7 +436,7 @@ class Engine:
         await self._settle_promise(workflow, key, name, outcome_of(TerminalError(message, code)))
 
     async def _settle_promise(self, workflow: str, key: str, name: str, outcome: Outcome) -> None:
-        if not any(one.service == workflow and one.flavor is Flavor.WORKFLOW for one in self._registry):
+        if not self._registry.has(workflow, Flavor.WORKFLOW):
             raise NotFoundError(f"this engine has no workflow {workflow}")
         check_text("key", key)
         check_text("promise's name", name)
@@ -469,6 +470,62 @@ class Engine:
         reply = await self._ask(lambda token: ask.Resume(_checked(id), token), id)
         if reply.result != "running":
             raise ConflictError(f"the invocation {id} is {reply.result}, it cannot be resumed")
+
+    # ---- services and their state ----
+
+    async def configure(self, service: str, **options: Unpack[Options]) -> None:
+        """Set options of a service at run time: `public`, the timeouts and the retentions.
+
+        They are kept in the file, override what the class says (not what a handler says), and apply to invocations
+        accepted from now on. What is not named keeps its configured value. Raises `NotFoundError`,
+        `InvalidRequestError`.
+        """
+        loop = self._running()
+        if not self._registry.has(service):
+            raise NotFoundError(f"this engine has no service {service}")
+        if "retry" in options or "metadata" in options:
+            raise InvalidRequestError("configure: retry policies and metadata are part of the code")
+        try:
+            changes = settings_of(options, "configure")
+        except DeclarationError as error:
+            raise InvalidRequestError(str(error)) from None
+        merged = changes.over(self._registry.configured.get(service, Settings()))
+        text = msgspec.json.encode(merged).decode()
+        await self._ask(lambda token: ask.Configure(service, text, token))
+        loop.registry.configure(service, text)
+
+    async def get_state(self, service: str, key: str) -> dict[str, Any]:
+        """The committed state of one key of a virtual object or workflow. Raises `NotFoundError`."""
+        self._stateful(service)
+        loaded = await self._running().store.load(Need(keys={(service, key)}))
+        decode = serde_for(Any).decode
+        return {name: decode(value) for one in loaded.keys for name, value in sorted(one.state.items())}
+
+    async def patch_state(self, service: str, key: str, state: Mapping[str, Any]) -> None:
+        """Replace the whole state of one key: names that are not in `state` are deleted.
+
+        Waits for its turn behind the key's exclusive invocations. Raises `NotFoundError`.
+        """
+        self._stateful(service)
+        encode = serde_for(Any).encode
+        patcher = self._registry.find(f"{service}/{PATCH_STATE}")
+        data = patcher.encode_input({name: encode(value) for name, value in state.items()})
+        submission = patcher.submission(
+            self._new_id(self._clock.now_ms()),
+            data,
+            key=key,
+            headers={},
+            idempotency_key=None,
+            caller=None,
+            due_at=None,
+        )
+        outcome = await self._running().ask(lambda token: ask.Submit(submission, token), result=True)
+        value_of(outcome, patcher.output.decode)
+
+    def _stateful(self, service: str) -> None:
+        self._running()
+        if not self._registry.has(service, Flavor.EXCLUSIVE, Flavor.SHARED, Flavor.WORKFLOW):
+            raise NotFoundError(f"this engine has no virtual object or workflow {service}")
 
     async def backup(self, path: str | os.PathLike[str]) -> None:
         """Write a consistent copy of the database to a new file while everything goes on.

@@ -257,6 +257,14 @@ class Recover(msgspec.Struct, frozen=True, gc=False):
     seq: int
 
 
+class Configure(msgspec.Struct, frozen=True, gc=False):
+    """Keep options that were set at run time; `text` is how the runtime writes them."""
+
+    service: str
+    text: str
+    token: int = 0
+
+
 class Expire(msgspec.Struct, frozen=True, gc=False):
     """Forget a completed invocation whose retention is over."""
 
@@ -297,6 +305,7 @@ Command = (
     | Kill
     | Resume
     | Recover
+    | Configure
     | Expire
     | Notify
     | KeyFree

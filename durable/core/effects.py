@@ -35,6 +35,8 @@ class Writes(msgspec.Struct):
     listeners_removed: set[Listener] = set()
     signals_added: list[tuple[int, Signal]] = []
     signals_removed: list[tuple[int, int]] = []
+    #: Options set at run time, by service.
+    settings: dict[str, str] = {}
     #: Ordinals up to here are taken; the next start continues after them.
     ordinals_reserved: int | None = None
 
@@ -54,6 +56,7 @@ class Writes(msgspec.Struct):
             or self.signals_added
             or self.signals_removed
             or self.purged
+            or self.settings
             or self.ordinals_reserved is not None
         )
 

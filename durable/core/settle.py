@@ -32,6 +32,7 @@ _APPLY: dict[type, Callable[[Turn, Any], None]] = {
     ask.Kill: control.kill,
     ask.Resume: control.resume,
     ask.Recover: control.recover,
+    ask.Configure: control.configure,
     ask.Expire: control.expire,
 }
 

@@ -85,6 +85,8 @@ class Loop:
         """Open the store, give every invocation whose turn it is its next attempt, and arm the timers."""
         self._loop = asyncio.get_running_loop()
         opened = await self.store.open()
+        for service, text in opened.settings.items():
+            self.registry.configure(service, text)
         self.world = World(opened.next_ordinal, opened.next_seq)
         self.timers = Timers(
             self.store, self.clock, self._loop, self._timers_due, self._fail, window=self._timer_window

@@ -28,6 +28,9 @@ CONTEXTS: dict[Flavor, type[Context]] = {
     Flavor.WORKFLOW_SHARED: SharedWorkflowContext,
 }
 KEY_LENGTH_MAX = 64 * 1024
+#: The built-in handler behind `Engine.patch_state`.
+PATCH_STATE = "$patch-state"
+_settings = msgspec.json.Decoder(Settings)
 
 
 class Registered(msgspec.Struct, frozen=True, eq=False):
@@ -118,9 +121,13 @@ class Registry:
 
     def __init__(self, services: Iterable[object], defaults: Settings) -> None:
         self._handlers: dict[tuple[str, str], Registered] = {}
+        self._declared: list[Handler[Any, Any]] = []
+        self._defaults = defaults
+        #: What `Engine.configure` has set, by service.
+        self.configured: dict[str, Settings] = {}
         for service in services:
             for handler in _handlers_of(service):
-                self._add(handler, defaults)
+                self._add(handler)
 
     def __iter__(self) -> Any:
         return iter(self._handlers.values())
@@ -149,11 +156,26 @@ class Registry:
             )
         return found
 
-    def _add(self, handler: Handler[Any, Any], defaults: Settings) -> None:
+    def has(self, service: str, *flavors: Flavor) -> bool:
+        """Whether there is such a service, with a handler of one of these flavors (of any, where none is given)."""
+        return any(one.service == service and (not flavors or one.flavor in flavors) for one in self)
+
+    def configure(self, service: str, text: str) -> None:
+        """Have options that were set at run time override what the class says, for invocations from now on."""
+        configured = self.configured[service] = _settings.decode(text)
+        for handler in self._declared:
+            name = (handler.service_name, handler.name)
+            if handler.service_name == service:
+                settings = self._merged(handler, configured)
+                self._handlers[name] = msgspec.structs.replace(self._handlers[name], settings=settings)
+
+    def _merged(self, handler: Handler[Any, Any], configured: Settings) -> Settings:
+        declared = handler.owner.settings() if handler.owner is not None else Settings()
+        return handler.settings.over(configured.over(declared.over(self._defaults)))
+
+    def _add(self, handler: Handler[Any, Any]) -> None:
         signature = handler.signature()
-        settings = handler.settings.over(
-            handler.owner.settings().over(defaults) if handler.owner is not None else defaults
-        )
+        settings = self._merged(handler, Settings())
         fn = handler.fn
         if handler.owner is not None:
             fn = fn.__get__(handler.instance, handler.owner)
@@ -164,6 +186,9 @@ class Registry:
             )
         if handler.owner is not None and issubclass(handler.owner, Workflow) and handler.shared and name == "run":
             raise DeclarationError(f"{service}/run: a workflow's run handler cannot be shared")
+        self._declared.append(handler)
+        if handler.flavor is not Flavor.SERVICE and (service, PATCH_STATE) not in self._handlers:
+            self._handlers[service, PATCH_STATE] = _patcher(service, settings)
         self._handlers[service, name] = Registered(
             service,
             name,
@@ -177,6 +202,30 @@ class Registry:
             settings.retry,
             CONTEXTS[handler.flavor],
         )
+
+
+async def _patch_state(ctx: ObjectContext, state: dict[str, bytes]) -> None:
+    """Replace the whole state of a key. An exclusive handler like any other: it waits for its turn."""
+    ctx.clear_all()
+    for name, value in state.items():
+        ctx.set_raw(name, value)
+
+
+def _patcher(service: str, settings: Settings) -> Registered:
+    kept = msgspec.structs.replace(settings, journal_retention_ms=0, idempotency_retention_ms=0)
+    return Registered(
+        service,
+        PATCH_STATE,
+        Flavor.EXCLUSIVE,
+        _patch_state,
+        serde_for(dict[str, bytes]),
+        serde_for(None),
+        True,
+        REQUIRED,
+        kept,
+        settings.retry,
+        ObjectContext,
+    )
 
 
 def _handlers_of(service: object) -> list[Handler[Any, Any]]:

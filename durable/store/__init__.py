@@ -20,6 +20,8 @@ class Opened(msgspec.Struct, frozen=True):
 
     next_ordinal: int
     next_seq: int
+    #: Options set at run time, by service.
+    settings: dict[str, str] = {}
 
 
 class Store(Protocol):

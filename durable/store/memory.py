@@ -27,6 +27,7 @@ class Tables(msgspec.Struct):
     timers: set[Timer] = set()
     listeners: dict[str, set[tuple[int, int]]] = {}
     signals: dict[int, dict[int, Signal]] = {}
+    settings: dict[str, str] = {}
     ordinals: int = 16
     in_use: bool = False
 
@@ -49,7 +50,11 @@ class MemoryStore:
             raise EngineLockedError("these tables are in use by another engine: one engine per file")
         self.tables.in_use = True
         self._open = True
-        return Opened(next_ordinal=self.tables.ordinals, next_seq=max(self.tables.invocations, default=0) + 1)
+        return Opened(
+            next_ordinal=self.tables.ordinals,
+            next_seq=max(self.tables.invocations, default=0) + 1,
+            settings=dict(self.tables.settings),
+        )
 
     async def close(self) -> None:
         """Let the tables go."""
@@ -107,6 +112,7 @@ class MemoryStore:
                 del tables.ids[str(gone[1])]
             tables.journal.pop(seq, None)
             tables.signals.pop(seq, None)
+        tables.settings |= writes.settings
         if writes.ordinals_reserved is not None:
             tables.ordinals = writes.ordinals_reserved
 

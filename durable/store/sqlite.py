@@ -103,7 +103,8 @@ class SqliteStore:
                 )
         ordinal = database.execute("SELECT value FROM meta WHERE name = 'ordinals'").fetchone()[0]
         seq = database.execute("SELECT coalesce(max(seq), 0) + 1 FROM invocations").fetchone()[0]
-        return Opened(next_ordinal=ordinal, next_seq=seq)
+        settings = dict(database.execute("SELECT service, options FROM settings").fetchall())
+        return Opened(next_ordinal=ordinal, next_seq=seq, settings=settings)
 
     async def close(self) -> None:
         """Close the connection, which checkpoints the WAL, and let the lock go."""

@@ -54,6 +54,8 @@ def statements(writes: Writes) -> list[Statement]:
     if writes.purged:
         for table, column in (("journal", "invocation"), ("signals", "seq"), ("invocations", "seq")):
             _delete(out, table, (column,), [(seq,) for seq in writes.purged])
+    if writes.settings:
+        _many(out, "INSERT OR REPLACE INTO settings VALUES ", 2, list(writes.settings.items()))
     if writes.ordinals_reserved is not None:
         out.append(("UPDATE meta SET value = ? WHERE name = 'ordinals'", (writes.ordinals_reserved,)))
     return out

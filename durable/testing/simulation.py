@@ -315,11 +315,11 @@ Scenario = Callable[[Sim], Coroutine[Any, Any, Any]]
 Services = Callable[[Sim], Iterable[object]]
 
 
-def simulate(services: Services, scenario: Scenario, mode: Mode = Mode("default"), **options: Any) -> tuple[Any, Sim]:
+def simulate(services: Services, scenario: Scenario, mode: Mode | None = None, **options: Any) -> tuple[Any, Sim]:
     """Run a scenario once; returns its result and the `Sim` as it was at the end."""
 
     async def main() -> tuple[Any, Sim]:
-        sim = Sim(services, mode, options)
+        sim = Sim(services, mode or Mode("default"), options)
         await sim.start()
         try:
             result = await scenario(sim)
@@ -339,9 +339,8 @@ def modes(commits: int, *, seed: int = 0, most: int = 60) -> list[Mode]:
     if commits > most:
         chosen = sorted(random.Random(seed).sample(chosen, most))
     found = [Mode("always-suspend", always_suspend=True), Mode("minimal memory", minimal=True)]
-    for commit in chosen:
-        for how in ("before", "after", "restart"):
-            found.append(Mode(f"{how} commit {commit}", faults=(Fault(commit, how),)))
+    hows: tuple[Literal["before", "after", "restart"], ...] = ("before", "after", "restart")
+    found += [Mode(f"{how} commit {commit}", faults=(Fault(commit, how),)) for commit in chosen for how in hows]
     found += [
         Mode("restart at every 3rd commit", every=3, how="restart"),
         Mode("crash after every 4th commit", every=4, how="after"),

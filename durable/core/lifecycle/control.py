@@ -1,6 +1,6 @@
 """What an operator can do to an invocation: cancel, kill, resume, forget; and what a start of the engine does."""
 
-from durable.core.commands import Attach, Cancel, Expire, Kill, Recover, Resume
+from durable.core.commands import Attach, Cancel, Configure, Expire, Kill, Recover, Resume
 from durable.core.effects import Interrupt, Need
 from durable.core.invocation import Invocation, Status
 from durable.core.journal import CANCELLED, KILLED, Kind
@@ -90,6 +90,12 @@ def recover(turn: Turn, command: Recover) -> None:
     invocation = turn.world.invocations.get(command.seq)
     if invocation is not None and invocation.status is Status.RUNNING:
         turn.start(invocation)
+
+
+def configure(turn: Turn, command: Configure) -> None:
+    """Keep a service's options."""
+    turn.writes.settings[command.service] = command.text
+    turn.reply(command.token, "done")
 
 
 def expire(turn: Turn, command: Expire) -> None:

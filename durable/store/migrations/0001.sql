@@ -107,6 +107,12 @@ CREATE TABLE signals (
     PRIMARY KEY (seq, ordinal)
 ) WITHOUT ROWID;
 
+-- Options set at run time, as JSON, one row a service.
+CREATE TABLE settings (
+    service TEXT PRIMARY KEY,
+    options TEXT NOT NULL
+) WITHOUT ROWID;
+
 -- One row a name. `ordinals` is the number up to which ordinals are taken.
 CREATE TABLE meta (
     name TEXT PRIMARY KEY,
