@@ -27,6 +27,8 @@ class Turn:
         self.commands: deque[Command] = deque(commands)
         self.writes = Writes()
         self.actions: list[Action] = []
+        #: Who started to listen to a topic in this turn: the store does not know them yet.
+        self._listening: dict[str, set[tuple[int, int]]] = {}
 
     # ---- the small verbs ----
 
@@ -166,27 +168,23 @@ class Turn:
         listener = (topic, seq, entry)
         self.writes.listeners_added.discard(listener)
         self.writes.listeners_removed.add(listener)
-        if topic in self.world.topics:
-            self.world.topics[topic].discard((seq, entry))
+        self._listening.get(topic, set()).discard((seq, entry))
 
     def listen(self, topic: str, seq: int, entry: int) -> None:
         """Complete `entry` when the topic has news."""
         listener = (topic, seq, entry)
         self.writes.listeners_added.add(listener)
         self.writes.listeners_removed.discard(listener)
-        if topic in self.world.topics:
-            self.world.topics[topic].add((seq, entry))
+        self._listening.setdefault(topic, set()).add((seq, entry))
 
     def take_listeners(self, topic: str) -> list[tuple[int, int]]:
         """Everybody who listens to a topic, oldest first; they stop listening."""
-        taken = sorted(self.world.topics.pop(topic, ()))
-        self.world.topics[topic] = set()
+        stored, new = self.world.topics.get(topic, set()), self._listening.pop(topic, set())
+        taken = [one for one in sorted(stored | new) if (topic, *one) not in self.writes.listeners_removed]
         for seq, entry in taken:
-            listener = (topic, seq, entry)
-            if listener in self.writes.listeners_added:
-                self.writes.listeners_added.remove(listener)
-            else:
-                self.writes.listeners_removed.add(listener)
+            self.writes.listeners_added.discard((topic, seq, entry))
+            if (seq, entry) in stored:
+                self.writes.listeners_removed.add((topic, seq, entry))
         return taken
 
     # ---- keys ----

@@ -55,6 +55,10 @@ class Host(Protocol):
         """A handler by name."""
         ...
 
+    def left_behind(self, attempt: "Attempt") -> None:
+        """A step was made that nobody awaits yet: `start_left_over` is due soon."""
+        ...
+
     def parked(self, attempt: "Attempt") -> None:
         """The handler only waits now."""
         ...
@@ -399,7 +403,7 @@ class Attempt:
                 return
             if self._left_over is not None or to_start:
                 self._left_over = self._left_over or future
-                self._start_left_over()
+                self.start_left_over()
             yield from self._block(future)
         finally:
             self._flows -= 1
@@ -495,7 +499,7 @@ class Attempt:
             self.host.submit(Record(self.seq, self.number, entry, Kind.RUN, step.name, step.seen))
         self._unrecorded.clear()
         if self._left_over is not None:
-            self._start_left_over()
+            self.start_left_over()
 
     # ---- context.Operations: steps ----
 
@@ -523,12 +527,11 @@ class Attempt:
         if self._replay is not None:
             self._pump()
         if future.outcome is None:
-            if self._left_over is None:
-                self.loop.call_soon(self._start_left_over)
             self._left_over = future
+            self.host.left_behind(self)
         return future
 
-    def _start_left_over(self) -> None:
+    def start_left_over(self) -> None:
         """A step was made and not awaited at once: it runs beside the handler."""
         future, self._left_over = self._left_over, None
         if future is None or not self.active or future.step is None or future.step.started:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from durable.core.commands import Command, Expire, Fail, Recover, TimerFired
-from durable.core.effects import Completed, Deliver, Failed, Interrupt, Reply, StartAttempt, Timer
+from durable.core.effects import Completed, Deliver, Failed, Interrupt, Need, Reply, StartAttempt, Timer
 from durable.core.invocation import Invocation, Problem
 from durable.core.journal import Failure, Outcome
 from durable.core.retry import RetryPolicy
@@ -61,7 +61,8 @@ class Loop:
         self._turning = False
         self._kicked = False
         self._closing = False
-        self._turn_task: asyncio.Task[None] | None = None
+        self._loading: asyncio.Task[None] | None = None
+        self._committing: asyncio.Future[None] | None = None
         #: Attempts that wait for a slot, and the ordinal up to which their journal is replayed.
         self._ready: deque[tuple[Attempt, int]] = deque()
         #: How many attempts have a slot.
@@ -70,6 +71,7 @@ class Loop:
         self._launching: dict[int, asyncio.Task[None]] = {}
         #: Coroutines of attempts that are over and have not returned yet.
         self._lingering: dict[asyncio.Task[None], str] = {}
+        self._left_behind: list[Attempt] = []
         self._tokens = itertools.count(1)
         self._askers: dict[int, tuple[asyncio.Future[Any], bool]] = {}
         self._waiters: dict[int, list[asyncio.Future[Outcome]]] = {}
@@ -138,8 +140,8 @@ class Loop:
         await self._drain(deadline)
         for name in self._lingering.values():
             log.warning("%s did not end when the engine shut down; its coroutine is left behind", name)
-        if self._turn_task is not None:
-            await asyncio.wait([self._turn_task])
+        while busy := self.busy():
+            await asyncio.wait(busy)
         closed = EngineNotRunningError("the engine was closed before this was answered; attach again after a start")
         self._answer_all(closed)
         await self.store.close()
@@ -149,14 +151,13 @@ class Loop:
         while self._loop.time() < deadline:
             tasks = [attempt.task for attempt in self.attempts.values() if attempt.task is not None]
             tasks = [task for task in [*tasks, *self._lingering] if not task.done()]
-            if self._turn_task is not None:
-                tasks.append(self._turn_task)
-            if not tasks:
+            waits: list[asyncio.Future[Any]] = [*tasks, *self.busy()]
+            if not waits:
                 if not self._queue or self.failure is not None:
                     return
                 await asyncio.sleep(0)
                 continue
-            await asyncio.wait(tasks, timeout=deadline - self._loop.time(), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, timeout=deadline - self._loop.time(), return_when=asyncio.FIRST_COMPLETED)
 
     def _fail(self, error: BaseException) -> None:
         """Nothing can be promised any more: stop everything, tell everybody, acknowledge nothing."""
@@ -210,35 +211,65 @@ class Loop:
         return future
 
     def _begin(self) -> None:
+        """Take what is queued and settle it at once; where something has to be loaded first, in a task."""
         self._kicked = False
         if self._turning or not self._queue or self.failure is not None:
             return
         commands, self._queue = self._queue, []
         self._turning = True
-        self._turn_task = self._loop.create_task(self._turn(commands))
-
-    async def _turn(self, commands: list[Command]) -> None:
         try:
             turn = Turn(self.world, commands, self.clock.now_ms())
-            while (need := advance(turn)) is not None:
-                self.world.admit(need, await self.store.load(need))
-            if turn.writes:
-                await self.store.commit(turn.writes)
-            self.world.end_turn()
-        except BaseException as error:
+            need = advance(turn)
+            if need is None:
+                self._commit(turn)
+            else:
+                self._loading = self._loop.create_task(self._load(turn, need))
+        except Exception as error:
             self._fail(error)
-            if not isinstance(error, Exception):
-                raise
-            return
+
+    async def _load(self, turn: Turn, need: Need | None) -> None:
+        try:
+            while need is not None:
+                self.world.admit(need, await self.store.load(need))
+                need = advance(turn)
+            self._commit(turn)
+        except Exception as error:
+            self._fail(error)
         finally:
+            self._loading = None
+
+    def _commit(self, turn: Turn) -> None:
+        if not turn.writes:
+            self._committed(turn)
+            return
+        self._committing = asyncio.ensure_future(self.store.commit(turn.writes))
+        self._committing.add_done_callback(lambda commit: self._commit_returned(turn, commit))
+
+    def _commit_returned(self, turn: Turn, commit: "asyncio.Future[None]") -> None:
+        self._committing = None
+        error = None if commit.cancelled() else commit.exception()
+        if commit.cancelled():
+            error = EngineFailedError("a commit was cancelled; whether it took effect is unknown")
+        if error is not None:
             self._turning = False
-            self._turn_task = None
+            self._fail(error)
+        else:
+            self._committed(turn)
+
+    def _committed(self, turn: Turn) -> None:
+        """What the turn decided is durable: go on with the next one, then act upon this one."""
+        self.world.end_turn()
+        self._turning = False
         if self.failure is not None:
             return
         self._begin()  # the disk works while what was committed is acted upon
         self._act(turn)
         if not self._turning and not self._queue:
             self._rest()
+
+    def busy(self) -> "list[asyncio.Future[Any]]":
+        """What a turn that is under way waits for."""
+        return [future for future in (self._loading, self._committing) if future is not None]
 
     def _rest(self) -> None:
         if self._idle is not None and not self._idle.done():
@@ -423,6 +454,17 @@ class Loop:
     def find(self, target: Handler[Any, Any] | str) -> Registered:
         """A handler by name. Raises `NotFoundError`."""
         return self.registry.find(target)
+
+    def left_behind(self, attempt: Attempt) -> None:
+        """A step was made and not awaited yet; if it still is not when this round of the event loop is over, …"""
+        if not self._left_behind:
+            self._loop.call_soon(self._start_left_behind)
+        self._left_behind.append(attempt)
+
+    def _start_left_behind(self) -> None:
+        attempts, self._left_behind = self._left_behind, []
+        for attempt in attempts:
+            attempt.start_left_over()
 
     def parked(self, attempt: Attempt) -> None:
         """The handler only waits now: with an inactivity timeout of zero it is unloaded at once."""

@@ -4,7 +4,7 @@ A store is used by one engine at a time, which awaits each call before it makes 
 it writes the rows of a turn in one transaction, and reads them back.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -38,7 +38,7 @@ class Store(Protocol):
         """Let the file go. Idempotent."""
         ...
 
-    async def commit(self, writes: Writes) -> None:
+    def commit(self, writes: Writes) -> Awaitable[None]:
         """Write a turn in one transaction and return when it is durable.
 
         After an error the outcome is unknown: the store refuses every further commit.

@@ -1,9 +1,11 @@
 """The store that lasts: one SQLite file in WAL mode, written by one connection on one thread."""
 
+import asyncio
 import os
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -35,9 +37,10 @@ _BATCH = 500
 class _Connection(aiosqlite.Connection):
     """aiosqlite hops to its thread at every awaited call; this hands it a whole batch as one function."""
 
-    async def hand_over(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        result: T = await self._execute(work, self._conn)  # type: ignore[no-untyped-call]
-        return result
+    def post(self, work: Callable[[sqlite3.Connection], T]) -> "asyncio.Future[T]":
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._tx.put_nowait((future, partial(work, self._conn)))
+        return future
 
 
 class SqliteStore:
@@ -65,7 +68,7 @@ class SqliteStore:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._connection = _Connection(self._connect, 64)
             await self._connection
-            return await self._connection.hand_over(self._prepare)
+            return await self._connection.post(self._prepare)
         except BaseException as error:
             await self.close()
             if isinstance(error, sqlite3.Error | OSError):
@@ -119,15 +122,22 @@ class SqliteStore:
 
     # ---- writing ----
 
-    async def commit(self, writes: Writes) -> None:
+    def commit(self, writes: Writes) -> Awaitable[None]:
         """Write a turn. A failed commit closes the store to every further one: its outcome is unknown."""
-        batch = statements(writes)
-        if not batch:
-            return
         if self._failed is not None:
             raise EngineFailedError(self._failed)
+        batch = statements(writes)
+        return self._use().post(lambda database: self._transact(database, batch))
+
+    def _transact(self, database: sqlite3.Connection, batch: Sequence[tuple[str, Sequence[Any]]]) -> None:
         try:
-            await self._use().hand_over(lambda database: _transact(database, batch))
+            if len(batch) == 1:  # one statement is a transaction by itself, and two round trips less
+                database.execute(*batch[0])
+                return
+            database.execute("BEGIN IMMEDIATE")
+            for text, values in batch:
+                database.execute(text, values)
+            database.execute("COMMIT")
         except sqlite3.Error as error:
             cause = explain(error, self.path)
             self._failed = f"a commit failed and the engine stopped; whether it took effect is unknown: {cause}"
@@ -200,7 +210,7 @@ class SqliteStore:
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
-            return await self._use().hand_over(work)
+            return await self._use().post(work)
         except sqlite3.Error as error:
             raise explain(error, self.path) from error
 
@@ -215,16 +225,6 @@ def migrations() -> list[tuple[int, str]]:
     folder = resources.files("durable.store.migrations")
     scripts = [file for file in folder.iterdir() if file.name.endswith(".sql")]
     return sorted((int(file.name.removesuffix(".sql")), file.read_text("utf-8")) for file in scripts)
-
-
-def _transact(database: sqlite3.Connection, batch: Sequence[tuple[str, Sequence[Any]]]) -> None:
-    if len(batch) == 1:  # one statement is a transaction by itself, and two round trips less
-        database.execute(*batch[0])
-        return
-    database.execute("BEGIN IMMEDIATE")
-    for text, values in batch:
-        database.execute(text, values)
-    database.execute("COMMIT")
 
 
 def _load(database: sqlite3.Connection, need: Need) -> Loaded:

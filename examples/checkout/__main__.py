@@ -146,7 +146,9 @@ def _beside_the_books(
         yield f"{needless} steps ran again in a process that had their answer"
     if evidence.integrity != "ok":
         yield f"the engine's database is damaged: {evidence.integrity}"
-    if evidence.hits < kills:
+    if evidence.kills < kills:
+        yield f"only {evidence.kills} of {kills} planned kills were made: the orders ran out (try fewer at a time)"
+    elif evidence.hits < kills:
         yield f"only {evidence.hits} of {kills} planned kills hit a working engine"
     for fault, times in planned(seed, orders).items():
         if fired[fault] < times:

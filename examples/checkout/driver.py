@@ -75,7 +75,7 @@ def plan_kills(seed: int, kills: int, orders: int) -> list[Kill]:
     return [
         Kill(
             after=int((nth + draw.uniform(0.1, 0.9)) * 0.92 * orders / kills),
-            delay_s=draw.uniform(0, 0.08),
+            delay_s=draw.uniform(0, min(0.08, 1.6 / kills)),
             again_s=draw.uniform(0, 1.2) if draw.random() < 0.25 else None,
         )
         for nth in range(kills)

@@ -5,6 +5,7 @@ from durable.core.commands import (
     AwaitAwakeable,
     AwaitPromise,
     AwaitSignal,
+    Cancel,
     CompletePromise,
     Invoke,
     OpenEntry,
@@ -66,6 +67,8 @@ def open_entry(turn: Turn, command: OpenEntry) -> None:
             if command.kind is Kind.CALL:
                 invocation.open[command.entry] = Open(Kind.CALL, asked.submission.id)
             turn.tell(Submit(asked.submission))
+            if command.kind is Kind.CALL and invocation.cancelling:
+                turn.tell(Cancel(asked.submission.id))
         case AwaitAwakeable():
             early = invocation.early.pop(command.entry, None)
             if early is None:

@@ -1,0 +1,1 @@
+"""What it costs, and what the same rows cost when bare `sqlite3` writes them. `python -m benchmarks`."""
