@@ -9,6 +9,7 @@ from durable.futures import error_of
 from durable.store.query import InvocationView
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 class Controls(Protocol):
@@ -31,10 +32,10 @@ class Controls(Protocol):
         ...
 
 
-class Handle(Generic[T]):
+class Handle(Generic[T_co]):
     """An accepted invocation."""
 
-    def __init__(self, engine: Controls, id: str, decode: Callable[[bytes], T], *, accepted: bool = True) -> None:
+    def __init__(self, engine: Controls, id: str, decode: Callable[[bytes], T_co], *, accepted: bool = True) -> None:
         self._engine = engine
         self._decode = decode
         #: The invocation's id: log it, store it, `engine.invocation(id)` gives the handle back.
@@ -42,11 +43,11 @@ class Handle(Generic[T]):
         #: False where an idempotency key named an invocation that was there already.
         self.accepted = accepted
 
-    async def result(self) -> T:
+    async def result(self) -> T_co:
         """Wait for the result. Raises the invocation's `TerminalError`, or `NotFoundError` once it is forgotten."""
         return value_of(await self._engine.outcome(self.id), self._decode)
 
-    async def output(self) -> T:
+    async def output(self) -> T_co:
         """The result as it is now. Raises `OutputNotReadyError` (470) while there is none."""
         outcome = await self._engine.outcome_now(self.id)
         if outcome is None:

@@ -39,6 +39,7 @@ from durable.service import Handler
 
 P = ParamSpec("P")
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
 
@@ -152,13 +153,13 @@ class Operations(Protocol):
         ...
 
 
-class Call(DurableFuture[T]):
+class Call(DurableFuture[T_co]):
     """A call under way: await it for the result; `id` is the callee's invocation."""
 
     __slots__ = ()
 
 
-class SendHandle(Generic[T]):
+class SendHandle(Generic[T_co]):
     """A sent invocation, which runs on by itself."""
 
     def __init__(self, context: "Context", id: str, output: Any) -> None:
@@ -167,16 +168,16 @@ class SendHandle(Generic[T]):
         #: The invocation's id; the same on every replay.
         self.id = id
 
-    def attach(self) -> DurableFuture[T]:
+    def attach(self) -> DurableFuture[T_co]:
         """Wait for its result."""
-        return cast(DurableFuture[T], self._context.attach(self.id, self._output))
+        return cast(DurableFuture[T_co], self._context.attach(self.id, self._output))
 
     def cancel(self) -> None:
         """Cancel it."""
         self._context.cancel(self.id)
 
 
-class Awakeable(DurableFuture[T]):
+class Awakeable(DurableFuture[T_co]):
     """A wait for the outside: pass `id` on; whoever has it can resolve or reject it, once."""
 
     __slots__ = ()
@@ -396,6 +397,8 @@ class Context:
     def attach(self, id: str, /) -> DurableFuture[Any]: ...
     @overload
     def attach(self, id: str, type: type[T], /) -> DurableFuture[T]: ...
+    @overload
+    def attach(self, id: str, type: Any, /) -> DurableFuture[Any]: ...
     def attach(self, id: str, type: Any = Any, /) -> DurableFuture[Any]:
         """Wait for the result of any invocation. An unknown one is a `TerminalError` (404)."""
         return self._operations.open(
@@ -406,6 +409,8 @@ class Context:
     def output(self, id: str, /) -> DurableFuture[Any]: ...
     @overload
     def output(self, id: str, type: type[T], /) -> DurableFuture[T]: ...
+    @overload
+    def output(self, id: str, type: Any, /) -> DurableFuture[Any]: ...
     def output(self, id: str, type: Any = Any, /) -> DurableFuture[Any]:
         """The result of any invocation as it is now. Awaiting raises `OutputNotReadyError` while there is none."""
         not_ready = OutputNotReadyError(f"invocation {id} has not completed yet")
@@ -420,10 +425,16 @@ class Context:
 
     # ---- the outside ----
 
-    def awakeable(self, type: type[T] | Any = Any) -> Awakeable[T]:
+    @overload
+    def awakeable(self, /) -> Awakeable[Any]: ...
+    @overload
+    def awakeable(self, type: type[T], /) -> Awakeable[T]: ...
+    @overload
+    def awakeable(self, type: Any, /) -> Awakeable[Any]: ...
+    def awakeable(self, type: Any = Any, /) -> Awakeable[Any]:
         """A wait for the outside: hand `.id` to whoever will resolve it, then await it."""
         decode = serde_for(type).decode
-        future = cast(Awakeable[T], self._operations.open(Kind.AWAKEABLE, "", AwaitAwakeable(), decode))
+        future = cast(Awakeable[Any], self._operations.open(Kind.AWAKEABLE, "", AwaitAwakeable(), decode))
         future.id = awakeable_id(self.request.id, future.entry)
         return future
 
@@ -442,7 +453,13 @@ class Context:
         asked = Tell(CompleteEntry(*parsed, outcome))
         self._operations.note(Kind.COMPLETE_AWAKEABLE, "", asked, detail=id, fingerprint=id.encode())
 
-    def signal(self, name: str, type: type[T] | Any = Any) -> DurableFuture[T]:
+    @overload
+    def signal(self, name: str, /) -> DurableFuture[Any]: ...
+    @overload
+    def signal(self, name: str, type: type[T], /) -> DurableFuture[T]: ...
+    @overload
+    def signal(self, name: str, type: Any, /) -> DurableFuture[Any]: ...
+    def signal(self, name: str, type: Any = Any, /) -> DurableFuture[Any]:
         """Wait for the next signal of that name; one that came before is taken at once."""
         return self._operations.open(Kind.SIGNAL, name, AwaitSignal(), serde_for(type).decode, detail=name)
 
@@ -490,6 +507,8 @@ class SharedObjectContext(Context):
     def get(self, name: str, /) -> DurableFuture[Any]: ...
     @overload
     def get(self, name: str, type: type[T], /) -> DurableFuture[T | None]: ...
+    @overload
+    def get(self, name: str, type: Any, /) -> DurableFuture[Any]: ...
     def get(self, name: str, type: Any = Any, /) -> DurableFuture[Any]:
         """A state value, None where it is not set. What was read is recorded: a replay gets the same."""
         operations = self._operations
@@ -537,7 +556,13 @@ class ObjectContext(SharedObjectContext):
 class _Promises(Context):
     """Named durable promises, which all handlers of a workflow's key share."""
 
-    def promise(self, name: str, type: type[T] | Any = Any) -> Promise[T]:
+    @overload
+    def promise(self, name: str, /) -> Promise[Any]: ...
+    @overload
+    def promise(self, name: str, type: type[T], /) -> Promise[T]: ...
+    @overload
+    def promise(self, name: str, type: Any, /) -> Promise[Any]: ...
+    def promise(self, name: str, type: Any = Any, /) -> Promise[Any]:
         """The promise of that name."""
         return Promise(self._operations, name, type)
 

@@ -324,7 +324,13 @@ class Engine:
 
     # ---- finding again ----
 
-    def invocation(self, id: str, type: Any = Any) -> Handle[Any]:
+    @overload
+    def invocation(self, id: str, /) -> Handle[Any]: ...
+    @overload
+    def invocation(self, id: str, type: type[O], /) -> Handle[O]: ...
+    @overload
+    def invocation(self, id: str, type: Any, /) -> Handle[Any]: ...
+    def invocation(self, id: str, type: Any = Any, /) -> Handle[Any]:
         """The handle of an invocation; whether it exists shows when it is used. Raises `InvalidRequestError`."""
         return Handle(self, _checked(id), serde_for(type).decode)
 
@@ -339,11 +345,23 @@ class Engine:
         id = claimed_id(handler.service, key, handler.name, idempotency_key)
         return Handle(self, id, handler.output.decode)
 
-    async def attach(self, id: str, type: Any = Any) -> Any:
+    @overload
+    async def attach(self, id: str, /) -> Any: ...
+    @overload
+    async def attach(self, id: str, type: type[O], /) -> O: ...
+    @overload
+    async def attach(self, id: str, type: Any, /) -> Any: ...
+    async def attach(self, id: str, type: Any = Any, /) -> Any:
         """Wait for an invocation's result, decoded as `type`. Raises its error, or `NotFoundError`."""
         return await self.invocation(id, type).result()
 
-    async def output(self, id: str, type: Any = Any) -> Any:
+    @overload
+    async def output(self, id: str, /) -> Any: ...
+    @overload
+    async def output(self, id: str, type: type[O], /) -> O: ...
+    @overload
+    async def output(self, id: str, type: Any, /) -> Any: ...
+    async def output(self, id: str, type: Any = Any, /) -> Any:
         """An invocation's result as it is now. Raises `OutputNotReadyError`, its error, or `NotFoundError`."""
         return await self.invocation(id, type).output()
 

@@ -20,6 +20,7 @@ from durable.errors import (
 )
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 T1 = TypeVar("T1")
 T2 = TypeVar("T2")
 T3 = TypeVar("T3")
@@ -43,12 +44,12 @@ class Waits(Protocol):
         ...
 
 
-class DurableFuture(Generic[T]):
+class DurableFuture(Generic[T_co]):
     """The result of a durable operation: await it, combine it, or leave it be."""
 
     __slots__ = ("_attempt", "_decode", "_value", "_watchers", "entry", "id", "kind", "outcome", "rank", "step")
 
-    def __init__(self, attempt: Waits, entry: int, kind: Kind, decode: Callable[[bytes], T] | None) -> None:
+    def __init__(self, attempt: Waits, entry: int, kind: Kind, decode: Callable[[bytes], T_co] | None) -> None:
         self._attempt = attempt
         self._decode = decode
         self._watchers: list[Callable[[DurableFuture[Any]], None]] | None = None
@@ -63,12 +64,12 @@ class DurableFuture(Generic[T]):
         #: What to execute, while nobody has started it.
         self.step: Any = None
 
-    def __await__(self) -> Generator[Any, None, T]:
+    def __await__(self) -> Generator[Any, None, T_co]:
         if self.outcome is None or self._attempt.crowded:
             yield from self._attempt.wait(self)
         return self.result()
 
-    def with_timeout(self, duration: Duration) -> "DurableFuture[T]":
+    def with_timeout(self, duration: Duration) -> "DurableFuture[T_co]":
         """The same result, or `DurableTimeoutError` (a `TimeoutError`, code 408) when it takes longer.
 
         The time-out is a durable timer: it goes on through restarts, and what won is recorded.
@@ -82,7 +83,7 @@ class DurableFuture(Generic[T]):
         """Whether its outcome has arrived. (Internal: a handler that polls cannot be replayed.)"""
         return self.outcome is not None
 
-    def preset(self, value: T) -> None:
+    def preset(self, value: Any) -> None:
         """The decoded value of the outcome that is on its way: a step has just produced it."""
         self._value = value
         self._decode = None
@@ -102,7 +103,7 @@ class DurableFuture(Generic[T]):
         else:
             self._watchers.append(watcher)
 
-    def result(self) -> T:
+    def result(self) -> T_co:
         """The value, or the recorded error; every await gets a fresh exception."""
         outcome = self.outcome
         assert outcome is not None
@@ -111,7 +112,7 @@ class DurableFuture(Generic[T]):
         if self._decode is not None:
             self._value = self._decode(outcome.value)
             self._decode = None
-        return cast(T, self._value)
+        return cast(T_co, self._value)
 
     def failed(self) -> bool:
         """Whether it is completed with a failure."""
@@ -135,7 +136,7 @@ class DurableFuture(Generic[T]):
 _DONE = Outcome(True, b"")
 
 
-class _Combined(DurableFuture[T]):
+class _Combined(DurableFuture[T_co]):
     """A future made of others. Its outcome is computed when it has come true."""
 
     __slots__ = ("members",)

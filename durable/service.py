@@ -30,6 +30,8 @@ class AnyContext(Protocol):
 
 
 C = TypeVar("C", bound=AnyContext)
+I_contra = TypeVar("I_contra", contravariant=True)
+O_co = TypeVar("O_co", covariant=True)
 
 
 class Options(TypedDict, total=False):
@@ -93,10 +95,12 @@ def settings_of(options: Options, where: str) -> Settings:
     return Settings(**values)
 
 
-class Handler(Generic[I, O]):
+class Handler(Generic[I_contra, O_co]):
     """A function that runs durably. Made by `@handler`; call targets name it (`ctx.call(Parcels.ship, …)`)."""
 
-    def __init__(self, fn: Callable[..., Awaitable[O]], name: str | None, shared: bool, settings: Settings) -> None:
+    def __init__(
+        self, fn: Callable[..., Awaitable[O_co]], name: str | None, shared: bool, settings: Settings
+    ) -> None:
         if not inspect.iscoroutinefunction(fn):
             raise DeclarationError(f"@handler {fn!r}: a handler is an `async def` function taking a context")
         self.fn = fn
@@ -121,17 +125,17 @@ class Handler(Generic[I, O]):
         self.owner = owner
 
     @overload
-    def __get__(self, instance: None, owner: type) -> "Handler[I, O]": ...
+    def __get__(self, instance: None, owner: type) -> "Handler[I_contra, O_co]": ...
     @overload
-    def __get__(self, instance: object, owner: type) -> "Handler[I, O]": ...
-    def __get__(self, instance: object | None, owner: type) -> "Handler[I, O]":
+    def __get__(self, instance: object, owner: type) -> "Handler[I_contra, O_co]": ...
+    def __get__(self, instance: object | None, owner: type) -> "Handler[I_contra, O_co]":
         """The handler as its class, or one instance of it, has it."""
-        bound = cast("Handler[I, O]", object.__new__(Handler))
+        bound = cast("Handler[I_contra, O_co]", object.__new__(Handler))
         bound.__dict__.update(self.__dict__)
         bound.owner, bound.instance = owner, instance
         return bound
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Awaitable[O]:
+    def __call__(self, *args: Any, **kwargs: Any) -> Awaitable[O_co]:
         """Run the body as an ordinary coroutine function."""
         return self.fn(*args, **kwargs) if self.instance is None else self.fn(self.instance, *args, **kwargs)
 

@@ -52,7 +52,8 @@ def reduce(node: int | Group, entry: int, ok: bool) -> int | Group | None:
         if rest is not None:
             left.append(rest)
             continue
-        if node.mode == "any" or (node.fail_fast and not ok):
+        # whether a group that came true is a failure is not known here; waking too early is safe, the replay waits on
+        if node.mode == "any" or (node.fail_fast and (not ok or isinstance(child, Group))):
             return None
     if not left:
         return None
