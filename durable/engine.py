@@ -519,10 +519,13 @@ class Engine:
         decode = serde_for(Any).decode
         return {name: decode(value) for one in loaded.keys for name, value in sorted(one.state.items())}
 
-    async def patch_state(self, service: str, key: str, state: Mapping[str, Any]) -> None:
+    async def patch_state(
+        self, service: str, key: str, state: Mapping[str, Any], *, idempotency_key: str | None = None
+    ) -> None:
         """Replace the whole state of one key: names that are not in `state` are deleted.
 
-        Waits for its turn behind the key's exclusive invocations. Raises `NotFoundError`.
+        Waits for its turn behind the key's exclusive invocations. With an idempotency key it can be repeated after a
+        crash and takes effect once. Raises `NotFoundError`.
         """
         self._stateful(service)
         encode = serde_for(Any).encode
@@ -533,7 +536,7 @@ class Engine:
             data,
             key=key,
             headers={},
-            idempotency_key=None,
+            idempotency_key=idempotency_key,
             caller=None,
             due_at=None,
         )

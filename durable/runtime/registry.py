@@ -212,7 +212,7 @@ async def _patch_state(ctx: ObjectContext, state: dict[str, bytes]) -> None:
 
 
 def _patcher(service: str, settings: Settings) -> Registered:
-    kept = msgspec.structs.replace(settings, journal_retention_ms=0, idempotency_retention_ms=0)
+    kept = msgspec.structs.replace(settings, journal_retention_ms=0)
     return Registered(
         service,
         PATCH_STATE,

@@ -73,14 +73,11 @@ class MemoryStore:
 
     def _write(self, writes: Writes) -> None:
         tables = self.tables
+        self._forget([seq for seq in writes.purged if seq not in writes.created])
         for row in writes.journal:
             tables.journal.setdefault(row.invocation, {})[row.entry, row.part] = row
         for invocation in [*writes.created.values(), *writes.changed.values()]:
-            if (
-                invocation.seq in writes.created
-                and invocation.id in tables.ids
-                and (tables.ids[invocation.id] not in writes.purged)
-            ):
+            if tables.ids.get(invocation.id, invocation.seq) != invocation.seq:
                 raise ValueError(f"the id {invocation.id} exists")
             tables.invocations[invocation.seq] = fixed(invocation) + moving(invocation)
             tables.ids[invocation.id] = invocation.seq
@@ -106,15 +103,19 @@ class MemoryStore:
             tables.signals.get(seq, {}).pop(ordinal, None)
         for seq, signal in writes.signals_added:
             tables.signals.setdefault(seq, {})[signal.ordinal] = signal
+        self._forget([seq for seq in writes.purged if seq in writes.created])
         for seq in writes.purged:
-            gone = tables.invocations.pop(seq, None)
-            if gone is not None and tables.ids.get(str(gone[1])) == seq:
-                del tables.ids[str(gone[1])]
             tables.journal.pop(seq, None)
             tables.signals.pop(seq, None)
         tables.settings |= writes.settings
         if writes.ordinals_reserved is not None:
             tables.ordinals = writes.ordinals_reserved
+
+    def _forget(self, seqs: list[int]) -> None:
+        for seq in seqs:
+            gone = self.tables.invocations.pop(seq, None)
+            if gone is not None:
+                del self.tables.ids[str(gone[1])]
 
     async def load(self, need: Need) -> Loaded:
         """Invocations, objects and listeners."""

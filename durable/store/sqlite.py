@@ -138,7 +138,7 @@ class SqliteStore:
             for text, values in batch:
                 database.execute(text, values)
             database.execute("COMMIT")
-        except sqlite3.Error as error:
+        except Exception as error:
             cause = explain(error, self.path)
             self._failed = f"a commit failed and the engine stopped; whether it took effect is unknown: {cause}"
             raise EngineFailedError(self._failed) from cause

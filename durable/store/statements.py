@@ -20,6 +20,8 @@ _texts: dict[tuple[str, int], str] = {}
 def statements(writes: Writes) -> list[Statement]:
     """Everything a turn writes, in an order in which later statements may rely on earlier ones."""
     out: list[Statement] = []
+    if writes.purged:  # first, because their ids may be taken again below
+        _forget(out, "invocations", "seq", [seq for seq in writes.purged if seq not in writes.created])
     if writes.journal:
         _many(out, "INSERT OR REPLACE INTO journal VALUES ", 11, writes.journal)
     if writes.created:
@@ -51,14 +53,19 @@ def statements(writes: Writes) -> list[Statement]:
             5,
             [(seq, one.ordinal, one.name, one.outcome.ok, one.outcome.value) for seq, one in writes.signals_added],
         )
-    if writes.purged:
-        for table, column in (("journal", "invocation"), ("signals", "seq"), ("invocations", "seq")):
-            _delete(out, table, (column,), [(seq,) for seq in writes.purged])
+    if writes.purged:  # last, with what the turn itself wrote for them
+        _forget(out, "invocations", "seq", [seq for seq in writes.purged if seq in writes.created])
+        _forget(out, "journal", "invocation", writes.purged)
+        _forget(out, "signals", "seq", writes.purged)
     if writes.settings:
         _many(out, "INSERT OR REPLACE INTO settings VALUES ", 2, list(writes.settings.items()))
     if writes.ordinals_reserved is not None:
         out.append(("UPDATE meta SET value = ? WHERE name = 'ordinals'", (writes.ordinals_reserved,)))
     return out
+
+
+def _forget(out: list[Statement], table: str, column: str, seqs: list[int]) -> None:
+    _delete(out, table, (column,), [(seq,) for seq in seqs])
 
 
 def _keyed(out: list[Statement], writes: Writes) -> None:
