@@ -73,12 +73,14 @@ class MemoryStore:
 
     def _write(self, writes: Writes) -> None:
         tables = self.tables
+        for invocation in writes.created.values():
+            taken = tables.ids.get(invocation.id)
+            if invocation.seq in tables.invocations or (taken is not None and taken not in writes.purged):
+                raise ValueError(f"the invocation {invocation.seq} {invocation.id} exists")
         self._forget([seq for seq in writes.purged if seq not in writes.created])
         for row in writes.journal:
             tables.journal.setdefault(row.invocation, {})[row.entry, row.part] = row
         for invocation in [*writes.created.values(), *writes.changed.values()]:
-            if tables.ids.get(invocation.id, invocation.seq) != invocation.seq:
-                raise ValueError(f"the id {invocation.id} exists")
             tables.invocations[invocation.seq] = fixed(invocation) + moving(invocation)
             tables.ids[invocation.id] = invocation.seq
         tables.timers -= writes.timers_removed

@@ -118,9 +118,7 @@ def test_intervals_are_kept_as_given_and_a_timedelta_as_text() -> None:
         ),
     ],
 )
-def test_a_policy_comes_back_equal_from_json_and_unset_fields_stay_out(
-    policy: RetryPolicy, encoded: bytes
-) -> None:
+def test_a_policy_comes_back_equal_from_json_and_unset_fields_stay_out(policy: RetryPolicy, encoded: bytes) -> None:
     assert msgspec.json.encode(policy) == encoded
     assert msgspec.json.decode(encoded, type=RetryPolicy) == policy
 
