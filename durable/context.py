@@ -6,7 +6,7 @@ Every operation is a plain method that takes its place in the journal *when it i
 
 import random as _random
 import uuid as _uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
@@ -71,9 +71,13 @@ class StepOptions(msgspec.Struct, frozen=True):
 class Operations(Protocol):
     """All that a context needs of the attempt it belongs to."""
 
-    request: Request
     key: str | None
     service: str
+
+    @property
+    def request(self) -> Request:
+        """What the handler was asked."""
+        ...
 
     @property
     def crowded(self) -> bool:
@@ -191,7 +195,7 @@ class Promise(Generic[T]):
         self._name = name
         self._serde = serde_for(type)
 
-    def __await__(self) -> Any:
+    def __await__(self) -> Generator[Any, None, T]:
         return self.future().__await__()
 
     def future(self) -> DurableFuture[T]:

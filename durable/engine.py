@@ -31,7 +31,7 @@ from durable.errors import (
 from durable.futures import error_of, outcome_of
 from durable.runtime.clock import Clock, SystemClock
 from durable.runtime.loop import Loop
-from durable.runtime.registry import PATCH_STATE, Registered, Registry, check_text
+from durable.runtime.registry import PATCH_STATE, Registered, Registry, check_headers, check_text
 from durable.runtime.timers import WINDOW
 from durable.serde import serde_for
 from durable.service import Handler, Options, Settings, settings_of
@@ -304,14 +304,11 @@ class Engine:
                 due_at = now + parse(delay)
             except ValueError as error:
                 raise InvalidRequestError(f"delay: {error}") from None
-        for name, value in (headers or {}).items():
-            check_text("header name", name)
-            check_text(f"header {name}", value)
         submission = handler.submission(
             self._new_id(now),
             data,
             key=key,
-            headers=dict(headers or {}),
+            headers=check_headers(headers),
             idempotency_key=idempotency_key,
             caller=None,
             due_at=due_at,
@@ -437,11 +434,13 @@ class Engine:
 
     async def send_signal(self, id: str, name: str, value: Any = None) -> None:
         """Hand a named signal to an invocation, which may wait for it now or later. Raises `NotFoundError`."""
+        check_text("signal's name", name)
         outcome = Outcome(True, serde_for(Any).encode(value))
         await self._ask(lambda token: ask.SendSignal(_checked(id), name, outcome, token), id)
 
     async def reject_signal(self, id: str, name: str, message: str, code: int = 500) -> None:
         """Hand a failure to whoever waits for that signal. Raises `NotFoundError`."""
+        check_text("signal's name", name)
         outcome = outcome_of(TerminalError(message, code))
         await self._ask(lambda token: ask.SendSignal(_checked(id), name, outcome, token), id)
 

@@ -5,6 +5,7 @@ outcome. `gather`, `select`, `as_completed` and `wait_completed` combine futures
 order in which outcomes were recorded, so a replay decides as the first run did.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from typing import Any, Generic, Literal, Protocol, TypeVar, cast, overload
 
@@ -47,12 +48,25 @@ class Waits(Protocol):
 class DurableFuture(Generic[T_co]):
     """The result of a durable operation: await it, combine it, or leave it be."""
 
-    __slots__ = ("_attempt", "_decode", "_value", "_watchers", "entry", "id", "kind", "outcome", "rank", "step")
+    __slots__ = (
+        "_attempt",
+        "_decode",
+        "_value",
+        "_waiters",
+        "_watchers",
+        "entry",
+        "id",
+        "kind",
+        "outcome",
+        "rank",
+        "step",
+    )
 
     def __init__(self, attempt: Waits, entry: int, kind: Kind, decode: Callable[[bytes], T_co] | None) -> None:
         self._attempt = attempt
         self._decode = decode
         self._watchers: list[Callable[[DurableFuture[Any]], None]] | None = None
+        self._waiters: list[asyncio.Future[None]] | None = None
         self._value: Any = None
         self.entry = entry
         self.kind = kind
@@ -92,9 +106,22 @@ class DurableFuture(Generic[T_co]):
         """Take the outcome, and tell the combinators that watch."""
         self.outcome = outcome
         self.rank = rank
+        waiters, self._waiters = self._waiters, None
+        for waiter in waiters or ():
+            if not waiter.done():
+                waiter.set_result(None)
         watchers, self._watchers = self._watchers, None
         for watcher in watchers or ():
             watcher(self)
+
+    def wake(self, waiter: "asyncio.Future[None]") -> None:
+        """Set `waiter` when the outcome is here; at once where it is."""
+        if self.outcome is not None:
+            waiter.set_result(None)
+        elif self._waiters is None:
+            self._waiters = [waiter]
+        else:
+            self._waiters.append(waiter)
 
     def watch(self, watcher: "Callable[[DurableFuture[Any]], None]") -> None:
         """Call `watcher` when the outcome arrives."""
@@ -351,5 +378,10 @@ def outcome_of(error: TerminalError) -> Outcome:
         kind = "killed"
     elif isinstance(error, DurableTimeoutError):
         kind = "timeout"
-    metadata = {str(name): str(value) for name, value in error.metadata.items()}
-    return Failure(error.message, error.code, metadata, kind).outcome()
+    metadata = {_storable(name): _storable(value) for name, value in error.metadata.items()}
+    return Failure(_storable(error.message), error.code, metadata, kind).outcome()
+
+
+def _storable(text: object) -> str:
+    """Text without lone surrogates, which no encoding can write."""
+    return str(text).encode("utf-8", "replace").decode()

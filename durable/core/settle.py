@@ -81,4 +81,7 @@ def advance(turn: Turn) -> Need | None:
                 return need
         commands.popleft()
         _APPLY[kind](turn, command)
+        if turn.told:
+            commands.extendleft(reversed(turn.told))
+            turn.told.clear()
     return None

@@ -25,6 +25,8 @@ class Turn:
         self.world = world
         self.now = now
         self.commands: deque[Command] = deque(commands)
+        #: What the command that is being applied told others: settled next, before what came from outside.
+        self.told: list[Command] = []
         self.writes = Writes()
         self.actions: list[Action] = []
         #: Who started to listen to a topic in this turn: the store does not know them yet.
@@ -44,7 +46,7 @@ class Turn:
 
     def tell(self, command: Command) -> None:
         """Have another invocation settle `command` in this same turn."""
-        self.commands.append(command)
+        self.told.append(command)
 
     def touch(self, invocation: Invocation) -> None:
         """Note that an invocation's row has to be written."""

@@ -6,34 +6,29 @@ back through `deliver`. When it is over, however it ended, nothing it still does
 
 import asyncio
 import logging
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import suppress
-from typing import Any, Protocol, TypeVar
+from collections.abc import Generator, Sequence
+from typing import Any, Protocol
 
-from durable.context import Request, StepOptions
-from durable.core.commands import Command, Fail, Finish, Finished, Invoke, OpenEntry, Record, Sleep, Suspend
-from durable.core.duration import Duration, parse
-from durable.core.ids import child_id, fingerprint
-from durable.core.invocation import Caller, Invocation, KeyedObject
+from durable.context import Request
+from durable.core.commands import Command, Fail, Finish, Suspend
+from durable.core.duration import parse
+from durable.core.invocation import Invocation, KeyedObject
 from durable.core.journal import CANCELLED, Failure, Kind, Outcome, Row
 from durable.core.replay import Replay, stuck
-from durable.core.retry import RetryPolicy
 from durable.core.waiting import Group
 from durable.errors import (
     AttemptEnded,
     JournalMismatchError,
     RetryableError,
-    TerminalError,
     UsageError,
 )
-from durable.futures import DurableFuture, error_of, outcome_of
+from durable.futures import DurableFuture, error_of
 from durable.runtime.failures import contains_end, failure_of_exception, problem_of
-from durable.runtime.registry import Registered
-from durable.runtime.steps import NO_TIMEOUT, call_step, step_name, timed_out
-from durable.serde import return_annotation, serde_for
+from durable.runtime.operations import Operations
+from durable.runtime.registry import Registered, check_text
+from durable.runtime.steps import NO_TIMEOUT, Step, Steps, timed_out
 from durable.service import Handler
 
-T = TypeVar("T")
 log = logging.getLogger("durable")
 
 #: How many recorded outcomes are delivered in one go before the event loop gets its turn.
@@ -64,49 +59,8 @@ class Host(Protocol):
         ...
 
 
-class _Step:
-    """A step nobody has executed yet."""
-
-    __slots__ = (
-        "args",
-        "decode",
-        "encode",
-        "fn",
-        "interruptible",
-        "kwargs",
-        "name",
-        "options",
-        "recorded",
-        "seen",
-        "started",
-    )
-
-    def __init__(
-        self,
-        fn: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        name: str,
-        options: StepOptions,
-        seen: int,
-    ) -> None:
-        serde = serde_for(return_annotation(fn))
-        self.fn = fn
-        self.args = args
-        self.kwargs = kwargs
-        self.name = name
-        self.options = options
-        self.interruptible = options.interruptible
-        self.seen = seen
-        self.encode = serde.encode
-        self.decode = serde.decode
-        #: Whether a command row says that it is running.
-        self.recorded = False
-        self.started = False
-
-
 class Attempt:
-    """See the module's docstring. Implements `context.Operations`."""
+    """See the module's docstring. Implements `futures.Waits` and `steps.Owner`."""
 
     def __init__(
         self,
@@ -122,8 +76,6 @@ class Attempt:
         self.seq = invocation.seq
         self.number = number
         self.handler = handler
-        self.key = submission.key
-        self.service = submission.service
         self.target = submission.target
         self.request = Request(
             submission.id, submission.target, submission.headers, submission.idempotency_key, number, submission.input
@@ -141,17 +93,12 @@ class Attempt:
         self.notified = 0
         #: Whether a suspension was offered and not yet answered.
         self.offered = False
-        self._keyed = keyed
-        self._written: dict[str, bytes | None] = {}
-        self._cleared = False
+        #: How many outcomes the handler has seen.
+        self.delivered = 0
+        self._operations = Operations(self, submission.service, submission.key, keyed)
+        self._steps = Steps(self)
         self._asked = 0
-        self._delivered = 0
         self._pending: dict[int, DurableFuture[Any]] = {}
-        #: Steps that are open, by entry; those in `_unrecorded` have no row yet.
-        self._unrecorded: dict[int, _Step] = {}
-        self._left_over: DurableFuture[Any] | None = None
-        self._steps = 0
-        self._step_tasks: dict[asyncio.Task[None], DurableFuture[Any]] = {}
         self._blocked: dict[asyncio.Future[None], DurableFuture[Any]] = {}
         self._flows = 0
         self._cancels = 0
@@ -160,8 +107,6 @@ class Attempt:
         self._held_back: list[tuple[int, Outcome]] = []
         self._failure: Fail | None = None
         self._closing = False
-        #: Step results that are handed in and not yet durable.
-        self._handed_in = 0
         self._broken: BaseException | None = None
 
     # ---- life ----
@@ -177,9 +122,8 @@ class Attempt:
 
     async def _run(self) -> None:
         try:
-            context = self.handler.context(self)
-            arguments = self._arguments()
-            value = await self.handler.fn(context, *arguments)
+            context = self.handler.context(self._operations)
+            value = await self.handler.fn(context, *self.handler.arguments(self.request.body))
             if not self.active:
                 log.warning("%s %s: the handler went on after its attempt had ended", self.target, self.request.id)
                 return
@@ -195,22 +139,19 @@ class Attempt:
                 return
             failure = failure_of_exception(error)
             if failure is None:
-                self._fail(self._broken or error)
+                self.fail(self._broken or error)
                 self._end_failed()
                 return
             try:
                 self._check_end()
             except JournalMismatchError as other:
-                self._fail(other)
+                self.fail(other)
                 self._end_failed()
                 return
             outcome = failure
         self.active = False
         self.host.submit(Finish(self.seq, self.number, outcome))
         self._unwind()
-
-    def _arguments(self) -> tuple[Any, ...]:
-        return self.handler.arguments(self.request.body)
 
     def _encode_result(self, value: Any) -> bytes:
         data = self.handler.output.encode(value)
@@ -234,13 +175,13 @@ class Attempt:
         self._end_if_drained()
 
     def _end_if_drained(self) -> None:
-        if self._closing and self.active and self._steps == 0 and not self._handed_in:
+        if self._closing and self.active and self._steps.quiet:
             self.end()
 
     def abort(self) -> None:
         """The handler does not yield: its attempt has failed."""
-        self._steps = 0
-        self._fail(TimeoutError("the abort timeout ran out: the handler did not yield after its inactivity timeout"))
+        self._steps.running = 0
+        self.fail(TimeoutError("the abort timeout ran out: the handler did not yield after its inactivity timeout"))
         self._end_failed()
 
     def _unwind(self) -> None:
@@ -249,11 +190,8 @@ class Attempt:
             if not waiter.done():
                 waiter.set_exception(AttemptEnded())
                 waiter.exception()  # retrieved: nobody may be left to await it
-        for task in list(self._step_tasks):
-            task.cancel()
+        self._steps.drop()
         self._pending.clear()
-        self._unrecorded.clear()
-        self._left_over = None
         if self.task is not None and not self.task.done():
             self.loop.call_soon(self._cancel_if_stuck, 3)
 
@@ -266,7 +204,7 @@ class Attempt:
         else:
             self.task.cancel()
 
-    def _fail(self, error: BaseException, step: "_Step | None" = None, entry: int = 0) -> None:
+    def fail(self, error: BaseException, step: Step | None = None, entry: int = 0) -> None:
         """End the attempt with a failure that may be retried, once its other steps have ended and are recorded."""
         if not self.active or self._failure is not None:
             return
@@ -291,13 +229,21 @@ class Attempt:
             step.recorded if step is not None else False,
             step.seen if step is not None else 0,
         )
-        if self._steps == 0:
+        if not self._steps.running:
             self._end_failed()
+
+    def a_step_ended(self) -> None:
+        """See `steps.Owner`."""
+        self.touched = self.loop.time()
+        if self._failure is not None and not self._steps.running:
+            self.loop.call_soon(self._end_failed)
+        if self._closing:
+            self.loop.call_soon(self._end_if_drained)
 
     def _end_failed(self) -> None:
         """No step runs any more: report the failure and let the handler go."""
         failure = self._failure
-        if failure is None or not self.active or self._steps:
+        if failure is None or not self.active or self._steps.running:
             return
         self.active = False
         self.host.submit(failure)
@@ -346,23 +292,16 @@ class Attempt:
                     self._held_back.append((entry, outcome))
 
     def _arrive(self, entry: int, outcome: Outcome) -> None:
-        self._delivered += 1
+        self.delivered += 1
         if entry == 0:
             self._cancel()
             return
         future = self._pending.pop(entry)
-        if future.step is not None and future.step.started:
-            self._handed_in -= 1
-        future.step = None
-        future.complete(outcome, self._delivered)
-        self._wake()
+        if future.step is not None:
+            self._steps.arrived(future)
+        future.complete(outcome, self.delivered)
         if self._closing:
             self.loop.call_soon(self._end_if_drained)
-
-    def _wake(self) -> None:
-        for waiter, future in self._blocked.items():
-            if future.outcome is not None and not waiter.done():
-                waiter.set_result(None)
 
     def _cancel(self) -> None:
         """Raise once: now where the handler waits, else at the next operation that would start or wait."""
@@ -373,9 +312,7 @@ class Attempt:
                 waiter.set_exception(error_of(CANCELLED))
                 waiter.exception()
                 hit = True
-        for task, future in list(self._step_tasks.items()):
-            if future.interruptible:
-                task.cancel()
+        self._steps.interrupt()
         if hit:
             self._cancels -= 1
 
@@ -389,33 +326,46 @@ class Attempt:
     def wait(self, future: DurableFuture[Any]) -> Generator[Any, None, None]:
         """Give way until the future has its outcome (and, for a step nobody started, run it here)."""
         self._check_active()
-        if future is self._left_over:
-            self._left_over = None
-        step: _Step | None = future.step
-        to_start = step is not None and not step.started and not self._is_recorded(future)
-        if self._cancels and future.outcome is None and (future.interruptible or to_start):
-            self._raise_cancel()
+        if future.outcome is not None:  # other flows were woken before this one asked: it goes on after them
+            yield
+            self._check_active()
+            return
+        steps, step = self._steps, future.step
+        if future is steps.left_over:
+            steps.left_over = None
+        to_start = step is not None and not step.started and not self.is_recorded(future)
+        if self._cancels and (future.interruptible or to_start):
+            self.raise_cancel()
         self._flows += 1
         try:
-            if step is not None and to_start and not step.interruptible:
-                step.started = True
-                yield from self._execute(future, step).__await__()
+            if to_start and not step.interruptible:
+                yield from steps.execute(future).__await__()
                 return
-            if self._left_over is not None or to_start:
-                self._left_over = self._left_over or future
-                self.start_left_over()
+            steps.start_left_over()
+            if to_start:
+                steps.left_over = future
+                steps.start_left_over()
             yield from self._block(future)
         finally:
             self._flows -= 1
 
+    async def until_delivered(self, future: DurableFuture[Any]) -> None:
+        """See `steps.Owner`."""
+        waiter: asyncio.Future[None] = self.loop.create_future()
+        self._blocked[waiter] = future
+        future.wake(waiter)
+        try:
+            await waiter
+        finally:
+            del self._blocked[waiter]
+
     def _block(self, future: DurableFuture[Any]) -> Generator[Any, None, None]:
         waiter: asyncio.Future[None] = self.loop.create_future()
-        if future.outcome is not None:
-            waiter.set_result(None)
         self._blocked[waiter] = future
+        future.wake(waiter)
         self.touched = self.loop.time()
         try:
-            if self._steps == 0 and self._handed_in == 0:
+            if self._steps.quiet:
                 self.host.parked(self)
             yield from waiter
         except asyncio.CancelledError:
@@ -425,7 +375,7 @@ class Attempt:
         finally:
             del self._blocked[waiter]
 
-    def _is_recorded(self, future: DurableFuture[Any]) -> bool:
+    def is_recorded(self, future: DurableFuture[Any]) -> bool:
         """Whether its outcome is in the journal and only waits for the handler to come so far."""
         return self._replay is not None and self._replay.has_outcome(future.entry)
 
@@ -437,7 +387,8 @@ class Attempt:
         if self._failure is not None or self._closing:
             raise AttemptEnded
 
-    def _raise_cancel(self) -> None:
+    def raise_cancel(self) -> None:
+        """Raise the cancellation that is due, if one is."""
         if self._cancels:
             self._cancels -= 1
             raise error_of(CANCELLED)
@@ -452,22 +403,21 @@ class Attempt:
         """Whether the handler only waits, for things that can come while it is unloaded."""
         return (
             self.active
-            and self._steps == 0
-            and self._handed_in == 0
+            and self._steps.quiet
             and self._started
             and bool(self._blocked)
             and self._replay is None
-            and self._left_over is None
+            and self._steps.left_over is None
             and self._failure is None
             and all(not waiter.done() for waiter in self._blocked)
         )
 
     def offer_suspension(self) -> None:
         """Offer to give up its memory; the answer is `end`, or a delivery."""
-        if self._replay is not None and self._blocked and not self._steps and not self._handed_in:
+        if self._replay is not None and self._blocked and self._steps.quiet:
             # everything waits, and the journal has more: the code does not come to what is recorded
             self._broken = stuck(self._replay, self._asked)
-            self._fail(self._broken)
+            self.fail(self._broken)
             self._end_failed()
         elif self.idle and not self.offered:
             self.offered = True
@@ -475,13 +425,27 @@ class Attempt:
 
     # ---- taking entries ----
 
-    def _take(self, kind: Kind, name: str, print_: bytes | None) -> tuple[int, Row | None]:
+    def submit(self, command: Command) -> None:
+        """Have a command settled in the next turn."""
+        self.host.submit(command)
+
+    def start_left_over(self) -> None:
+        """See `Host.left_behind`."""
+        self._steps.start_left_over()
+
+    @property
+    def next_entry(self) -> int:
+        """The entry that `take` would take."""
+        return self._asked + 1
+
+    def take(self, kind: Kind, name: str, print_: bytes | None) -> tuple[int, Row | None]:
         """The next entry, and its row where it is recorded already."""
         if not self.active or self._closing or self._broken is not None or self._failure is not None:
             self._check_active()
         entry = self._asked + 1
-        if self._unrecorded:
-            self._record_open_steps()
+        if not name.isascii():
+            check_text("name", name)
+        self._steps.record_open()
         self._asked = entry
         replay = self._replay
         if replay is None:
@@ -492,262 +456,21 @@ class Attempt:
             self._broken = error  # whatever the handler does with it, nothing is executed any more
             raise
 
-    def _record_open_steps(self) -> None:
-        """The handler goes on while steps are open: from now on the journal says that they run."""
-        for entry, step in self._unrecorded.items():
-            step.recorded = True
-            self.host.submit(Record(self.seq, self.number, entry, Kind.RUN, step.name, step.seen))
-        self._unrecorded.clear()
-        if self._left_over is not None:
-            self.start_left_over()
-
-    # ---- context.Operations: steps ----
-
-    def options(
-        self, name: str | None, retry: RetryPolicy | None, timeout: Duration | None, interruptible: bool
-    ) -> StepOptions:
-        """Validated step options."""
-        return StepOptions(name, retry, None if timeout is None else parse(timeout), interruptible)
-
-    def run(
-        self, options: StepOptions, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> DurableFuture[Any]:
-        """A step: known, or to be executed when it is awaited or left behind."""
-        self._raise_cancel()
-        name = options.name or step_name(fn)
-        entry, row = self._take(Kind.RUN, name, None)
-        step = _Step(fn, args, kwargs, name, options, self._delivered)
-        future: DurableFuture[Any] = DurableFuture(self, entry, Kind.RUN, step.decode)
-        self._pending[entry] = future
-        future.step = step
-        if row is not None:
-            step.recorded = True
-        else:
-            self._unrecorded[entry] = step
-        if self._replay is not None:
-            self._pump()
-        if future.outcome is None:
-            self._left_over = future
-            self.host.left_behind(self)
-        return future
-
-    def start_left_over(self) -> None:
-        """A step was made and not awaited at once: it runs beside the handler."""
-        future, self._left_over = self._left_over, None
-        if future is None or not self.active or future.step is None or future.step.started:
-            return
-        if self._is_recorded(future):
-            return
-        step = future.step
-        step.started = True
-        if not step.recorded and self._unrecorded.pop(future.entry, None) is not None:
-            step.recorded = True
-            self.host.submit(Record(self.seq, self.number, future.entry, Kind.RUN, step.name, step.seen))
-        task = self.loop.create_task(self._execute_beside(future, step))
-        self._step_tasks[task] = future
-        task.add_done_callback(self._step_tasks.pop)
-
-    async def _execute_beside(self, future: DurableFuture[Any], step: _Step) -> None:
-        with suppress(AttemptEnded, asyncio.CancelledError):
-            await self._execute(future, step)
-
-    async def _execute(self, future: DurableFuture[Any], step: _Step) -> None:
-        """Run the step's function, hand in what it gave, and wait until that is durable."""
-        self._steps += 1
-        outcome: Outcome | None = None
-        try:
-            value = await call_step(step.fn, step.args, step.kwargs, step.options.timeout_ms)
-            data = step.encode(value)
-            future.preset(step.decode(data))
-            outcome = Outcome(True, data)
-        except TerminalError as error:
-            outcome = outcome_of(error)
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            too_late = self.active and timed_out(task)
-            if not self.active or (task is not None and task.cancelling() and not too_late):
-                raise
-            self._fail(UsageError(NO_TIMEOUT) if too_late else error, step, future.entry)
-        except AttemptEnded:
-            raise
-        except BaseException as error:
-            self._fail(error, step, future.entry)
-        finally:
-            self._steps -= 1
-            self.touched = self.loop.time()
-            if self._failure is not None and not self._steps:
-                self.loop.call_soon(self._end_failed)
-        if not self.active:
-            raise AttemptEnded
-        if outcome is not None:
-            self._hand_in(future, step, outcome)
-        waiter: asyncio.Future[None] = self.loop.create_future()
-        self._blocked[waiter] = future
-        try:
-            await waiter
-        finally:
-            del self._blocked[waiter]
-
-    def _hand_in(self, future: DurableFuture[Any], step: _Step, outcome: Outcome) -> None:
-        """Have the step's outcome recorded: with its command where that is not recorded yet."""
-        self._handed_in += 1
-        entry, submit = future.entry, self.host.submit
-        if step.recorded:
-            submit(Finished(self.seq, self.number, entry, step.name, outcome))
-        else:
-            self._unrecorded.pop(entry, None)
-            submit(Record(self.seq, self.number, entry, Kind.RUN, step.name, step.seen, outcome, True))
-
-    # ---- context.Operations: everything else ----
-
-    def open(
-        self,
-        kind: Kind,
-        name: str,
-        asked: Any,
-        decode: Callable[[bytes], T] | None,
-        *,
-        detail: str | None = None,
-        fingerprint: bytes | None = None,
-    ) -> DurableFuture[T]:
-        """An entry that waits for something."""
-        self._raise_cancel()
-        entry, row = self._take(kind, name, fingerprint)
-        return self._open(entry, row, kind, name, asked, decode, detail, fingerprint)
-
-    def _open(
-        self,
-        entry: int,
-        row: Row | None,
-        kind: Kind,
-        name: str,
-        asked: Any,
-        decode: Callable[[bytes], T] | None,
-        detail: str | None,
-        print_: bytes | None,
-    ) -> DurableFuture[T]:
-        future: DurableFuture[T] = DurableFuture(self, entry, kind, decode)
-        self._pending[entry] = future
-        if row is None:
-            self.host.submit(
-                OpenEntry(self.seq, self.number, entry, kind, name, self._delivered, asked, detail, print_)
-            )
+    def expect(self, future: DurableFuture[Any]) -> None:
+        """Its outcome will be delivered; where it is recorded, that may be at once."""
+        self._pending[future.entry] = future
         if self._replay is not None or self._held_back:
             self._pump()
-        return future
 
-    def note(
-        self, kind: Kind, name: str, asked: Any, *, detail: str | None = None, fingerprint: bytes | None
-    ) -> None:
-        """An entry that waits for nothing."""
-        entry, row = self._take(kind, name, fingerprint)
-        if row is None:
-            self.host.submit(
-                OpenEntry(self.seq, self.number, entry, kind, name, self._delivered, asked, detail, fingerprint)
-            )
+    def went_on(self) -> None:
+        """An entry that waits for nothing was taken: recorded outcomes may follow it."""
         if self._replay is not None:
             self._pump()
 
-    def read(self, kind: Kind, name: str, look: Callable[[], bytes]) -> bytes:
-        """An entry whose value is at hand now, and recorded for replays."""
-        entry, row = self._take(kind, name, None)
-        if row is not None:
-            data = row.value or b""
-        else:
-            data = look()
-            self.host.submit(Record(self.seq, self.number, entry, kind, name, self._delivered, Outcome(True, data)))
-        if self._replay is not None:
-            self._pump()
-        return data
-
-    def sleep(self, duration: Duration, name: str) -> DurableFuture[None]:
-        """A timer that is due `duration` from now."""
-        delay_ms = _delay_ms(duration)
-        self._raise_cancel()
-        entry, row = self._take(Kind.SLEEP, name, None)
-        due_at = self.host.now_ms() + delay_ms
-        return self._open(entry, row, Kind.SLEEP, name, Sleep(due_at), _nothing, str(due_at), None)
-
-    def invoke(
-        self,
-        kind: Kind,
-        target: Handler[Any, Any] | str,
-        arg: Any,
-        key: str | None,
-        idempotency_key: str | None,
-        headers: Mapping[str, str] | None,
-        delay: Duration | None,
-    ) -> tuple[str, DurableFuture[Any]]:
-        """A call or a send."""
-        if kind is Kind.CALL:
-            self._raise_cancel()
-        handler = self.host.find(target)
-        data = handler.encode_input(arg)
-        name = f"{handler.service}/{handler.name}" if key is None else f"{handler.service}/{key}/{handler.name}"
-        print_ = fingerprint(data)
-        due_at = None if delay is None else self.host.now_ms() + parse(delay)
-        entry, row = self._take(kind, name, print_)
-        caller = Caller(self.seq, self.request.id, entry, self.target, kind is Kind.CALL)
-        submission = handler.submission(
-            child_id(self.request.id, entry),
-            data,
-            key=key,
-            headers=dict(headers or {}),
-            idempotency_key=idempotency_key,
-            caller=caller,
-            due_at=due_at,
-        )
-        if kind is Kind.SEND:
-            if row is None:
-                self.host.submit(
-                    OpenEntry(
-                        self.seq, self.number, entry, kind, name, self._delivered, Invoke(submission),
-                        submission.id, print_,
-                    )
-                )  # fmt: skip
-            if self._replay is not None:
-                self._pump()
-            return submission.id, DurableFuture(self, entry, kind, None)
-        future = self._open(entry, row, kind, name, Invoke(submission), handler.output.decode, submission.id, print_)
-        future.id = submission.id
-        return submission.id, future
-
-    def state(self, name: str) -> bytes | None:
-        """A state value: this handler's own writes over what is committed."""
-        if name in self._written:
-            return self._written[name]
-        if self._cleared or self._keyed is None:
-            return None
-        return self._keyed.state.get(name)
-
-    def state_names(self) -> list[str]:
-        """The names of all state values."""
-        names = set() if self._cleared or self._keyed is None else set(self._keyed.state)
-        for name, value in self._written.items():
-            (names.discard if value is None else names.add)(name)
-        return list(names)
-
-    def set_state(self, name: str | None, value: bytes | None) -> None:
-        """Change what `state` returns."""
-        if name is None:
-            self._written.clear()
-            self._cleared = True
-        else:
-            self._written[name] = value
-
-    def now_ms(self) -> int:
-        """The engine's clock."""
-        return self.host.now_ms()
-
-
-def _delay_ms(duration: Duration) -> int:
-    """A duration, where a negative number means no wait at all."""
-    if isinstance(duration, int | float) and not isinstance(duration, bool) and duration < 0:
-        return 0
-    if hasattr(duration, "total_seconds") and duration.total_seconds() < 0:
-        return 0
-    return parse(duration)
-
-
-def _nothing(data: bytes) -> None:
-    return None
+    def run(self, future: DurableFuture[Any], step: Step) -> None:
+        """A step was asked for: it starts when it is awaited, or when the handler goes on without it."""
+        self._steps.made(future, step)
+        self.expect(future)
+        if future.outcome is None:
+            self._steps.left_over = future
+            self.host.left_behind(self)

@@ -1,7 +1,7 @@
 """The handlers an engine knows, with everything about them resolved."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -256,6 +256,14 @@ def check_key(handler: Registered, key: str | None) -> None:
         raise InvalidRequestError(f"{handler.service}/{handler.name} belongs to a plain service: it has no key")
     if key is not None:
         check_text("key", key)
+
+
+def check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
+    """Headers as they are stored. Raises `InvalidRequestError`."""
+    for name, value in (headers or {}).items():
+        check_text("header name", name)
+        check_text(f"header {name}", value)
+    return dict(headers or {})
 
 
 def check_text(what: str, text: str) -> None:

@@ -1,17 +1,236 @@
-"""Executing a step's function, wherever it has to run."""
+"""The steps of one attempt: started when they are awaited or left behind, and recorded when they have ended."""
 
 import asyncio
 import gc
 import inspect
 from collections.abc import Callable
-from typing import Any
+from contextlib import suppress
+from typing import Any, Protocol
 
 from anyio import to_thread
+
+from durable.context import StepOptions
+from durable.core.commands import Command, Finished, Record
+from durable.core.journal import Kind, Outcome
+from durable.errors import AttemptEnded, TerminalError, UsageError
+from durable.futures import DurableFuture, outcome_of
+from durable.serde import return_annotation, serde_for
 
 NO_TIMEOUT = (
     "asyncio.timeout() or wait_for() around a durable operation cannot be replayed: use `future.with_timeout(...)` "
     "to give up waiting, or `ctx.with_options(timeout=...)` to limit one execution of a step"
 )
+
+
+class Step:
+    """What one `ctx.run` wants executed."""
+
+    __slots__ = (
+        "args",
+        "begun",
+        "decode",
+        "encode",
+        "fn",
+        "kwargs",
+        "name",
+        "options",
+        "recorded",
+        "seen",
+        "started",
+    )
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        name: str,
+        options: StepOptions,
+        seen: int,
+    ) -> None:
+        serde = serde_for(return_annotation(fn))
+        self.fn = fn
+        self.args = args
+        self.kwargs = kwargs
+        self.name = name
+        self.options = options
+        #: How many outcomes the handler had seen when it asked.
+        self.seen = seen
+        self.encode = serde.encode
+        self.decode = serde.decode
+        #: Whether a command row says that it is running.
+        self.recorded = False
+        self.started = False
+        self.begun = False
+
+    @property
+    def interruptible(self) -> bool:
+        """Whether a cancel stops it."""
+        return self.options.interruptible
+
+
+class Owner(Protocol):
+    """What steps need of their attempt."""
+
+    active: bool
+    seq: int
+    number: int
+    loop: asyncio.AbstractEventLoop
+
+    def submit(self, command: Command) -> None:
+        """Have a command settled."""
+        ...
+
+    def is_recorded(self, future: DurableFuture[Any]) -> bool:
+        """Whether the outcome is in the journal and only waits for the handler to come so far."""
+        ...
+
+    def fail(self, error: BaseException, step: Step | None = None, entry: int = 0) -> None:
+        """End the attempt with a failure, once no step runs any more."""
+        ...
+
+    def a_step_ended(self) -> None:
+        """Called whenever an execution is over, however it ended."""
+        ...
+
+    async def until_delivered(self, future: DurableFuture[Any]) -> None:
+        """Wait for the outcome that was handed in to be durable."""
+        ...
+
+
+class Steps:
+    """The steps of one attempt that are not complete yet."""
+
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+        #: Executions under way.
+        self.running = 0
+        self._starting = 0
+        #: Outcomes that were handed in and are not durable yet.
+        self.handed_in = 0
+        #: The step that was made last, while nobody has awaited it.
+        self.left_over: DurableFuture[Any] | None = None
+        #: Open steps of which the journal knows nothing yet, by entry.
+        self._unrecorded: dict[int, Step] = {}
+        self._tasks: dict[asyncio.Task[None], DurableFuture[Any]] = {}
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing is executed and nothing waits for the disk."""
+        return not self.running and not self.handed_in and not self._starting
+
+    def made(self, future: DurableFuture[Any], step: Step) -> None:
+        """A step was asked for."""
+        future.step = step
+        if not step.recorded:
+            self._unrecorded[future.entry] = step
+
+    def arrived(self, future: DurableFuture[Any]) -> None:
+        """The outcome is durable."""
+        if future.step.started:
+            self.handed_in -= 1
+        else:
+            self._unrecorded.pop(future.entry, None)
+        future.step = None
+
+    def record_open(self) -> None:
+        """The handler goes on while steps are open: from now on the journal says that they run."""
+        if not self._unrecorded:
+            return
+        owner = self._owner
+        for entry, step in self._unrecorded.items():
+            step.recorded = True
+            owner.submit(Record(owner.seq, owner.number, entry, Kind.RUN, step.name, step.seen))
+        self._unrecorded.clear()
+        self.start_left_over()
+
+    def start_left_over(self) -> None:
+        """A step was made and not awaited at once: it runs beside the handler."""
+        future, self.left_over = self.left_over, None
+        if future is None or not self._owner.active or future.step is None or future.step.started:
+            return
+        if self._owner.is_recorded(future):
+            return
+        self.record_open()
+        future.step.started = True
+        task = self._owner.loop.create_task(self._beside(future))
+        self._tasks[task] = future
+        self._starting += 1
+        task.add_done_callback(self._gone)
+
+    async def _beside(self, future: DurableFuture[Any]) -> None:
+        self._starting -= 1
+        future.step.begun = True
+        with suppress(AttemptEnded, asyncio.CancelledError):
+            await self.execute(future)
+
+    def _gone(self, task: "asyncio.Task[None]") -> None:
+        step = self._tasks.pop(task).step
+        if step is not None and not step.begun:  # cancelled before its first line
+            self._starting -= 1
+
+    async def execute(self, future: DurableFuture[Any]) -> None:
+        """Run the step's function, hand in what it gave, and wait until that is durable."""
+        step: Step = future.step
+        step.started = True
+        outcome: Outcome | None = None
+        self.running += 1
+        try:
+            value = await call_step(step.fn, step.args, step.kwargs, step.options.timeout_ms)
+            data = step.encode(value)
+            future.preset(step.decode(data))
+            outcome = Outcome(True, data)
+        except TerminalError as error:
+            outcome = outcome_of(error)
+        except AttemptEnded:
+            raise
+        except asyncio.CancelledError as error:
+            self._cancelled(error, future, step)
+        except BaseException as error:
+            self._owner.fail(error, step, future.entry)
+        finally:
+            self.running -= 1
+            self._owner.a_step_ended()
+        if not self._owner.active:
+            raise AttemptEnded
+        if outcome is not None:
+            self._hand_in(future.entry, step, outcome)
+        await self._owner.until_delivered(future)
+
+    def _cancelled(self, error: asyncio.CancelledError, future: DurableFuture[Any], step: Step) -> None:
+        """By the engine, by the handler's own task group, by `asyncio.timeout`, or raised by the step itself?"""
+        task = asyncio.current_task()
+        if not self._owner.active:
+            raise error
+        if timed_out(task):
+            self._owner.fail(UsageError(NO_TIMEOUT), step, future.entry)
+        elif task is not None and task.cancelling():
+            raise error
+        else:
+            self._owner.fail(error, step, future.entry)
+
+    def _hand_in(self, entry: int, step: Step, outcome: Outcome) -> None:
+        """Have the outcome recorded: with its command, where that is not recorded yet."""
+        self.handed_in += 1
+        owner = self._owner
+        if step.recorded:
+            owner.submit(Finished(owner.seq, owner.number, entry, step.name, outcome))
+        else:
+            self._unrecorded.pop(entry, None)
+            owner.submit(Record(owner.seq, owner.number, entry, Kind.RUN, step.name, step.seen, outcome, True))
+
+    def interrupt(self) -> None:
+        """A cancel has come: stop those that are open to interruption."""
+        for task, future in list(self._tasks.items()):
+            if future.interruptible:
+                task.cancel()
+
+    def drop(self) -> None:
+        """The attempt is over."""
+        for task in list(self._tasks):
+            task.cancel()
+        self._unrecorded.clear()
+        self.left_over = None
 
 
 async def call_step(

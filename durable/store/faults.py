@@ -1,5 +1,6 @@
 """SQLite's errors as ours: recognised by code, never by the text, which can hold anything."""
 
+import errno
 import sqlite3
 
 from durable.errors import (
@@ -52,12 +53,14 @@ def explain(error: Exception, path: str) -> StorageError:
             return kind(f"{text.format(path=path)} (SQLite says: {error})")
         name = getattr(error, "sqlite_errorname", code)
         return StorageError(f"{path}: SQLite failed with {name}: {error}")
+    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return StorageReadOnlyError(f"{path} cannot be written ({error.strerror}): the engine needs write access.")
     if isinstance(error, PermissionError | IsADirectoryError | FileNotFoundError | NotADirectoryError):
         return StorageReadOnlyError(
             f"{path} cannot be opened for writing ({error.strerror}). The engine needs an existing directory in "
             "which it may create files."
         )
     if isinstance(error, OSError):
-        kind = StorageFullError if error.errno == 28 else StorageError
+        kind = StorageFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else StorageError
         return kind(f"{path}: {error.strerror or error}")
     return StorageError(f"{path}: {error}")

@@ -7,6 +7,7 @@ told apart before the file is touched.
 
 import fcntl
 import os
+from contextlib import suppress
 
 from durable.errors import EngineLockedError
 
@@ -38,10 +39,11 @@ class FileLock:
                 f"{self._database} is in use by another engine (pid {holder}): one engine per file. Stop that "
                 "process, or talk to its engine (several uvicorn workers need one engine each, on their own files)."
             ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         self._descriptor = descriptor
         _held.add(self._path)
+        with suppress(OSError):  # only for the message above; a full disk is named when something needs it
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
         """Let the lock go. Idempotent."""

@@ -17,7 +17,13 @@ from durable.core.effects import Need, Timer, Writes
 from durable.core.invocation import Invocation, KeyedObject, Signal
 from durable.core.journal import Outcome, Row
 from durable.core.world import Loaded
-from durable.errors import EngineFailedError, EngineNotRunningError, StorageCorruptError, StorageVersionError
+from durable.errors import (
+    EngineFailedError,
+    EngineNotRunningError,
+    StorageCorruptError,
+    StorageError,
+    StorageVersionError,
+)
 from durable.store import Opened
 from durable.store.faults import explain
 from durable.store.lock import FileLock
@@ -53,7 +59,7 @@ class SqliteStore:
     def __init__(self, path: str | os.PathLike[str], *, synchronous: Synchronous = "FULL") -> None:
         if synchronous not in ("FULL", "NORMAL"):
             raise ValueError(f"synchronous is 'FULL' or 'NORMAL', not {synchronous!r}")
-        self.path = os.fspath(path)
+        self.path = os.path.abspath(path)  # now: the process may change its directory later
         self._synchronous = synchronous
         self._lock = FileLock(self.path)
         self._connection: _Connection | None = None
@@ -196,7 +202,8 @@ class SqliteStore:
         """A snapshot through a second, reading connection: commits go on while it is written."""
 
         def copy() -> None:
-            source = sqlite3.connect(f"{Path(self.path).resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            source = sqlite3.connect(f"{Path(self.path).as_uri()}?mode=ro", uri=True, isolation_level=None)
             try:
                 source.execute("VACUUM INTO ?", (path,))
             finally:
@@ -205,7 +212,9 @@ class SqliteStore:
         self._use()
         try:
             await to_thread.run_sync(copy)
-        except sqlite3.Error as error:
+        except FileExistsError as error:
+            raise StorageError(f"{path} exists: a backup is written to a new file") from error
+        except (sqlite3.Error, OSError) as error:
             raise explain(error, path) from error
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:

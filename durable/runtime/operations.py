@@ -1,0 +1,302 @@
+"""What a context asks of its attempt: each operation takes its entry in the journal and becomes a command."""
+
+from collections.abc import Callable, Generator, Mapping
+from typing import Any, Protocol, TypeVar
+
+from durable.context import Request, StepOptions
+from durable.core.commands import Command, Invoke, OpenEntry, Record, Sleep
+from durable.core.duration import Duration, parse
+from durable.core.ids import child_id, fingerprint
+from durable.core.invocation import Caller, KeyedObject
+from durable.core.journal import Kind, Outcome, Row
+from durable.core.retry import RetryPolicy
+from durable.futures import DurableFuture
+from durable.runtime.registry import Registered, check_headers
+from durable.runtime.steps import Step, step_name
+from durable.service import Handler
+
+T = TypeVar("T")
+
+
+class Clockwork(Protocol):
+    """What operations need of the runtime."""
+
+    def now_ms(self) -> int:
+        """The time."""
+        ...
+
+    def find(self, target: Handler[Any, Any] | str) -> Registered:
+        """A handler by name."""
+        ...
+
+
+class Journal(Protocol):
+    """What operations need of their attempt."""
+
+    seq: int
+    number: int
+    target: str
+    request: Request
+    delivered: int
+
+    @property
+    def next_entry(self) -> int:
+        """The entry that `take` would take."""
+        ...
+
+    @property
+    def host(self) -> Clockwork:
+        """The runtime."""
+        ...
+
+    @property
+    def crowded(self) -> bool:
+        """See `futures.Waits`."""
+        ...
+
+    def wait(self, future: DurableFuture[Any]) -> Generator[Any, None, None]:
+        """See `futures.Waits`."""
+        ...
+
+    def submit(self, command: Command) -> None:
+        """Have a command settled."""
+        ...
+
+    def raise_cancel(self) -> None:
+        """Raise the cancellation that is due, if one is."""
+        ...
+
+    def take(self, kind: Kind, name: str, print_: bytes | None) -> tuple[int, Row | None]:
+        """The next entry, and its row where it is recorded already."""
+        ...
+
+    def expect(self, future: DurableFuture[Any]) -> None:
+        """Its outcome will be delivered."""
+        ...
+
+    def went_on(self) -> None:
+        """An entry that waits for nothing was taken."""
+        ...
+
+    def run(self, future: DurableFuture[Any], step: Step) -> None:
+        """A step was asked for."""
+        ...
+
+
+class Operations:
+    """See the module's docstring. Implements `context.Operations`."""
+
+    def __init__(self, attempt: Journal, service: str, key: str | None, keyed: KeyedObject | None) -> None:
+        self.service = service
+        self.key = key
+        self._attempt = attempt
+        self._keyed = keyed
+        #: What this attempt wrote over the committed state.
+        self._written: dict[str, bytes | None] = {}
+        self._cleared = False
+
+    @property
+    def request(self) -> Request:
+        """What the handler was asked."""
+        return self._attempt.request
+
+    @property
+    def crowded(self) -> bool:
+        """See `futures.Waits`."""
+        return self._attempt.crowded
+
+    def wait(self, future: DurableFuture[Any]) -> Generator[Any, None, None]:
+        """See `futures.Waits`."""
+        return self._attempt.wait(future)
+
+    def options(
+        self, name: str | None, retry: RetryPolicy | None, timeout: Duration | None, interruptible: bool
+    ) -> StepOptions:
+        """Validated step options."""
+        return StepOptions(name, retry, None if timeout is None else parse(timeout), interruptible)
+
+    def run(
+        self, options: StepOptions, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> DurableFuture[Any]:
+        """A step: known, or to be executed when it is awaited or left behind."""
+        attempt = self._attempt
+        attempt.raise_cancel()
+        name = options.name or step_name(fn)
+        step = Step(fn, args, kwargs, name, options, attempt.delivered)
+        entry, row = attempt.take(Kind.RUN, name, None)
+        step.recorded = row is not None
+        future: DurableFuture[Any] = DurableFuture(self, entry, Kind.RUN, step.decode)
+        attempt.run(future, step)
+        return future
+
+    def open(
+        self,
+        kind: Kind,
+        name: str,
+        asked: Any,
+        decode: Callable[[bytes], T] | None,
+        *,
+        detail: str | None = None,
+        fingerprint: bytes | None = None,
+    ) -> DurableFuture[T]:
+        """An entry that waits for something."""
+        self._attempt.raise_cancel()
+        entry, row = self._attempt.take(kind, name, fingerprint)
+        return self._open(entry, row, kind, name, asked, decode, detail, fingerprint)
+
+    def _open(
+        self,
+        entry: int,
+        row: Row | None,
+        kind: Kind,
+        name: str,
+        asked: Any,
+        decode: Callable[[bytes], T] | None,
+        detail: str | None,
+        print_: bytes | None,
+    ) -> DurableFuture[T]:
+        future: DurableFuture[T] = DurableFuture(self, entry, kind, decode)
+        if row is None:
+            self._attempt.submit(
+                OpenEntry(
+                    self._attempt.seq,
+                    self._attempt.number,
+                    entry,
+                    kind,
+                    name,
+                    self._attempt.delivered,
+                    asked,
+                    detail,
+                    print_,
+                )
+            )
+        self._attempt.expect(future)
+        return future
+
+    def note(
+        self, kind: Kind, name: str, asked: Any, *, detail: str | None = None, fingerprint: bytes | None
+    ) -> None:
+        """An entry that waits for nothing."""
+        entry, row = self._attempt.take(kind, name, fingerprint)
+        if row is None:
+            self._attempt.submit(
+                OpenEntry(
+                    self._attempt.seq,
+                    self._attempt.number,
+                    entry,
+                    kind,
+                    name,
+                    self._attempt.delivered,
+                    asked,
+                    detail,
+                    fingerprint,
+                )
+            )
+        self._attempt.went_on()
+
+    def read(self, kind: Kind, name: str, look: Callable[[], bytes]) -> bytes:
+        """An entry whose value is at hand now, and recorded for replays."""
+        entry, row = self._attempt.take(kind, name, None)
+        if row is not None:
+            data = row.value or b""
+        else:
+            data = look()
+            self._attempt.submit(
+                Record(
+                    self._attempt.seq,
+                    self._attempt.number,
+                    entry,
+                    kind,
+                    name,
+                    self._attempt.delivered,
+                    Outcome(True, data),
+                )
+            )
+        self._attempt.went_on()
+        return data
+
+    def sleep(self, duration: Duration, name: str) -> DurableFuture[None]:
+        """A timer that is due `duration` from now."""
+        delay_ms = _delay_ms(duration)
+        self._attempt.raise_cancel()
+        entry, row = self._attempt.take(Kind.SLEEP, name, None)
+        due_at = self._attempt.host.now_ms() + delay_ms
+        return self._open(entry, row, Kind.SLEEP, name, Sleep(due_at), _nothing, str(due_at), None)
+
+    def invoke(
+        self,
+        kind: Kind,
+        target: Handler[Any, Any] | str,
+        arg: Any,
+        key: str | None,
+        idempotency_key: str | None,
+        headers: Mapping[str, str] | None,
+        delay: Duration | None,
+    ) -> tuple[str, DurableFuture[Any]]:
+        """A call or a send."""
+        attempt = self._attempt
+        if kind is Kind.CALL:
+            attempt.raise_cancel()
+        handler = attempt.host.find(target)
+        data = handler.encode_input(arg)
+        name = f"{handler.service}/{handler.name}" if key is None else f"{handler.service}/{key}/{handler.name}"
+        print_ = fingerprint(data)
+        due_at = None if delay is None else attempt.host.now_ms() + parse(delay)
+        entry = attempt.next_entry  # taken below, when nothing can be refused any more
+        caller = Caller(attempt.seq, self.request.id, entry, attempt.target, kind is Kind.CALL)
+        submission = handler.submission(
+            child_id(self.request.id, entry),
+            data,
+            key=key,
+            headers=check_headers(headers),
+            idempotency_key=idempotency_key,
+            caller=caller,
+            due_at=due_at,
+        )
+        if kind is Kind.SEND:
+            self.note(kind, name, Invoke(submission), detail=submission.id, fingerprint=print_)
+            return submission.id, DurableFuture(self, entry, kind, None)
+        entry, row = attempt.take(kind, name, print_)
+        future = self._open(entry, row, kind, name, Invoke(submission), handler.output.decode, submission.id, print_)
+        future.id = submission.id
+        return submission.id, future
+
+    def state(self, name: str) -> bytes | None:
+        """A state value: this handler's own writes over what is committed."""
+        if name in self._written:
+            return self._written[name]
+        if self._cleared or self._keyed is None:
+            return None
+        return self._keyed.state.get(name)
+
+    def state_names(self) -> list[str]:
+        """The names of all state values."""
+        names = set() if self._cleared or self._keyed is None else set(self._keyed.state)
+        for name, value in self._written.items():
+            (names.discard if value is None else names.add)(name)
+        return list(names)
+
+    def set_state(self, name: str | None, value: bytes | None) -> None:
+        """Change what `state` returns."""
+        if name is None:
+            self._written.clear()
+            self._cleared = True
+        else:
+            self._written[name] = value
+
+    def now_ms(self) -> int:
+        """The engine's clock."""
+        return self._attempt.host.now_ms()
+
+
+def _delay_ms(duration: Duration) -> int:
+    """A duration, where a negative number means no wait at all."""
+    if isinstance(duration, int | float) and not isinstance(duration, bool) and duration < 0:
+        return 0
+    if hasattr(duration, "total_seconds") and duration.total_seconds() < 0:
+        return 0
+    return parse(duration)
+
+
+def _nothing(data: bytes) -> None:
+    return None
