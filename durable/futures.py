@@ -243,7 +243,7 @@ class _First(_Combined[Any]):
         return False
 
     def waiting_for(self) -> int | Group:
-        return Group("any", self._open())
+        return Group("any", self._open(), never_fails=True)
 
 
 class _Selected(_First):
@@ -259,6 +259,9 @@ class _Selected(_First):
 
     def failed(self) -> bool:
         return self.outcome is not None and self.winner().failed()
+
+    def waiting_for(self) -> int | Group:
+        return Group("any", self._open())
 
 
 class _Waited(_First):
@@ -282,6 +285,9 @@ class _Timeout(_First):
 
     def failed(self) -> bool:
         return self.outcome is not None and (self.winner() is self.members[1] or self.members[0].failed())
+
+    def waiting_for(self) -> int | Group:
+        return Group("any", self._open(), failing=(self.members[1].entry,))
 
 
 # ---- the combinators ----

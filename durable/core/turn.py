@@ -13,8 +13,8 @@ from durable.core.effects import (
     StartAttempt,
     Writes,
 )
-from durable.core.invocation import Flavor, Invocation, KeyedObject, Status, Submission
-from durable.core.journal import COMPLETION, Kind, Outcome, Row
+from durable.core.invocation import Flavor, Invocation, KeyedObject, Signal, Status, Submission
+from durable.core.journal import COMMAND, COMPLETION, Kind, Outcome, Row
 from durable.core.world import ORDINALS, World
 
 
@@ -103,7 +103,7 @@ class Turn:
         if invocation.open:
             self.abandon_open_entries(invocation)
         for signal in self.world.signals.pop(invocation.seq, ()):
-            self.writes.signals_removed.append((invocation.seq, signal.ordinal))
+            self.drop_signal(invocation.seq, signal)
         self.touch(invocation)
         self.world.visitors.add(invocation.seq)
         self.actions.append(Completed(invocation.seq, submission.id, outcome))
@@ -159,8 +159,6 @@ class Turn:
         for entry, waits in invocation.open.items():
             if isinstance(waits.ref, int):
                 self.remove_timer(waits.ref, invocation.seq, entry)
-            elif waits.kind is Kind.CALL:
-                self.unlisten(output_topic(str(waits.ref)), invocation.seq, entry)
             elif waits.kind in (Kind.PROMISE, Kind.ATTACH):
                 self.unlisten(str(waits.ref), invocation.seq, entry)
         invocation.open = {}
@@ -171,6 +169,22 @@ class Turn:
         self.writes.listeners_added.discard(listener)
         self.writes.listeners_removed.add(listener)
         self._listening.get(topic, set()).discard((seq, entry))
+
+    def amend(self, seq: int, entry: int, detail: str) -> None:
+        """Note in a command row of this turn what its entry turned out to hang on."""
+        journal = self.writes.journal
+        for place in range(len(journal) - 1, -1, -1):
+            row = journal[place]
+            if row.invocation == seq and row.entry == entry and row.part == COMMAND:
+                journal[place] = row._replace(detail=detail)
+                return
+
+    def drop_signal(self, seq: int, signal: Signal) -> None:
+        """A kept signal is taken, or nobody will take it any more."""
+        if (seq, signal) in self.writes.signals_added:
+            self.writes.signals_added.remove((seq, signal))
+        else:
+            self.writes.signals_removed.append((seq, signal.ordinal))
 
     def listen(self, topic: str, seq: int, entry: int) -> None:
         """Complete `entry` when the topic has news."""

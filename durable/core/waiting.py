@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 
-class Group(msgspec.Struct, frozen=True, tag_field="of"):
+class Group(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="of"):
     """Several nodes: `any` is done with the first of them, `all` with the last.
 
     `all` with `fail_fast` is done as soon as one of its entries fails.
@@ -18,6 +18,10 @@ class Group(msgspec.Struct, frozen=True, tag_field="of"):
     mode: Literal["any", "all"]
     nodes: "tuple[int | Group, ...]"
     fail_fast: bool = False
+    #: Entries whose completion is the failure of an `any`: the timer of a time-out.
+    failing: tuple[int, ...] = ()
+    #: An `any` that hands its member on instead of raising what it raises.
+    never_fails: bool = False
 
 
 _codec = msgspec.json.Encoder()
@@ -44,17 +48,22 @@ def entries(node: int | Group) -> list[int]:
 
 def reduce(node: int | Group, entry: int, ok: bool) -> int | Group | None:
     """What is left to wait for once `entry` has completed; None when the whole expression has come true."""
+    return _reduce(node, entry, ok)[0]
+
+
+def _reduce(node: int | Group, entry: int, ok: bool) -> tuple[int | Group | None, bool]:
+    """The same, and whether what came true is a failure."""
     if isinstance(node, int):
-        return None if node == entry else node
+        return (None, not ok) if node == entry else (node, False)
     left: list[int | Group] = []
     for child in node.nodes:
-        rest = reduce(child, entry, ok)
+        rest, failed = _reduce(child, entry, ok)
         if rest is not None:
             left.append(rest)
-            continue
-        # whether a group that came true is a failure is not known here; waking too early is safe, the replay waits on
-        if node.mode == "any" or (node.fail_fast and (not ok or isinstance(child, Group))):
-            return None
+        elif node.mode == "any":
+            return None, not node.never_fails and (failed or entry in node.failing)
+        elif node.fail_fast and failed:
+            return None, True
     if not left:
-        return None
-    return Group(node.mode, tuple(left), node.fail_fast)
+        return None, False
+    return msgspec.structs.replace(node, nodes=tuple(left)), False

@@ -460,11 +460,18 @@ class Attempt:
         """Its outcome will be delivered; where it is recorded, that may be at once."""
         self._pending[future.entry] = future
         if self._replay is not None or self._held_back:
-            self._pump()
+            self._pump_in_order()
 
     def went_on(self) -> None:
         """An entry that waits for nothing was taken: recorded outcomes may follow it."""
         if self._replay is not None:
+            self._pump_in_order()
+
+    def _pump_in_order(self) -> None:
+        """At once where there is one flow; where others wait, when the one that asks has come to its await too."""
+        if self._flows:
+            self.loop.call_soon(self._pump)
+        else:
             self._pump()
 
     def run(self, future: DurableFuture[Any], step: Step) -> None:
@@ -472,5 +479,6 @@ class Attempt:
         self._steps.made(future, step)
         self.expect(future)
         if future.outcome is None:
+            self._steps.start_left_over()
             self._steps.left_over = future
             self.host.left_behind(self)

@@ -135,14 +135,14 @@ class Steps:
 
     def record_open(self) -> None:
         """The handler goes on while steps are open: from now on the journal says that they run."""
-        if not self._unrecorded:
-            return
-        owner = self._owner
-        for entry, step in self._unrecorded.items():
-            step.recorded = True
-            owner.submit(Record(owner.seq, owner.number, entry, Kind.RUN, step.name, step.seen))
-        self._unrecorded.clear()
-        self.start_left_over()
+        if self._unrecorded:
+            owner = self._owner
+            for entry, step in self._unrecorded.items():
+                step.recorded = True
+                owner.submit(Record(owner.seq, owner.number, entry, Kind.RUN, step.name, step.seen))
+            self._unrecorded.clear()
+        if self.left_over is not None:
+            self.start_left_over()
 
     def start_left_over(self) -> None:
         """A step was made and not awaited at once: it runs beside the handler."""

@@ -8,6 +8,7 @@ import msgspec
 from durable.core import waiting
 from durable.core.invocation import Caller, Flavor, Invocation, Open, Problem, Status, Submission
 from durable.core.journal import COMMAND, COMPLETION, DETACHED, Kind, Outcome, Row
+from durable.core.turn import output_topic
 
 _json = msgspec.json.Encoder()
 _headers = msgspec.json.Decoder(dict[str, str])
@@ -114,6 +115,10 @@ def invocation_of(row: Sequence[Any]) -> Invocation:
     )
 
 
+#: How the detail of a call begins that joined an invocation instead of starting one.
+JOINED = output_topic("")
+
+
 def attach_journal(invocation: Invocation, rows: Iterable[Row]) -> None:
     """Read off a journal what the core keeps in memory: the last entry, what is open, what came early."""
     invocation.open, invocation.early = {}, {}
@@ -123,7 +128,8 @@ def attach_journal(invocation: Invocation, rows: Iterable[Row]) -> None:
         if row.part == COMMAND:
             invocation.last_entry = max(invocation.last_entry, row.entry)
             if row.ok is None and row.kind not in DETACHED:
-                invocation.open[row.entry] = Open(Kind(row.kind), _ref(row))
+                joined = row.kind == Kind.CALL and (row.detail or "").startswith(JOINED)
+                invocation.open[row.entry] = Open(Kind.ATTACH if joined else Kind(row.kind), _ref(row))
         elif row.part == COMPLETION:
             if row.ordinal is not None:
                 invocation.open.pop(row.entry, None)
@@ -137,7 +143,7 @@ def _ref(row: Row) -> str | int | None:
     if row.kind == Kind.SIGNAL:
         return row.name
     if row.kind == Kind.ATTACH:
-        return f"output/{row.detail}"
+        return output_topic(row.detail or "")
     return row.detail
 
 

@@ -115,7 +115,7 @@ def await_signal(turn: Turn, invocation: Invocation, command: OpenEntry) -> None
     for signal in waiting:
         if signal.name == command.name:
             waiting.remove(signal)
-            turn.writes.signals_removed.append((invocation.seq, signal.ordinal))
+            turn.drop_signal(invocation.seq, signal)
             turn.complete_entry(invocation, command.entry, signal.outcome, Kind.SIGNAL)
             return
     invocation.open[command.entry] = Open(Kind.SIGNAL, command.name)

@@ -2,7 +2,8 @@
 
 from durable.core.commands import Notify, Submit
 from durable.core.effects import Need
-from durable.core.invocation import Caller, Flavor, Invocation, Status, Submission, already_started
+from durable.core.invocation import Caller, Flavor, Invocation, Open, Status, Submission, already_started
+from durable.core.journal import Kind
 from durable.core.turn import Turn, need_id, need_object, output_topic
 from durable.core.world import World
 
@@ -51,8 +52,12 @@ def join(turn: Turn, command: Submit, existing: Invocation) -> None:
 
 
 def follow(turn: Turn, caller: Caller, existing: Invocation) -> None:
-    """A call that joined: it waits as if it were attached."""
-    turn.listen(output_topic(existing.id), caller.seq, caller.entry)
+    """A call that joined: the other invocation is no child of its caller, which waits as if it were attached."""
+    topic = output_topic(existing.id)
+    waiting = turn.world.invocations[caller.seq]
+    waiting.open[caller.entry] = Open(Kind.ATTACH, topic)
+    turn.amend(caller.seq, caller.entry, topic)
+    turn.listen(topic, caller.seq, caller.entry)
     existing.listened = True
     turn.touch(existing)
 

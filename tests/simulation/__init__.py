@@ -1,0 +1,1 @@
+"""Whole programs under crashes, suspensions and restarts, on virtual time."""
