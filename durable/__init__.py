@@ -4,9 +4,6 @@ Declare with `handler`, `Service`, `VirtualObject`, `Workflow`; run with `Engine
 things once and for all.
 """
 
-# declaring
-# in a handler
-# running
 from durable.client import Handle
 from durable.context import (
     Awakeable,
@@ -23,8 +20,6 @@ from durable.context import (
 from durable.core.duration import Duration
 from durable.core.retry import RetryPolicy
 from durable.engine import Engine
-
-# what can go wrong
 from durable.errors import (
     AttemptEnded,
     ConflictError,
@@ -68,10 +63,10 @@ __all__ = [
     "ConflictError",
     "Context",
     "DeclarationError",
-    "Duration",
     "DurableError",
     "DurableFuture",
     "DurableTimeoutError",
+    "Duration",
     "Engine",
     "EngineFailedError",
     "EngineLockedError",
@@ -96,8 +91,8 @@ __all__ = [
     "RetryableError",
     "Saga",
     "SendHandle",
-    "SerializationError",
     "Serde",
+    "SerializationError",
     "Service",
     "SharedObjectContext",
     "SharedWorkflowContext",
