@@ -19,6 +19,7 @@ from durable.core.waiting import Group
 from durable.errors import (
     AttemptEnded,
     JournalMismatchError,
+    NotInHandlerError,
     RetryableError,
     UsageError,
 )
@@ -26,7 +27,7 @@ from durable.futures import DurableFuture, error_of
 from durable.runtime.failures import contains_end, failure_of_exception, problem_of
 from durable.runtime.operations import Operations
 from durable.runtime.registry import Registered, check_text
-from durable.runtime.steps import NO_TIMEOUT, Step, Steps, timed_out
+from durable.runtime.steps import IN_STEP, NO_TIMEOUT, Step, Steps, timed_out
 from durable.service import Handler
 
 log = logging.getLogger("durable")
@@ -107,6 +108,7 @@ class Attempt:
         self._held_back: list[tuple[int, Outcome]] = []
         self._failure: Fail | None = None
         self._closing = False
+        self._finished = False
         self._broken: BaseException | None = None
 
     # ---- life ----
@@ -149,7 +151,7 @@ class Attempt:
                 self._end_failed()
                 return
             outcome = failure
-        self.active = False
+        self.active, self._finished = False, True
         self.host.submit(Finish(self.seq, self.number, outcome))
         self._unwind()
 
@@ -380,8 +382,13 @@ class Attempt:
         return self._replay is not None and self._replay.has_outcome(future.entry)
 
     def _check_active(self) -> None:
+        if self._finished:
+            raise NotInHandlerError(
+                f"{self.target}: its handler has ended, so its context does nothing any more; await everything that "
+                "uses it before the handler returns"
+            )
         if not self.active:
-            raise AttemptEnded
+            raise AttemptEnded(f"this attempt of {self.target} is over")
         if self._broken is not None:
             raise self._broken
         if self._failure is not None or self._closing:
@@ -443,6 +450,11 @@ class Attempt:
         if not self.active or self._closing or self._broken is not None or self._failure is not None:
             self._check_active()
         entry = self._asked + 1
+        if IN_STEP.get():
+            raise UsageError(
+                f"{self.target}: a step cannot use the context: what it does is not replayed. Use it in the handler, "
+                "around the step"
+            )
         if not name.isascii():
             check_text("name", name)
         self._steps.record_open()

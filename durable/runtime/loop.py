@@ -314,6 +314,8 @@ class Loop:
                 assert isinstance(action, Failed)
                 self._release(action.invocation.seq)
                 self._log_failure(action)
+        if turn.writes.timers_removed:
+            self.timers.remove(turn.writes.timers_removed)
         if turn.writes.timers_added:
             self.timers.add(turn.writes.timers_added)
         if self._ready:

@@ -5,6 +5,7 @@ import gc
 import inspect
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import ContextVar
 from inspect import CO_COROUTINE
 from types import FunctionType
 from typing import Any, Protocol
@@ -22,6 +23,10 @@ NO_TIMEOUT = (
     "asyncio.timeout() or wait_for() around a durable operation cannot be replayed: use `future.with_timeout(...)` "
     "to give up waiting, or `ctx.with_options(timeout=...)` to limit one execution of a step"
 )
+
+
+#: Set while a step's function runs, and in what it starts.
+IN_STEP: ContextVar[bool] = ContextVar("durable_in_step", default=False)
 
 
 class Step:
@@ -182,6 +187,7 @@ class Steps:
         step.started = True
         outcome: Outcome | None = None
         self.running += 1
+        mark = IN_STEP.set(True)
         try:
             if step.direct:
                 value = await step.fn(*step.args, **step.kwargs)
@@ -199,6 +205,7 @@ class Steps:
         except BaseException as error:
             self._owner.fail(error, step, future.entry)
         finally:
+            IN_STEP.reset(mark)
             self.running -= 1
             self._owner.a_step_ended()
         if not self._owner.active:

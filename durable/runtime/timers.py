@@ -72,6 +72,10 @@ class Timers:
             self._trim()
         self._arm()
 
+    def remove(self, timers: Iterable[Timer]) -> None:
+        """Timers that nobody waits for any more; their places in the heap are skipped."""
+        self._known.difference_update(timers)
+
     def _push(self, timer: Timer) -> None:
         if timer not in self._known:
             self._known.add(timer)
@@ -103,8 +107,9 @@ class Timers:
         due: list[Timer] = []
         while self._heap and self._heap[0][0] <= now and len(due) < BATCH:
             timer = heapq.heappop(self._heap)
-            self._known.discard(timer)
-            due.append(timer)
+            if timer in self._known:
+                self._known.remove(timer)
+                due.append(timer)
         if due:
             self._fire(due)
         self._arm()
