@@ -34,6 +34,9 @@ log = logging.getLogger("durable")
 
 #: How many recorded outcomes are delivered in one go before the event loop gets its turn.
 REPLAY_SLICE = 1000
+#: For how many rounds of the event loop a handler of several flows must have done nothing to be at rest: a finished
+#: task wakes whoever gathers it after two, so this is enough for task groups in task groups.
+REST = 8
 
 
 class Host(Protocol):
@@ -105,7 +108,11 @@ class Attempt:
         self._cancels = 0
         self._replay: Replay | None = None
         self._started = False
+        #: Outcomes that came while the handler was not ready for them.
         self._held_back: list[tuple[int, Outcome]] = []
+        #: Whether the next outcome waits until the handler has come to rest; and a count of what it did.
+        self._settling = False
+        self._activity = 0
         self._failure: Fail | None = None
         self._closing = False
         self._finished = False
@@ -119,7 +126,7 @@ class Attempt:
         self._replay = replay if replay.commands or replay.outcomes_left else None
         self._started = True
         self.touched = self.loop.time()
-        self._pump()
+        self._pump(flows=0)
         self.task = self.loop.create_task(self._run())
 
     async def _run(self) -> None:
@@ -261,37 +268,67 @@ class Attempt:
             return
         self.touched = self.loop.time()
         self.offered = False
-        if not self._started or self._replay is not None:
-            self._held_back.append((entry, outcome))
-            if self._started:
-                self._pump()
-        elif entry == 0 or entry in self._pending:
-            self._arrive(entry, outcome)
-        else:
-            self._held_back.append((entry, outcome))
+        self._held_back.append((entry, outcome))
+        if self._started:
+            self._pump(flows=1)
 
-    def _pump(self) -> None:
-        """Deliver what is recorded, as far as the handler has come, then what was held back meanwhile."""
+    def _pump(self, flows: int) -> None:
+        """Hand over the outcomes that are due: all of them where no more than `flows` flows wait, else one by one.
+
+        Which flow takes the next entry must not depend on chance. One flow has its order in itself. Of several, each
+        outcome may wake one, and the next outcome waits until that one has come to rest: live and in a replay.
+        """
+        if self._settling or not self.active:
+            return
+        if self._flows > flows:
+            if self._has_arrivals():
+                self._settling = True
+                self._settle(REST, self._activity)
+            return
+        for _ in range(REPLAY_SLICE):
+            arrival = self._next_arrival()
+            if arrival is None:
+                return
+            self._arrive(*arrival)
+        self.loop.call_soon(self._pump, 1)
+
+    def _settle(self, rounds: int, activity: int) -> None:
+        """Once the handler has been at rest for some rounds of the event loop, hand over the next outcome."""
+        if not self.active:
+            return
+        if self._activity != activity:
+            rounds = REST
+        if rounds:
+            self.loop.call_soon(self._settle, rounds - 1, self._activity)
+            return
+        arrival = self._next_arrival()
+        self._settling = False
+        if arrival is not None:
+            self._arrive(*arrival)
+            self._pump(flows=1)
+
+    def _replaying(self) -> bool:
+        """Whether the journal has more than the handler has come to."""
+        replay = self._replay
+        if replay is not None and not replay.outcomes_left and self._asked >= replay.last:
+            self._replay = replay = None
+        return replay is not None
+
+    def _has_arrivals(self) -> bool:
+        return bool(self._held_back) or (self._replay is not None and self._replay.outcomes_left)
+
+    def _next_arrival(self) -> tuple[int, Outcome] | None:
+        """The next outcome that is due: what is recorded, as far as the handler has come, then what came since."""
         replay = self._replay
         if replay is not None:
-            for _ in range(REPLAY_SLICE):
-                arrival = replay.next_arrival(self._asked)
-                if arrival is None:
-                    break
-                self._arrive(*arrival)
-            else:
-                self.loop.call_soon(self._pump)
-                return
-            if replay.outcomes_left or self._asked < replay.last:
-                return
-            self._replay = None
-        if self._held_back and self.active:
-            held_back, self._held_back = self._held_back, []
-            for entry, outcome in held_back:
-                if entry == 0 or entry in self._pending:
-                    self._arrive(entry, outcome)
-                elif entry > self._asked:
-                    self._held_back.append((entry, outcome))
+            arrival = replay.next_arrival(self._asked)
+            if arrival is not None or self._replaying():
+                return arrival
+        while self._held_back:
+            entry, outcome = self._held_back.pop(0)
+            if entry == 0 or entry in self._pending:
+                return entry, outcome
+        return None
 
     def _arrive(self, entry: int, outcome: Outcome) -> None:
         self.delivered += 1
@@ -328,6 +365,7 @@ class Attempt:
     def wait(self, future: DurableFuture[Any]) -> Generator[Any, None, None]:
         """Give way until the future has its outcome (and, for a step nobody started, run it here)."""
         self._check_active()
+        self._activity += 1
         if future.outcome is not None:  # other flows were woken before this one asked: it goes on after them
             yield
             self._check_active()
@@ -350,6 +388,7 @@ class Attempt:
             yield from self._block(future)
         finally:
             self._flows -= 1
+            self._activity += 1
 
     async def until_delivered(self, future: DurableFuture[Any]) -> None:
         """See `steps.Owner`."""
@@ -413,7 +452,9 @@ class Attempt:
             and self._steps.quiet
             and self._started
             and bool(self._blocked)
-            and self._replay is None
+            and not self._replaying()
+            and not self._held_back
+            and not self._settling
             and self._steps.left_over is None
             and self._failure is None
             and all(not waiter.done() for waiter in self._blocked)
@@ -421,9 +462,10 @@ class Attempt:
 
     def offer_suspension(self) -> None:
         """Offer to give up its memory; the answer is `end`, or a delivery."""
-        if self._replay is not None and self._blocked and self._steps.quiet:
+        replay = self._replay
+        if replay is not None and self._replaying() and self._blocked and self._steps.quiet and not self._settling:
             # everything waits, and the journal has more: the code does not come to what is recorded
-            self._broken = stuck(self._replay, self._asked)
+            self._broken = stuck(replay, self._asked)
             self.fail(self._broken)
             self._end_failed()
         elif self.idle and not self.offered:
@@ -459,6 +501,7 @@ class Attempt:
             check_text("name", name)
         self._steps.record_open()
         self._asked = entry
+        self._activity += 1
         replay = self._replay
         if replay is None:
             return entry, None
@@ -472,19 +515,12 @@ class Attempt:
         """Its outcome will be delivered; where it is recorded, that may be at once."""
         self._pending[future.entry] = future
         if self._replay is not None or self._held_back:
-            self._pump_in_order()
+            self._pump(flows=0)
 
     def went_on(self) -> None:
         """An entry that waits for nothing was taken: recorded outcomes may follow it."""
         if self._replay is not None:
-            self._pump_in_order()
-
-    def _pump_in_order(self) -> None:
-        """At once where there is one flow; where others wait, when the one that asks has come to its await too."""
-        if self._flows:
-            self.loop.call_soon(self._pump)
-        else:
-            self._pump()
+            self._pump(flows=0)
 
     def run(self, future: DurableFuture[Any], step: Step) -> None:
         """A step was asked for: it starts when it is awaited, or when the handler goes on without it."""

@@ -18,13 +18,15 @@ assert check(services, scenario) == "charged o-1"
 """
 
 from durable.store.memory import MemoryStore, Tables
-from durable.testing.simulation import Fault, Mode, Sim, check, modes, simulate
+from durable.testing.simulation import Fault, Mode, Scenario, Services, Sim, check, modes, simulate
 from durable.testing.virtual import SimulationStuck, VirtualClock, VirtualLoop, run
 
 __all__ = [
     "Fault",
     "MemoryStore",
     "Mode",
+    "Scenario",
+    "Services",
     "Sim",
     "SimulationStuck",
     "Tables",

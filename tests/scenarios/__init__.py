@@ -1,0 +1,1 @@
+"""The conformance scenarios: each a small program, run undisturbed and then disturbed in every way there is."""

@@ -1,0 +1,400 @@
+"""R-25: random programs over three layers of objects, disturbed in random ways; a model counts what must come out.
+
+A program is a list of instructions. Calls only go to the layer below, so that nothing can wait for itself. Whatever
+happens on the way, each counter must end where the model says, and every journal must replay to the same outcome.
+"""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Iterable
+from functools import partial
+from typing import Any, Literal
+
+import pytest
+
+import durable
+from durable import (
+    Context,
+    DurableFuture,
+    DurableTimeoutError,
+    Engine,
+    ObjectContext,
+    RetryPolicy,
+    Service,
+    SharedWorkflowContext,
+    TerminalError,
+    VirtualObject,
+    Workflow,
+    WorkflowContext,
+    handler,
+)
+from durable.core.commands import Command, Finish, Finished
+from durable.core.invocation import Invocation, Status
+from durable.runtime.attempt import Attempt
+from durable.runtime.registry import Registered, Registry
+from durable.service import Settings
+from durable.store.rows import invocation_of
+from durable.testing import Fault, Mode, Sim, run, simulate
+
+LAYERS = 3
+KEYS = ["a", "b", "c"]
+RETRY = RetryPolicy("10ms", 2.0, "1s", max_attempts=None)
+
+#: ["inc"], ["wait", ["step", 7]], ["gather", [["sleep", 5], ["call", 1, "a", [...]]]], …
+Instruction = list[Any]
+#: What is drawn, and out of how much it is drawn.
+INSTRUCTIONS = list(
+    Counter(
+        inc=2, set=1, get=1, clear=1, wait=3, gather=2, as_completed=1, select=2, timeout=2, wait_completed=1,
+        left=1, send=2, flows=2,
+    ).elements()
+)  # fmt: skip
+FUTURES = list(
+    Counter(step=2, flaky=1, slow=1, fails=1, sleep=1, awakeable=1, signal=1, promise=1, call=3, attach=1).elements()
+)
+
+
+# ---- making programs ----
+
+
+class Maker:
+    """Draws programs; every instruction that needs a name of its own gets a number."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.numbers = 0
+
+    def number(self) -> int:
+        self.numbers += 1
+        return self.numbers
+
+    def program(self, layer: int, size: int, *, flows: bool = True) -> list[Instruction]:
+        return [self.instruction(layer, size, flows) for _ in range(self.random.randint(1, size))]
+
+    def instruction(self, layer: int, size: int, flows: bool) -> Instruction:
+        pick = self.random.choice
+        kind = pick(INSTRUCTIONS)
+        match kind:
+            case "set":
+                return [kind, pick("xyz"), self.random.randrange(100)]
+            case "get" | "clear":
+                return [kind, pick("xyz")]
+            case "wait":
+                return [kind, self.future(layer, size)]
+            case "gather" | "as_completed" | "select" | "wait_completed":
+                return [kind, [self.future(layer, size) for _ in range(self.random.randint(1, 3))]]
+            case "timeout":
+                return [kind, self.future(layer, size), pick([0, 1, 20, 1000])]
+            case "left" | "send" if layer < LAYERS - 1:
+                return [kind, *self.below(layer, size), pick([None, 0, 15, 700])]
+            case "flows" if flows:
+                smaller = max(1, size - 1)
+                several = [self.program(layer, smaller, flows=False) for _ in range(pick([2, 3]))]
+                return [kind, pick(["gather", "group"]), several]
+        return ["inc"]
+
+    def future(self, layer: int, size: int) -> Instruction:
+        pick = self.random.choice
+        kind = pick(FUTURES)
+        if kind in ("call", "attach") and layer < LAYERS - 1:
+            return [kind, *self.below(layer, size)]
+        if kind in ("awakeable", "signal", "promise"):
+            return [kind, self.number(), pick([None, 0, 15, 300])]
+        if kind in ("sleep", "call", "attach"):
+            return ["sleep", pick([0, 1, 10, 500])]
+        return [kind, self.number()]
+
+    def below(self, layer: int, size: int) -> Instruction:
+        return [layer + 1, self.random.choice(KEYS), self.program(layer + 1, max(1, size - 1))]
+
+
+def count(layer: int, key: str, program: list[Instruction], counters: Counter[tuple[int, str]]) -> None:
+    """The model: every instruction takes effect once, whatever it waits for and whoever wins."""
+    for name, *arguments in program:
+        if name == "inc":
+            counters[layer, key] += 1
+        elif name in ("call", "attach", "left", "send"):
+            count(arguments[0], arguments[1], arguments[2], counters)
+        elif name in ("wait", "timeout"):
+            count(layer, key, [arguments[0]], counters)
+        elif name in ("gather", "as_completed", "select", "wait_completed"):
+            count(layer, key, arguments[0], counters)
+        elif name == "flows":
+            for flow in arguments[1]:
+                count(layer, key, flow, counters)
+
+
+# ---- running them ----
+
+
+class Run:
+    """One handler that executes one program."""
+
+    def __init__(self, ctx: ObjectContext, sim: Sim, calm: bool, counter: int) -> None:
+        self.ctx = ctx
+        self.sim = sim
+        self.calm = calm
+        self.counter = counter
+        self.mine: dict[str, int | None] = {}
+        #: All that it saw: a replay must see the same, in the same order.
+        self.seen: list[Any] = []
+
+    async def execute(self, program: list[Instruction]) -> None:
+        for name, *arguments in program:
+            await getattr(self, name)(*arguments)
+
+    async def inc(self) -> None:
+        self.counter += 1
+        self.ctx.set("counter", self.counter)
+
+    async def set(self, name: str, value: int) -> None:
+        self.ctx.set(name, value)
+        self.mine[name] = value
+
+    async def clear(self, name: str) -> None:
+        self.ctx.clear(name)
+        self.mine[name] = None
+
+    async def get(self, name: str) -> None:
+        expected = self.mine.get(name, -1)
+        value = await self.ctx.get(name, int)
+        if expected not in (-1, value) and self.mine[name] == expected:
+            raise TerminalError(f"state {name} is {value} and not {expected}")
+        self.seen.append(value)
+
+    async def left(self, layer: int, key: str, program: list[Instruction], delay: int | None) -> None:
+        self.ctx.call(f"Layer{layer}/execute", program, key=key)
+
+    async def send(self, layer: int, key: str, program: list[Instruction], delay: int | None) -> None:
+        self.ctx.send(f"Layer{layer}/execute", program, key=key, delay=seconds(delay))
+
+    async def wait(self, what: Instruction) -> None:
+        try:
+            self.seen.append(await self.future(what))
+        except TerminalError as error:
+            self.seen.append(error.message)
+
+    async def gather(self, what: list[Instruction]) -> None:
+        for result in await durable.gather(*map(self.future, what), return_exceptions=True):
+            self.seen.append(str(result))
+
+    async def as_completed(self, what: list[Instruction]) -> None:
+        futures = [self.future(one) for one in what]
+        async for future in durable.as_completed(*futures):
+            self.seen.append(futures.index(future))
+
+    async def wait_completed(self, what: list[Instruction]) -> None:
+        futures = [self.future(one) for one in what]
+        [done], pending = await durable.wait_completed(*futures)
+        self.seen.append([futures.index(done), len(pending)])
+
+    async def select(self, what: list[Instruction]) -> None:
+        try:
+            self.seen.append(await durable.select(**{f"f{at}": self.future(one) for at, one in enumerate(what)}))
+        except TerminalError as error:
+            self.seen.append(error.message)
+
+    async def timeout(self, what: Instruction, ms: int) -> None:
+        try:
+            self.seen.append(await self.future(what).with_timeout(ms / 1000))
+        except DurableTimeoutError:
+            self.seen.append("timeout")
+        except TerminalError as error:
+            self.seen.append(error.message)
+
+    async def flows(self, how: str, several: list[list[Instruction]]) -> None:
+        if how == "gather":
+            await asyncio.gather(*map(self.execute, several))
+        else:
+            async with asyncio.TaskGroup() as group:
+                for program in several:
+                    group.create_task(self.execute(program))
+
+    def future(self, what: Instruction) -> DurableFuture[Any]:
+        ctx = self.ctx
+        match what:
+            case ["step" | "flaky" | "slow" | "fails" as kind, number]:
+                return ctx.with_options(name=f"{kind}-{number}").run(self.step, kind, number)
+            case ["sleep", ms]:
+                return ctx.sleep(ms / 1000)
+            case ["call", layer, key, program]:
+                return ctx.call(f"Layer{layer}/execute", program, key=key)
+            case ["attach", layer, key, program]:
+                return ctx.send(f"Layer{layer}/execute", program, key=key).attach()
+            case ["awakeable", number, delay]:
+                awakeable = ctx.awakeable(int)
+                ctx.send(Helper.resolve, (awakeable.id, number), delay=seconds(delay))
+                return awakeable
+            case ["signal", number, delay]:
+                ctx.send(Helper.signal, (ctx.request.id, f"s{number}", number), delay=seconds(delay))
+                return ctx.signal(f"s{number}", int)
+            case ["promise", number, delay]:
+                gate = f"{ctx.request.id}-{number}"
+                ctx.send(Gate.open, number, key=gate, delay=seconds(delay))
+                return ctx.call(Gate.run, key=gate)
+        raise AssertionError(what)
+
+    async def step(self, kind: str, number: int) -> int:
+        times = self.sim.effect(f"{self.ctx.request.id} {number}")
+        if kind == "slow":
+            await asyncio.sleep(0.03)
+        if kind == "fails":
+            raise TerminalError(f"step {number} fails")
+        if kind == "flaky" and not self.calm and random.Random(number * 1000 + times).random() < 0.5:
+            raise RuntimeError(f"step {number} fails for the {times}. time")
+        return number
+
+
+def seconds(ms: int | None) -> float | None:
+    return None if ms is None else ms / 1000
+
+
+class Helper(Service):
+    @handler
+    async def resolve(self, ctx: Context, what: tuple[str, int]) -> None:
+        ctx.resolve_awakeable(*what)
+
+    @handler
+    async def signal(self, ctx: Context, what: tuple[str, str, int]) -> None:
+        ctx.send_signal(*what)
+
+
+class Gate(Workflow):
+    @handler
+    async def run(self, ctx: WorkflowContext) -> int:
+        return await ctx.promise("open", int)
+
+    @handler
+    async def open(self, ctx: SharedWorkflowContext, number: int) -> None:
+        await ctx.promise("open", int).resolve(number)
+
+
+class Layer(VirtualObject):
+    def __init__(self, sim: Sim, calm: bool) -> None:
+        self.sim = sim
+        self.calm = calm
+
+    @handler
+    async def execute(self, ctx: ObjectContext, program: list[Instruction]) -> list[Any]:
+        this = Run(ctx, self.sim, self.calm, await ctx.get("counter", int) or 0)
+        await this.execute(program)
+        return this.seen
+
+
+class Layer0(Layer): ...
+
+
+class Layer1(Layer): ...
+
+
+class Layer2(Layer): ...
+
+
+def services(sim: Sim, *, calm: bool = False) -> Iterable[object]:
+    return [Helper(), Gate(), *(layer(sim, calm) for layer in (Layer0, Layer1, Layer2))]
+
+
+# ---- checking ----
+
+
+async def drive(sim: Sim, roots: list[tuple[str, list[Instruction]]]) -> Counter[tuple[int, str]]:
+    """Start the programs, wait until nothing is left to do, and read the counters."""
+    for number, (key, program) in enumerate(roots):
+        await sim.send(Layer0.execute, program, key=key, idempotency_key=f"root-{number}")
+    unfinished = [status for status in Status if status is not Status.COMPLETED]
+    while left := await sim.repeat(lambda engine: engine.invocations(status=[*unfinished, "ready"], limit=1000)):
+        for view in left:
+            assert view.status != "paused", view.last_failure
+            assert view.last_failure is None or view.last_failure.type == "RuntimeError", view.last_failure
+        assert asyncio.get_running_loop().time() < 3600, f"after an hour these still wait: {left}"
+        await asyncio.sleep(0.5)
+    counters: Counter[tuple[int, str]] = Counter()
+    for layer in range(LAYERS):
+        for key in KEYS:
+            state = await sim.repeat(partial(Engine.get_state, service=f"Layer{layer}", key=key))
+            counters[layer, key] = state.get("counter", 0)
+    views = await sim.repeat(lambda engine: engine.invocations(limit=10_000))
+    assert [view for view in views if view.completion_result != "success"] == []
+    return +counters
+
+
+class Verifier:
+    """The runtime of an attempt that only replays: it keeps what the attempt hands in, and does nothing about it."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self.commands: list[Command] = []
+
+    def submit(self, command: Command) -> None:
+        self.commands.append(command)
+
+    def now_ms(self) -> int:
+        return 0
+
+    def find(self, target: Any) -> Registered:
+        return self.registry.find(target)
+
+    def left_behind(self, attempt: Attempt) -> None:
+        asyncio.get_running_loop().call_soon(attempt.start_left_over)
+
+    def parked(self, attempt: Attempt) -> None:
+        pass
+
+
+async def replay(sim: Sim, invocation: Invocation) -> None:
+    """A fresh attempt over a complete journal asks for nothing new, and comes to the outcome that is kept."""
+    host = Verifier(Registry(services(sim, calm=True), Settings(retry=RETRY)))
+    submission = invocation.submission
+    registered = host.registry.find(f"{submission.service}/{submission.handler}")
+    attempt = Attempt(host, invocation, 99, registered, None, asyncio.get_running_loop())
+    attempt.start([row for _, row in sorted(sim.tables.journal.get(invocation.seq, {}).items())], until=2**62)
+    assert attempt.task is not None
+    await asyncio.wait_for(attempt.task, 60)
+    *left_over, finish = host.commands
+    assert all(isinstance(command, Finished) for command in left_over), host.commands
+    assert isinstance(finish, Finish), finish
+    assert finish.outcome == invocation.outcome
+
+
+def mode_of(seed: int, commits: int) -> Mode:
+    """Some way to disturb a run of so many commits."""
+    draw = random.Random(seed)
+    hows: list[Literal["before", "after", "restart"]] = ["before", "after", "restart"]
+    return Mode(
+        f"random {seed}",
+        always_suspend=draw.random() < 0.4,
+        minimal=draw.random() < 0.3,
+        faults=tuple(Fault(draw.randint(1, commits), draw.choice(hows)) for _ in range(draw.choice([0, 1, 2, 5]))),
+        every=draw.choice([0, 0, 3, 4, 7]),
+        how=draw.choice(hows),
+    )
+
+
+def check_seed(seed: int, size: int = 4) -> None:
+    """One draw of programs: undisturbed, then disturbed, then replayed."""
+    maker = Maker(seed)
+    roots = [(maker.random.choice(KEYS), maker.program(0, size)) for _ in range(maker.random.randint(1, 3))]
+    model: Counter[tuple[int, str]] = Counter()
+    for key, program in roots:
+        count(0, key, program, model)
+
+    async def scenario(sim: Sim) -> Counter[tuple[int, str]]:
+        return await drive(sim, roots)
+
+    mode = Mode("undisturbed")
+    for _ in range(2):
+        counters, sim = simulate(services, scenario, mode, retry=RETRY)
+        assert counters == model, f"in mode {mode!r}: {counters} instead of {model}"
+        for row in sim.tables.invocations.values():
+            run(partial(replay, sim, invocation_of(row)))
+        mode = mode_of(seed, sim.log.commits)
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_a_random_program_counts_right_however_it_is_disturbed_and_its_journals_replay(seed: int) -> None:
+    try:
+        check_seed(seed)
+    except BaseException as error:
+        error.add_note(f"to rerun: pytest {__file__} -k 'disturbed and [{seed}]', or check_seed({seed}) in it")
+        raise
