@@ -15,7 +15,7 @@ from durable.core import commands as ask
 from durable.core.duration import Duration, parse
 from durable.core.effects import Need, Reply
 from durable.core.ids import claimed_id, invocation_id, is_invocation_id, parse_awakeable_id
-from durable.core.invocation import Flavor, already_started
+from durable.core.invocation import Flavor, Status, already_started
 from durable.core.journal import Outcome
 from durable.core.retry import DEFAULT, RetryPolicy
 from durable.errors import (
@@ -41,6 +41,9 @@ from durable.store.sqlite import SqliteStore
 
 I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
+
+#: What `Engine.invocations` can be asked for.
+STATUSES = frozenset({*Status, "ready"})
 
 _forks = 0
 
@@ -333,11 +336,15 @@ class Engine:
 
     def workflow(self, target: Handler[Any, O] | str, key: str) -> Handle[O]:
         """The handle of a workflow's run, by its key."""
+        check_text("key", key)
         handler = self._registry.find(target)
         return Handle(self, claimed_id(handler.service, key, "run", ""), handler.output.decode)
 
     def idempotent(self, target: Handler[Any, O] | str, idempotency_key: str, *, key: str | None = None) -> Handle[O]:
         """The handle of the invocation an idempotency key names."""
+        check_text("idempotency key", idempotency_key)
+        if key is not None:
+            check_text("key", key)
         handler = self._registry.find(target)
         id = claimed_id(handler.service, key, handler.name, idempotency_key)
         return Handle(self, id, handler.output.decode)
@@ -386,7 +393,16 @@ class Engine:
         `status` is one of scheduled, pending, ready, running, backing-off, suspended, paused, completed, or several.
         """
         loop = self._running()
+        for name, text in (("service", service), ("handler", handler), ("key", key)):
+            if text is not None:
+                check_text(name, text)
+        _check_number("limit", limit, 1)
+        _check_number("before", before, 0)
         wanted = {status} if isinstance(status, str) else set(status or ())
+        if not wanted <= STATUSES:
+            raise InvalidRequestError(
+                f"status is one of {', '.join(sorted(STATUSES))}, not {', '.join(map(repr, wanted - STATUSES))}"
+            )
         stored = frozenset("running" if one == "ready" else one for one in wanted)
         where = Filter(service=service, handler=handler, key=key, status=stored, limit=limit, before=before)
         views = [self._as_of_now(loop, view) for view in await loop.store.find(where)]
@@ -514,6 +530,7 @@ class Engine:
     async def get_state(self, service: str, key: str) -> dict[str, Any]:
         """The committed state of one key of a virtual object or workflow. Raises `NotFoundError`."""
         self._stateful(service)
+        check_text("key", key)
         loaded = await self._running().store.load(Need(keys={(service, key)}))
         decode = serde_for(Any).decode
         return {name: decode(value) for one in loaded.keys for name, value in sorted(one.state.items())}
@@ -595,6 +612,11 @@ class Engine:
                 "this engine runs on another event loop: from a thread, use "
                 "asyncio.run_coroutine_threadsafe(engine.call(...), loop) with the loop that started it"
             )
+
+
+def _check_number(name: str, value: int | None, least: int) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63):
+        raise InvalidRequestError(f"{name} is a whole number from {least} on, not {value!r}")
 
 
 def _checked(id: str) -> str:

@@ -33,6 +33,7 @@ BaseException
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 __all__ = [
@@ -77,6 +78,11 @@ class TerminalError(DurableError):
     Raise it from a handler or from a step. `code` follows HTTP (default 500); `metadata` maps strings to strings.
     """
 
+    # for subclasses that do not call `super().__init__`
+    message: str = ""
+    code: int = 500
+    metadata: Mapping[str, str] = MappingProxyType({})
+
     def __init__(self, message: str = "", code: int = 500, metadata: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.message = message
@@ -120,6 +126,9 @@ class RetryableError(DurableError):
 
     It counts as an attempt of the policy like any other failure.
     """
+
+    message: str = ""
+    retry_after: Any = None
 
     def __init__(self, message: str = "", retry_after: Any = None) -> None:
         super().__init__(message)

@@ -149,6 +149,13 @@ class DurableFuture(Generic[T_co]):
         """The expression that has to come true before an await goes on."""
         return self.entry
 
+    def add_done_callback(self, *args: Any, **kwargs: Any) -> None:
+        """Refused: what asyncio does with callbacks is not recorded. Raises `UsageError`."""
+        raise UsageError(
+            "asyncio.wait() and callbacks on a durable future cannot be replayed: use durable.wait_completed(), "
+            "select(), as_completed() or gather()"
+        )
+
     @property
     def interruptible(self) -> bool:
         """Whether a cancel interrupts a wait for it; a step that runs is left to end."""
@@ -384,10 +391,26 @@ def outcome_of(error: TerminalError) -> Outcome:
         kind = "killed"
     elif isinstance(error, DurableTimeoutError):
         kind = "timeout"
-    metadata = {_storable(name): _storable(value) for name, value in error.metadata.items()}
-    return Failure(_storable(error.message), error.code, metadata, kind).outcome()
+    return Failure(_text(error.message) or _text(error), _code(error.code), _metadata(error), kind).outcome()
 
 
-def _storable(text: object) -> str:
-    """Text without lone surrogates, which no encoding can write."""
-    return str(text).encode("utf-8", "replace").decode()
+def _metadata(error: TerminalError) -> dict[str, str]:
+    try:
+        return {_text(name): _text(value) for name, value in error.metadata.items()}
+    except Exception:  # anything can be assigned to it
+        return {}
+
+
+def _code(code: object) -> int:
+    try:
+        return int(code)  # type: ignore[call-overload, no-any-return]
+    except Exception:
+        return 500
+
+
+def _text(value: object) -> str:
+    """Text that can be stored: without lone surrogates, and whatever the value's own methods do."""
+    try:
+        return str(value).encode("utf-8", "replace").decode()
+    except Exception:
+        return f"<{type(value).__name__}>"

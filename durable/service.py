@@ -83,6 +83,9 @@ def settings_of(options: Options, where: str) -> Settings:
     values: dict[str, Any] = {}
     for name, value in options.items():
         if name in ("public", "retry", "metadata"):
+            expected: type = {"public": bool, "retry": RetryPolicy, "metadata": Mapping}[name]
+            if not isinstance(value, expected):
+                raise DeclarationError(f"{where}: {name} is a {expected.__name__}, not {value!r}")
             values[name] = value
         elif name in Options.__annotations__:
             try:

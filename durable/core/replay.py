@@ -55,6 +55,8 @@ class Replay:
         """The recorded command at this entry, or None where it is new. Raises `JournalMismatchError`."""
         row = self.commands.get(entry)
         if row is None:
+            if entry < self.last:
+                raise mismatch(entry, "no row, though it has later ones", f"{kind} {name}".strip())
             return None
         same = row.kind == kind and (row.name or "") == name
         if same and fingerprint is not None:

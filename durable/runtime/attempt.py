@@ -7,6 +7,7 @@ back through `deliver`. When it is over, however it ended, nothing it still does
 import asyncio
 import logging
 from collections.abc import Generator, Sequence
+from threading import get_ident
 from typing import Any, Protocol
 
 from durable.context import Request
@@ -22,12 +23,13 @@ from durable.errors import (
     NotInHandlerError,
     RetryableError,
     UsageError,
+    WrongLoopError,
 )
 from durable.futures import DurableFuture, error_of
 from durable.runtime.failures import contains_end, failure_of_exception, problem_of
 from durable.runtime.operations import Operations
 from durable.runtime.registry import Registered, check_text
-from durable.runtime.steps import IN_STEP, NO_TIMEOUT, Step, Steps, timed_out
+from durable.runtime.steps import CURRENT, IN_STEP, NO_TIMEOUT, Step, Steps, timed_out
 from durable.service import Handler
 
 log = logging.getLogger("durable")
@@ -115,8 +117,10 @@ class Attempt:
         self._activity = 0
         self._failure: Fail | None = None
         self._closing = False
+        self._thread = get_ident()
         self._finished = False
-        self._broken: BaseException | None = None
+        #: Why nothing may be executed any more: code and journal disagree, or a wait cannot be replayed.
+        self.broken: BaseException | None = None
 
     # ---- life ----
 
@@ -130,6 +134,7 @@ class Attempt:
         self.task = self.loop.create_task(self._run())
 
     async def _run(self) -> None:
+        CURRENT.set(self)
         try:
             context = self.handler.context(self._operations)
             value = await self.handler.fn(context, *self.handler.arguments(self.request.body))
@@ -138,17 +143,15 @@ class Attempt:
                 return
             self._check_end()
             outcome = Outcome(True, self._encode_result(value))
-        except AttemptEnded:
-            self._end_failed()  # of its failing step, if that is why; else it has ended already
-            return
         except BaseException as error:
             if not self.active:
                 return
-            if contains_end(error):
+            if contains_end(error) and (self._failure is not None or self._closing):
+                self._end_failed()  # if no other step of the handler is still to end
                 return
             failure = failure_of_exception(error)
             if failure is None:
-                self.fail(self._broken or error)
+                self.fail(self.broken or error)
                 self._end_failed()
                 return
             try:
@@ -168,8 +171,8 @@ class Attempt:
         return data
 
     def _check_end(self) -> None:
-        if self._broken is not None:
-            raise self._broken
+        if self.broken is not None:
+            raise self.broken
         if self._replay is not None:
             self._replay.check_end(self._asked)
 
@@ -222,10 +225,10 @@ class Attempt:
         if step is not None and step.options.retry is not None:
             step_policy = step.options.retry.merged_over(self.handler.policy)
         retry_after_ms = None
-        if isinstance(error, RetryableError) and error.retry_after is not None:
+        if isinstance(error, RetryableError) and getattr(error, "retry_after", None) is not None:
             try:
                 retry_after_ms = parse(error.retry_after)
-            except ValueError as bad:
+            except Exception as bad:
                 log.warning("%s: RetryableError(retry_after=...): %s", self.target, bad)
         self._failure = Fail(
             self.seq,
@@ -365,6 +368,7 @@ class Attempt:
     def wait(self, future: DurableFuture[Any]) -> Generator[Any, None, None]:
         """Give way until the future has its outcome (and, for a step nobody started, run it here)."""
         self._check_active()
+        self._check_place()
         self._activity += 1
         if future.outcome is not None:  # other flows were woken before this one asked: it goes on after them
             yield
@@ -409,12 +413,19 @@ class Attempt:
             if self._steps.quiet:
                 self.host.parked(self)
             yield from waiter
-        except asyncio.CancelledError:
-            if self.active and timed_out(asyncio.current_task()):
+        except asyncio.CancelledError as error:
+            if self.active and self.timed_out(error):
                 raise UsageError(NO_TIMEOUT) from None
             raise
         finally:
             del self._blocked[waiter]
+
+    def timed_out(self, error: asyncio.CancelledError) -> bool:
+        """Whether a time-out of asyncio or anyio cancelled the wait: then the attempt is broken for good."""
+        if not timed_out(error, (asyncio.current_task(), self.task)):
+            return False
+        self.broken = self.broken or UsageError(NO_TIMEOUT)
+        return True
 
     def is_recorded(self, future: DurableFuture[Any]) -> bool:
         """Whether its outcome is in the journal and only waits for the handler to come so far."""
@@ -428,10 +439,26 @@ class Attempt:
             )
         if not self.active:
             raise AttemptEnded(f"this attempt of {self.target} is over")
-        if self._broken is not None:
-            raise self._broken
+        if self.broken is not None:
+            raise self.broken
         if self._failure is not None or self._closing:
             raise AttemptEnded
+
+    def _check_place(self) -> None:
+        """The context and its futures belong to one handler, and to its event loop."""
+        here = CURRENT.get()
+        if here is IN_STEP:
+            raise UsageError(
+                f"{self.target}: a step cannot use the context: what it does is not replayed. Use it in the handler, "
+                "around the step"
+            )
+        if here is not self:
+            raise NotInHandlerError(
+                f"this context (or future) belongs to {self.target} {self.request.id}: only that handler, and tasks "
+                "it started, can use it"
+            )
+        if get_ident() != self._thread:
+            raise WrongLoopError(f"{self.target}: a context can only be used on its own event loop, not in a thread")
 
     def raise_cancel(self) -> None:
         """Raise the cancellation that is due, if one is."""
@@ -465,8 +492,8 @@ class Attempt:
         replay = self._replay
         if replay is not None and self._replaying() and self._blocked and self._steps.quiet and not self._settling:
             # everything waits, and the journal has more: the code does not come to what is recorded
-            self._broken = stuck(replay, self._asked)
-            self.fail(self._broken)
+            self.broken = stuck(replay, self._asked)
+            self.fail(self.broken)
             self._end_failed()
         elif self.idle and not self.offered:
             self.offered = True
@@ -489,14 +516,10 @@ class Attempt:
 
     def take(self, kind: Kind, name: str, print_: bytes | None) -> tuple[int, Row | None]:
         """The next entry, and its row where it is recorded already."""
-        if not self.active or self._closing or self._broken is not None or self._failure is not None:
+        if not self.active or self._closing or self.broken is not None or self._failure is not None:
             self._check_active()
         entry = self._asked + 1
-        if IN_STEP.get():
-            raise UsageError(
-                f"{self.target}: a step cannot use the context: what it does is not replayed. Use it in the handler, "
-                "around the step"
-            )
+        self._check_place()
         if not name.isascii():
             check_text("name", name)
         self._steps.record_open()
@@ -508,7 +531,7 @@ class Attempt:
         try:
             return entry, replay.match(entry, kind, name, print_)
         except JournalMismatchError as error:
-            self._broken = error  # whatever the handler does with it, nothing is executed any more
+            self.broken = error  # whatever the handler does with it, nothing is executed any more
             raise
 
     def expect(self, future: DurableFuture[Any]) -> None:

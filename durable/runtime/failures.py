@@ -42,30 +42,35 @@ def problem_of(error: BaseException, entry: int, name: str) -> Problem:
     """An exception as an operator reads it. Never raises, whatever the exception's own methods do."""
     return Problem(
         message=_clip(_describe(error)),
-        type=type(error).__name__,
+        type=_clip(_name(error), 200),
         stacktrace=_clip(_stacktrace(error)),
         entry=entry,
         name=name,
     )
 
 
+def _name(error: BaseException) -> str:
+    return str(type.__getattribute__(type(error), "__name__"))
+
+
 def _describe(error: BaseException) -> str:
-    if isinstance(error, asyncio.CancelledError) and not error.args:
-        return "CancelledError: the handler or step was cancelled by its own code"
+    name = _clip(_name(error), 200)
     try:
         text = str(error)
     except BaseException as worse:
-        text = f"<its message cannot be shown: {type(worse).__name__}>"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+        text = f"<its message cannot be shown: {_name(worse)}>"
+    if not text and isinstance(error, asyncio.CancelledError):
+        text = "the handler or step was cancelled by its own code"
+    return f"{name}: {text}" if text else name
 
 
 def _stacktrace(error: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(error))
     except BaseException as worse:
-        return f"<its traceback cannot be shown: {type(worse).__name__}>"
+        return f"<its traceback cannot be shown: {_name(worse)}>"
 
 
-def _clip(text: str) -> str:
+def _clip(text: str, length: int = TEXT_LENGTH_MAX) -> str:
     text = text.encode("utf-8", "replace").decode()
-    return text if len(text) <= TEXT_LENGTH_MAX else text[:TEXT_LENGTH_MAX] + " … (cut)"
+    return text if len(text) <= length else text[:length] + " … (cut)"

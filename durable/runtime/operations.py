@@ -1,5 +1,6 @@
 """What a context asks of its attempt: each operation takes its entry in the journal and becomes a command."""
 
+import inspect
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, Protocol, TypeVar
 
@@ -10,8 +11,9 @@ from durable.core.ids import child_id, fingerprint
 from durable.core.invocation import Caller, KeyedObject
 from durable.core.journal import Kind, Outcome, Row
 from durable.core.retry import RetryPolicy
+from durable.errors import UsageError
 from durable.futures import DurableFuture
-from durable.runtime.registry import Registered, check_headers
+from durable.runtime.registry import Registered, check_headers, check_text
 from durable.runtime.steps import Step, step_name
 from durable.service import Handler
 
@@ -113,14 +115,22 @@ class Operations:
         self, name: str | None, retry: RetryPolicy | None, timeout: Duration | None, interruptible: bool
     ) -> StepOptions:
         """Validated step options."""
+        if name is not None:
+            check_text("step's name", name)
+        if retry is not None and not isinstance(retry, RetryPolicy):
+            raise UsageError(f"with_options(retry=...) takes a RetryPolicy, not {retry!r}")
         return StepOptions(name, retry, None if timeout is None else parse(timeout), interruptible)
 
-    def run(
-        self, options: StepOptions, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> DurableFuture[Any]:
+    def run(self, options: StepOptions, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> DurableFuture[Any]:
         """A step: known, or to be executed when it is awaited or left behind."""
         attempt = self._attempt
         attempt.raise_cancel()
+        if not callable(fn):
+            if inspect.iscoroutine(fn):
+                fn.close()
+            raise UsageError(
+                f"ctx.run(fn, *args) takes a function and its arguments, not {fn!r}: do not call it yourself"
+            )
         name = options.name or step_name(fn)
         step = Step(fn, args, kwargs, name, options, attempt.delivered)
         entry, row = attempt.take(Kind.RUN, name, None)

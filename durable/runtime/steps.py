@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import inspect
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
@@ -17,6 +18,7 @@ from durable.core.commands import Command, Finished, Record
 from durable.core.journal import Kind, Outcome
 from durable.errors import AttemptEnded, TerminalError, UsageError
 from durable.futures import DurableFuture, outcome_of
+from durable.runtime.failures import failure_of_exception
 from durable.serde import return_annotation, serde_for
 
 NO_TIMEOUT = (
@@ -25,8 +27,10 @@ NO_TIMEOUT = (
 )
 
 
-#: Set while a step's function runs, and in what it starts.
-IN_STEP: ContextVar[bool] = ContextVar("durable_in_step", default=False)
+#: What `CURRENT` holds while a step's function runs.
+IN_STEP = object()
+#: The attempt whose handler runs here, or `IN_STEP`. Tasks inherit it.
+CURRENT: ContextVar[object] = ContextVar("durable_current", default=None)
 
 
 class Step:
@@ -99,6 +103,10 @@ class Owner(Protocol):
 
     def fail(self, error: BaseException, step: Step | None = None, entry: int = 0) -> None:
         """End the attempt with a failure, once no step runs any more."""
+        ...
+
+    def timed_out(self, error: asyncio.CancelledError) -> bool:
+        """Whether a time-out of asyncio or anyio cancelled the step."""
         ...
 
     def a_step_ended(self) -> None:
@@ -187,7 +195,7 @@ class Steps:
         step.started = True
         outcome: Outcome | None = None
         self.running += 1
-        mark = IN_STEP.set(True)
+        mark = CURRENT.set(IN_STEP)
         try:
             if step.direct:
                 value = await step.fn(*step.args, **step.kwargs)
@@ -198,14 +206,16 @@ class Steps:
             outcome = Outcome(True, data)
         except TerminalError as error:
             outcome = outcome_of(error)
-        except AttemptEnded:
-            raise
         except asyncio.CancelledError as error:
             self._cancelled(error, future, step)
         except BaseException as error:
-            self._owner.fail(error, step, future.entry)
+            if not self._owner.active:
+                raise
+            outcome = failure_of_exception(error)
+            if outcome is None:
+                self._owner.fail(error, step, future.entry)
         finally:
-            IN_STEP.reset(mark)
+            CURRENT.reset(mark)
             self.running -= 1
             self._owner.a_step_ended()
         if not self._owner.active:
@@ -219,7 +229,7 @@ class Steps:
         task = asyncio.current_task()
         if not self._owner.active:
             raise error
-        if timed_out(task):
+        if self._owner.timed_out(error):
             self._owner.fail(UsageError(NO_TIMEOUT), step, future.entry)
         elif task is not None and task.cancelling():
             raise error
@@ -280,21 +290,24 @@ def step_name(fn: Callable[..., Any]) -> str:
     return str(name)
 
 
-def timed_out(task: "asyncio.Task[Any] | None") -> bool:
-    """Whether a cancellation that just arrived in this task comes from `asyncio.timeout` or `wait_for`.
+def timed_out(error: asyncio.CancelledError, tasks: "tuple[asyncio.Task[Any] | None, ...]") -> bool:
+    """Whether a cancellation that just arrived comes from `asyncio.timeout`, `wait_for` or an anyio deadline.
 
-    asyncio does not tell, so this looks for the time-out among all objects: slow, and only done for a durable wait
-    that was cancelled by something else than the engine.
+    `tasks` are those whose time-outs count: the one that was cancelled, and the handler's own. asyncio does not tell
+    where a cancellation comes from, so this looks for the time-out among all objects: slow, and only done for a
+    durable wait that was cancelled by something else than the engine.
     """
-    if task is None:
-        return False
-    callbacks = getattr(task, "_callbacks", None) or ()  # wait_for of Python 3.11 waits for the task it cancelled
+    callbacks = getattr(tasks[0], "_callbacks", None) or ()  # wait_for of Python 3.11 waits for the task it cancelled
     if any(getattr(callback[0], "func", callback[0]) is _release_waiter for callback in callbacks):
         return True
-    return any(
-        isinstance(found, asyncio.Timeout) and found.expired() and getattr(found, "_task", None) is task
-        for found in gc.get_objects()
-    )
+    scope = re.match(r"Cancelled (?:by|via) cancel scope ([0-9a-f]+)", str(error.args[0]) if error.args else "")
+    now = asyncio.get_running_loop().time()
+    for found in gc.get_objects():
+        if type(found) is asyncio.Timeout and found.expired() and getattr(found, "_task", None) in tasks:
+            return True
+        if scope is not None and id(found) == int(scope[1], 16) and getattr(found, "deadline", now + 1) <= now:
+            return True
+    return False
 
 
 _release_waiter = getattr(asyncio.tasks, "_release_waiter", object())

@@ -71,7 +71,22 @@ def moving(invocation: Invocation) -> tuple[Any, ...]:
 
 
 def invocation_of(row: Sequence[Any]) -> Invocation:
-    """The invocation of a row that selects `FIXED, MOVING`."""
+    """The invocation of a row that selects `FIXED, MOVING`.
+
+    A row that cannot be read is a paused invocation that says so: it can be listed and killed, and stops nobody else.
+    """
+    try:
+        return _read(row)
+    except Exception as error:
+        problem = Problem(f"its stored row is damaged: {type(error).__name__}: {error}", "StorageCorruptError")
+        seq, id, service, handler, key = row[:5]
+        submission = Submission(str(id), str(service), str(handler), key, Flavor.SERVICE, b"")
+        queued = row[FIXED_COUNT + MOVING_NAMES.index("queued")]
+        return Invocation(seq, submission, 0, Status.PAUSED, problem=problem, queued=queued)
+
+
+def _read(row: Sequence[Any]) -> Invocation:
+    """The same, where nothing is damaged."""
     (
         seq, id, service, handler, key, flavor, input, headers, idempotency_key,
         caller_seq, caller_id, caller_entry, caller_target, caller_waits,
@@ -139,7 +154,7 @@ def attach_journal(invocation: Invocation, rows: Iterable[Row]) -> None:
 
 def _ref(row: Row) -> str | int | None:
     if row.kind == Kind.SLEEP:
-        return int(row.detail or 0)
+        return int(row.detail) if row.detail is not None and row.detail.isdecimal() else None
     if row.kind == Kind.SIGNAL:
         return row.name
     if row.kind == Kind.ATTACH:

@@ -33,6 +33,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         #: Whether something outside the loop (a thread) is at work, so that it has to be waited for.
         self.outside: list[Callable[[], bool]] = []
         super().__init__(_Jumping(self))
+        # after months of virtual time a float cannot tell nanoseconds apart: a jump could fall short of its timer
+        self._clock_resolution = 1e-6
 
     def time(self) -> float:
         """Virtual seconds since the loop was made."""

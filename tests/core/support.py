@@ -1,0 +1,194 @@
+"""What tests of the core need: a core that keeps what it wrote, and short ways to write submissions and commands."""
+
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from durable.core.commands import (
+    Asked,
+    AwaitAwakeable,
+    Command,
+    Fail,
+    Finish,
+    Invoke,
+    OpenEntry,
+    Record,
+    Sleep,
+    Submit,
+    Suspend,
+    TimerFired,
+)
+from durable.core.effects import Deliver, Need, Reply, StartAttempt
+from durable.core.ids import invocation_id
+from durable.core.invocation import Caller, Flavor, Invocation, KeyedObject, Problem, Submission
+from durable.core.journal import EMPTY, Failure, Kind, Outcome
+from durable.core.retry import RetryPolicy
+from durable.core.settle import advance
+from durable.core.turn import Turn
+from durable.core.waiting import Group
+from durable.core.world import World
+from durable.store.memory import MemoryStore
+
+A = TypeVar("A")
+
+#: Retentions of a day, in ms.
+DAY = 86_400_000
+
+
+class Core:
+    """A world, the tables it writes, and a clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStore()
+        at_once(self.store.open())
+        self.tables = self.store.tables
+        self.world = World(next_ordinal=16, next_seq=1)
+        self.now = 1_000_000
+
+    def settle(self, *commands: Command) -> Turn:
+        """One whole turn: settle, commit, and forget what was loaded for it only."""
+        turn = Turn(self.world, commands, self.now)
+        while (need := advance(turn)) is not None:
+            self.world.admit(need, at_once(self.store.load(need)))
+        at_once(self.store.commit(turn.writes))
+        self.world.end_turn()
+        return turn
+
+    def submit(self, submission: Submission, token: int = 0) -> Invocation:
+        """Submit, and return the invocation as it is kept."""
+        self.settle(Submit(submission, token))
+        return self.invocation(submission.id)
+
+    def invocation(self, id: str) -> Invocation:
+        """An invocation as it is now: from memory, or else from the tables."""
+        found = self.world.find(id)
+        if found is None:
+            [found] = at_once(self.store.load(Need(ids={id}))).invocations
+        return found
+
+    def exists(self, id: str) -> bool:
+        """Whether the tables have it."""
+        return id in self.tables.ids
+
+    def object(self, service: str, key: str) -> KeyedObject:
+        """A key's state and queue, from the tables."""
+        return at_once(self.store.load(Need(keys={(service, key)}))).keys[0]
+
+    def fire_timers(self) -> Turn:
+        """Let the clock jump to the next timer and settle all that are due then."""
+        self.now = min(due_at for due_at, _, _ in self.tables.timers)
+        return self.settle(*(TimerFired(*timer) for timer in sorted(self.tables.timers) if timer[0] <= self.now))
+
+
+def at_once(work: Coroutine[Any, Any, A]) -> A:
+    """The result of a coroutine that waits for nothing."""
+    try:
+        work.send(None)
+    except StopIteration as stop:
+        value: A = stop.value
+        return value
+    raise AssertionError("it waits")
+
+
+def submission(
+    number: int,
+    *,
+    key: str | None = None,
+    flavor: Flavor | None = None,
+    idempotency_key: str | None = None,
+    caller: Caller | None = None,
+    due_at: int | None = None,
+    retention_ms: int = DAY,
+) -> Submission:
+    """The `number`-th request of a service `S` without, of an object `O` with a key."""
+    if flavor is None:
+        flavor = Flavor.SERVICE if key is None else Flavor.EXCLUSIVE
+    return Submission(
+        id_of(number),
+        "S" if key is None else "O",
+        "h",
+        key,
+        flavor,
+        b"input",
+        {},
+        idempotency_key,
+        caller,
+        due_at,
+        retention_ms,
+        retention_ms,
+    )
+
+
+def id_of(number: int) -> str:
+    """The id of the `number`-th submission."""
+    return invocation_id(number, number)
+
+
+# ---- what an attempt asks for: its next entry ----
+
+
+def step(who: Invocation, value: bytes = b"1", *, awaited: bool = True) -> Record:
+    """A step, complete as written."""
+    return Record(who.seq, who.attempt, who.last_entry + 1, Kind.RUN, "step", 0, Outcome(True, value), awaited)
+
+
+def opened(who: Invocation, kind: Kind, asked: Asked, name: str = "", detail: str | None = None) -> OpenEntry:
+    """An entry that sets something in motion."""
+    return OpenEntry(who.seq, who.attempt, who.last_entry + 1, kind, name, 0, asked, detail)
+
+
+def sleep(who: Invocation, due_at: int) -> OpenEntry:
+    return opened(who, Kind.SLEEP, Sleep(due_at), detail=str(due_at))
+
+
+def awakeable(who: Invocation) -> OpenEntry:
+    return opened(who, Kind.AWAKEABLE, AwaitAwakeable())
+
+
+def call(who: Invocation, number: int, *, waits: bool = True, **more: Any) -> OpenEntry:
+    """A call (or, where it does not wait, a send) of the `number`-th submission."""
+    caller = Caller(who.seq, who.id, who.last_entry + 1, who.submission.target, waits)
+    asked = Invoke(submission(number, caller=caller, **more))
+    return opened(who, Kind.CALL if waits else Kind.SEND, asked, "S/h", id_of(number))
+
+
+def finish(who: Invocation, outcome: Outcome = EMPTY) -> Finish:
+    return Finish(who.seq, who.attempt, outcome)
+
+
+def fail(who: Invocation, policy: RetryPolicy, *, entry: int = 0, **more: Any) -> Fail:
+    problem = Problem("it broke", "Broken", entry=entry, name="step" if entry else "")
+    return Fail(who.seq, who.attempt, problem, policy, **more)
+
+
+def actions(turn: Turn, kind: type[A]) -> list[A]:
+    """The actions of one kind."""
+    found: list[A] = [action for action in turn.actions if isinstance(action, kind)]
+    return found
+
+
+def started(turn: Turn) -> list[int]:
+    """Whose attempts a turn starts."""
+    return [action.invocation.seq for action in actions(turn, StartAttempt)]
+
+
+ONE = Outcome(True, b"1")
+TWO = Outcome(True, b"2")
+NO = Failure("no", 418).outcome()
+THREE_TIMES = RetryPolicy("100ms", 2.0, "1m", 3, "pause")
+
+
+def entries(core: Core, who: Invocation) -> list[tuple[int, int, str, bool | None]]:
+    """Its journal as (entry, part, kind, ok)."""
+    return [(row.entry, row.part, row.kind, row.ok) for row in at_once(core.store.journal(who.seq))]
+
+
+def replies(turn: Turn) -> list[tuple[int, str]]:
+    return [(reply.token, reply.result) for reply in actions(turn, Reply)]
+
+
+def delivered(turn: Turn) -> list[tuple[int, int, Outcome]]:
+    return [(action.seq, action.entry, action.outcome) for action in actions(turn, Deliver)]
+
+
+def suspend(who: Invocation, waiting: int | Group, notified: int | None = None) -> Suspend:
+    return Suspend(who.seq, who.attempt, waiting, who.notified if notified is None else notified)

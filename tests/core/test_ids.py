@@ -1,0 +1,168 @@
+"""Ids: their form, their order, what is derived from what, and that reading one never crashes."""
+
+import string
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from durable.core.ids import (
+    DIGITS,
+    awakeable_id,
+    base62,
+    child_id,
+    claimed_id,
+    fingerprint,
+    invocation_id,
+    is_invocation_id,
+    parse_awakeable_id,
+    seed,
+)
+
+ORDINALS = st.integers(0, 2**64 - 1)
+ENTROPY = st.integers(0, 2**128 - 1)
+IDS = st.builds(invocation_id, ORDINALS, ENTROPY)
+#: As many as six base-62 digits hold: more entries than any journal can have.
+ENTRIES = st.integers(1, 62**6 - 1)
+few = settings(max_examples=25)
+
+
+def value_of(digits: str) -> int:
+    number = 0
+    for digit in digits:
+        number = number * 62 + DIGITS.index(digit)
+    return number
+
+
+def test_the_digits_sort_as_their_values_do() -> None:
+    assert list(DIGITS) == sorted(string.ascii_letters + string.digits)
+
+
+@few
+@given(st.integers(1, 30).flatmap(lambda width: st.tuples(st.just(width), st.integers(0, 62**width - 1))))
+@example((11, 62**11 - 1))
+@example((1, 61))
+def test_base62_reads_back_and_has_its_width(case: tuple[int, int]) -> None:
+    width, number = case
+    text = base62(number, width)
+    assert len(text) == width
+    assert value_of(text) == number
+
+
+@few
+@given(ORDINALS, ENTROPY)
+@example(0, 0)
+@example(2**64 - 1, 2**128 - 1)
+def test_an_invocation_id_has_38_characters_and_holds_both_numbers(ordinal: int, entropy: int) -> None:
+    id = invocation_id(ordinal, entropy)
+    assert len(id) == 38
+    assert is_invocation_id(id)
+    assert value_of(id[5:16]) == ordinal
+    assert value_of(id[16:]) == entropy
+
+
+@few
+@given(ORDINALS, ORDINALS, ENTROPY, ENTROPY)
+def test_ids_sort_by_their_ordinals(one: int, other: int, entropy: int, more: int) -> None:
+    if one != other:
+        assert (invocation_id(one, entropy) < invocation_id(other, more)) == (one < other)
+
+
+@few
+@given(IDS, ENTRIES)
+def test_a_childs_id_is_always_the_same_and_stays_near_its_parents(parent: str, entry: int) -> None:
+    child = child_id(parent, entry)
+    assert child == child_id(parent, entry)
+    assert is_invocation_id(child)
+    assert child[:16] == parent[:16]
+    assert child != parent
+
+
+@few
+@given(IDS, ENTRIES, ENTRIES)
+def test_two_entries_have_two_children(parent: str, one: int, other: int) -> None:
+    assert (child_id(parent, one) == child_id(parent, other)) == (one == other)
+
+
+@few
+@given(st.text(), st.none() | st.text(), st.text(), st.text())
+def test_a_claimed_id_is_an_invocation_id_and_always_the_same(
+    service: str, key: str | None, handler: str, idempotency_key: str
+) -> None:
+    service, handler, idempotency_key = (
+        text.encode("utf-8", "replace").decode() for text in (service, handler, idempotency_key)
+    )
+    key = None if key is None else key.encode("utf-8", "replace").decode()
+    id = claimed_id(service, key, handler, idempotency_key)
+    assert is_invocation_id(id)
+    assert id == claimed_id(service, key, handler, idempotency_key)
+
+
+def test_no_key_and_an_empty_key_claim_two_ids() -> None:
+    names = [
+        ("S", None, "h", "i"),
+        ("S", "", "h", "i"),
+        ("S", "k", "h", "i"),
+        ("S", "", "h", "ki"),
+        ("T", "", "h", "i"),
+    ]
+    assert len({claimed_id(*name) for name in names}) == len(names)
+
+
+@few
+@given(IDS, ENTRIES)
+@example(invocation_id(0, 0), 1)
+@example(invocation_id(2**64 - 1, 2**128 - 1), 62**6 - 1)
+@example(invocation_id(1, 1), 62)
+def test_an_awakeables_id_reads_back(invocation: str, entry: int) -> None:
+    assert parse_awakeable_id(awakeable_id(invocation, entry)) == (invocation, entry)
+
+
+@few
+@given(st.text() | st.from_regex(r"(inv|sign)_1[0-9A-Za-z]{30,45}"))
+@example("")
+@example("sign_1" + "0" * 33)
+@example("sign_1" + "0" * 33 + "0")
+@example("sign_1" + "0" * 33 + "z" * 7)
+@example("sign_1" + "0" * 33 + "1\n")
+@example("inv_1" + "0" * 33 + "\n")
+@example("inv_1" + "٣" * 33)
+def test_any_text_is_read_or_refused_and_what_is_read_is_written_the_same(text: str) -> None:
+    parsed = parse_awakeable_id(text)
+    if parsed is not None:
+        invocation, entry = parsed
+        assert is_invocation_id(invocation)
+        assert entry >= 1
+        assert awakeable_id(invocation, entry) == text
+    assert is_invocation_id(text) == (len(text) == 38 and text[:5] == "inv_1" and all(c in DIGITS for c in text[5:]))
+
+
+def test_an_awakeables_id_is_no_invocation_id() -> None:
+    invocation = invocation_id(7, 8)
+    assert parse_awakeable_id(invocation) is None
+    assert not is_invocation_id(awakeable_id(invocation, 1))
+
+
+@few
+@given(IDS, IDS)
+def test_the_seed_of_the_random_numbers_depends_on_the_invocation_alone(one: str, other: str) -> None:
+    assert 0 <= seed(one) < 2**128
+    assert (seed(one) == seed(other)) == (one == other)
+
+
+@few
+@given(st.binary(max_size=64).flatmap(lambda data: st.tuples(st.just(data), st.permutations(list(data)))))
+def test_a_fingerprint_ignores_the_order_in_which_a_set_was_written(case: tuple[bytes, list[int]]) -> None:
+    data, shuffled = case
+    assert len(fingerprint(data)) == 8
+    assert fingerprint(data) == fingerprint(bytes(shuffled))
+
+
+@few
+@given(st.binary(max_size=64), st.binary(max_size=64))
+def test_a_fingerprint_tells_other_bytes_apart(one: bytes, other: bytes) -> None:
+    assert (fingerprint(one) == fingerprint(other)) == (sorted(one) == sorted(other))
+
+
+def test_of_a_long_payload_the_fingerprint_tells_the_length_alone() -> None:
+    assert fingerprint(b"a" * 4097) == fingerprint(b"b" * 4097) != fingerprint(b"a" * 4098)
+    assert fingerprint(b"a" * 4096) != fingerprint(b"b" * 4096)

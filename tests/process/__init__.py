@@ -1,0 +1,1 @@
+"""A real program on a real file, killed with SIGKILL and started again."""

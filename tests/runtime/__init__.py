@@ -1,0 +1,1 @@
+"""The engine among careless hosts and hostile handlers."""

@@ -1,0 +1,1 @@
+"""What every store keeps, and what SQLite's does besides."""

@@ -1,0 +1,16 @@
+from pathlib import Path
+
+import pytest
+
+from durable.store.memory import MemoryStore, Tables
+from durable.store.sqlite import SqliteStore
+from tests.store.support import Stores
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Stores:
+    """Gives a new store each time it is called, always over the same content."""
+    if request.param == "memory":
+        tables = Tables()
+        return lambda: MemoryStore(tables)
+    return lambda: SqliteStore(tmp_path / "durable.db")

@@ -1,0 +1,926 @@
+"""What only the store on SQLite does: its file, pragmas and migrations, and what it says when the disk says no."""
+
+import asyncio
+import os
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import pytest
+
+from durable import (
+    Context,
+    Engine,
+    EngineFailedError,
+    ObjectContext,
+    StorageBusyError,
+    StorageCorruptError,
+    StorageError,
+    StorageFullError,
+    StorageReadOnlyError,
+    StorageVersionError,
+    VirtualObject,
+    handler,
+)
+from durable.core.effects import Writes
+from durable.core.journal import Outcome, Row
+from durable.store import Opened, Store
+from durable.store.faults import explain
+from durable.store.query import Filter
+from durable.store.sqlite import APPLICATION_ID, SqliteStore, migrations
+from tests.store.support import HOLDS_THE_LOCK, a_row, an_invocation, opened, play, program
+
+NEWEST = max(number for number, _ in migrations())
+SOMETHING = Writes(settings={"Shop": "{}"})
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "durable.db"
+
+
+def pragma(path: Path, name: str) -> Any:
+    """What another connection reads in the file."""
+    database = sqlite3.connect(path)
+    try:
+        return database.execute(f"PRAGMA {name}").fetchone()[0]
+    finally:
+        database.close()
+
+
+def commit(path: Path, writes: Writes) -> None:
+    """One turn, by an engine that was there before."""
+
+    async def story() -> None:
+        async with opened(SqliteStore(path)) as (store, _):
+            await store.commit(writes)
+
+    play(story)
+
+
+def open_only(path: Path | str) -> Opened:
+    """What opening gives, or raises."""
+
+    async def story() -> Opened:
+        async with opened(SqliteStore(path)) as (_, where):
+            return where
+
+    return asyncio.run(story())
+
+
+def photograph(folder: Path) -> dict[str, bytes]:
+    """The bytes of every file but the lock, by name."""
+    return {file.name: file.read_bytes() for file in folder.iterdir() if not file.name.endswith(".lock")}
+
+
+# ---- the file ----
+
+
+@pytest.mark.parametrize(("synchronous", "level"), [("FULL", 2), ("NORMAL", 1)])
+def test_commits_are_synced_as_promised(
+    path: Path, synchronous: Literal["FULL", "NORMAL"], level: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connections: list[sqlite3.Connection] = []
+    connect = sqlite3.connect
+
+    def remembered(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+        connections.append(connect(*args, **kwargs))
+        return connections[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", remembered)
+
+    async def story() -> None:
+        async with opened(SqliteStore(path, synchronous=synchronous)):
+            (database,) = connections
+            told = {
+                name: database.execute(f"PRAGMA {name}").fetchone()[0]
+                for name in ("synchronous", "journal_mode", "user_version", "application_id", "locking_mode")
+            }
+            assert told == {
+                "synchronous": level,
+                "journal_mode": "wal",
+                "user_version": NEWEST,
+                "application_id": APPLICATION_ID,
+                "locking_mode": "normal",
+            }
+
+    play(story)
+
+
+def test_an_engine_syncs_every_commit_unless_told_otherwise(path: Path) -> None:
+    assert SqliteStore(path)._synchronous == "FULL"
+    assert cast(SqliteStore, Engine(path)._store)._synchronous == "FULL"
+    assert cast(SqliteStore, Engine(path, synchronous="NORMAL")._store)._synchronous == "NORMAL"
+
+
+@pytest.mark.parametrize("wrong", ["OFF", "off", "full", "EXTRA", "", None, 2])
+def test_other_levels_of_synchronous_are_refused(path: Path, wrong: Any) -> None:
+    with pytest.raises(ValueError, match="'FULL' or 'NORMAL'"):
+        SqliteStore(path, synchronous=wrong)
+    with pytest.raises(ValueError, match="'FULL' or 'NORMAL'"):
+        Engine(path, synchronous=wrong)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_nobody_else_may_read_the_files(path: Path, umask: int) -> None:
+    """R-39: journals hold inputs and headers."""
+    before = os.umask(umask)
+    try:
+
+        async def story() -> None:
+            async with opened(SqliteStore(path)) as (store, _):
+                await store.commit(SOMETHING)
+                modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+                assert set(modes) >= {"durable.db", "durable.db-wal", "durable.db.lock"}
+                assert set(modes.values()) == {0o600}, modes
+
+        play(story)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_clean_close_leaves_one_file_that_can_be_copied(path: Path, tmp_path: Path) -> None:
+    commit(path, Writes(created={1: an_invocation()}, settings={"Shop": "{}"}))
+    assert {file.name for file in tmp_path.iterdir()} <= {"durable.db", "durable.db.lock"}
+    copy = Path(shutil.copy(path, tmp_path / "copy.db"))
+    assert open_only(copy) == Opened(next_ordinal=16, next_seq=2, settings={"Shop": "{}"})
+
+
+@pytest.mark.parametrize("name", ["with space.db", "имя 🚀.db", "%2F?mode=ro.db", "#x.db", "a'b\".db"])
+def test_any_file_name_will_do(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+
+    async def story() -> None:
+        async with opened(SqliteStore(path)) as (store, _):
+            await store.commit(SOMETHING)
+            await store.backup(str(tmp_path / f"backup of {name}"))
+
+    play(story)
+    assert open_only(path).settings == {"Shop": "{}"}
+    assert open_only(tmp_path / f"backup of {name}").settings == {"Shop": "{}"}
+
+
+def test_a_relative_path_stays_the_same_file_when_the_process_changes_directory(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+
+    async def story() -> None:
+        async with opened(SqliteStore("durable.db")) as (store, _):
+            await store.commit(SOMETHING)
+            os.chdir(elsewhere)
+            await store.commit(Writes(settings={"Mail": "{}"}))
+            await store.backup(str(tmp_path / "backup.db"))
+
+    play(story)
+    assert list(elsewhere.iterdir()) == []
+    assert open_only(tmp_path / "backup.db").settings == {"Shop": "{}", "Mail": "{}"}
+
+
+# ---- migrations ----
+
+
+def test_an_empty_file_becomes_the_newest_version(path: Path) -> None:
+    path.touch()
+    assert open_only(path) == Opened(next_ordinal=16, next_seq=1)
+    assert pragma(path, "user_version") == NEWEST
+    assert pragma(path, "application_id") == APPLICATION_ID
+    assert pragma(path, "integrity_check") == "ok"
+
+
+def test_migrations_are_numbered_without_gaps() -> None:
+    assert [number for number, _ in migrations()] == list(range(1, NEWEST + 1))
+
+
+def test_opening_again_changes_nothing(path: Path, tmp_path: Path) -> None:
+    commit(path, SOMETHING)
+    before = photograph(tmp_path)
+    for _ in range(3):
+        open_only(path)
+    assert photograph(tmp_path) == before
+
+
+def test_a_migration_that_breaks_off_leaves_the_version_before(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R-30: each is one transaction, with the version number inside."""
+    commit(path, SOMETHING)
+    broken = [*migrations(), (NEWEST + 1, "CREATE TABLE half (a); INSERT INTO nowhere VALUES (1);")]
+    with monkeypatch.context() as patch:
+        patch.setattr("durable.store.sqlite.migrations", lambda: broken)
+        with pytest.raises(StorageError, match="nowhere"):
+            open_only(path)
+    assert pragma(path, "user_version") == NEWEST
+    assert open_only(path).settings == {"Shop": "{}"}
+    database = sqlite3.connect(path)
+    assert database.execute("SELECT count(*) FROM sqlite_master WHERE name = 'half'").fetchone() == (0,)
+    database.close()
+
+
+def test_a_new_migration_is_applied_to_an_old_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit(path, SOMETHING)
+    more = [*migrations(), (NEWEST + 1, "CREATE TABLE more (a);"), (NEWEST + 2, "INSERT INTO more VALUES (1);")]
+    monkeypatch.setattr("durable.store.sqlite.migrations", lambda: more)
+    for _ in range(2):
+        assert open_only(path).settings == {"Shop": "{}"}
+    assert pragma(path, "user_version") == NEWEST + 2
+    database = sqlite3.connect(path)
+    assert database.execute("SELECT * FROM more").fetchall() == [(1,)]
+    database.close()
+
+
+def test_a_file_of_a_newer_version_is_refused_and_left_alone(path: Path, tmp_path: Path) -> None:
+    commit(path, SOMETHING)
+    database = sqlite3.connect(path)
+    database.execute(f"PRAGMA user_version = {NEWEST + 7}")
+    database.commit()
+    database.close()
+    before = photograph(tmp_path)
+    with pytest.raises(StorageVersionError) as caught:
+        open_only(path)
+    assert str(NEWEST + 7) in str(caught.value)
+    assert str(NEWEST) in str(caught.value).replace(str(NEWEST + 7), "")
+    assert str(path) in str(caught.value)
+    assert photograph(tmp_path) == before
+
+
+# ---- files that are not ours, or not whole ----
+
+
+def test_the_database_of_another_program_is_refused_and_left_alone(path: Path, tmp_path: Path) -> None:
+    database = sqlite3.connect(path)
+    database.execute("CREATE TABLE theirs (a)")
+    database.commit()
+    database.close()
+    before = photograph(tmp_path)
+    with pytest.raises(StorageCorruptError, match="another program") as caught:
+        open_only(path)
+    assert str(path) in str(caught.value)
+    assert photograph(tmp_path) == before
+
+
+def test_a_database_with_anothers_application_id_is_refused_even_without_tables(path: Path, tmp_path: Path) -> None:
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA application_id = 252006673")
+    database.execute("PRAGMA user_version = 3")
+    database.commit()
+    database.close()
+    before = photograph(tmp_path)
+    with pytest.raises(StorageError):
+        open_only(path)
+    assert photograph(tmp_path) == before
+
+
+def garbage(path: Path) -> None:
+    path.write_bytes(b"this is not a database at all\n" * 500)
+
+
+def short_garbage(path: Path) -> None:
+    path.write_bytes(b"oops")
+
+
+def damaged_magic(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[3] ^= 0x20
+    path.write_bytes(data)
+
+
+def damaged_page_size(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[16:18] = b"\x00\x07"
+    path.write_bytes(data)
+
+
+def first_page_zeroed(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(b"\0" * 4096 + data[4096:])
+
+
+def schema_overwritten(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[100:4096] = b"\xa5" * 3996
+    path.write_bytes(data)
+
+
+def truncated(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2 // 4096 * 4096])
+
+
+def truncated_within_a_page(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:4000])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        garbage,
+        short_garbage,
+        damaged_magic,
+        damaged_page_size,
+        first_page_zeroed,
+        schema_overwritten,
+        truncated,
+        truncated_within_a_page,
+    ],
+    ids=lambda damage: damage.__name__,
+)
+def test_a_damaged_file_is_refused_and_left_alone(path: Path, tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    """R-07: nothing is repaired, emptied or deleted by itself."""
+    commit(path, Writes(created={seq: an_invocation(seq, input=b"x" * 900) for seq in range(1, 200)}))
+    damage(path)
+    before = photograph(tmp_path)
+    with pytest.raises(StorageCorruptError) as caught:
+        open_only(path)
+    assert str(path) in str(caught.value)
+    assert {name: before[name] for name in before} == {name: photograph(tmp_path)[name] for name in before}
+    with pytest.raises(StorageCorruptError):  # and the lock was let go
+        open_only(path)
+
+
+def test_what_a_torn_write_ahead_log_still_has_is_used(path: Path, tmp_path: Path) -> None:
+    """The tail that a power loss tore off was never acknowledged."""
+
+    async def story() -> None:
+        async with opened(SqliteStore(path)) as (store, _):
+            await store.commit(Writes(created={1: an_invocation(1)}))
+            wal = path.with_name("durable.db-wal")
+            whole = wal.stat().st_size
+            await store.commit(Writes(created={2: an_invocation(2)}))
+            for name in ("durable.db", "durable.db-wal"):
+                shutil.copy(path.with_name(name), tmp_path / name.replace("durable", "torn"))
+            with (tmp_path / "torn.db-wal").open("r+b") as torn:
+                torn.truncate(whole + 1000)
+
+    play(story)
+    assert open_only(tmp_path / "torn.db").next_seq == 2
+
+
+# ---- places where nothing can be written ----
+
+
+def test_a_missing_directory_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StorageReadOnlyError, match="no/such/place") as caught:
+        open_only(tmp_path / "no/such/place/durable.db")
+    assert "directory" in str(caught.value)
+
+
+def test_a_directory_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(StorageReadOnlyError) as caught:
+        open_only(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_a_file_is_no_directory(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageReadOnlyError, match=r"file/durable\.db"):
+        open_only(tmp_path / "file" / "durable.db")
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(30, "Read-only file system")])
+def test_a_place_that_refuses_files_is_named(path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> int:
+        raise error
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(StorageReadOnlyError, match=r"durable\.db") as caught:
+        open_only(path)
+    assert error.strerror is not None and error.strerror in str(caught.value)
+
+
+AS_ANOTHER_USER = """
+import asyncio, os, sys
+from durable.store.sqlite import SqliteStore
+os.setgid(65534)
+os.setuid(65534)
+async def main():
+    store = SqliteStore(sys.argv[1])
+    try:
+        await store.open()
+    except Exception as error:
+        print(type(error).__name__, error)
+    else:
+        print("opened")
+        await store.close()
+asyncio.run(main())
+"""
+
+
+@pytest.mark.process
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to become another user")
+@pytest.mark.parametrize("forbidden", ["directory", "file", "lock"])
+def test_a_user_who_may_not_write_is_told_so(forbidden: str) -> None:
+    """With real permissions, which root does not feel."""
+    folder = Path(subprocess.check_output(["mktemp", "-d", "/tmp/durable-test-XXXXXX"], text=True).strip())
+    path = folder / "durable.db"
+    try:
+        commit(path, SOMETHING)
+        folder.chmod(0o755 if forbidden == "directory" else 0o777)
+        for file in folder.iterdir():
+            file.chmod(0o666)
+        if forbidden == "directory":
+            (folder / "durable.db.lock").unlink()
+        else:
+            (path if forbidden == "file" else folder / "durable.db.lock").chmod(0o444)
+        before = path.read_bytes()
+        told = subprocess.run(
+            [sys.executable, "-c", AS_ANOTHER_USER, str(path)],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert told.stdout.startswith("StorageReadOnlyError"), told
+        assert str(path) in told.stdout
+        assert path.read_bytes() == before
+    finally:
+        shutil.rmtree(folder)
+
+
+# ---- another program holds the lock ----
+
+
+@pytest.mark.process
+def test_a_locked_database_is_not_opened(path: Path) -> None:
+    commit(path, SOMETHING)
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA journal_mode = DELETE")
+    database.close()
+    with program(HOLDS_THE_LOCK, path):
+        started = time.monotonic()
+        with pytest.raises(StorageBusyError, match="another program") as caught:
+            open_only(path)
+        assert time.monotonic() - started < 10
+        assert str(path) in str(caught.value)
+    assert open_only(path).settings == {"Shop": "{}"}
+
+
+class Shop(VirtualObject):
+    """Notes each execution of its step in a file outside the database."""
+
+    def __init__(self, notes: Path) -> None:
+        self.notes = notes
+
+    def note(self, order: str) -> str:
+        with self.notes.open("a") as notes:
+            notes.write(f"{order}\n")
+        return order.upper()
+
+    @handler
+    async def buy(self, ctx: ObjectContext, order: str) -> str:
+        ctx.set("last", order)
+        return await ctx.run(self.note, order)
+
+    def executions(self) -> list[str]:
+        return self.notes.read_text().split()
+
+
+@pytest.mark.process
+def test_a_lock_that_is_let_go_in_time_delays_and_nothing_more(path: Path, tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "notes")
+
+    async def story() -> None:
+        async with Engine(path, services=[shop]) as engine:
+            assert await engine.call(Shop.buy, "first", key="k") == "FIRST"
+            with program(HOLDS_THE_LOCK, path) as other:
+                buying = asyncio.create_task(engine.call(Shop.buy, "second", key="k"))
+                worst = 0.0
+                for _ in range(20):
+                    before = time.monotonic()
+                    await asyncio.sleep(0.02)
+                    worst = max(worst, time.monotonic() - before)
+                assert not buying.done()
+                assert worst < 0.5, "R-08: the event loop goes on meanwhile"
+                assert other.stdin is not None
+                other.stdin.close()
+                assert await buying == "SECOND"
+
+    play(story)
+    assert shop.executions() == ["first", "second"]
+
+
+@pytest.mark.process
+def test_a_lock_that_is_kept_stops_the_engine_and_nothing_is_lost(path: Path, tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "notes")
+
+    async def locked_out() -> None:
+        async with Engine(path, services=[shop]) as engine:
+            assert await engine.call(Shop.buy, "first", key="k", idempotency_key="1") == "FIRST"
+            with program(HOLDS_THE_LOCK, path):
+                started = time.monotonic()
+                with pytest.raises(EngineFailedError) as caught:
+                    await engine.call(Shop.buy, "second", key="k", idempotency_key="2")
+                assert isinstance(caught.value.__cause__, StorageBusyError)
+                assert "another program" in str(caught.value)
+                assert time.monotonic() - started < 10
+
+    with pytest.raises(EngineFailedError):
+        play(locked_out)
+
+    async def again() -> None:
+        async with Engine(path, services=[shop]) as engine:
+            assert await engine.call(Shop.buy, "first", key="k", idempotency_key="1") == "FIRST"
+            assert await engine.call(Shop.buy, "second", key="k", idempotency_key="2") == "SECOND"
+            assert await engine.get_state("Shop", "k") == {"last": "second"}
+
+    play(again)
+    assert shop.executions() == ["first", "second"]
+
+
+# ---- errors are recognised by code ----
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (sqlite3.SQLITE_BUSY, StorageBusyError),
+        (sqlite3.SQLITE_BUSY_SNAPSHOT, StorageBusyError),
+        (sqlite3.SQLITE_BUSY_RECOVERY, StorageBusyError),
+        (sqlite3.SQLITE_LOCKED, StorageBusyError),
+        (sqlite3.SQLITE_FULL, StorageFullError),
+        (sqlite3.SQLITE_READONLY, StorageReadOnlyError),
+        (sqlite3.SQLITE_READONLY_DIRECTORY, StorageReadOnlyError),
+        (sqlite3.SQLITE_CANTOPEN, StorageReadOnlyError),
+        (sqlite3.SQLITE_PERM, StorageReadOnlyError),
+        (sqlite3.SQLITE_NOTADB, StorageCorruptError),
+        (sqlite3.SQLITE_CORRUPT, StorageCorruptError),
+        (sqlite3.SQLITE_CORRUPT_INDEX, StorageCorruptError),
+        (sqlite3.SQLITE_IOERR_FSYNC, StorageError),
+        (sqlite3.SQLITE_CONSTRAINT_UNIQUE, StorageError),
+    ],
+)
+@pytest.mark.parametrize("text", ["database is locked", "database or disk is full", "", "малахит"])
+def test_an_error_is_recognised_by_its_code_whatever_it_says(code: int, kind: type[StorageError], text: str) -> None:
+    error = sqlite3.OperationalError(text)
+    error.sqlite_errorcode = code
+    error.sqlite_errorname = "SQLITE_SOMETHING"
+    told = explain(error, "/data/app.db")
+    assert type(told) is kind
+    assert "/data/app.db" in str(told)
+    assert text in str(told)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OSError(28, "No space left on device"), StorageFullError),
+        (PermissionError(13, "Permission denied"), StorageReadOnlyError),
+        (OSError(30, "Read-only file system"), StorageReadOnlyError),
+        (OSError(5, "Input/output error"), StorageError),
+        (sqlite3.OperationalError("database is locked"), StorageError),  # raised by the module itself: no code
+        (ValueError("database is locked"), StorageError),
+    ],
+    ids=repr,
+)
+def test_an_error_of_the_system_is_recognised_by_its_number(error: Exception, kind: type[StorageError]) -> None:
+    assert type(explain(error, "/data/app.db")) is kind
+
+
+def test_a_value_that_talks_of_locks_is_just_a_value(path: Path) -> None:
+    """The text of a UNIQUE violation or of a bad value may hold anything a user wrote."""
+    talk = "database is locked; database or disk is full"
+    one, two = an_invocation(1, key=talk), an_invocation(2, key=talk)
+    two.submission = one.submission
+
+    async def story() -> None:
+        async with opened(SqliteStore(path)) as (store, _):
+            await store.commit(Writes(created={1: one}, settings={talk: talk}))
+            with pytest.raises(EngineFailedError) as caught:
+                await store.commit(Writes(created={2: two}))
+            assert type(caught.value.__cause__) is StorageError
+
+    play(story)
+    assert open_only(path).settings == {talk: talk}
+
+
+# ---- the disk is full ----
+
+
+class Small(SqliteStore):
+    """A store whose file cannot grow beyond so many pages."""
+
+    pages = 100
+
+    def _prepare(self, database: sqlite3.Connection) -> Opened:
+        opened = super()._prepare(database)
+        database.execute(f"PRAGMA max_page_count = {self.pages}")
+        return opened
+
+
+class Warehouse(VirtualObject):
+    """Each delivery takes room in the file, in two steps; each execution is noted outside."""
+
+    def __init__(self) -> None:
+        self.executions: list[tuple[str, int]] = []
+
+    async def store(self, item: str, part: int) -> bytes:
+        self.executions.append((item, part))
+        return f"{item} {part} ".encode() * 2000
+
+    @handler
+    async def deliver(self, ctx: ObjectContext, item: str) -> int:
+        first = await ctx.run(self.store, item, 1)
+        ctx.set(item, len(first))
+        second = await ctx.run(self.store, item, 2)
+        return len(first) + len(second)
+
+
+async def fill_up(store: Store) -> tuple[Warehouse, dict[str, int], EngineFailedError]:
+    """Deliver until no room is left; returns what was acknowledged, and what was said then."""
+    warehouse, acknowledged = Warehouse(), dict[str, int]()
+    engine = Engine(services=[warehouse], store=store)
+    failure: EngineFailedError | None = None
+    with pytest.raises(EngineFailedError) as at_exit:
+        async with engine:
+            for number in range(1000):
+                item = f"item-{number}"
+                try:
+                    acknowledged[item] = await engine.call(Warehouse.deliver, item, key="k", idempotency_key=item)
+                except EngineFailedError as error:
+                    failure = error
+                    break
+            executed = list(warehouse.executions)
+            for _ in range(3):
+                with pytest.raises(EngineFailedError):
+                    await engine.send(Warehouse.deliver, "too late", key="k")
+                with pytest.raises(EngineFailedError):
+                    await engine.invocations()
+            await asyncio.sleep(0.05)
+            assert warehouse.executions == executed, "nothing runs any more"
+    assert failure is not None
+    assert failure is engine.failure
+    assert at_exit.value is failure
+    return warehouse, acknowledged, failure
+
+
+async def take_stock(path: Path, before: Warehouse, acknowledged: dict[str, int]) -> None:
+    """With room again: all that was acknowledged is there, the rest is finished, no step ran twice too often."""
+    warehouse = Warehouse()
+    async with Engine(path, services=[warehouse]) as engine:
+        for item, size in acknowledged.items():
+            assert await engine.call(Warehouse.deliver, item, key="k", idempotency_key=item) == size
+        last = f"item-{len(acknowledged)}"
+        assert await engine.call(Warehouse.deliver, last, key="k", idempotency_key=last) > 0
+        state = await engine.get_state("Warehouse", "k")
+        assert set(state) == {*acknowledged, last}
+        assert {view.status for view in await engine.invocations(limit=1000)} == {"completed"}
+    assert {item for item, _ in warehouse.executions} <= {last}
+    for step in {*before.executions, *warehouse.executions}:
+        assert [*before.executions, *warehouse.executions].count(step) <= 2, "one more execution per crash"
+    assert pragma(path, "integrity_check") == "ok"
+
+
+@pytest.mark.parametrize("pages", [60, 61, 62, 63, 64, 65, 66, 67])
+def test_when_the_disk_is_full_the_engine_stops_and_goes_on_when_there_is_room(path: Path, pages: int) -> None:
+    """R-06: at several points of the workload."""
+
+    class Smaller(Small):
+        pass
+
+    Smaller.pages = pages
+
+    async def story() -> None:
+        warehouse, acknowledged, failure = await fill_up(Smaller(path))
+        assert acknowledged, "some work was done"
+        assert isinstance(failure.__cause__, StorageFullError)
+        assert str(path) in str(failure)
+        assert "no space" in str(failure)
+        await take_stock(path, warehouse, acknowledged)
+
+    play(story)
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    place = tmp_path / "tiny"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@pytest.mark.process
+def test_a_disk_that_is_really_full_stops_the_engine_too(tiny_disk: Path, tmp_path: Path) -> None:
+    path = tiny_disk / "durable.db"
+
+    async def story() -> None:
+        (tiny_disk / "somebody else's").write_bytes(b"x" * 300_000)
+        warehouse, acknowledged, failure = await fill_up(SqliteStore(path))
+        assert acknowledged
+        assert isinstance(failure.__cause__, StorageFullError), failure
+        (tiny_disk / "somebody else's").unlink()
+        await take_stock(path, warehouse, acknowledged)
+
+    play(story)
+
+
+@pytest.mark.process
+def test_a_disk_that_is_full_before_the_start_is_named(tiny_disk: Path) -> None:
+    ballast = tiny_disk / "somebody else's"
+    with pytest.raises(OSError, match="No space"):
+        ballast.write_bytes(b"x" * 2_000_000)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(StorageFullError, match=r"durable\.db"):
+        open_only(tiny_disk / "durable.db")
+    assert len(os.listdir("/proc/self/fd")) == before, "the lock was let go"
+    ballast.unlink()
+    assert open_only(tiny_disk / "durable.db").next_seq == 1
+
+
+# ---- a commit that returns an error ----
+
+
+class Breaking:
+    """A store whose n-th commit returns an error, having taken effect or not: nobody can tell (R-04)."""
+
+    def __init__(self, inner: SqliteStore, at: int, kept: bool) -> None:
+        self.inner, self.at, self.kept, self.commits = inner, at, kept, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def commit(self, writes: Writes) -> Awaitable[None]:
+        """See `Store`."""
+        self.commits += 1
+        assert self.commits <= self.at, "no further commit after one that failed"
+        return self._commit(writes) if self.commits == self.at else self.inner.commit(writes)
+
+    async def _commit(self, writes: Writes) -> None:
+        if self.kept:
+            await self.inner.commit(writes)
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+        raise error
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["lost", "kept"])
+@pytest.mark.parametrize("at", range(1, 8))
+def test_a_commit_error_stops_the_engine_loudly_and_a_fresh_one_finishes(
+    path: Path, at: int, kept: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """R-04, design decision 10: at each commit of a workload of two deliveries."""
+    first, second = Warehouse(), Warehouse()
+    acknowledged: dict[str, int] = {}
+
+    async def broken() -> None:
+        store = Breaking(SqliteStore(path), at, kept)
+        async with Engine(services=[first], store=cast(Store, store)) as engine:
+            with pytest.raises(EngineFailedError):
+                for item in ("a", "b"):
+                    acknowledged[item] = await engine.call(Warehouse.deliver, item, key="k", idempotency_key=item)
+            assert engine.failure is not None
+            with pytest.raises(EngineFailedError):
+                await engine.output("inv_1" + "0" * 33)
+
+    async def whole() -> None:
+        async with Engine(path, services=[second]) as engine:
+            for item in ("a", "b"):
+                size = await engine.call(Warehouse.deliver, item, key="k", idempotency_key=item)
+                assert acknowledged.get(item, size) == size
+            assert {view.status for view in await engine.invocations()} == {"completed"}
+            assert len(await engine.invocations()) == 2
+
+    with pytest.raises(EngineFailedError, match="disk I/O error"):
+        play(broken)
+    assert any(record.levelname == "CRITICAL" for record in caplog.records)
+    play(whole)
+    executions = [*first.executions, *second.executions]
+    assert all(executions.count(step) <= 2 for step in executions)
+    assert sum(executions.count(step) == 2 for step in set(executions)) <= 1, "only what was under way runs again"
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [
+        pytest.param(a_row(1, 2, name="\ud800"), id="lone surrogate"),
+        pytest.param(a_row(1, 2, name=object()), id="no text at all"),  # type: ignore[arg-type]
+        pytest.param(a_row(1, 2**63), id="number beyond 64 bits"),
+    ],
+)
+def test_a_value_that_cannot_be_stored_fails_the_commit_and_nothing_of_the_turn_stays(
+    path: Path, poison: Row
+) -> None:
+    """Such a value should never come this far. Where one does, the turn must not be left half open."""
+
+    async def story() -> None:
+        async with opened(SqliteStore(path)) as (store, _):
+            step = a_row(1, 1, outcome=Outcome(True, b"1"))
+            with pytest.raises(EngineFailedError):
+                await store.commit(
+                    Writes(created={1: an_invocation(1)}, journal=[step, poison], settings={"A": "{}"})
+                )
+            for writes in (Writes(settings={"B": "{}"}), Writes(settings={"B": "{}"}, journal=[step])):
+                with pytest.raises(EngineFailedError):
+                    await store.commit(writes)
+        async with opened(SqliteStore(path)) as (store, where):
+            assert where.settings == {}
+            assert list(await store.find(Filter())) == []
+
+    play(story)
+
+
+# ---- backup ----
+
+
+@handler(service="Load")
+async def chain(ctx: Context, length: int) -> int:
+    async def add(total: int) -> int:
+        return total + 1
+
+    total = 0
+    for _ in range(length):
+        total = await ctx.run(add, total)
+    return total
+
+
+def test_backups_under_load_are_whole_and_an_engine_goes_on_from_each(path: Path, tmp_path: Path) -> None:
+    """R-40."""
+
+    async def story() -> None:
+        ids: list[list[str]] = []
+        async with Engine(path, services=[chain], synchronous="NORMAL") as engine:
+            waiting = [await engine.send(chain, 40, idempotency_key=f"{number}") for number in range(30)]
+            for number in range(5):
+                ids.append([handle.id for handle in waiting])
+                await engine.backup(tmp_path / f"backup-{number}.db")
+                waiting += [await engine.send(chain, 40) for _ in range(10)]
+            assert [await handle.result() for handle in waiting] == [40] * 80
+        for number in range(5):
+            copy = tmp_path / f"backup-{number}.db"
+            assert pragma(copy, "integrity_check") == "ok"
+            async with Engine(copy, services=[chain], synchronous="NORMAL") as engine:
+                assert [await engine.attach(id) for id in ids[number]] == [40] * len(ids[number])
+                assert await engine.call(chain, 40, idempotency_key="0") == 40
+
+    play(story)
+
+
+def test_a_backup_has_everything_that_was_acknowledged_before_it_began(path: Path, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with opened(SqliteStore(path)) as (store, _):
+            for number in range(1, 20):
+                await store.commit(Writes(created={number: an_invocation(number)}))
+                copy = tmp_path / f"{number}.db"
+                await store.backup(str(copy))
+                async with opened(SqliteStore(copy)) as (_, where):
+                    assert where.next_seq == number + 1
+
+    play(story)
+
+
+def test_a_backup_does_not_overwrite_anything(path: Path, tmp_path: Path) -> None:
+    there = tmp_path / "there.db"
+    there.write_bytes(b"precious")
+
+    async def story() -> None:
+        async with opened(SqliteStore(path)) as (store, _):
+            for target in (there, path):
+                with pytest.raises(StorageError) as caught:
+                    await store.backup(str(target))
+                assert str(target) in str(caught.value)
+            await store.commit(SOMETHING)
+
+    play(story)
+    assert there.read_bytes() == b"precious"
+    assert open_only(path).settings == {"Shop": "{}"}
+
+
+def test_a_backup_to_a_place_that_does_not_exist_says_so_and_work_goes_on(path: Path, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with opened(SqliteStore(path)) as (store, _):
+            with pytest.raises(StorageReadOnlyError, match="no/such"):
+                await store.backup(str(tmp_path / "no/such/backup.db"))
+            await store.commit(SOMETHING)
+
+    play(story)
+    assert open_only(path).settings == {"Shop": "{}"}
+
+
+def test_a_backup_is_as_private_as_the_file(path: Path, tmp_path: Path) -> None:
+    """R-39."""
+    before = os.umask(0o022)
+    try:
+
+        async def story() -> None:
+            async with opened(SqliteStore(path)) as (store, _):
+                await store.backup(str(tmp_path / "backup.db"))
+
+        play(story)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "backup.db").stat().st_mode) == 0o600

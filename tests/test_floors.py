@@ -1,0 +1,74 @@
+"""The house has floors, and imports go down: every file can be read after those it needs."""
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+HOUSE = Path(__file__).parent.parent / "durable"
+#: From the ground up, a floor a line, its rooms in words. An import goes to a lower floor, or stays in its room.
+FLOORS = """
+errors
+core.journal core.waiting core.ids core.duration
+core.retry core.replay
+core.invocation
+core.commands
+core.effects
+core.world
+core.turn
+core.lifecycle
+core.settle
+core
+serde
+service store
+saga futures
+context
+runtime
+telemetry client
+engine
+testing admin ingress kafka restate
+cli
+.
+"""
+LEVELS = {room: level for level, floor in enumerate(FLOORS.split("\n")) for room in floor.split()}
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(HOUSE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def room_of(module: str) -> str:
+    inside = module.removeprefix("durable").removeprefix(".")
+    rooms = [room for room in LEVELS if f"{inside}.".startswith(f"{room}.")]
+    assert rooms or not inside, f"{module} is in no room: give it a floor in {__file__}"
+    return max(rooms, key=len, default=".")
+
+
+def imports() -> dict[str, set[str]]:
+    """Which modules each module imports, wherever in the file and for whatever purpose."""
+    files = {module_of(path): path for path in HOUSE.rglob("*.py")}
+    found: dict[str, set[str]] = {module: set() for module in files}
+    for module, path in files.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{module}: imports are written in full"
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+                names = [name if name in files else str(node.module) for name in names]
+            found[module].update(name for name in names if name in files)
+    return found
+
+
+def test_imports_go_to_lower_floors_or_stay_in_their_room() -> None:
+    wrong = [
+        f"{module} imports {imported}"
+        for module, needed in imports().items()
+        for imported in needed
+        if (room := room_of(module)) != (other := room_of(imported)) and LEVELS[other] >= LEVELS[room]
+    ]
+    assert not wrong, wrong
+
+
+def test_no_import_closes_a_circle() -> None:
+    TopologicalSorter(imports()).prepare()  # raises CycleError, naming the circle

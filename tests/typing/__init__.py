@@ -1,0 +1,1 @@
+"""What a type checker must infer from programs that use the package, and what it must refuse."""
