@@ -39,6 +39,8 @@ REPLAY_SLICE = 1000
 #: For how many rounds of the event loop a handler of several flows must have done nothing to be at rest: a finished
 #: task wakes whoever gathers it after two, so this is enough for task groups in task groups.
 REST = 8
+#: How often a handler may swallow the end of its attempt without giving way in between.
+STRIKES = 100
 
 
 class Host(Protocol):
@@ -107,7 +109,8 @@ class Attempt:
         self._pending: dict[int, DurableFuture[Any]] = {}
         self._blocked: dict[asyncio.Future[None], DurableFuture[Any]] = {}
         self._flows = 0
-        self._cancels = 0
+        #: Cancels that were not raised yet: when each arrived among the outcomes.
+        self._cancels: list[int] = []
         self._replay: Replay | None = None
         self._started = False
         #: Outcomes that came while the handler was not ready for them.
@@ -118,6 +121,8 @@ class Attempt:
         self._failure: Fail | None = None
         self._closing = False
         self._thread = get_ident()
+        #: How often, in this round of the event loop, the handler went on although its attempt is over.
+        self._strikes = 0
         self._finished = False
         #: Why nothing may be executed any more: code and journal disagree, or a wait cannot be replayed.
         self.broken: BaseException | None = None
@@ -241,6 +246,8 @@ class Attempt:
             step.recorded if step is not None else False,
             step.seen if step is not None else 0,
         )
+        if self.broken is not None:
+            self._steps.running = 0  # what still runs belongs to a handler that cannot go on: it is cut off
         if not self._steps.running:
             self._end_failed()
 
@@ -347,7 +354,6 @@ class Attempt:
 
     def _cancel(self) -> None:
         """Raise once: now where the handler waits, else at the next operation that would start or wait."""
-        self._cancels += 1
         hit = False
         for waiter, future in self._blocked.items():
             if not waiter.done() and future.interruptible:
@@ -355,24 +361,29 @@ class Attempt:
                 waiter.exception()
                 hit = True
         self._steps.interrupt()
-        if hit:
-            self._cancels -= 1
+        if not hit:
+            self._cancels.append(self.delivered)
 
     # ---- waiting ----
 
     @property
     def crowded(self) -> bool:
-        """Whether other flows of the handler wait too."""
-        return self._flows > 0
+        """Whether other flows of the handler wait too, or a cancel: then even a known outcome goes through `wait`."""
+        return self._flows > 0 or bool(self._cancels)
 
     def wait(self, future: DurableFuture[Any]) -> Generator[Any, None, None]:
         """Give way until the future has its outcome (and, for a step nobody started, run it here)."""
-        self._check_active()
+        if self.incorrigible:
+            yield from self.loop.create_future()
         self._check_place()
+        self._check_active()
         self._activity += 1
-        if future.outcome is not None:  # other flows were woken before this one asked: it goes on after them
-            yield
-            self._check_active()
+        if future.outcome is not None:
+            if self._cancels and future.interruptible and self._cancels[0] < future.rank:
+                self.raise_cancel()  # it came before the outcome, so it would have interrupted this wait
+            if self._flows:  # other flows were woken before this one asked: it goes on after them
+                yield
+                self._check_active()
             return
         steps, step = self._steps, future.step
         if future is steps.left_over:
@@ -431,6 +442,17 @@ class Attempt:
         """Whether its outcome is in the journal and only waits for the handler to come so far."""
         return self._replay is not None and self._replay.has_outcome(future.entry)
 
+    @property
+    def incorrigible(self) -> bool:
+        """Whether its handler swallows `AttemptEnded` again and again: then it waits for ever instead.
+
+        Raising once more would let a `while True: try: … except BaseException: pass` hold up the event loop.
+        """
+        return self._strikes > STRIKES
+
+    def _forgive(self) -> None:
+        self._strikes = 0
+
     def _check_active(self) -> None:
         if self._finished:
             raise NotInHandlerError(
@@ -438,6 +460,9 @@ class Attempt:
                 "uses it before the handler returns"
             )
         if not self.active:
+            if not self._strikes:
+                self.loop.call_soon(self._forgive)
+            self._strikes += 1
             raise AttemptEnded(f"this attempt of {self.target} is over")
         if self.broken is not None:
             raise self.broken
@@ -463,7 +488,7 @@ class Attempt:
     def raise_cancel(self) -> None:
         """Raise the cancellation that is due, if one is."""
         if self._cancels:
-            self._cancels -= 1
+            self._cancels.pop(0)
             raise error_of(CANCELLED)
 
     def waiting_for(self) -> int | Group:

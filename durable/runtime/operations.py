@@ -42,6 +42,11 @@ class Journal(Protocol):
     delivered: int
 
     @property
+    def incorrigible(self) -> bool:
+        """Whether its handler swallows the end of its attempt again and again: it waits for ever then."""
+        ...
+
+    @property
     def next_entry(self) -> int:
         """The entry that `take` would take."""
         ...
@@ -124,6 +129,8 @@ class Operations:
     def run(self, options: StepOptions, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> DurableFuture[Any]:
         """A step: known, or to be executed when it is awaited or left behind."""
         attempt = self._attempt
+        if attempt.incorrigible:
+            return self._never()
         attempt.raise_cancel()
         if not callable(fn):
             if inspect.iscoroutine(fn):
@@ -150,6 +157,8 @@ class Operations:
         fingerprint: bytes | None = None,
     ) -> DurableFuture[T]:
         """An entry that waits for something."""
+        if self._attempt.incorrigible:
+            return self._never()
         self._attempt.raise_cancel()
         entry, row = self._attempt.take(kind, name, fingerprint)
         return self._open(entry, row, kind, name, asked, decode, detail, fingerprint)
@@ -228,6 +237,8 @@ class Operations:
     def sleep(self, duration: Duration, name: str) -> DurableFuture[None]:
         """A timer that is due `duration` from now."""
         delay_ms = _delay_ms(duration)
+        if self._attempt.incorrigible:
+            return self._never()
         self._attempt.raise_cancel()
         entry, row = self._attempt.take(Kind.SLEEP, name, None)
         due_at = self._attempt.host.now_ms() + delay_ms
@@ -245,6 +256,8 @@ class Operations:
     ) -> tuple[str, DurableFuture[Any]]:
         """A call or a send."""
         attempt = self._attempt
+        if attempt.incorrigible:
+            return "", self._never()
         if kind is Kind.CALL:
             attempt.raise_cancel()
         handler = attempt.host.find(target)
@@ -270,6 +283,10 @@ class Operations:
         future = self._open(entry, row, kind, name, Invoke(submission), handler.output.decode, submission.id, print_)
         future.id = submission.id
         return submission.id, future
+
+    def _never(self) -> DurableFuture[Any]:
+        """A future that never completes."""
+        return DurableFuture(self, 0, Kind.AWAKEABLE, None)
 
     def state(self, name: str) -> bytes | None:
         """A state value: this handler's own writes over what is committed."""

@@ -145,6 +145,9 @@ def attach_journal(invocation: Invocation, rows: Iterable[Row]) -> None:
             if row.ok is None and row.kind not in DETACHED:
                 joined = row.kind == Kind.CALL and (row.detail or "").startswith(JOINED)
                 invocation.open[row.entry] = Open(Kind.ATTACH if joined else Kind(row.kind), _ref(row))
+                if row.kind == Kind.SLEEP and invocation.open[row.entry].ref is None:
+                    message = f"its journal is damaged: entry {row.entry} sleeps until {row.detail!r}"
+                    invocation.status, invocation.problem = Status.PAUSED, Problem(message, "StorageCorruptError")
         elif row.part == COMPLETION:
             if row.ordinal is not None:
                 invocation.open.pop(row.entry, None)

@@ -99,8 +99,8 @@ def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
             leftovers = asyncio.all_tasks(loop)
             for task in leftovers:
                 task.cancel()
-            if leftovers:
-                loop.run_until_complete(asyncio.gather(*leftovers, return_exceptions=True))
+            if leftovers:  # one that swallows its cancellation is left behind
+                loop.run_until_complete(asyncio.wait(leftovers, timeout=1))
             loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
             asyncio.set_event_loop(None)

@@ -88,8 +88,12 @@ def resume(turn: Turn, command: Resume) -> None:
 def recover(turn: Turn, command: Recover) -> None:
     """Its turn had come when the engine stopped: it gets its next attempt."""
     invocation = turn.world.invocations.get(command.seq)
-    if invocation is not None and invocation.status is Status.RUNNING:
+    if invocation is None:
+        return
+    if invocation.status is Status.RUNNING:
         turn.start(invocation)
+    else:  # its row is damaged, so it was loaded as paused: from now on it is stored so
+        turn.touch(invocation)
 
 
 def configure(turn: Turn, command: Configure) -> None:
