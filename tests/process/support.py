@@ -179,6 +179,7 @@ class Witness:
         #: The exclusive handlers of each key in the order in which their bodies were first opened.
         self.opened: defaultdict[str, list[str]] = defaultdict(list)
         self.acknowledged: dict[int, str] = {}
+        self._won: dict[Name, str] = {}
         self._attempts: dict[str, int] = {}
         self._offsets: dict[Path, int] = {}
         self._low = 0
@@ -197,13 +198,16 @@ class Witness:
                 assert not stamps and not promises, "work was done before there was a journal"
                 return False
             fresh = self._read(database)
-            waiting = database.execute("SELECT count(*) FROM timers WHERE due_at > ?", (killed_at_ms,)).fetchone()[0]
+            soon = (killed_at_ms, killed_at_ms + 10_000)
+            sql = "SELECT count(*) FROM timers WHERE entry > 0 AND due_at BETWEEN ? AND ?"
+            sleeping = database.execute(sql, soon).fetchone()[0]
         self._what_was_done_is_recorded(stamps, fresh)
         self._what_was_promised_is_stored(promises)
         self._one_body_per_key(stamps)
         self._attempts_only_grow(stamps, pid)
         self._nothing_fired_early(stamps)
-        self._count(stamps, waiting)
+        self._the_same_won(stamps)
+        self._count(stamps, sleeping)
         return bool(stamps)
 
     def _new_lines(self, path: Path) -> list[str]:
@@ -335,7 +339,15 @@ class Witness:
                 assert entry.ok, f"I6 violated: {stamp} woke, and its sleep is {entry}"
                 assert entry.completed_at >= due, f"I6 violated: {entry} completed early"
 
-    def _count(self, stamps: Sequence[Stamp], waiting: int) -> None:
+    def _the_same_won(self, stamps: Sequence[Stamp]) -> None:
+        """R-37: a race has the same winner in every attempt."""
+        for stamp in stamps:
+            if stamp.what == "won":
+                winner = self._won.setdefault(stamp.name, stamp.rest)
+                assert winner == stamp.rest, f"R-37 violated: {stamp}, before it was {winner}"
+                self.seen[f"races won, {stamp.label}"] += 1
+
+    def _count(self, stamps: Sequence[Stamp], sleeping: int) -> None:
         """I10: which faults have really happened."""
         last = {stamp.name: stamp.what for stamp in stamps if stamp.what in ("begin", "end", "fail")}
         ended = [name for name, what in last.items() if what == "end"]
@@ -344,7 +356,7 @@ class Witness:
         seen = self.seen
         seen["kills during a step"] += "begin" in last.values()
         seen["kills between a step's end and its commit"] += any(name not in self.recorded for name in ended)
-        seen["kills during a sleep"] += bool(waiting)
+        seen["kills during a sleep"] += bool(sleeping)
         for status in ("suspended", "backing-off", "scheduled", "pending"):
             seen[f"kills while {status}"] += status in statuses
         seen["step failures"] += sum(stamp.what == "fail" for stamp in stamps)

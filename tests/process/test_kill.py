@@ -60,7 +60,7 @@ def test_two_hundred_kills_lose_nothing_and_double_nothing(tmp_path: Path) -> No
         missing = [what for what in WANTED if not seen[what]]
         assert not missing, f"I10 violated: this never happened: {missing}"
         assert seen["kills"] >= KILLS, f"I10 violated: {seen['kills']} kills hit a working engine"
-        assert seen["completions"] >= 10 * KILLS, f"I10 violated: {seen['completions']} invocations were completed"
+        assert seen["completions"] >= 5 * KILLS, f"I10 violated: {seen['completions']} invocations were completed"
     except AssertionError as error:
         raise AssertionError(
             f"{error}\n{summary(witnesses, started)}\nfiles are in {tmp_path}; once more with\n"
@@ -75,8 +75,10 @@ def drive(witness: Witness, folder: Path) -> None:
     chance = random.Random(witness.seed)
     program = ("-m", "tests.process.workload", witness.database, witness.effects, witness.acks, witness.seed)
     errors = folder / "stderr"
-    checked = 0
+    checked = lives = 0
     while witness.seen["kills"] < KILLS / DRIVERS:
+        lives += 1
+        assert lives < 2 * KILLS / DRIVERS + 50, f"I7 violated: the engine does nothing; {witness.unfinished()}"
         early = chance.randrange(EARLY) == 0
         sudden = chance.randrange(100) < SUDDEN
         last_words = f"{chance.choice(LAST_WORDS)}:{int(30 ** chance.random())}"

@@ -8,8 +8,8 @@ With WHAT:COUNT it kills itself the moment it has written that many lines of tha
 fraction of a millisecond between a promise and a commit that comes too late.
 
 EFFECTS has a line for what really happened, `what invocation label attempt pid ms rest`: a step began, failed, ended
-with a token; the handler saw a token; a handler woke; the body of an exclusive handler was opened and shut. ACKS has
-`ack job id pid`, and for every observer of an outcome `returned|attached|called|output job id ok|failed value`.
+with a token; the handler saw a token, woke, or knows who won a race; an exclusive handler's body was opened and shut.
+ACKS has `ack job id pid`, and what every observer was told: `returned|attached|called|output job id ok|failed value`.
 """
 
 import asyncio
@@ -31,6 +31,7 @@ import msgspec
 from durable import (
     Context,
     DurableFuture,
+    DurableTimeoutError,
     Engine,
     Handle,
     InvocationCancelled,
@@ -41,8 +42,10 @@ from durable import (
     VirtualObject,
     Workflow,
     WorkflowContext,
+    as_completed,
     gather,
     handler,
+    select,
 )
 from durable.service import Handler
 
@@ -50,7 +53,7 @@ from durable.service import Handler
 WINDOW = 16
 QUICK = RetryPolicy(initial_interval=0.004, factor=1.5, max_interval=0.03, max_attempts=None)
 THREE_TIMES = RetryPolicy(initial_interval=0.003, factor=1.0, max_attempts=3)
-KINDS = ("steps", "beside", "nap", "family", "add", "approval", "stamped", "shaky", "order", "regret")
+KINDS = ("steps", "beside", "nap", "family", "add", "approval", "stamped", "shaky", "order", "regret", "race")
 #: The tokens of steps: handler -> what its result tells of them.
 Tokens = dict[str, str]
 
@@ -95,6 +98,8 @@ def adds_of(job: Job) -> list[tuple[str, int]]:
         return [(job.key, job.amount)]
     if job.kind == "family":
         return [(job.key, job.amount), ("e", 1), ("a", 2), ("b", 2), ("f", 3)]
+    if job.kind == "race":
+        return [("g", 1), ("g", 2), ("g", 3)]
     return []
 
 
@@ -105,6 +110,7 @@ def handlers_of(job: Job) -> list[str]:
         "approval": ["approve", "answer"],
         "stamped": ["stamp"],
         "regret": ["victim"],
+        "race": ["steps", "add", "add", "add"],
     }
     return [{"approval": "run"}.get(job.kind, job.kind), *more.get(job.kind, [])]
 
@@ -194,6 +200,11 @@ def saw(ctx: Context, label: str, token: str) -> str:
     return token
 
 
+def won(ctx: Context, label: str, what: str) -> None:
+    """Every attempt must come to the same end."""
+    stamp("won", ctx.request.id, label, ctx.request.attempt, what)
+
+
 async def take(ctx: Context, label: str, *, odds: int = 0, retry: RetryPolicy | None = None) -> str:
     return saw(ctx, label, await step(ctx, label, odds=odds, retry=retry))
 
@@ -255,6 +266,30 @@ async def family(ctx: Context, job: Job) -> Tokens:
     mine = await take(ctx, "mine", odds=10)
     await gather(ctx.call(Counter.add, 2, key="a"), ctx.call(Counter.add, 2, key="b"))
     return {"mine": mine, "steps": tokens["three"], "new": str(added.new)}
+
+
+@handler
+async def race(ctx: Context, job: Job) -> Tokens:
+    """Lets the journal decide who wins; and flows that do different things."""
+    fast, slow = step(ctx, "fast"), step(ctx, "slow_sync")
+    winner, _ = await select(fast=fast, nap=ctx.sleep(0.002, name="nap"))
+    won(ctx, "select", winner)
+    order = [await future async for future in as_completed(slow, fast)]
+    won(ctx, "order", "+".join(order))
+    try:
+        await ctx.call(steps, job).with_timeout(0.012)
+        won(ctx, "timeout", "in time")
+    except DurableTimeoutError:
+        won(ctx, "timeout", "too late")
+
+    async def flow(name: str, amount: int) -> None:
+        await take(ctx, f"{name}1")
+        await rest(ctx, f"{name}2", amount / 500)
+        await ctx.call(Counter.add, amount, key="g")
+        await take(ctx, f"{name}3_sync", odds=10)
+
+    await asyncio.gather(flow("p", 1), flow("q", 2), flow("r", 3))
+    return {"fast": await fast, "slow_sync": await slow}
 
 
 class Counter(VirtualObject):
@@ -377,11 +412,11 @@ async def victim(ctx: Context, job: Job) -> Tokens:
 
 
 SERVICES = [
-    steps, beside, nap, family, Counter(), Approval(), approve, stamped, stamp_it, shaky, order, regret, victim,
+    steps, beside, nap, family, Counter(), Approval(), approve, stamped, stamp_it, shaky, order, regret, victim, race,
 ]  # fmt: skip
 TARGETS: dict[str, Handler[Job, Tokens] | Handler[Job, str]] = {
     "steps": steps, "beside": beside, "nap": nap, "family": family, "stamped": stamped, "shaky": shaky,
-    "order": order, "regret": regret,
+    "order": order, "regret": regret, "race": race,
 }  # fmt: skip
 
 

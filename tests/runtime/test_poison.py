@@ -646,7 +646,3 @@ def test_a_poison_has_its_documented_end_and_disturbs_nobody(
 
     run(story)
     assert complaints(caplog) == []
-
-
-def test_the_table_is_long_enough() -> None:
-    assert len(table.rows) >= 60

@@ -147,7 +147,7 @@ class Undead(VirtualObject):
         self.refused: list[str] = []
         self.accepted: list[str] = []
         self.contexts: list[ObjectContext] = []
-        self.may_end = asyncio.Event()
+        self.may_end = False
 
     @handler
     async def live(self, ctx: ObjectContext) -> str:
@@ -156,7 +156,7 @@ class Undead(VirtualObject):
         try:
             await ctx.sleep("1d")
         except BaseException:
-            while not self.may_end.is_set():
+            while not self.may_end:
                 self.use(ctx)
                 with suppress(BaseException):
                     await asyncio.sleep(0.1)
@@ -177,10 +177,16 @@ def test_an_attempt_that_is_over_can_do_nothing_any_more(
     tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """R-26, R-27: from outside the kill is done at once; of the zombie nothing is written, and the log names it."""
-    path = tmp_path / "durable.db"
+    path, undead = tmp_path / "durable.db", Undead()
 
     async def story() -> None:
-        undead = Undead()
+        try:
+            await haunted()
+        finally:
+            undead.may_end = True
+            await asyncio.sleep(1)
+
+    async def haunted() -> None:
         engine = engine_on(path, undead, echo, inactivity_timeout="2d", abort_timeout="1s")
         async with engine:
             poisoned = await engine.send(Undead.live, key="k")
@@ -202,14 +208,11 @@ def test_an_attempt_that_is_over_can_do_nothing_any_more(
         assert asyncio.get_running_loop().time() - before <= 5.1, "R-32: shut down within 5 s"
         assert undead.accepted == []
         assert any("Undead/k/live" in record.getMessage() for record in caplog.records)
-        async with engine_on(path, Undead(), echo, inactivity_timeout="2d") as engine:
+        async with engine_on(path, undead, echo, inactivity_timeout="2d") as engine:
             await asyncio.sleep(1)
             assert set(undead.refused) == set(OPERATIONS)
             assert undead.accepted == []
-            views = await engine.invocations(service="Echo")
-            assert views == []
-        undead.may_end.set()
-        await asyncio.sleep(1)
+            assert await engine.invocations(service="Echo") == []
 
     run(story)
 
