@@ -33,7 +33,6 @@ BaseException
 """
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 __all__ = [
@@ -81,7 +80,7 @@ class TerminalError(DurableError):
     # for subclasses that do not call `super().__init__`
     message: str = ""
     code: int = 500
-    metadata: Mapping[str, str] = MappingProxyType({})
+    metadata: dict[str, str] = {}  # noqa: RUF012 (only ever read)
 
     def __init__(self, message: str = "", code: int = 500, metadata: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
