@@ -27,14 +27,14 @@ from durable.core.commands import (
     Tell,
 )
 from durable.core.duration import Duration
-from durable.core.ids import awakeable_id, is_invocation_id, parse_awakeable_id, seed
+from durable.core.ids import awakeable_id, fingerprint, is_invocation_id, parse_awakeable_id, seed
 from durable.core.journal import Kind, Outcome
 from durable.core.retry import RetryPolicy
 from durable.core.turn import promise_topic
 from durable.errors import InvalidRequestError, OutputNotReadyError, TerminalError
 from durable.futures import DurableFuture, outcome_of
 from durable.saga import Saga
-from durable.serde import serde_for
+from durable.serde import serde_for, stable
 from durable.service import Handler
 
 P = ParamSpec("P")
@@ -218,15 +218,19 @@ class Promise(Generic[T]):
 
     def resolve(self, value: T) -> DurableFuture[None]:
         """Settle it with a value. Awaiting raises `TerminalError` (409) where it was settled before."""
-        return self._complete(Outcome(True, self._serde.encode(value)))
+        data = self._serde.encode(value)
+        return self._complete(Outcome(True, data), stable(value, data))
 
     def reject(self, message: str, code: int = 500) -> DurableFuture[None]:
         """Settle it with a failure. Awaiting raises `TerminalError` (409) where it was settled before."""
-        return self._complete(outcome_of(TerminalError(message, code)))
+        outcome = outcome_of(TerminalError(message, code))
+        return self._complete(outcome, outcome.value)
 
-    def _complete(self, outcome: Outcome) -> DurableFuture[None]:
+    def _complete(self, outcome: Outcome, said: bytes) -> DurableFuture[None]:
         asked = CompletePromise(self._operations.service, self._operations.key or "", outcome)
-        return self._operations.open(Kind.COMPLETE_PROMISE, self._name, asked, _nothing)
+        return self._operations.open(
+            Kind.COMPLETE_PROMISE, self._name, asked, _nothing, fingerprint=fingerprint(said)
+        )
 
 
 class Context:
@@ -444,18 +448,21 @@ class Context:
 
     def resolve_awakeable(self, id: str, value: Any = None) -> None:
         """Complete an awakeable with a value; a second completion is ignored."""
-        self._complete_awakeable(id, Outcome(True, serde_for(Any).encode(value)))
+        data = serde_for(Any).encode(value)
+        self._complete_awakeable(id, Outcome(True, data), stable(value, data))
 
     def reject_awakeable(self, id: str, message: str, code: int = 500) -> None:
         """Complete an awakeable with a `TerminalError`; a second completion is ignored."""
-        self._complete_awakeable(id, outcome_of(TerminalError(message, code)))
+        outcome = outcome_of(TerminalError(message, code))
+        self._complete_awakeable(id, outcome, outcome.value)
 
-    def _complete_awakeable(self, id: str, outcome: Outcome) -> None:
+    def _complete_awakeable(self, id: str, outcome: Outcome, said: bytes) -> None:
         parsed = parse_awakeable_id(id)
         if parsed is None:
             raise TerminalError(f"{id!r} is no awakeable id", 400)
         asked = Tell(CompleteEntry(*parsed, outcome))
-        self._operations.note(Kind.COMPLETE_AWAKEABLE, "", asked, detail=id, fingerprint=id.encode())
+        print_ = fingerprint(id.encode(), said)
+        self._operations.note(Kind.COMPLETE_AWAKEABLE, "", asked, detail=id, fingerprint=print_)
 
     @overload
     def signal(self, name: str, /) -> DurableFuture[Any]: ...
@@ -469,15 +476,18 @@ class Context:
 
     def send_signal(self, id: str, name: str, value: Any = None) -> None:
         """Hand a named signal to another invocation, which may wait for it now or later."""
-        self._signal(id, name, Outcome(True, serde_for(Any).encode(value)))
+        data = serde_for(Any).encode(value)
+        self._signal(id, name, Outcome(True, data), stable(value, data))
 
     def reject_signal(self, id: str, name: str, message: str, code: int = 500) -> None:
         """Hand a failure to whoever waits for that signal."""
-        self._signal(id, name, outcome_of(TerminalError(message, code)))
+        outcome = outcome_of(TerminalError(message, code))
+        self._signal(id, name, outcome, outcome.value)
 
-    def _signal(self, id: str, name: str, outcome: Outcome) -> None:
+    def _signal(self, id: str, name: str, outcome: Outcome, said: bytes) -> None:
         asked = Tell(SendSignal(_checked(id), name, outcome))
-        self._operations.note(Kind.SEND_SIGNAL, name, asked, detail=id, fingerprint=id.encode())
+        print_ = fingerprint(id.encode(), said)
+        self._operations.note(Kind.SEND_SIGNAL, name, asked, detail=id, fingerprint=print_)
 
 
 _PLAIN = StepOptions()
@@ -536,11 +546,12 @@ class ObjectContext(SharedObjectContext):
 
     def set(self, name: str, value: Any, type: Any = Any, /) -> None:
         """Write a state value."""
-        self._write(Kind.SET, name, serde_for(type).encode(value))
+        data = serde_for(type).encode(value)
+        self._write(Kind.SET, name, data, stable(value, data))
 
     def set_raw(self, name: str, value: bytes, /) -> None:
         """Write a state value that is serialized already."""
-        self._write(Kind.SET, name, value)
+        self._write(Kind.SET, name, value, value)
 
     def clear(self, name: str, /) -> None:
         """Delete a state value."""
@@ -550,10 +561,12 @@ class ObjectContext(SharedObjectContext):
         """Delete all state values of this key."""
         self._write(Kind.CLEAR_ALL, None, None)
 
-    def _write(self, kind: Kind, name: str | None, value: bytes | None) -> None:
+    def _write(self, kind: Kind, name: str | None, value: bytes | None, said: bytes | None = None) -> None:
         operations = self._operations
         asked = SetState(operations.service, operations.key or "", name, value)
-        operations.note(kind, name or "", asked, fingerprint=value)
+        print_ = None if said is None else fingerprint(said)
+        detail = None if print_ is None else print_.hex()
+        operations.note(kind, name or "", asked, detail=detail, fingerprint=print_)
         operations.set_state(name, value)
 
 

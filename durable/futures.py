@@ -179,7 +179,7 @@ class _Combined(DurableFuture[T_co]):
         super().__init__(attempt, 0, Kind.AWAKEABLE, None)
         self.members = tuple(members)
         if self.came_true():
-            self._settle(max((member.rank for member in self.members if member.completed), default=0))
+            self._settle(self.moment())
         else:
             for member in self.members:
                 if not member.completed:
@@ -187,6 +187,10 @@ class _Combined(DurableFuture[T_co]):
 
     def came_true(self) -> bool:
         raise NotImplementedError
+
+    def moment(self) -> int:
+        """The rank of the outcome with which it came true."""
+        return max((member.rank for member in self.members if member.completed), default=0)
 
     def _on_member(self, member: DurableFuture[Any]) -> None:
         if self.outcome is None and self.came_true():
@@ -221,6 +225,10 @@ class _Gathered(_Combined[list[Any]]):
             return True
         return all(member.completed for member in self.members)
 
+    def moment(self) -> int:
+        failed = [member.rank for member in self.members if member.failed()]
+        return min(failed) if failed and not self._return_exceptions else super().moment()
+
     def result(self) -> list[Any]:
         if not self._return_exceptions:
             failed = [member for member in self.members if member.failed()]
@@ -239,6 +247,9 @@ class _First(_Combined[Any]):
 
     def came_true(self) -> bool:
         return any(member.completed for member in self.members)
+
+    def moment(self) -> int:
+        return self.winner().rank
 
     def winner(self) -> DurableFuture[Any]:
         return min((member for member in self.members if member.completed), key=lambda member: member.rank)

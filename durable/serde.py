@@ -46,9 +46,11 @@ __all__ = [
     "return_annotation",
     "serde_for",
     "signature_of",
+    "stable",
 ]
 
 T = TypeVar("T")
+_encode_stable = msgspec.json.Encoder(order="deterministic").encode
 
 #: Levels of arrays and objects in one JSON document, in both directions.
 MAX_DEPTH: Final = 200
@@ -96,6 +98,17 @@ def serde_for(annotation: Any) -> Serde[Any]:
         return _cached(annotation)
     except TypeError:  # unhashable, such as Annotated[int, []]
         return _build(annotation)
+
+
+def stable(value: Any, data: bytes) -> bytes:
+    """Bytes that stand for `value` in every process, given how it was encoded: sets and dicts are sorted.
+
+    A set is otherwise written in the order of its hashes, which every process seeds anew.
+    """
+    try:
+        return _encode_stable(value)
+    except Exception:  # pydantic, or a serializer of the user's: as they write it
+        return data
 
 
 def _build(annotation: Any) -> Serde[Any]:

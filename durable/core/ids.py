@@ -51,14 +51,13 @@ def seed(invocation: str) -> int:
     return int.from_bytes(blake2b(invocation.encode(), digest_size=16, person=b"random").digest(), "big")
 
 
-def fingerprint(data: bytes) -> bytes:
-    """Eight bytes that stand for a payload when a replay compares it.
-
-    Order is ignored, because a set is written in another order by every process; of a long payload only the length
-    counts, because sorting it would hold up the loop.
-    """
-    text = bytes(sorted(data)) if len(data) <= 4096 else str(len(data)).encode()
-    return blake2b(text, digest_size=8).digest()
+def fingerprint(*parts: bytes) -> bytes:
+    """Eight bytes that stand for what was passed on, when a replay compares it."""
+    digest = blake2b(digest_size=8)
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return digest.digest()
 
 
 def is_invocation_id(text: str) -> bool:

@@ -86,7 +86,7 @@ class Row(NamedTuple):
     part: int
     kind: str
     name: str | None
-    #: What the entry hangs on: a sleep's due time, a child's id, a topic, a signal's name.
+    #: What the entry hangs on: a due time, a child's id, a topic, a signal's name; of a state write, a fingerprint.
     detail: str | None
     #: How many completions the handler had seen when it asked for this entry.
     seen: int

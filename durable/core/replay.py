@@ -60,7 +60,7 @@ class Replay:
             return None
         same = row.kind == kind and (row.name or "") == name
         if same and fingerprint is not None:
-            same = row.value == fingerprint
+            same = fingerprint_of(row) == fingerprint
         if not same:
             other = " with another argument" if row.kind == kind and (row.name or "") == name else ""
             raise mismatch(entry, f"{row.kind} {row.name or ''}".strip(), f"{kind} {name}".strip() + other)
@@ -71,6 +71,13 @@ class Replay:
         if asked < self.last:
             row = self.commands[asked + 1]
             raise mismatch(asked + 1, f"{row.kind} {row.name or ''}".strip(), "nothing: the handler ended")
+
+
+def fingerprint_of(row: Row) -> bytes | None:
+    """What stands for the argument: a state write keeps its value, and so has it beside that."""
+    if row.ok is None:
+        return row.value
+    return bytes.fromhex(row.detail) if row.detail else None
 
 
 def mismatch(entry: int, recorded: str, asked: str) -> JournalMismatchError:

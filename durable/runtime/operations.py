@@ -15,6 +15,7 @@ from durable.errors import UsageError
 from durable.futures import DurableFuture
 from durable.runtime.registry import Registered, check_headers, check_text
 from durable.runtime.steps import Step, step_name
+from durable.serde import stable
 from durable.service import Handler
 
 T = TypeVar("T")
@@ -263,7 +264,7 @@ class Operations:
         handler = attempt.host.find(target)
         data = handler.encode_input(arg)
         name = f"{handler.service}/{handler.name}" if key is None else f"{handler.service}/{key}/{handler.name}"
-        print_ = fingerprint(data)
+        print_ = fingerprint(stable(arg, data), (idempotency_key or "").encode("utf-8", "replace"))
         due_at = None if delay is None else attempt.host.now_ms() + parse(delay)
         entry = attempt.next_entry  # taken below, when nothing can be refused any more
         caller = Caller(attempt.seq, self.request.id, entry, attempt.target, kind is Kind.CALL)
