@@ -375,7 +375,8 @@ class Attempt:
         """Give way until the future has its outcome (and, for a step nobody started, run it here)."""
         if self.incorrigible:
             yield from self.loop.create_future()
-        self._check_place()
+        if CURRENT.get() is not self:
+            self._check_place()
         self._check_active()
         self._activity += 1
         if future.outcome is not None:
@@ -544,7 +545,8 @@ class Attempt:
         if not self.active or self._closing or self.broken is not None or self._failure is not None:
             self._check_active()
         entry = self._asked + 1
-        self._check_place()
+        if CURRENT.get() is not self or get_ident() != self._thread:
+            self._check_place()
         if not name.isascii():
             check_text("name", name)
         self._steps.record_open()

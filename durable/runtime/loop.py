@@ -25,6 +25,7 @@ from durable.runtime.attempt import Attempt
 from durable.runtime.clock import Clock
 from durable.runtime.registry import Registered, Registry
 from durable.runtime.timers import WINDOW, Timers
+from durable.runtime.watch import Watch
 from durable.service import Handler
 from durable.store import Store
 
@@ -75,8 +76,6 @@ class Loop:
         self._tokens = itertools.count(1)
         self._askers: dict[int, tuple[asyncio.Future[Any], bool]] = {}
         self._waiters: dict[int, list[asyncio.Future[Outcome]]] = {}
-        self._sweep: asyncio.TimerHandle | None = None
-        self._sweep_at = 0.0
         self._cleaner: asyncio.TimerHandle | None = None
         self._chores: set[asyncio.Task[None]] = set()
         self._idle: asyncio.Future[None] | None = None
@@ -89,6 +88,7 @@ class Loop:
         opened = await self.store.open()
         for service, text in opened.settings.items():
             self.registry.configure(service, text)
+        self._watch = Watch(self._loop, self.attempts)
         self.world = World(opened.next_ordinal, opened.next_seq)
         self.timers = Timers(
             self.store, self.clock, self._loop, self._timers_due, self._fail, window=self._timer_window
@@ -125,9 +125,9 @@ class Loop:
             return
         self._closing = True
         self.timers.close()
-        for handle in (self._sweep, self._cleaner):
-            if handle is not None:
-                handle.cancel()
+        self._watch.close()
+        if self._cleaner is not None:
+            self._cleaner.cancel()
         for task in [*self._chores, *self._launching.values()]:
             task.cancel()
         for attempt in list(self.attempts.values()):
@@ -402,7 +402,7 @@ class Loop:
             attempt.start((), until)
         else:
             self._launching[attempt.seq] = self._loop.create_task(self._start_from_journal(attempt, until))
-        self._watch(attempt)
+        self._watch.begin(attempt)
 
     async def _start_from_journal(self, attempt: Attempt, until: int) -> None:
         try:
@@ -479,45 +479,6 @@ class Loop:
             self._loop.call_soon(self._offer_soon, attempt, touched, hops - 1)
         elif attempt.active:
             attempt.offer_suspension()
-
-    # ---- inactivity and abort ----
-
-    def _watch(self, attempt: Attempt) -> None:
-        due = self._loop.time() + self._inactivity_s(attempt)
-        if self._sweep is None or due < self._sweep_at:
-            self._sweep_later(due)
-
-    def _sweep_later(self, at: float) -> None:
-        if self._sweep is not None:
-            self._sweep.cancel()
-        self._sweep_at = at
-        self._sweep = self._loop.call_at(at, self._look_for_inactive)
-
-    def _look_for_inactive(self) -> None:
-        """Offer suspension to attempts that waited too long; interrupt those that then do not yield."""
-        self._sweep = None
-        now, next_look = self._loop.time(), float("inf")
-        for attempt in list(self.attempts.values()):
-            if not attempt.active or not attempt.has_slot or attempt.task is None:
-                next_look = min(next_look, now + self._inactivity_s(attempt))
-                continue
-            inactive_at = attempt.touched + self._inactivity_s(attempt)
-            abort_at = inactive_at + (attempt.handler.settings.abort_timeout_ms or 0) / 1000
-            if now < inactive_at:
-                next_look = min(next_look, inactive_at)
-                continue
-            attempt.offer_suspension()
-            if attempt.offered:
-                continue
-            if now >= abort_at:
-                attempt.abort()
-            else:
-                next_look = min(next_look, abort_at)
-        if next_look != float("inf") and not self._closing:
-            self._sweep_later(max(next_look, now + 0.01))
-
-    def _inactivity_s(self, attempt: Attempt) -> float:
-        return (attempt.handler.settings.inactivity_timeout_ms or 0) / 1000
 
     # ---- timers and clean-up ----
 

@@ -1,0 +1,63 @@
+"""Attempts that wait too long offer to be unloaded; those that then do not yield are interrupted."""
+
+import asyncio
+from collections.abc import Mapping
+
+from durable.runtime.attempt import Attempt
+
+
+class Watch:
+    """One timer for all attempts: it looks when the first of them can have been inactive for too long."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, attempts: Mapping[int, Attempt]) -> None:
+        self._loop = loop
+        self._attempts = attempts
+        self._handle: asyncio.TimerHandle | None = None
+        self._look_at = 0.0
+        self._closed = False
+
+    def begin(self, attempt: Attempt) -> None:
+        """An attempt has started."""
+        due = self._loop.time() + _inactivity_s(attempt)
+        if self._handle is None or due < self._look_at:
+            self._look_later(due)
+
+    def close(self) -> None:
+        """Look no more."""
+        self._closed = True
+        if self._handle is not None:
+            self._handle.cancel()
+
+    def _look_later(self, at: float) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+        self._look_at = at
+        self._handle = self._loop.call_at(at, self._look)
+
+    def _look(self) -> None:
+        self._handle = None
+        now, next_look = self._loop.time(), float("inf")
+        for attempt in list(self._attempts.values()):
+            next_look = min(next_look, self._judge(attempt, now))
+        if next_look != float("inf") and not self._closed:
+            self._look_later(max(next_look, now + 0.01))
+
+    def _judge(self, attempt: Attempt, now: float) -> float:
+        """Do what is due for one attempt; returns when to look at it again."""
+        if not attempt.active or not attempt.has_slot or attempt.task is None:
+            return now + _inactivity_s(attempt)
+        inactive_at = attempt.touched + _inactivity_s(attempt)
+        if now < inactive_at:
+            return inactive_at
+        attempt.offer_suspension()
+        if attempt.offered or not attempt.active:
+            return float("inf")
+        abort_at = inactive_at + (attempt.handler.settings.abort_timeout_ms or 0) / 1000
+        if now < abort_at:
+            return abort_at
+        attempt.abort()
+        return float("inf")
+
+
+def _inactivity_s(attempt: Attempt) -> float:
+    return (attempt.handler.settings.inactivity_timeout_ms or 0) / 1000
