@@ -6,13 +6,8 @@ things once and for all.
 
 from durable.client import Handle
 from durable.context import (
-    Awakeable,
-    Call,
     Context,
     ObjectContext,
-    Promise,
-    Request,
-    SendHandle,
     SharedObjectContext,
     SharedWorkflowContext,
     WorkflowContext,
@@ -51,6 +46,7 @@ from durable.errors import (
     WrongLoopError,
 )
 from durable.futures import DurableFuture, as_completed, gather, select, wait_completed
+from durable.operations import Awakeable, Call, Promise, Request, SendHandle
 from durable.saga import Saga
 from durable.serde import Serde
 from durable.service import Handler, Service, VirtualObject, Workflow, handler

@@ -123,6 +123,8 @@ class Engine:
         self._event_loop: asyncio.AbstractEventLoop | None = None
         self._forks = _forks
         self._last_ordinal = 0
+        self._started = False
+        self._closing: asyncio.Task[None] | None = None
 
     # ---- life ----
 
@@ -131,12 +133,18 @@ class Engine:
 
         Raises `EngineLockedError` where another engine has the file, and other `StorageError`s.
         """
-        if self._loop is not None:
+        if self._started:
+            self._check_place()
             raise EngineNotRunningError("this engine was already started; make a new one to start again")
+        self._started = True
         loop = Loop(self._store, self._registry, self._clock, defaults=self._defaults.retry, **self._options)
         self._event_loop = asyncio.get_running_loop()
         self._forks = _forks
-        await loop.start()
+        try:
+            await loop.start()
+        except BaseException:
+            self._started = False
+            raise
         self._loop = loop
         return self
 
@@ -149,7 +157,9 @@ class Engine:
         if self._loop is None:
             return
         self._check_place()
-        await self._loop.close(self._shutdown_s)
+        if self._closing is None:  # a task of its own: whoever waits for it may be cancelled, the file is let go
+            self._closing = asyncio.get_running_loop().create_task(self._loop.close(self._shutdown_s))
+        await asyncio.shield(self._closing)
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -469,6 +479,7 @@ class Engine:
         await self._settle_promise(workflow, key, name, outcome_of(TerminalError(message, code)))
 
     async def _settle_promise(self, workflow: str, key: str, name: str, outcome: Outcome) -> None:
+        self._running()
         if not self._registry.has(workflow, Flavor.WORKFLOW):
             raise NotFoundError(f"this engine has no workflow {workflow}")
         check_text("key", key)
@@ -596,6 +607,8 @@ class Engine:
             )
         if self._loop.failure is not None:
             raise self._loop.failure
+        if self._loop.closing:
+            raise EngineNotRunningError("the engine is closed, or being closed: start a new one")
         return self._loop
 
     def _check_place(self) -> None:

@@ -21,6 +21,7 @@ core
 serde
 service store
 saga futures
+operations
 context
 runtime
 telemetry client

@@ -10,7 +10,6 @@ from collections.abc import Generator, Sequence
 from threading import get_ident
 from typing import Any, Protocol
 
-from durable.context import Request
 from durable.core.commands import Command, Fail, Finish, Suspend
 from durable.core.duration import parse
 from durable.core.invocation import Invocation, KeyedObject
@@ -26,6 +25,7 @@ from durable.errors import (
     WrongLoopError,
 )
 from durable.futures import DurableFuture, error_of
+from durable.operations import Request
 from durable.runtime.failures import contains_end, failure_of_exception, problem_of
 from durable.runtime.operations import Operations
 from durable.runtime.registry import Registered, check_text
@@ -197,7 +197,7 @@ class Attempt:
 
     def abort(self) -> None:
         """The handler does not yield: its attempt has failed."""
-        self._steps.running = 0
+        self._steps.running.clear()
         self.fail(TimeoutError("the abort timeout ran out: the handler did not yield after its inactivity timeout"))
         self._end_failed()
 
@@ -247,9 +247,13 @@ class Attempt:
             step.seen if step is not None else 0,
         )
         if self.broken is not None:
-            self._steps.running = 0  # what still runs belongs to a handler that cannot go on: it is cut off
+            self._steps.running.clear()  # what still runs belongs to a handler that cannot go on: it is cut off
         if not self._steps.running:
             self._end_failed()
+
+    def running_steps(self) -> list[str]:
+        """The names of the steps that are being executed."""
+        return list(self._steps.running.values())
 
     def a_step_ended(self) -> None:
         """See `steps.Owner`."""

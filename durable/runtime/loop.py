@@ -135,6 +135,13 @@ class Loop:
         deadline = self._loop.time() + grace_s
         await self._drain(deadline - grace_s / 5)
         for attempt in list(self.attempts.values()):
+            for name in attempt.running_steps():
+                log.warning(
+                    "%s %s: step %r still ran when the engine shut down; it runs again at the next start",
+                    attempt.target,
+                    attempt.request.id,
+                    name,
+                )
             attempt.end()
             self._linger(attempt)
         await self._drain(deadline)
@@ -266,6 +273,11 @@ class Loop:
         self._act(turn)
         if not self._turning and not self._queue:
             self._rest()
+
+    @property
+    def closing(self) -> bool:
+        """Whether it shuts down, or has."""
+        return self._closing
 
     def busy(self) -> "list[asyncio.Future[Any]]":
         """What a turn that is under way waits for."""

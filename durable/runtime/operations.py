@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, Protocol, TypeVar
 
-from durable.context import Request, StepOptions
 from durable.core.commands import Command, Invoke, OpenEntry, Record, Sleep
 from durable.core.duration import Duration, parse
 from durable.core.ids import child_id, fingerprint
@@ -13,6 +12,7 @@ from durable.core.journal import Kind, Outcome, Row
 from durable.core.retry import RetryPolicy
 from durable.errors import UsageError
 from durable.futures import DurableFuture
+from durable.operations import Request, StepOptions
 from durable.runtime.registry import Registered, check_headers, check_text
 from durable.runtime.steps import Step, step_name
 from durable.serde import stable

@@ -13,11 +13,11 @@ from typing import Any, Protocol
 
 from anyio import to_thread
 
-from durable.context import StepOptions
 from durable.core.commands import Command, Finished, Record
 from durable.core.journal import Kind, Outcome
 from durable.errors import AttemptEnded, TerminalError, UsageError
 from durable.futures import DurableFuture, outcome_of
+from durable.operations import StepOptions
 from durable.runtime.failures import failure_of_exception
 from durable.serde import return_annotation, serde_for
 
@@ -123,8 +123,8 @@ class Steps:
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
-        #: Executions under way.
-        self.running = 0
+        #: Executions under way: their names, by entry.
+        self.running: dict[int, str] = {}
         self._starting = 0
         #: Outcomes that were handed in and are not durable yet.
         self.handed_in = 0
@@ -194,7 +194,7 @@ class Steps:
         step: Step = future.step
         step.started = True
         outcome: Outcome | None = None
-        self.running += 1
+        self.running[future.entry] = step.name
         mark = CURRENT.set(IN_STEP)
         try:
             if step.direct:
@@ -216,7 +216,7 @@ class Steps:
                 self._owner.fail(error, step, future.entry)
         finally:
             CURRENT.reset(mark)
-            self.running -= 1
+            self.running.pop(future.entry, None)
             self._owner.a_step_ended()
         if not self._owner.active:
             raise AttemptEnded

@@ -69,6 +69,8 @@ class SqliteStore:
 
     async def open(self) -> Opened:
         """Lock the file, open it and migrate it."""
+        if self._connection is not None:
+            raise EngineNotRunningError(f"this store of {self.path} is open already")
         try:
             self._lock.acquire()
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))

@@ -1,0 +1,237 @@
+"""What a context asks of its attempt, and what its operations return."""
+
+from collections.abc import Callable, Generator, Mapping
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+import msgspec
+
+from durable.core.commands import AwaitPromise, CompletePromise, PeekPromise
+from durable.core.duration import Duration
+from durable.core.ids import fingerprint
+from durable.core.journal import Kind, Outcome
+from durable.core.retry import RetryPolicy
+from durable.core.turn import promise_topic
+from durable.errors import TerminalError
+from durable.futures import DurableFuture, outcome_of
+from durable.serde import serde_for, stable
+from durable.service import Handler
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What the handler was asked."""
+
+    #: The invocation's id, the same on every attempt.
+    id: str
+    #: `service/handler` or `service/key/handler`.
+    target: str
+    headers: Mapping[str, str]
+    idempotency_key: str | None
+    #: 1 on the first attempt; grows with every retry, resumption and restart.
+    attempt: int
+    #: The raw input.
+    body: bytes
+
+
+class StepOptions(msgspec.Struct, frozen=True):
+    """How one step is executed."""
+
+    name: str | None = None
+    retry: RetryPolicy | None = None
+    timeout_ms: int | None = None
+    interruptible: bool = False
+
+
+class Operations(Protocol):
+    """All that a context needs of the attempt it belongs to."""
+
+    key: str | None
+    service: str
+
+    @property
+    def request(self) -> Request:
+        """What the handler was asked."""
+        ...
+
+    @property
+    def crowded(self) -> bool:
+        """See `futures.Waits`."""
+        ...
+
+    def wait(self, future: DurableFuture[Any]) -> Any:
+        """See `futures.Waits`."""
+        ...
+
+    def run(
+        self, options: StepOptions, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> DurableFuture[Any]:
+        """A step."""
+        ...
+
+    def options(
+        self, name: str | None, retry: RetryPolicy | None, timeout: Duration | None, interruptible: bool
+    ) -> StepOptions:
+        """Validated step options."""
+        ...
+
+    def sleep(self, duration: Duration, name: str) -> DurableFuture[None]:
+        """A timer."""
+        ...
+
+    def invoke(
+        self,
+        kind: Kind,
+        target: Handler[Any, Any] | str,
+        arg: Any,
+        key: str | None,
+        idempotency_key: str | None,
+        headers: Mapping[str, str] | None,
+        delay: Duration | None,
+    ) -> tuple[str, DurableFuture[Any]]:
+        """A call or a send: the other invocation's id, and its result."""
+        ...
+
+    def open(
+        self,
+        kind: Kind,
+        name: str,
+        asked: Any,
+        decode: Callable[[bytes], T] | None,
+        *,
+        detail: str | None = None,
+        fingerprint: bytes | None = None,
+    ) -> DurableFuture[T]:
+        """An entry that waits for something."""
+        ...
+
+    def note(
+        self, kind: Kind, name: str, asked: Any, *, detail: str | None = None, fingerprint: bytes | None
+    ) -> None:
+        """An entry that waits for nothing."""
+        ...
+
+    def read(self, kind: Kind, name: str, look: Callable[[], bytes]) -> bytes:
+        """An entry whose value is at hand now, and recorded for replays."""
+        ...
+
+    def state(self, name: str) -> bytes | None:
+        """A state value as this handler sees it."""
+        ...
+
+    def state_names(self) -> list[str]:
+        """The names of all state values."""
+        ...
+
+    def set_state(self, name: str | None, value: bytes | None) -> None:
+        """Change what `state` returns."""
+        ...
+
+    def now_ms(self) -> int:
+        """The engine's clock."""
+        ...
+
+
+class Call(DurableFuture[T_co]):
+    """A call under way: await it for the result; `id` is the callee's invocation."""
+
+    __slots__ = ()
+
+
+class Attaches(Protocol):
+    """What a handle needs of its context."""
+
+    def attach(self, id: str, type: Any, /) -> DurableFuture[Any]:
+        """Wait for an invocation's result."""
+        ...
+
+    def cancel(self, id: str) -> None:
+        """Cancel an invocation."""
+        ...
+
+
+class SendHandle(Generic[T_co]):
+    """A sent invocation, which runs on by itself."""
+
+    def __init__(self, context: "Attaches", id: str, output: Any) -> None:
+        self._context = context
+        self._output = output
+        #: The invocation's id; the same on every replay.
+        self.id = id
+
+    def attach(self) -> DurableFuture[T_co]:
+        """Wait for its result."""
+        return cast(DurableFuture[T_co], self._context.attach(self.id, self._output))
+
+    def cancel(self) -> None:
+        """Cancel it."""
+        self._context.cancel(self.id)
+
+
+class Awakeable(DurableFuture[T_co]):
+    """A wait for the outside: pass `id` on; whoever has it can resolve or reject it, once."""
+
+    __slots__ = ()
+
+
+class Promise(Generic[T]):
+    """A workflow's durable promise, by name: settled once, awaited by any of its handlers."""
+
+    def __init__(self, operations: Operations, name: str, type: Any) -> None:
+        self._operations = operations
+        self._name = name
+        self._serde = serde_for(type)
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self.future().__await__()
+
+    def future(self) -> DurableFuture[T]:
+        """A wait for it that can be combined with others."""
+        operations = self._operations
+        service, key = operations.service, operations.key or ""
+        asked = AwaitPromise(service, key)
+        return operations.open(
+            Kind.PROMISE, self._name, asked, self._serde.decode, detail=promise_topic(service, key, self._name)
+        )
+
+    def with_timeout(self, duration: Duration) -> DurableFuture[T]:
+        """Wait for it at most that long."""
+        return self.future().with_timeout(duration)
+
+    def peek(self) -> DurableFuture[T | None]:
+        """Its value if it is resolved, None if it is not yet settled. Raises what it was rejected with."""
+        asked = PeekPromise(self._operations.service, self._operations.key or "")
+        return self._operations.open(Kind.PEEK_PROMISE, self._name, asked, found(self._serde.decode, None))
+
+    def resolve(self, value: T) -> DurableFuture[None]:
+        """Settle it with a value. Awaiting raises `TerminalError` (409) where it was settled before."""
+        data = self._serde.encode(value)
+        return self._complete(Outcome(True, data), stable(value, data))
+
+    def reject(self, message: str, code: int = 500) -> DurableFuture[None]:
+        """Settle it with a failure. Awaiting raises `TerminalError` (409) where it was settled before."""
+        outcome = outcome_of(TerminalError(message, code))
+        return self._complete(outcome, outcome.value)
+
+    def _complete(self, outcome: Outcome, said: bytes) -> DurableFuture[None]:
+        asked = CompletePromise(self._operations.service, self._operations.key or "", outcome)
+        return self._operations.open(Kind.COMPLETE_PROMISE, self._name, asked, nothing, fingerprint=fingerprint(said))
+
+
+def found(decode: Callable[[bytes], Any], nothing: Any) -> Callable[[bytes], Any]:
+    """Decode a look at something that may be missing: then return, or if it is an exception raise, `nothing`."""
+
+    def look(data: bytes) -> Any:
+        if data[:1] == b"1":
+            return decode(data[1:])
+        if isinstance(nothing, Exception):
+            raise nothing
+        return nothing
+
+    return look
+
+
+def nothing(data: bytes) -> None:
+    """Decode an outcome that carries no value."""
+    return None
