@@ -49,6 +49,20 @@ class _Connection(aiosqlite.Connection):
         return future
 
 
+async def _whole(connection: _Connection) -> None:
+    """Connect, and if that is cancelled wait for its end all the same: a half-made connection cannot be closed."""
+
+    async def connect() -> None:
+        await connection
+
+    connecting = asyncio.get_running_loop().create_task(connect())
+    try:
+        await asyncio.shield(connecting)
+    except asyncio.CancelledError:
+        await asyncio.wait([connecting])
+        raise
+
+
 class SqliteStore:
     """A `Store` on an SQLite file.
 
@@ -75,7 +89,7 @@ class SqliteStore:
             self._lock.acquire()
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._connection = _Connection(self._connect, 64)
-            await self._connection
+            await _whole(self._connection)
             return await self._connection.post(self._prepare)
         except BaseException as error:
             await self.close()

@@ -94,7 +94,7 @@ class Maker:
                 return [kind, *self.below(layer, size), pick([None, 0, 15, 700])]
             case "flows" if flows:
                 smaller = max(1, size - 1)
-                several = [self.program(layer, smaller, flows=False) for _ in range(pick([2, 3]))]
+                several = [self.program(layer, smaller, flows=smaller > 2) for _ in range(pick([2, 3]))]
                 return [kind, pick(["gather", "group"]), several]
         return ["inc"]
 
