@@ -13,11 +13,13 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from durable.client import value_of
 from durable.core.effects import Need, Timer, Writes
 from durable.core.journal import Row
 from durable.core.world import Loaded
 from durable.engine import Engine
 from durable.errors import EngineFailedError, EngineNotRunningError
+from durable.serde import serde_for
 from durable.store import Opened, Store
 from durable.store.memory import MemoryStore, Tables
 from durable.store.query import Filter, InvocationView
@@ -195,9 +197,6 @@ class Sim:
 
     async def result(self, id: str, decode: Callable[[bytes], Any] | None = None) -> Any:
         """An invocation's result, through crashes."""
-        from durable.client import value_of
-        from durable.serde import serde_for
-
         outcome = await self.repeat(lambda engine: engine.outcome(id))
         return value_of(outcome, decode or serde_for(Any).decode)
 

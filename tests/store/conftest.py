@@ -13,4 +13,4 @@ def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Stores:
     if request.param == "memory":
         tables = Tables()
         return lambda: MemoryStore(tables)
-    return lambda: SqliteStore(tmp_path / "durable.db")
+    return lambda: SqliteStore(tmp_path / "durable.db", synchronous="NORMAL")
