@@ -118,6 +118,8 @@ class Attempt:
         #: Whether the next outcome waits until the handler has come to rest; and a count of what it did.
         self._settling = False
         self._activity = 0
+        #: Whether two flows have ever waited at the same time: that one waits now says nothing of the others then.
+        self._concurrent = False
         self._failure: Fail | None = None
         self._closing = False
         self._thread = get_ident()
@@ -294,7 +296,7 @@ class Attempt:
         """
         if self._settling or not self.active:
             return
-        if self._flows > flows:
+        if self._concurrent or self._flows > flows:
             if self._has_arrivals():
                 self._settling = True
                 self._settle(REST, self._activity)
@@ -316,10 +318,13 @@ class Attempt:
             self.loop.call_soon(self._settle, rounds - 1, self._activity)
             return
         arrival = self._next_arrival()
-        self._settling = False
         if arrival is not None:
             self._arrive(*arrival)
-            self._pump(flows=1)
+            self.loop.call_soon(self._settle, REST, self._activity)
+            return
+        self._settling = False
+        if self._blocked and self._steps.quiet:
+            self.host.parked(self)
 
     def _replaying(self) -> bool:
         """Whether the journal has more than the handler has come to."""
@@ -397,6 +402,8 @@ class Attempt:
         if self._cancels and (future.interruptible or to_start):
             self.raise_cancel()
         self._flows += 1
+        if self._flows > 1:
+            self._concurrent = True
         try:
             if to_start and not step.interruptible:
                 yield from steps.execute(future).__await__()

@@ -232,7 +232,10 @@ class Sim:
     async def restart(self, *, crash: bool = False) -> None:
         """Stop the engine, cleanly or not, and start the next one."""
         await self._up.wait()
-        await self._replace(clean=not crash)
+        self._schedule(clean=not crash)  # one replacement at a time: the engine may also die while it closes
+        if self._restarting is not None:
+            await asyncio.wait([self._restarting])
+        await self._up.wait()
 
     # ---- engines ----
 
