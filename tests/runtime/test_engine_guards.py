@@ -6,7 +6,6 @@ import inspect
 import json
 import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -164,26 +163,6 @@ def test_after_a_kill_the_next_engine_takes_over(path: Path) -> None:
             error, _ = await asyncio.to_thread(refused, path)
             assert f"pid {os.getpid()}" in str(error)
             assert pid not in str(error), "a stale lock file tells nothing"
-
-    asyncio.run(story())
-
-
-@pytest.mark.process
-def test_a_copy_of_the_folder_does_not_lose_the_lock(tmp_path: Path) -> None:
-    """A POSIX lock goes when its process closes any descriptor of the file, as a copy made by the host does."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-
-    async def story() -> None:
-        async with Engine(folder / "durable.db", services=[add]) as engine:
-            await engine.call(add, 1)
-            shutil.copytree(folder, tmp_path / "copy")
-            told = await asyncio.to_thread(
-                subprocess.run, [sys.executable, "-m", "tests.runtime.program", "race", str(folder / "durable.db")],
-                cwd=REPOSITORY, input="0\n\n", capture_output=True, text=True, check=False,
-            )  # fmt: skip
-            assert '"won": false' in told.stdout, told
-            assert await engine.call(add, 1) == 2
 
     asyncio.run(story())
 

@@ -113,20 +113,17 @@ def test_every_field_of_an_invocation_comes_back(stores: Stores, written: Invoca
 def test_a_change_rewrites_where_an_invocation_stands(stores: Stores, after: Any) -> None:
     """Whatever it was before: each moving field is set to the new value, also where that is nothing."""
 
-    befores, afters = {}, {}
-    for seq, param in enumerate(EVERY_FIELD, 1):
-        (before,) = param.values
-        assert isinstance(before, Invocation)
-        asked = msgspec.structs.replace(after.submission, id=f"inv_1{seq:033}")
-        befores[seq] = msgspec.structs.replace(before, seq=seq, submission=asked)
-        afters[seq] = msgspec.structs.replace(after, seq=seq, submission=asked)
-
     async def story() -> None:
-        async with using(stores) as store:
-            await store.commit(Writes(created=befores))
-            await store.commit(Writes(changed=afters))
-        async with using(stores) as store:
-            for seq, end in afters.items():
+        for seq, param in enumerate(EVERY_FIELD, 1):
+            (before,) = param.values
+            assert isinstance(before, Invocation)
+            asked = msgspec.structs.replace(after.submission, id=f"inv_1{seq:033}")
+            start = msgspec.structs.replace(before, seq=seq, submission=asked)
+            end = msgspec.structs.replace(after, seq=seq, submission=asked)
+            async with using(stores) as store:
+                await store.commit(Writes(created={seq: start}))
+                await store.commit(Writes(changed={seq: end}))
+            async with using(stores) as store:
                 assert await loaded(store, seq) == end
 
     play(story)
