@@ -4,7 +4,7 @@ Declare with `handler`, `Service`, `VirtualObject`, `Workflow`; run with `Engine
 things once and for all.
 """
 
-from durable.client import Handle
+from durable.client import Applied, Handle
 from durable.context import (
     Context,
     ObjectContext,
@@ -25,6 +25,7 @@ from durable.errors import (
     EngineLockedError,
     EngineNotRunningError,
     ForkedEngineError,
+    GoneError,
     InvalidRequestError,
     InvocationCancelled,
     InvocationKilled,
@@ -42,6 +43,8 @@ from durable.errors import (
     StorageReadOnlyError,
     StorageVersionError,
     TerminalError,
+    TooEarlyError,
+    UnsupportedError,
     UsageError,
     WrongLoopError,
 )
@@ -53,6 +56,7 @@ from durable.service import Handler, Service, VirtualObject, Workflow, handler
 from durable.store.query import EntryView, InvocationView
 
 __all__ = [
+    "Applied",
     "AttemptEnded",
     "Awakeable",
     "Call",
@@ -69,6 +73,7 @@ __all__ = [
     "EngineNotRunningError",
     "EntryView",
     "ForkedEngineError",
+    "GoneError",
     "Handle",
     "Handler",
     "InvalidRequestError",
@@ -99,6 +104,8 @@ __all__ = [
     "StorageReadOnlyError",
     "StorageVersionError",
     "TerminalError",
+    "TooEarlyError",
+    "UnsupportedError",
     "UsageError",
     "VirtualObject",
     "Workflow",

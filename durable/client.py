@@ -1,6 +1,7 @@
 """Handles: what somebody outside holds of an invocation."""
 
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
 from durable.core.journal import Outcome
@@ -10,6 +11,17 @@ from durable.store.query import InvocationView
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+
+
+class Applied(StrEnum):
+    """What became of something an operator asked for."""
+
+    #: It has taken effect. (An HTTP surface answers 200.)
+    DONE = "done"
+    #: It is durable, and takes effect when the handler comes to it. (202)
+    ACCEPTED = "accepted"
+    #: There was nothing to change. (200)
+    UNCHANGED = "unchanged"
 
 
 class Controls(Protocol):
@@ -23,7 +35,7 @@ class Controls(Protocol):
         """How it ended, if it has. Raises `NotFoundError`."""
         ...
 
-    async def cancel(self, id: str, *, kill: bool = False) -> None:
+    async def cancel(self, id: str, *, kill: bool = False) -> Applied:
         """Cancel or kill it."""
         ...
 
@@ -54,9 +66,9 @@ class Handle(Generic[T_co]):
             raise OutputNotReadyError(f"invocation {self.id} has not completed yet")
         return value_of(outcome, self._decode)
 
-    async def cancel(self, *, kill: bool = False) -> None:
+    async def cancel(self, *, kill: bool = False) -> Applied:
         """See `Engine.cancel`."""
-        await self._engine.cancel(self.id, kill=kill)
+        return await self._engine.cancel(self.id, kill=kill)
 
     async def describe(self) -> InvocationView:
         """See `Engine.describe`."""

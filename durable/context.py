@@ -95,7 +95,7 @@ class Context:
     def random(self) -> _random.Random:
         """A random generator seeded by the invocation: the same numbers on every attempt."""
         if self._random is None:
-            self._random = _random.Random(seed(self.request.id))
+            self._random = _random.Random(seed(self._operations.seed))
         return self._random
 
     def uuid(self) -> _uuid.UUID:
@@ -104,7 +104,7 @@ class Context:
 
     def saga(self) -> Saga:
         """`async with ctx.saga() as saga:` undoes what was registered on a terminal error or a cancellation."""
-        return Saga(self)
+        return Saga(self._operations)
 
     # ---- other handlers ----
 
@@ -249,7 +249,7 @@ class Context:
         """A wait for the outside: hand `.id` to whoever will resolve it, then await it."""
         decode = serde_for(type).decode
         future = cast(Awakeable[Any], self._operations.open(Kind.AWAKEABLE, "", AwaitAwakeable(), decode))
-        future.id = awakeable_id(self.request.id, future.entry)
+        future.id = future.id or awakeable_id(self.request.id, future.entry)
         return future
 
     def resolve_awakeable(self, id: str, value: Any = None) -> None:

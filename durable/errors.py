@@ -18,6 +18,9 @@ Exception
     │   ├── InvalidRequestError      400
     │   ├── NotFoundError            404
     │   ├── ConflictError            409
+    │   ├── GoneError                410
+    │   ├── UnsupportedError         422
+    │   ├── TooEarlyError            425
     │   └── OutputNotReadyError      470
     ├── JournalMismatchError     the code asked for something else than its journal records
     └── StorageError             the database file
@@ -45,6 +48,7 @@ __all__ = [
     "EngineLockedError",
     "EngineNotRunningError",
     "ForkedEngineError",
+    "GoneError",
     "InvalidRequestError",
     "InvocationCancelled",
     "InvocationKilled",
@@ -62,6 +66,8 @@ __all__ = [
     "StorageReadOnlyError",
     "StorageVersionError",
     "TerminalError",
+    "TooEarlyError",
+    "UnsupportedError",
     "UsageError",
     "WrongLoopError",
 ]
@@ -185,6 +191,24 @@ class ConflictError(RequestError):
     """The thing exists and is in a state in which this cannot be done."""
 
     code = 409
+
+
+class GoneError(RequestError):
+    """What would be needed was there and is not any more."""
+
+    code = 410
+
+
+class UnsupportedError(RequestError):
+    """This kind of thing cannot be done to this kind of invocation, ever."""
+
+    code = 422
+
+
+class TooEarlyError(RequestError):
+    """The invocation has not had its turn yet: it is scheduled, or waits for its key."""
+
+    code = 425
 
 
 class OutputNotReadyError(RequestError):

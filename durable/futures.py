@@ -54,6 +54,7 @@ class DurableFuture(Generic[T_co]):
         "_value",
         "_waiters",
         "_watchers",
+        "begun",
         "entry",
         "id",
         "kind",
@@ -75,8 +76,10 @@ class DurableFuture(Generic[T_co]):
         self.rank = 0
         #: The callee's invocation, an awakeable's id; nothing else has one.
         self.id = ""
-        #: What to execute, while nobody has started it.
+        #: What to execute, while it is not complete.
         self.step: Any = None
+        #: Of a step that a cancel lets end: how many outcomes had been seen when it was asked for.
+        self.begun: int | None = None
 
     def __await__(self) -> Generator[Any, None, T_co]:
         if self.outcome is None or self._attempt.crowded:
@@ -156,10 +159,21 @@ class DurableFuture(Generic[T_co]):
             "select(), as_completed() or gather()"
         )
 
-    @property
-    def interruptible(self) -> bool:
-        """Whether a cancel interrupts a wait for it; a step that runs is left to end."""
-        return self.kind is not Kind.RUN or (self.step is not None and self.step.interruptible)
+    def interrupted_by(self, cancel: int) -> bool:
+        """Whether a cancel, the outcome of rank `cancel`, is raised in a wait for it, or would have been.
+
+        Steps that had begun when it came end first, and if that is what was waited for, they win.
+        """
+        steps_end = self.steps_end(cancel)
+        if steps_end is None:
+            return False
+        return self.outcome is None or steps_end < self.rank
+
+    def steps_end(self, cancel: int) -> int | None:
+        """The rank with which the last step had ended that ran when a cancel of that rank came; None: one runs on."""
+        if self.begun is None or self.begun >= cancel:
+            return cancel
+        return max(self.rank, cancel) if self.outcome is not None else None
 
     @property
     def attempt(self) -> Waits:
@@ -208,6 +222,11 @@ class _Combined(DurableFuture[T_co]):
         except Exception:
             return True
         return False
+
+    def steps_end(self, cancel: int) -> int | None:
+        """See `DurableFuture.steps_end`."""
+        ends = [member.steps_end(cancel) for member in self.members]
+        return None if None in ends else max([end for end in ends if end is not None], default=cancel)
 
     def _open(self) -> tuple[int | Group, ...]:
         return tuple(member.waiting_for() for member in self.members if not member.completed)
@@ -389,8 +408,14 @@ _CLASSES: dict[str, type[TerminalError]] = {
 
 def error_of(outcome: Outcome) -> TerminalError:
     """The exception a failed outcome stands for."""
-    failure = failure_of(outcome)
-    return _CLASSES[failure.kind](failure.message, failure.code, failure.metadata)
+    return _error(failure_of(outcome))
+
+
+def _error(failure: Failure) -> TerminalError:
+    error = _CLASSES[failure.kind](failure.message, failure.code, failure.metadata)
+    if failure.cause is not None:
+        error.__cause__ = _error(failure.cause)
+    return error
 
 
 def outcome_of(error: TerminalError) -> Outcome:

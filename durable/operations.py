@@ -51,6 +51,11 @@ class Operations(Protocol):
     service: str
 
     @property
+    def seed(self) -> str:
+        """What the handler's random numbers follow from."""
+        ...
+
+    @property
     def request(self) -> Request:
         """What the handler was asked."""
         ...
@@ -65,9 +70,15 @@ class Operations(Protocol):
         ...
 
     def run(
-        self, options: StepOptions, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        options: StepOptions,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        announced: bool = False,
     ) -> DurableFuture[Any]:
-        """A step."""
+        """A step; an announced one is in the journal before it starts."""
         ...
 
     def options(
@@ -108,8 +119,8 @@ class Operations(Protocol):
 
     def note(
         self, kind: Kind, name: str, asked: Any, *, detail: str | None = None, fingerprint: bytes | None
-    ) -> None:
-        """An entry that waits for nothing."""
+    ) -> str | None:
+        """An entry that waits for nothing; returns its detail, which may be a recorded one."""
         ...
 
     def read(self, kind: Kind, name: str, look: Callable[[], bytes]) -> bytes:

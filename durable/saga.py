@@ -2,39 +2,77 @@
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, ParamSpec, Protocol
+from typing import Any, NamedTuple, ParamSpec, Protocol
 
-from durable.errors import TerminalError, UsageError
+from durable.core.duration import Duration
+from durable.core.retry import RetryPolicy
+from durable.errors import InvocationCancelled, TerminalError, UsageError
 
 P = ParamSpec("P")
 
 
 class Runs(Protocol):
-    """What a saga needs of a context."""
+    """What a saga needs of the attempt it belongs to."""
 
-    def run(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    def options(
+        self, name: str | None, retry: RetryPolicy | None, timeout: Duration | None, interruptible: bool
+    ) -> Any:
+        """Validated step options."""
+        ...
+
+    def run(
+        self,
+        options: Any,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        announced: bool = False,
+    ) -> Any:
         """Execute and record a step."""
         ...
+
+
+class Compensation(NamedTuple):
+    """One step that undoes something."""
+
+    options: Any
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
 
 
 class Saga:
     """Compensations, run as journaled steps when the block ends in a terminal error or a cancellation.
 
     Register a compensation *before* the step it undoes: then it is undone even if the step's outcome is unknown.
-    An error that will be retried runs no compensation. Every compensation runs, in reverse order, even if one of
-    them fails terminally; the error that ended the block is raised afterwards.
+    An error that will be retried runs no compensation. Every compensation is tried, in reverse order:
+
+    - one that raises an ordinary exception is retried by its policy, like any step;
+    - one that fails for good (a `TerminalError`, or its own policy is exhausted) leaves a note on the error that
+      ended the block, and the others go on; that error is raised in the end, whatever happened;
+    - a further cancel gives up the one that waits for its retry, and no other.
     """
 
-    def __init__(self, context: Runs) -> None:
-        self._context = context
-        self._compensations: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = []
+    def __init__(self, steps: Runs) -> None:
+        self._steps = steps
+        self._compensations: list[Compensation] = []
         self._entered = False
 
     def add_compensation(self, fn: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Have `fn(*args, **kwargs)` run as a step if the block fails. Raises `UsageError` outside the block."""
+        self.with_options().add_compensation(fn, *args, **kwargs)
+
+    def with_options(
+        self, *, name: str | None = None, retry: RetryPolicy | None = None, timeout: Duration | None = None
+    ) -> "SagaStep":
+        """`add_compensation` with a name, a retry policy of its own, or a time limit per execution."""
+        return SagaStep(self._add, self._steps.options(name, retry, timeout, False))
+
+    def _add(self, compensation: Compensation) -> None:
         if not self._entered:
             raise UsageError("add_compensation() belongs inside `async with ctx.saga() as saga:`")
-        self._compensations.append((fn, args, kwargs))
+        self._compensations.append(compensation)
 
     async def __aenter__(self) -> "Saga":
         self._entered = True
@@ -46,11 +84,32 @@ class Saga:
         self._entered = False
         if error is None or not _is_terminal(error):
             return
-        for fn, args, kwargs in reversed(self._compensations):
+        for compensation in reversed(self._compensations):
             try:
-                await self._context.run(fn, *args, **kwargs)
+                await self._begin(compensation, error)
             except TerminalError as failure:
-                error.add_note(f"compensation {getattr(fn, '__name__', fn)!s} failed: {failure}")
+                name = getattr(compensation.fn, "__name__", compensation.fn)
+                error.add_note(f"compensation {name!s} failed: {failure}")
+
+    def _begin(self, compensation: Compensation, error: BaseException) -> Any:
+        """The step. It is announced, so that a replay can tell whether a cancel met it or came before it."""
+        while True:
+            try:
+                return self._steps.run(*compensation, announced=True)
+            except InvocationCancelled:  # it came while the one before was running: nothing waits that it could end
+                error.add_note("cancelled again while it was unwinding")
+
+
+class SagaStep:
+    """`saga.with_options(...)`: one compensation with options."""
+
+    def __init__(self, add: Callable[[Compensation], None], options: Any) -> None:
+        self._add = add
+        self._options = options
+
+    def add_compensation(self, fn: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> None:
+        """See `Saga.add_compensation`."""
+        self._add(Compensation(self._options, fn, args, kwargs))
 
 
 def _is_terminal(error: BaseException) -> bool:

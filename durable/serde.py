@@ -82,11 +82,21 @@ class Serde(msgspec.Struct, Generic[T], frozen=True, eq=False):
     json_schema: Callable[[], dict[str, Any] | None] = lambda: None
 
     def schema(self) -> dict[str, Any] | None:
-        """Return the JSON schema, or None where there is none."""
-        try:
-            return self.json_schema()
-        except Exception:  # it can be stored, but JSON schema has no words for it (such as `object`)
-            return None
+        """Return the JSON schema, a document that refers to nothing outside of it, or None where there is none."""
+        text = _schema_text(self)
+        return None if text is None else msgspec.json.decode(text)
+
+    def description(self) -> str:
+        """Return what is written in a few words: "JSON string", "JSON 'Order'", a content type, or "none"."""
+        if not self.content_type:
+            return "none"
+        schema = self.schema() or {}
+        named = schema.get("$defs", {}).get(schema.get("$ref", "").rpartition("/")[2], schema)
+        if isinstance(title := named.get("title"), str):
+            return f"JSON '{title}'"
+        if isinstance(kind := named.get("type"), str):
+            return f"JSON {kind}"
+        return self.content_type
 
 
 def serde_for(annotation: Any) -> Serde[Any]:
@@ -98,6 +108,16 @@ def serde_for(annotation: Any) -> Serde[Any]:
         return _cached(annotation)
     except TypeError:  # unhashable, such as Annotated[int, []]
         return _build(annotation)
+
+
+@functools.lru_cache(maxsize=1024)
+def _schema_text(serde: Serde[Any]) -> bytes | None:
+    """A schema as JSON: computed once, and nobody can change what others get."""
+    try:
+        schema = serde.json_schema()
+        return msgspec.json.encode(schema) if isinstance(schema, dict) else None
+    except Exception:  # it can be stored, but JSON schema has no words for it
+        return None
 
 
 def stable(value: Any, data: bytes) -> bytes:
@@ -148,7 +168,13 @@ def _msgspec(annotation: Any) -> Serde[Any]:
     for unknown in _custom_types(msgspec.inspect.type_info(annotation)):
         raise TypeError(f"no JSON form is known for {_name(unknown)}")
     decode = msgspec.json.Decoder(annotation).decode
-    return _json(annotation, _ENCODER.encode, decode, functools.partial(msgspec.json.schema, annotation))
+    schema = functools.partial(msgspec.json.schema, annotation, schema_hook=_schema_of_object)
+    return _json(annotation, _ENCODER.encode, decode, schema)
+
+
+def _schema_of_object(_: type) -> dict[str, Any]:
+    """For `object`, the one type msgspec reads and does not describe; an empty schema it would take for none."""
+    return {"description": "any value"}
 
 
 def _custom_types(node: Any) -> Iterator[Any]:
@@ -190,7 +216,20 @@ def _pydantic(annotation: Any) -> Serde[Any]:
     # round_trip leaves out computed fields, which a model with extra="forbid" would not take back;
     # without "error", a value of another type is written with a warning that no one reads
     write = functools.partial(adapter.dump_json, by_alias=True, round_trip=True, warnings="error")
-    return _json(annotation, write, adapter.validate_json, adapter.json_schema, MAX_DEPTH_PYDANTIC)
+    schema = functools.partial(_pydantic_schema, adapter)
+    return _json(annotation, write, adapter.validate_json, schema, MAX_DEPTH_PYDANTIC)
+
+
+def _pydantic_schema(adapter: Any) -> dict[str, Any] | None:
+    from pydantic.json_schema import GenerateJsonSchema
+
+    class Quiet(GenerateJsonSchema):
+        """Leaves out, without a warning, a default that JSON has no form for."""
+
+        ignored_warning_kinds = GenerateJsonSchema.ignored_warning_kinds | {"non-serializable-default"}
+
+    schema: dict[str, Any] = adapter.json_schema(schema_generator=Quiet)
+    return schema
 
 
 def _json(

@@ -86,6 +86,8 @@ def settings_of(options: Options, where: str) -> Settings:
             expected: type = {"public": bool, "retry": RetryPolicy, "metadata": Mapping}[name]
             if not isinstance(value, expected):
                 raise DeclarationError(f"{where}: {name} is a {expected.__name__}, not {value!r}")
+            if isinstance(value, Mapping) and not all(isinstance(text, str) for text in (*value, *value.values())):
+                raise DeclarationError(f"{where}: metadata maps strings to strings, unlike {value!r}")
             values[name] = value
         elif name in Options.__annotations__:
             try:

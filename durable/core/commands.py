@@ -37,6 +37,8 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     outcome: Outcome | None = None
     #: Whether the attempt waits for this outcome to be durable.
     awaited: bool = False
+    #: Of a step that runs: `INTERRUPTIBLE`, or None.
+    detail: str | None = None
 
 
 class Finished(msgspec.Struct, frozen=True, gc=False):
@@ -59,6 +61,8 @@ class Invoke(msgspec.Struct, frozen=True, gc=False):
     """Start another invocation; a call completes the entry with its result."""
 
     submission: Submission
+    #: How many cancels had reached the handler: a call it asked for before it saw the last one is never made.
+    cancels: int = 0
 
 
 class AwaitAwakeable(msgspec.Struct, frozen=True, gc=False):
@@ -172,6 +176,9 @@ class Fail(msgspec.Struct, frozen=True, gc=False):
     #: Whether the failing step is recorded as running already.
     step_open: bool = False
     step_seen: int = 0
+    #: How many cancels had reached it, and whether one was among them that the handler has not seen.
+    cancels: int = 0
+    cancel_due: bool = False
 
 
 class Suspend(msgspec.Struct, frozen=True, gc=False):
@@ -244,10 +251,41 @@ class Kill(msgspec.Struct, frozen=True, gc=False):
     token: int = 0
 
 
+class Pause(msgspec.Struct, frozen=True, gc=False):
+    """Let the steps that run end, and then nothing more happen until it is resumed or cancelled."""
+
+    id: str
+    token: int = 0
+
+
+class Unloaded(msgspec.Struct, frozen=True, gc=False):
+    """The attempt that was to be paused has no step running any more, and is gone."""
+
+    seq: int
+    attempt: int
+
+
 class Resume(msgspec.Struct, frozen=True, gc=False):
     """Start a paused invocation again, with a fresh retry budget; retry at once one that is backing off."""
 
     id: str
+    token: int = 0
+
+
+class Restart(msgspec.Struct, frozen=True, gc=False):
+    """Do a completed invocation again, as a new one, over the first entries of its journal."""
+
+    id: str
+    new_id: str
+    from_entry: int = 0
+    token: int = 0
+
+
+class Purge(msgspec.Struct, frozen=True, gc=False):
+    """Forget a completed invocation, or only its journal."""
+
+    id: str
+    journal_only: bool = False
     token: int = 0
 
 
@@ -265,10 +303,21 @@ class Configure(msgspec.Struct, frozen=True, gc=False):
     token: int = 0
 
 
+class Declare(msgspec.Struct, frozen=True, gc=False):
+    """Keep what a service looked like when it was declared last, and how often that has changed."""
+
+    service: str
+    revision: int
+    declaration: str
+
+
 class Expire(msgspec.Struct, frozen=True, gc=False):
-    """Forget a completed invocation whose retention is over."""
+    """Forget a completed invocation whose retention is over, or only its journal where just that one's is."""
 
     seq: int
+    #: A workflow's run, whose state goes with it.
+    workflow: bool = False
+    journal_only: bool = False
 
 
 # ---- what invocations tell each other ----
@@ -303,9 +352,14 @@ Command = (
     | Attach
     | Cancel
     | Kill
+    | Pause
+    | Unloaded
     | Resume
+    | Restart
+    | Purge
     | Recover
     | Configure
+    | Declare
     | Expire
     | Notify
     | KeyFree

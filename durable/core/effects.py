@@ -37,6 +37,10 @@ class Writes(msgspec.Struct):
     signals_removed: list[tuple[int, int]] = []
     #: Options set at run time, by service.
     settings: dict[str, str] = {}
+    #: Revision and declaration of services that were declared anew.
+    declared: dict[str, tuple[int, str]] = {}
+    #: Invocations that stay, and whose journal goes.
+    journals_purged: list[int] = []
     #: Ordinals up to here are taken; the next start continues after them.
     ordinals_reserved: int | None = None
 
@@ -56,7 +60,9 @@ class Writes(msgspec.Struct):
             or self.signals_added
             or self.signals_removed
             or self.purged
+            or self.journals_purged
             or self.settings
+            or self.declared
             or self.ordinals_reserved is not None
         )
 
@@ -68,9 +74,11 @@ class Need(msgspec.Struct):
     ids: set[str] = set()
     keys: set[Key] = set()
     topics: set[str] = set()
+    #: Whose whole journal is needed.
+    journals: set[int] = set()
 
     def __bool__(self) -> bool:
-        return bool(self.seqs or self.ids or self.keys or self.topics)
+        return bool(self.seqs or self.ids or self.keys or self.topics or self.journals)
 
 
 # ---- actions ----
@@ -104,6 +112,27 @@ class Interrupt(msgspec.Struct, frozen=True, gc=False):
     why: str
 
 
+class InterruptSteps(msgspec.Struct, frozen=True, gc=False):
+    """Stop the steps of an attempt that are open to interruption: a cancel is on its way."""
+
+    seq: int
+    attempt: int
+
+
+class Unload(msgspec.Struct, frozen=True, gc=False):
+    """Start nothing new in an attempt, and report `Unloaded` once its steps have ended."""
+
+    seq: int
+    attempt: int
+
+
+class MayDeadlock(msgspec.Struct, frozen=True, gc=False):
+    """A handler began to wait for an invocation that waits for this key: they could be waiting for each other."""
+
+    service: str
+    key: str
+
+
 class Completed(msgspec.Struct, frozen=True, gc=False):
     """Tell everybody who waits for an invocation how it ended."""
 
@@ -132,4 +161,4 @@ class Failed(msgspec.Struct, frozen=True, gc=False):
     retry_at: int | None
 
 
-Action = StartAttempt | Deliver | Interrupt | Completed | Reply | Failed
+Action = StartAttempt | Deliver | Interrupt | InterruptSteps | Unload | MayDeadlock | Completed | Reply | Failed

@@ -4,7 +4,7 @@
                             ▲                      ▲ │ │ │
         submit ─────────────┴──────────────────────┘ │ │ └──► suspended ── awaited entry completes ──► running
                                                      │ └────► backing-off ── retry is due ───────────► running
-                                                     └──────► paused ─────── resume ─────────────────► running
+                                                     └──────► paused ─────── resume, cancel ─────────► running
 
 `running` is the stored word for "its turn has come": while no attempt of it has a slot yet, or the process is down,
 the read models show it as `ready`.
@@ -15,7 +15,7 @@ from enum import StrEnum
 
 import msgspec
 
-from durable.core.journal import Failure, Kind, Outcome
+from durable.core.journal import INTERRUPTIBLE, Failure, Kind, Outcome
 from durable.core.waiting import Group
 
 
@@ -48,6 +48,11 @@ class Open(msgspec.Struct, frozen=True, gc=False):
     #: A sleep's due time, a call's child id, a promise's or attach's topic, a signal's name.
     ref: str | int | None = None
 
+    @property
+    def is_step(self) -> bool:
+        """Whether it is a step that a cancel has to wait for."""
+        return self.kind is Kind.RUN and self.ref != INTERRUPTIBLE
+
 
 class Caller(msgspec.Struct, frozen=True, gc=False):
     """Which handler asked for an invocation."""
@@ -78,6 +83,10 @@ class Submission(msgspec.Struct, frozen=True):
     completion_retention_ms: int = 0
     #: How long the journal is kept after completion, in ms.
     journal_retention_ms: int = 0
+    #: The invocation this one does again.
+    restarted_from: str | None = None
+    #: The invocation whose random numbers it repeats, because it begins with that one's journal.
+    seed: str | None = None
 
     @property
     def target(self) -> str:
@@ -85,6 +94,10 @@ class Submission(msgspec.Struct, frozen=True):
         if self.key is None:
             return f"{self.service}/{self.handler}"
         return f"{self.service}/{self.key}/{self.handler}"
+
+
+#: The type of the problem of an invocation whose stored row cannot be read.
+DAMAGED = "StorageCorruptError"
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -120,13 +133,18 @@ class Invocation(msgspec.Struct):
     queued: int | None = None
     #: What a suspended one waits for.
     waiting: int | Group | None = None
-    #: A cancel was accepted and is not delivered yet: it waits until the open calls have ended.
-    cancelling: bool = False
+    #: A cancel was accepted and is not delivered yet: it waits until the open calls have ended, and the steps that
+    #: ran when it came, which are those below this entry. 0: there is none.
+    cancelling: int = 0
+    #: An operator has paused it: while it runs, that waits until its steps have ended.
+    pausing: bool = False
     #: Another handler is attached to its outcome.
     listened: bool = False
     outcome: Outcome | None = None
     completed_at: int | None = None
     modified_at: int = 0
+    #: Of a completed one: whether its journal is still there.
+    journal_kept: bool = True
 
     # What follows is read from the journal when an invocation is loaded, and kept while it is in memory.
     #: The last entry that is recorded.
@@ -135,13 +153,25 @@ class Invocation(msgspec.Struct):
     open: dict[int, Open] = {}
     #: Completions that came before their entry was recorded (an awakeable's id can be known outside first).
     early: dict[int, Outcome] = {}
+    #: How calls ended under a cancel, which is told first.
+    kept: dict[int, Outcome] = {}
     #: Completions accepted during this attempt: an offer to suspend that has not seen them all is out of date.
     notified: int = 0
+    #: A cancel came during this attempt; and how many came ever.
+    cancelled: bool = False
+    cancels: int = 0
+    #: Its attempt was started by this process.
+    started: bool = False
 
     @property
     def id(self) -> str:
         """The public id."""
         return self.submission.id
+
+    @property
+    def damaged(self) -> bool:
+        """Whether its row cannot be read: it was loaded as paused, and can only be killed."""
+        return self.status is Status.PAUSED and self.problem is not None and self.problem.type == DAMAGED
 
 
 class Signal(msgspec.Struct, frozen=True, gc=False):

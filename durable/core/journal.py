@@ -58,6 +58,8 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
     code: int = 500
     metadata: dict[str, str] = {}
     kind: Literal["terminal", "cancelled", "killed", "timeout"] = "terminal"
+    #: Of a cancellation: how the call ended that was cancelled first.
+    cause: "Failure | None" = None
 
     def outcome(self) -> Outcome:
         """This failure as an outcome."""
@@ -70,6 +72,10 @@ _decode_failure = msgspec.json.Decoder(Failure).decode
 #: The success that carries nothing.
 EMPTY = Outcome(True, b"")
 CANCELLED = Failure("cancelled", 409, kind="cancelled").outcome()
+#: The outcome of a step that had failed, and that a cancel keeps from being tried again.
+GIVEN_UP = Failure("cancelled before it was tried again", 409, kind="cancelled").outcome()
+#: The detail of a step that a cancel stops at once.
+INTERRUPTIBLE = "interruptible"
 KILLED = Failure("killed", 409, kind="killed").outcome()
 
 
@@ -88,7 +94,7 @@ class Row(NamedTuple):
     name: str | None
     #: What the entry hangs on: a due time, a child's id, a topic, a signal's name; of a state write, a fingerprint.
     detail: str | None
-    #: How many completions the handler had seen when it asked for this entry.
+    #: How many outcomes the handler had seen when it asked for this entry.
     seen: int
     #: The place of this row's outcome among all completions; None where nothing was waited for.
     ordinal: int | None

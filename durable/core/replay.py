@@ -7,7 +7,7 @@ delivered when all recorded commands that had seen at most r outcomes have been 
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from durable.core.journal import COMMAND, Kind, Outcome, Row
 from durable.errors import JournalMismatchError
@@ -16,7 +16,7 @@ from durable.errors import JournalMismatchError
 class Replay:
     """The recorded part of a journal, and how much of it has been walked."""
 
-    def __init__(self, rows: Iterable[Row], until: int) -> None:
+    def __init__(self, rows: Sequence[Row], until: int) -> None:
         self.commands: dict[int, Row] = {}
         arrivals: list[tuple[int, int, Outcome]] = []
         for row in rows:
@@ -32,6 +32,8 @@ class Replay:
         self._next = 0
         self._undelivered = {entry for entry, _ in self._arrivals}
         self.last = max(self.commands, default=0)
+        #: How many cancels are still to be delivered.
+        self.cancels_left = sum(entry == 0 for entry, _ in self._arrivals)
 
     @property
     def outcomes_left(self) -> bool:
@@ -45,6 +47,8 @@ class Replay:
         arrival = self._arrivals[self._next]
         self._next += 1
         self._undelivered.discard(arrival[0])
+        if not arrival[0]:
+            self.cancels_left -= 1
         return arrival
 
     def has_outcome(self, entry: int) -> bool:

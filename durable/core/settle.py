@@ -9,7 +9,19 @@ from typing import Any
 
 from durable.core import commands as ask
 from durable.core.effects import Need
-from durable.core.lifecycle import control, finish, open_entry, promise, record, submit, wake
+from durable.core.lifecycle import (
+    cancel,
+    control,
+    finish,
+    forget,
+    open_entry,
+    pause,
+    promise,
+    record,
+    restart,
+    submit,
+    wake,
+)
 from durable.core.turn import Turn, need_invocation
 from durable.core.world import World
 
@@ -28,12 +40,17 @@ _APPLY: dict[type, Callable[[Turn, Any], None]] = {
     ask.SendSignal: wake.send_signal,
     ask.SettlePromise: promise.from_outside,
     ask.Attach: control.attach,
-    ask.Cancel: control.cancel,
-    ask.Kill: control.kill,
-    ask.Resume: control.resume,
+    ask.Cancel: cancel.cancel,
+    ask.Kill: cancel.kill,
+    ask.Pause: pause.pause,
+    ask.Unloaded: pause.unloaded,
+    ask.Resume: pause.resume,
+    ask.Restart: restart.restart,
+    ask.Purge: forget.purge,
+    ask.Expire: forget.expire,
     ask.Recover: control.recover,
     ask.Configure: control.configure,
-    ask.Expire: control.expire,
+    ask.Declare: control.declare,
 }
 
 
@@ -57,9 +74,12 @@ _NEEDS: dict[type, Callable[[World, Any, Need], None]] = {
     ask.Attach: control.needs_id,
     ask.Cancel: control.needs_id,
     ask.Kill: control.needs_id,
+    ask.Pause: control.needs_id,
     ask.Resume: control.needs_id,
+    ask.Restart: restart.needs,
+    ask.Purge: forget.needs_purge,
+    ask.Expire: forget.needs_expire,
     ask.Recover: control.needs_seq,
-    ask.Expire: control.needs_seq,
 }
 
 

@@ -8,6 +8,7 @@ from durable.core.effects import (
     Action,
     Completed,
     Deliver,
+    MayDeadlock,
     Need,
     Reply,
     StartAttempt,
@@ -69,7 +70,10 @@ class Turn:
         invocation.attempt += 1
         invocation.due_at = None
         invocation.waiting = None
+        invocation.pausing = False
         invocation.notified = 0
+        invocation.cancelled = False
+        invocation.started = True
         self.touch(invocation)
         self.actions.append(StartAttempt(invocation, invocation.attempt, self.world.next_ordinal))
 
@@ -98,7 +102,8 @@ class Turn:
         invocation.outcome = outcome
         invocation.completed_at = self.now
         invocation.waiting = None
-        invocation.cancelling = False
+        invocation.cancelling = 0
+        invocation.pausing = False
         self.drop_timer(invocation)
         if invocation.open:
             self.abandon_open_entries(invocation)
@@ -116,6 +121,8 @@ class Turn:
             self.free_key(invocation)
         if submission.completion_retention_ms <= 0:
             self.forget(invocation)
+        elif submission.journal_retention_ms <= 0:
+            self.forget_journal(invocation)
 
     def forget(self, invocation: Invocation) -> None:
         """Delete every trace of a completed invocation."""
@@ -135,6 +142,12 @@ class Turn:
         self.world.absent.add(seq)
         self.world.absent.add(submission.id)
         self.world.forget(seq)
+
+    def forget_journal(self, invocation: Invocation) -> None:
+        """Delete the journal of a completed invocation; its result stays."""
+        invocation.journal_kept = False
+        self.touch(invocation)
+        self.writes.journals_purged.append(invocation.seq)
 
     def drop_timer(self, invocation: Invocation) -> None:
         """Disarm the invocation's own timer, if it has one."""
@@ -220,6 +233,12 @@ class Turn:
         target.queue.append(invocation.seq)
         return len(target.queue) == 1
 
+    def may_deadlock(self, invocation: Invocation) -> None:
+        """A handler waits for this one, which may wait for its key."""
+        submission = invocation.submission
+        if invocation.status is Status.PENDING and submission.key is not None:
+            self.actions.append(MayDeadlock(submission.service, submission.key))
+
     def free_key(self, invocation: Invocation) -> None:
         """Leave the key's queue; whoever is first then, and was not before, may start."""
         target = self.object_of(invocation.submission)
@@ -246,6 +265,10 @@ class Turn:
 def output_topic(id: str) -> str:
     """The topic of an invocation's outcome."""
     return f"output/{id}"
+
+
+#: How the detail of a call begins that joined an invocation instead of starting one.
+JOINED = output_topic("")
 
 
 def promise_topic(service: str, key: str, name: str) -> str:

@@ -10,6 +10,7 @@ import msgspec
 
 from durable.core.effects import Key, Need
 from durable.core.invocation import Invocation, KeyedObject, Signal, Status
+from durable.core.journal import Row
 
 
 class Loaded(msgspec.Struct):
@@ -20,6 +21,7 @@ class Loaded(msgspec.Struct):
     #: Who listens to a topic: (seq, entry).
     topics: dict[str, list[tuple[int, int]]] = {}
     signals: dict[int, list[Signal]] = {}
+    journals: dict[int, list[Row]] = {}
 
 
 #: How many objects without a running invocation stay in memory, so that the next call of a busy key reads nothing.
@@ -44,6 +46,8 @@ class World:
         #: Valid for one turn: what the store said, with this turn's changes on top.
         self.topics: dict[str, set[tuple[int, int]]] = {}
         self.absent: set[int | str] = set()
+        #: Whole journals, valid for one turn.
+        self.journals: dict[int, list[Row]] = {}
         #: Touched by this turn and not running: they leave memory after it.
         self.visitors: set[int] = set()
         self._evict_above = IDLE_KEYS
@@ -64,6 +68,8 @@ class World:
         for key in need.keys:
             if key not in self.keys:
                 self.keys[key] = KeyedObject(key[0], key[1], deque(), {}, {})
+        for seq in need.journals:
+            self.journals[seq] = loaded.journals.get(seq, [])
         for topic in need.topics:
             self.topics.setdefault(topic, set(loaded.topics.get(topic, ())))
 
@@ -91,6 +97,7 @@ class World:
         self.visitors.clear()
         self.topics.clear()
         self.absent.clear()
+        self.journals.clear()
         if len(self.keys) > self._evict_above:
             self._evict_keys()
 

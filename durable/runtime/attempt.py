@@ -10,11 +10,13 @@ from collections.abc import Generator, Sequence
 from threading import get_ident
 from typing import Any, Protocol
 
-from durable.core.commands import Command, Fail, Finish, Suspend
+import msgspec
+
+from durable.core.commands import Command, Fail, Finish, Suspend, Unloaded
 from durable.core.duration import parse
 from durable.core.invocation import Invocation, KeyedObject
-from durable.core.journal import CANCELLED, Failure, Kind, Outcome, Row
-from durable.core.replay import Replay, stuck
+from durable.core.journal import GIVEN_UP, Failure, Kind, Outcome, Row
+from durable.core.replay import stuck
 from durable.core.waiting import Group
 from durable.errors import (
     AttemptEnded,
@@ -26,6 +28,7 @@ from durable.errors import (
 )
 from durable.futures import DurableFuture, error_of
 from durable.operations import Request
+from durable.runtime.arrivals import Arrivals
 from durable.runtime.failures import contains_end, failure_of_exception, problem_of
 from durable.runtime.operations import Operations
 from durable.runtime.registry import Registered, check_text
@@ -34,11 +37,6 @@ from durable.service import Handler
 
 log = logging.getLogger("durable")
 
-#: How many recorded outcomes are delivered in one go before the event loop gets its turn.
-REPLAY_SLICE = 1000
-#: For how many rounds of the event loop a handler of several flows must have done nothing to be at rest: a finished
-#: task wakes whoever gathers it after two, so this is enough for task groups in task groups.
-REST = 8
 #: How often a handler may swallow the end of its attempt without giving way in between.
 STRIKES = 100
 
@@ -68,7 +66,7 @@ class Host(Protocol):
 
 
 class Attempt:
-    """See the module's docstring. Implements `futures.Waits` and `steps.Owner`."""
+    """See the module's docstring. Implements `futures.Waits`, `steps.Owner` and `arrivals.Receiver`."""
 
     def __init__(
         self,
@@ -85,6 +83,7 @@ class Attempt:
         self.number = number
         self.handler = handler
         self.target = submission.target
+        self.seed = submission.seed or submission.id
         self.request = Request(
             submission.id, submission.target, submission.headers, submission.idempotency_key, number, submission.input
         )
@@ -105,23 +104,24 @@ class Attempt:
         self.delivered = 0
         self._operations = Operations(self, submission.service, submission.key, keyed)
         self._steps = Steps(self)
-        self._asked = 0
+        self._arrivals = Arrivals(self)
+        #: How many entries the handler has asked for, and how many flows of it wait.
+        self.asked = 0
+        self.flows = 0
         self._pending: dict[int, DurableFuture[Any]] = {}
         self._blocked: dict[asyncio.Future[None], DurableFuture[Any]] = {}
-        self._flows = 0
-        #: Cancels that were not raised yet: when each arrived among the outcomes.
-        self._cancels: list[int] = []
-        self._replay: Replay | None = None
-        self._started = False
-        #: Outcomes that came while the handler was not ready for them.
-        self._held_back: list[tuple[int, Outcome]] = []
-        #: Whether the next outcome waits until the handler has come to rest; and a count of what it did.
-        self._settling = False
-        self._activity = 0
-        #: Whether two flows have ever waited at the same time: that one waits now says nothing of the others then.
-        self._concurrent = False
+        #: Cancels that were not raised yet: each with its place among the outcomes.
+        self._cancels: list[tuple[int, Outcome]] = []
+        #: How many cancels have reached the handler, in this attempt and its replay.
+        self.cancels = 0
+        #: Whether a cancel waits until calls and steps have ended.
+        self.cancel_accepted = invocation.cancelling > 0
         self._failure: Fail | None = None
         self._closing = False
+        #: Whether somebody waits for `Unloaded`: it is closed because it is to be paused.
+        self._pausing = False
+        #: Whether its handler was told that the attempt ends: what it returns after that means nothing.
+        self._told = False
         self._thread = get_ident()
         #: How often, in this round of the event loop, the handler went on although its attempt is over.
         self._strikes = 0
@@ -133,11 +133,8 @@ class Attempt:
 
     def start(self, rows: Sequence[Row], until: int) -> None:
         """Run the handler over what is recorded."""
-        replay = Replay(rows, until)
-        self._replay = replay if replay.commands or replay.outcomes_left else None
-        self._started = True
         self.touched = self.loop.time()
-        self._pump(flows=0)
+        self._arrivals.start(rows, until)
         self.task = self.loop.create_task(self._run())
 
     async def _run(self) -> None:
@@ -148,13 +145,16 @@ class Attempt:
             if not self.active:
                 log.warning("%s %s: the handler went on after its attempt had ended", self.target, self.request.id)
                 return
+            if self._told:
+                self._end_failed()  # if no other step of the handler is still to end
+                return
             self._check_end()
             outcome = Outcome(True, self._encode_result(value))
         except BaseException as error:
             if not self.active:
                 return
-            if contains_end(error) and (self._failure is not None or self._closing):
-                self._end_failed()  # if no other step of the handler is still to end
+            if self._told or (contains_end(error) and (self._failure is not None or self._closing)):
+                self._end_failed()
                 return
             failure = failure_of_exception(error)
             if failure is None:
@@ -180,21 +180,24 @@ class Attempt:
     def _check_end(self) -> None:
         if self.broken is not None:
             raise self.broken
-        if self._replay is not None:
-            self._replay.check_end(self._asked)
+        if self._arrivals.replay is not None:
+            self._arrivals.replay.check_end(self.asked)
 
     def end(self) -> None:
         """The attempt is over (suspended, killed, paused, shut down): let the handler's coroutine go."""
         self.active = False
         self._unwind()
 
-    def close(self) -> None:
+    def close(self, *, pausing: bool = False) -> None:
         """Let the steps that run end and be recorded, then end: nothing new is started from now on."""
         self._closing = True
+        self._pausing = self._pausing or pausing
         self._end_if_drained()
 
     def _end_if_drained(self) -> None:
-        if self._closing and self.active and self._steps.quiet:
+        if self._closing and self.active and self._steps.quiet and self._failure is None:
+            if self._pausing:
+                self.host.submit(Unloaded(self.seq, self.number))
             self.end()
 
     def abort(self) -> None:
@@ -271,6 +274,7 @@ class Attempt:
         if failure is None or not self.active or self._steps.running:
             return
         self.active = False
+        failure = msgspec.structs.replace(failure, cancels=self.cancels, cancel_due=self.cancel_due)
         self.host.submit(failure)
         self._unwind()
 
@@ -284,101 +288,76 @@ class Attempt:
             return
         self.touched = self.loop.time()
         self.offered = False
-        self._held_back.append((entry, outcome))
-        if self._started:
-            self._pump(flows=1)
+        self._arrivals.add(entry, outcome)
 
-    def _pump(self, flows: int) -> None:
-        """Hand over the outcomes that are due: all of them where no more than `flows` flows wait, else one by one.
+    def wants(self, entry: int) -> bool:
+        """See `arrivals.Receiver`."""
+        return entry in self._pending
 
-        Which flow takes the next entry must not depend on chance. One flow has its order in itself. Of several, each
-        outcome may wake one, and the next outcome waits until that one has come to rest: live and in a replay.
-        """
-        if self._settling or not self.active:
-            return
-        if self._concurrent or self._flows > flows:
-            if self._has_arrivals():
-                self._settling = True
-                self._settle(REST, self._activity)
-            return
-        for _ in range(REPLAY_SLICE):
-            arrival = self._next_arrival()
-            if arrival is None:
-                return
-            self._arrive(*arrival)
-        self.loop.call_soon(self._pump, 1)
-
-    def _settle(self, rounds: int, activity: int) -> None:
-        """Once the handler has been at rest for some rounds of the event loop, hand over the next outcome."""
-        if not self.active:
-            return
-        if self._activity != activity:
-            rounds = REST
-        if rounds:
-            self.loop.call_soon(self._settle, rounds - 1, self._activity)
-            return
-        arrival = self._next_arrival()
-        if arrival is not None:
-            self._arrive(*arrival)
-            self.loop.call_soon(self._settle, REST, self._activity)
-            return
-        self._settling = False
+    def at_rest(self) -> None:
+        """See `arrivals.Receiver`."""
         if self._blocked and self._steps.quiet:
             self.host.parked(self)
 
-    def _replaying(self) -> bool:
-        """Whether the journal has more than the handler has come to."""
-        replay = self._replay
-        if replay is not None and not replay.outcomes_left and self._asked >= replay.last:
-            self._replay = replay = None
-        return replay is not None
-
-    def _has_arrivals(self) -> bool:
-        return bool(self._held_back) or (self._replay is not None and self._replay.outcomes_left)
-
-    def _next_arrival(self) -> tuple[int, Outcome] | None:
-        """The next outcome that is due: what is recorded, as far as the handler has come, then what came since."""
-        replay = self._replay
-        if replay is not None:
-            arrival = replay.next_arrival(self._asked)
-            if arrival is not None or self._replaying():
-                return arrival
-        while self._held_back:
-            entry, outcome = self._held_back.pop(0)
-            if entry == 0 or entry in self._pending:
-                return entry, outcome
-        return None
-
-    def _arrive(self, entry: int, outcome: Outcome) -> None:
+    def arrive(self, entry: int, outcome: Outcome) -> None:
+        """See `arrivals.Receiver`."""
         self.delivered += 1
         if entry == 0:
-            self._cancel()
-            return
-        future = self._pending.pop(entry)
-        if future.step is not None:
-            self._steps.arrived(future)
-        future.complete(outcome, self.delivered)
+            self._cancel(outcome)
+        else:
+            future = self._pending.pop(entry)
+            if future.step is not None:
+                self._steps.arrived(future)
+                if self._cancels and outcome == GIVEN_UP:
+                    future.begun = None  # it will not run: what waits for it is interrupted after all
+                    self._raise_where_it_waits()
+            future.complete(outcome, self.delivered)
+        if self._cancels:
+            self._raise_where_it_waits()
         if self._closing:
             self.loop.call_soon(self._end_if_drained)
 
-    def _cancel(self) -> None:
+    def interrupt_steps(self) -> None:
+        """A cancel was accepted: it is told when calls and steps have ended, but some steps need not go on."""
+        self.cancel_accepted = True
+        self._steps.interrupt()
+
+    def _cancel(self, outcome: Outcome) -> None:
         """Raise once: now where the handler waits, else at the next operation that would start or wait."""
+        self.cancels += 1
+        self._cancels.append((self.delivered, outcome))
+        self.cancel_accepted = False
+        self._steps.interrupt()
+        self._steps.cancelled()
+
+    def _raise_where_it_waits(self) -> None:
+        """Raise the oldest cancel in every flow it interrupts; where that is none, it stays due."""
+        rank, outcome = self._cancels[0]
         hit = False
         for waiter, future in self._blocked.items():
-            if not waiter.done() and future.interruptible:
-                waiter.set_exception(error_of(CANCELLED))
+            if not waiter.done() and future.interrupted_by(rank):
+                waiter.set_exception(error_of(outcome))
                 waiter.exception()
                 hit = True
-        self._steps.interrupt()
-        if not hit:
-            self._cancels.append(self.delivered)
+        if hit:
+            del self._cancels[0]
+
+    @property
+    def ending(self) -> bool:
+        """See `steps.Owner`."""
+        return self._closing or self._failure is not None or self.broken is not None
+
+    @property
+    def cancel_due(self) -> bool:
+        """Whether a cancel came that the handler has not seen."""
+        return bool(self._cancels) or self._arrivals.cancel_left
 
     # ---- waiting ----
 
     @property
     def crowded(self) -> bool:
         """Whether other flows of the handler wait too, or a cancel: then even a known outcome goes through `wait`."""
-        return self._flows > 0 or bool(self._cancels)
+        return self.flows > 0 or bool(self._cancels)
 
     def wait(self, future: DurableFuture[Any]) -> Generator[Any, None, None]:
         """Give way until the future has its outcome (and, for a step nobody started, run it here)."""
@@ -387,11 +366,11 @@ class Attempt:
         if CURRENT.get() is not self:
             self._check_place()
         self._check_active()
-        self._activity += 1
+        self._arrivals.activity += 1
+        if self._cancels and future.interrupted_by(self._cancels[0][0]):
+            self.raise_cancel()
         if future.outcome is not None:
-            if self._cancels and future.interruptible and self._cancels[0] < future.rank:
-                self.raise_cancel()  # it came before the outcome, so it would have interrupted this wait
-            if self._flows:  # other flows were woken before this one asked: it goes on after them
+            if self.flows:  # other flows were woken before this one asked: it goes on after them
                 yield
                 self._check_active()
             return
@@ -399,13 +378,11 @@ class Attempt:
         if future is steps.left_over:
             steps.left_over = None
         to_start = step is not None and not step.started and not self.is_recorded(future)
-        if self._cancels and (future.interruptible or to_start):
-            self.raise_cancel()
-        self._flows += 1
-        if self._flows > 1:
-            self._concurrent = True
+        self.flows += 1
+        if self.flows > 1:
+            self._arrivals.concurrent = True
         try:
-            if to_start and not step.interruptible:
+            if to_start and not step.options.interruptible:
                 yield from steps.execute(future).__await__()
                 return
             steps.start_left_over()
@@ -414,8 +391,8 @@ class Attempt:
                 steps.start_left_over()
             yield from self._block(future)
         finally:
-            self._flows -= 1
-            self._activity += 1
+            self.flows -= 1
+            self._arrivals.activity += 1
 
     async def until_delivered(self, future: DurableFuture[Any]) -> None:
         """See `steps.Owner`."""
@@ -452,7 +429,8 @@ class Attempt:
 
     def is_recorded(self, future: DurableFuture[Any]) -> bool:
         """Whether its outcome is in the journal and only waits for the handler to come so far."""
-        return self._replay is not None and self._replay.has_outcome(future.entry)
+        replay = self._arrivals.replay
+        return replay is not None and replay.has_outcome(future.entry)
 
     @property
     def incorrigible(self) -> bool:
@@ -479,6 +457,7 @@ class Attempt:
         if self.broken is not None:
             raise self.broken
         if self._failure is not None or self._closing:
+            self._told = True
             raise AttemptEnded
 
     def _check_place(self) -> None:
@@ -500,8 +479,8 @@ class Attempt:
     def raise_cancel(self) -> None:
         """Raise the cancellation that is due, if one is."""
         if self._cancels:
-            self._cancels.pop(0)
-            raise error_of(CANCELLED)
+            _, outcome = self._cancels.pop(0)
+            raise error_of(outcome)
 
     def waiting_for(self) -> int | Group:
         """What would let the handler go on, as an expression."""
@@ -514,11 +493,8 @@ class Attempt:
         return (
             self.active
             and self._steps.quiet
-            and self._started
             and bool(self._blocked)
-            and not self._replaying()
-            and not self._held_back
-            and not self._settling
+            and self._arrivals.none_left
             and self._steps.left_over is None
             and self._failure is None
             and all(not waiter.done() for waiter in self._blocked)
@@ -526,10 +502,11 @@ class Attempt:
 
     def offer_suspension(self) -> None:
         """Offer to give up its memory; the answer is `end`, or a delivery."""
-        replay = self._replay
-        if replay is not None and self._replaying() and self._blocked and self._steps.quiet and not self._settling:
+        arrivals = self._arrivals
+        replay = arrivals.replay if arrivals.replaying and not arrivals.settling else None
+        if replay is not None and self._blocked and self._steps.quiet:
             # everything waits, and the journal has more: the code does not come to what is recorded
-            self.broken = stuck(replay, self._asked)
+            self.broken = stuck(replay, self.asked)
             self.fail(self.broken)
             self._end_failed()
         elif self.idle and not self.offered:
@@ -549,25 +526,21 @@ class Attempt:
     @property
     def next_entry(self) -> int:
         """The entry that `take` would take."""
-        return self._asked + 1
+        return self.asked + 1
 
     def take(self, kind: Kind, name: str, print_: bytes | None) -> tuple[int, Row | None]:
         """The next entry, and its row where it is recorded already."""
         if not self.active or self._closing or self.broken is not None or self._failure is not None:
             self._check_active()
-        entry = self._asked + 1
+        entry = self.asked + 1
         if CURRENT.get() is not self or get_ident() != self._thread:
             self._check_place()
         if not name.isascii():
             check_text("name", name)
         self._steps.record_open()
-        self._asked = entry
-        self._activity += 1
-        replay = self._replay
-        if replay is None:
-            return entry, None
+        self.asked = entry
         try:
-            return entry, replay.match(entry, kind, name, print_)
+            return entry, self._arrivals.match(entry, kind, name, print_)
         except JournalMismatchError as error:
             self.broken = error  # whatever the handler does with it, nothing is executed any more
             raise
@@ -575,18 +548,24 @@ class Attempt:
     def expect(self, future: DurableFuture[Any]) -> None:
         """Its outcome will be delivered; where it is recorded, that may be at once."""
         self._pending[future.entry] = future
-        if self._replay is not None or self._held_back:
-            self._pump(flows=0)
+        self._arrivals.asked_more()
 
     def went_on(self) -> None:
         """An entry that waits for nothing was taken: recorded outcomes may follow it."""
-        if self._replay is not None:
-            self._pump(flows=0)
+        if self._arrivals.replay is not None:
+            self._arrivals.pump(flows=0)
 
-    def run(self, future: DurableFuture[Any], step: Step) -> None:
-        """A step was asked for: it starts when it is awaited, or when the handler goes on without it."""
+    def run(self, future: DurableFuture[Any], step: Step, *, announced: bool = False) -> None:
+        """A step was asked for: it starts when it is awaited, or when the handler goes on without it.
+
+        An announced one is in the journal before it starts.
+        """
         self._steps.made(future, step)
+        if not step.options.interruptible:
+            future.begun = step.seen
         self.expect(future)
+        if announced:
+            self._steps.record_open()
         if future.outcome is None:
             self._steps.start_left_over()
             self._steps.left_over = future

@@ -6,24 +6,38 @@ the engine starts: there is no recovery besides the `Recover` command.
 """
 
 import asyncio
-import itertools
 import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from durable.core.commands import Command, Expire, Fail, Recover, TimerFired
-from durable.core.effects import Completed, Deliver, Failed, Interrupt, Need, Reply, StartAttempt, Timer
+from durable.core.commands import Command, Declare, Expire, Fail, Recover, TimerFired
+from durable.core.effects import (
+    Completed,
+    Deliver,
+    Failed,
+    Interrupt,
+    InterruptSteps,
+    MayDeadlock,
+    Need,
+    Reply,
+    StartAttempt,
+    Timer,
+    Unload,
+)
 from durable.core.invocation import Invocation, Problem
-from durable.core.journal import Failure, Outcome
+from durable.core.journal import Failure
 from durable.core.retry import RetryPolicy
 from durable.core.settle import advance
 from durable.core.turn import Turn
 from durable.core.world import World
 from durable.errors import EngineFailedError, EngineNotRunningError
 from durable.runtime.attempt import Attempt
+from durable.runtime.blocked import Blocked
 from durable.runtime.clock import Clock
+from durable.runtime.deadlocks import Deadlocks
 from durable.runtime.registry import Registered, Registry
+from durable.runtime.replies import Replies
 from durable.runtime.timers import WINDOW, Timers
 from durable.runtime.watch import Watch
 from durable.service import Handler
@@ -31,10 +45,12 @@ from durable.store import Store
 
 log = logging.getLogger("durable")
 
-#: How many invocations one turn of recovery or of clean-up takes.
+#: How many invocations one turn of recovery takes.
 BATCH = 500
-#: How often results past their retention are looked for.
-CLEAN_EVERY_S = 3600.0
+#: How many completed invocations one turn of clean-up forgets.
+CLEAN_BATCH = 100
+#: How often results past their retention are looked for: as often as the shortest retention, within these.
+CLEAN_EVERY_S, CLEAN_EVERY_S_MIN = 3600.0, 60.0
 
 
 class Loop:
@@ -55,6 +71,8 @@ class Loop:
         self.clock = clock
         self.failure: BaseException | None = None
         self.attempts: dict[int, Attempt] = {}
+        #: How often each service's declaration has changed, counted from 1.
+        self.revisions: dict[str, int] = {}
         self._defaults = defaults
         self._max_concurrent = max_concurrent
         self._timer_window = timer_window
@@ -73,9 +91,6 @@ class Loop:
         #: Coroutines of attempts that are over and have not returned yet.
         self._lingering: dict[asyncio.Task[None], str] = {}
         self._left_behind: list[Attempt] = []
-        self._tokens = itertools.count(1)
-        self._askers: dict[int, tuple[asyncio.Future[Any], bool]] = {}
-        self._waiters: dict[int, list[asyncio.Future[Outcome]]] = {}
         self._cleaner: asyncio.TimerHandle | None = None
         self._chores: set[asyncio.Task[None]] = set()
         self._idle: asyncio.Future[None] | None = None
@@ -85,10 +100,14 @@ class Loop:
     async def start(self) -> None:
         """Open the store, give every invocation whose turn it is its next attempt, and arm the timers."""
         self._loop = asyncio.get_running_loop()
+        self._replies = Replies(self._loop)
         opened = await self.store.open()
         for service, text in opened.settings.items():
             self.registry.configure(service, text)
         self._watch = Watch(self._loop, self.attempts)
+        self.deadlocks = Deadlocks(self.store, self.attempts, self._loop, self._chore)
+        busy = lambda: self.attempts or self._lingering  # noqa: E731
+        self._blocked = Blocked(self._loop, self.clock, busy, self._watch.stalled)
         self.world = World(opened.next_ordinal, opened.next_seq)
         self.timers = Timers(
             self.store, self.clock, self._loop, self._timers_due, self._fail, window=self._timer_window
@@ -100,8 +119,21 @@ class Loop:
         except BaseException:
             await self.store.close()
             raise
+        self._declare(opened.declared)
         self._chore(self._recover())
+        self._chore(self.deadlocks.begin())
         self._clean()
+
+    def _declare(self, declared: dict[str, tuple[int, str]]) -> None:
+        """A service that is not what it was has a new revision."""
+        from durable.runtime.catalog import declaration  # only once an engine runs: it needs schema libraries
+
+        for service in self.registry.declared:
+            revision, before = declared.get(service, (0, ""))
+            now = declaration(self.registry, service)
+            self.revisions[service] = revision if now == before else revision + 1
+            if now != before:
+                self.submit(Declare(service, revision + 1, now))
 
     async def _recover(self) -> None:
         """In batches, so that a new invocation does not wait for a hundred thousand old ones."""
@@ -112,7 +144,7 @@ class Loop:
                 return
             after = seqs[-1]
             for seq in seqs:
-                if seq not in self.world.invocations:
+                if seq not in self.attempts:
                     self.submit(Recover(seq))
             await self._turn_over()
             if len(self._ready) >= BATCH:
@@ -126,6 +158,7 @@ class Loop:
         self._closing = True
         self.timers.close()
         self._watch.close()
+        self.deadlocks.close()
         if self._cleaner is not None:
             self._cleaner.cancel()
         for task in [*self._chores, *self._launching.values()]:
@@ -150,7 +183,8 @@ class Loop:
         while busy := self.busy():
             await asyncio.wait(busy)
         closed = EngineNotRunningError("the engine was closed before this was answered; attach again after a start")
-        self._answer_all(closed)
+        self._replies.fail_all(closed)
+        self._blocked.close()
         await self.store.close()
 
     async def _drain(self, deadline: float) -> None:
@@ -182,17 +216,8 @@ class Loop:
             self._linger(attempt)
         self.attempts.clear()
         self._ready.clear()
-        self._answer_all(error)
+        self._replies.fail_all(error)
         self._rest()
-
-    def _answer_all(self, error: BaseException) -> None:
-        asking = [future for future, _ in self._askers.values()]
-        for future in [*asking, *itertools.chain.from_iterable(self._waiters.values())]:
-            if not future.done():
-                future.set_exception(error)
-                future.exception()  # retrieved: the one who asked may be gone
-        self._askers.clear()
-        self._waiters.clear()
 
     # ---- turns ----
 
@@ -211,10 +236,8 @@ class Loop:
             raise self.failure
         if self._closing:
             raise EngineNotRunningError("the engine is shutting down")
-        token = next(self._tokens)
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._askers[token] = (future, result)
-        self.submit(make(token))
+        command, future = self._replies.expect(make, result=result)
+        self.submit(command)
         return future
 
     def _begin(self) -> None:
@@ -313,15 +336,24 @@ class Loop:
             elif kind is Completed:
                 assert isinstance(action, Completed)
                 self._release(action.seq)
-                for waiter in self._waiters.pop(action.seq, ()):
-                    if not waiter.done():
-                        waiter.set_result(action.outcome)
+                self._replies.completed(action)
             elif kind is Reply:
                 assert isinstance(action, Reply)
-                self._reply(action)
+                self._replies.reply(action)
             elif kind is Interrupt:
                 assert isinstance(action, Interrupt)
                 self._release(action.seq)
+            elif kind is InterruptSteps or kind is Unload:
+                assert isinstance(action, InterruptSteps | Unload)
+                attempt = attempts.get(action.seq)
+                if attempt is not None and attempt.number == action.attempt:
+                    if kind is Unload:
+                        attempt.close(pausing=True)
+                    else:
+                        attempt.interrupt_steps()
+            elif kind is MayDeadlock:
+                assert isinstance(action, MayDeadlock)
+                self.deadlocks.suspect(action.service, action.key)
             elif kind is Failed:
                 assert isinstance(action, Failed)
                 self._release(action.invocation.seq)
@@ -332,18 +364,6 @@ class Loop:
             self.timers.add(turn.writes.timers_added)
         if self._ready:
             self._launch_ready()
-
-    def _reply(self, reply: Reply) -> None:
-        asker = self._askers.pop(reply.token, None)
-        if asker is None or asker[0].done():
-            return
-        future, wants_result = asker
-        if not wants_result or reply.result == "not-found":
-            future.set_result(reply)
-        elif reply.outcome is not None:
-            future.set_result(reply.outcome)
-        else:
-            self._waiters.setdefault(reply.seq, []).append(future)
 
     def _log_failure(self, failed: Failed) -> None:
         invocation = failed.invocation
@@ -410,6 +430,7 @@ class Loop:
     def _launch(self, attempt: Attempt, until: int) -> None:
         attempt.has_slot = True
         self._slots_taken += 1
+        self._blocked.begin()
         if attempt.is_first:
             attempt.start((), until)
         else:
@@ -506,14 +527,15 @@ class Loop:
     async def _forget_expired(self) -> None:
         """In small batches, so that no turn is held up by them."""
         while not self._closing:
-            seqs = await self.store.expired(self.clock.now_ms(), BATCH)
-            for seq in seqs:
-                self.submit(Expire(seq))
-            await self._turn_over()
-            if len(seqs) < BATCH:
+            found = await self.store.expired(self.clock.now_ms(), CLEAN_BATCH)
+            for one in found:
+                self.submit(Expire(one.seq, one.workflow, one.journal_only))
+            if not found:
                 break
+            await self._turn_over()
         if not self._closing and self.failure is None:
-            self._cleaner = self._loop.call_later(CLEAN_EVERY_S, self._clean)
+            delay_s = min(CLEAN_EVERY_S, max(CLEAN_EVERY_S_MIN, self.registry.shortest_retention_ms() / 1000))
+            self._cleaner = self._loop.call_later(delay_s, self._clean)
 
     def _chore(self, work: Any) -> None:
         task = self._loop.create_task(work)

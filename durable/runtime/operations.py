@@ -10,6 +10,7 @@ from durable.core.ids import child_id, fingerprint
 from durable.core.invocation import Caller, KeyedObject
 from durable.core.journal import Kind, Outcome, Row
 from durable.core.retry import RetryPolicy
+from durable.core.turn import JOINED
 from durable.errors import UsageError
 from durable.futures import DurableFuture
 from durable.operations import Request, StepOptions
@@ -41,6 +42,8 @@ class Journal(Protocol):
     target: str
     request: Request
     delivered: int
+    cancels: int
+    seed: str
 
     @property
     def incorrigible(self) -> bool:
@@ -86,7 +89,7 @@ class Journal(Protocol):
         """An entry that waits for nothing was taken."""
         ...
 
-    def run(self, future: DurableFuture[Any], step: Step) -> None:
+    def run(self, future: DurableFuture[Any], step: Step, *, announced: bool = False) -> None:
         """A step was asked for."""
         ...
 
@@ -127,7 +130,20 @@ class Operations:
             raise UsageError(f"with_options(retry=...) takes a RetryPolicy, not {retry!r}")
         return StepOptions(name, retry, None if timeout is None else parse(timeout), interruptible)
 
-    def run(self, options: StepOptions, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> DurableFuture[Any]:
+    @property
+    def seed(self) -> str:
+        """What the handler's random numbers follow from."""
+        return self._attempt.seed
+
+    def run(
+        self,
+        options: StepOptions,
+        fn: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        announced: bool = False,
+    ) -> DurableFuture[Any]:
         """A step: known, or to be executed when it is awaited or left behind."""
         attempt = self._attempt
         if attempt.incorrigible:
@@ -144,7 +160,7 @@ class Operations:
         entry, row = attempt.take(Kind.RUN, name, None)
         step.recorded = row is not None
         future: DurableFuture[Any] = DurableFuture(self, entry, Kind.RUN, step.decode)
-        attempt.run(future, step)
+        attempt.run(future, step, announced=announced)
         return future
 
     def open(
@@ -176,6 +192,8 @@ class Operations:
         print_: bytes | None,
     ) -> DurableFuture[T]:
         future: DurableFuture[T] = DurableFuture(self, entry, kind, decode)
+        if row is not None and row.detail is not None and kind in (Kind.CALL, Kind.AWAKEABLE):
+            future.id = row.detail.removeprefix(JOINED)
         if row is None:
             self._attempt.submit(
                 OpenEntry(
@@ -195,8 +213,8 @@ class Operations:
 
     def note(
         self, kind: Kind, name: str, asked: Any, *, detail: str | None = None, fingerprint: bytes | None
-    ) -> None:
-        """An entry that waits for nothing."""
+    ) -> str | None:
+        """An entry that waits for nothing; returns its detail, which may be a recorded one."""
         entry, row = self._attempt.take(kind, name, fingerprint)
         if row is None:
             self._attempt.submit(
@@ -213,6 +231,7 @@ class Operations:
                 )
             )
         self._attempt.went_on()
+        return detail if row is None else row.detail
 
     def read(self, kind: Kind, name: str, look: Callable[[], bytes]) -> bytes:
         """An entry whose value is at hand now, and recorded for replays."""
@@ -278,12 +297,13 @@ class Operations:
             due_at=due_at,
         )
         if kind is Kind.SEND:
-            self.note(kind, name, Invoke(submission), detail=submission.id, fingerprint=print_)
-            return submission.id, DurableFuture(self, entry, kind, None)
+            id = self.note(kind, name, Invoke(submission), detail=submission.id, fingerprint=print_)
+            return id or submission.id, DurableFuture(self, entry, kind, None)
         entry, row = attempt.take(kind, name, print_)
-        future = self._open(entry, row, kind, name, Invoke(submission), handler.output.decode, submission.id, print_)
-        future.id = submission.id
-        return submission.id, future
+        asked = Invoke(submission, attempt.cancels)
+        future = self._open(entry, row, kind, name, asked, handler.output.decode, submission.id, print_)
+        future.id = future.id or submission.id
+        return future.id, future
 
     def _never(self) -> DurableFuture[Any]:
         """A future that never completes."""

@@ -121,7 +121,8 @@ class Registry:
 
     def __init__(self, services: Iterable[object], defaults: Settings) -> None:
         self._handlers: dict[tuple[str, str], Registered] = {}
-        self._declared: list[Handler[Any, Any]] = []
+        #: The handlers each service declares, by its name; built-in ones are not among them.
+        self.declared: dict[str, list[Handler[Any, Any]]] = {}
         self._defaults = defaults
         #: What `Engine.configure` has set, by service.
         self.configured: dict[str, Settings] = {}
@@ -162,31 +163,54 @@ class Registry:
 
     def configure(self, service: str, text: str) -> None:
         """Have options that were set at run time override what the class says, for invocations from now on."""
-        configured = self.configured[service] = _settings.decode(text)
-        for handler in self._declared:
-            name = (handler.service_name, handler.name)
-            if handler.service_name == service:
-                settings = self._merged(handler, configured)
-                self._handlers[name] = msgspec.structs.replace(self._handlers[name], settings=settings)
+        self.configured[service] = _settings.decode(text)
+        for handler in self.declared.get(service, ()):
+            name = (service, handler.name)
+            settings = self._merged(handler)
+            self._handlers[name] = msgspec.structs.replace(self._handlers[name], settings=settings)
 
-    def _merged(self, handler: Handler[Any, Any], configured: Settings) -> Settings:
+    def shortest_retention_ms(self) -> int:
+        """The shortest time that anything is kept after completion, but for what is not kept at all."""
+        kept = [
+            ms
+            for handler in self
+            for ms in (
+                handler.settings.journal_retention_ms,
+                handler.settings.idempotency_retention_ms,
+                handler.settings.workflow_completion_retention_ms,
+            )
+            if ms
+        ]
+        return min(kept, default=0)
+
+    def effective(self, service: str, declared: Settings) -> Settings:
+        """What holds for handlers that say nothing themselves, where their class says `declared`."""
+        return self.configured.get(service, Settings()).over(declared.over(self._defaults))
+
+    def _merged(self, handler: Handler[Any, Any]) -> Settings:
         declared = handler.owner.settings() if handler.owner is not None else Settings()
-        return handler.settings.over(configured.over(declared.over(self._defaults)))
+        return handler.settings.over(self.effective(handler.service_name, declared))
 
     def _add(self, handler: Handler[Any, Any]) -> None:
         signature = handler.signature()
-        settings = self._merged(handler, Settings())
+        settings = self._merged(handler)
         fn = handler.fn
         if handler.owner is not None:
             fn = fn.__get__(handler.instance, handler.owner)
         service, name = handler.service_name, handler.name
+        others = self.declared.get(service)
+        if others and others[0].owner is not handler.owner:
+            raise DeclarationError(
+                f"two declarations are called {service}: a service is one class, or functions; give one of them "
+                "another name= (a class) or service= (a function)"
+            )
         if (service, name) in self._handlers:
             raise DeclarationError(
                 f"two handlers are called {service}/{name}: give one of them another name= or service="
             )
         if handler.owner is not None and issubclass(handler.owner, Workflow) and handler.shared and name == "run":
             raise DeclarationError(f"{service}/run: a workflow's run handler cannot be shared")
-        self._declared.append(handler)
+        self.declared.setdefault(service, []).append(handler)
         if handler.flavor is not Flavor.SERVICE and (service, PATCH_STATE) not in self._handlers:
             self._handlers[service, PATCH_STATE] = _patcher(service, settings)
         self._handlers[service, name] = Registered(

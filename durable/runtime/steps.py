@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from anyio import to_thread
 
 from durable.core.commands import Command, Finished, Record
-from durable.core.journal import Kind, Outcome
+from durable.core.journal import CANCELLED, INTERRUPTIBLE, Kind, Outcome
 from durable.errors import AttemptEnded, TerminalError, UsageError
 from durable.futures import DurableFuture, outcome_of
 from durable.operations import StepOptions
@@ -43,6 +43,7 @@ class Step:
         "direct",
         "encode",
         "fn",
+        "interrupted",
         "kwargs",
         "name",
         "options",
@@ -77,12 +78,10 @@ class Step:
         #: Whether a command row says that it is running.
         self.recorded = False
         self.started = False
+        #: Whether its task has come to its first line.
         self.begun = False
-
-    @property
-    def interruptible(self) -> bool:
-        """Whether a cancel stops it."""
-        return self.options.interruptible
+        #: Whether a cancel has stopped it.
+        self.interrupted = False
 
 
 class Owner(Protocol):
@@ -91,7 +90,18 @@ class Owner(Protocol):
     active: bool
     seq: int
     number: int
+    task: asyncio.Task[None] | None
     loop: asyncio.AbstractEventLoop
+
+    @property
+    def ending(self) -> bool:
+        """Whether it is told to end: what is cancelled now is not given up by the handler."""
+        ...
+
+    @property
+    def cancel_accepted(self) -> bool:
+        """Whether a cancel waits for calls and steps to end: what may be interrupted does not begin any more."""
+        ...
 
     def submit(self, command: Command) -> None:
         """Have a command settled."""
@@ -133,6 +143,9 @@ class Steps:
         #: Open steps of which the journal knows nothing yet, by entry.
         self._unrecorded: dict[int, Step] = {}
         self._tasks: dict[asyncio.Task[None], DurableFuture[Any]] = {}
+        #: Stopped by a cancel that is not delivered yet; and interruptible ones that do not begin because of it.
+        self._interrupted: list[tuple[int, Step]] = []
+        self._withheld: list[DurableFuture[Any]] = []
 
     @property
     def quiet(self) -> bool:
@@ -156,13 +169,16 @@ class Steps:
     def record_open(self) -> None:
         """The handler goes on while steps are open: from now on the journal says that they run."""
         if self._unrecorded:
-            owner = self._owner
             for entry, step in self._unrecorded.items():
-                step.recorded = True
-                owner.submit(Record(owner.seq, owner.number, entry, Kind.RUN, step.name, step.seen))
+                self._record_open(entry, step)
             self._unrecorded.clear()
         if self.left_over is not None:
             self.start_left_over()
+
+    def _record_open(self, entry: int, step: Step) -> None:
+        owner, step.recorded = self._owner, True
+        detail = INTERRUPTIBLE if step.options.interruptible else None
+        owner.submit(Record(owner.seq, owner.number, entry, Kind.RUN, step.name, step.seen, detail=detail))
 
     def start_left_over(self) -> None:
         """A step was made and not awaited at once: it runs beside the handler."""
@@ -172,6 +188,9 @@ class Steps:
         if self._owner.is_recorded(future):
             return
         self.record_open()
+        if self._owner.cancel_accepted and future.step.options.interruptible:
+            self._withheld.append(future)
+            return
         future.step.started = True
         task = self._owner.loop.create_task(self._beside(future))
         self._tasks[task] = future
@@ -188,6 +207,7 @@ class Steps:
         step = self._tasks.pop(task).step
         if step is not None and not step.begun:  # cancelled before its first line
             self._starting -= 1
+            step.started = False
 
     async def execute(self, future: DurableFuture[Any]) -> None:
         """Run the step's function, hand in what it gave, and wait until that is durable."""
@@ -231,7 +251,15 @@ class Steps:
             raise error
         if self._owner.timed_out(error):
             self._owner.fail(UsageError(NO_TIMEOUT), step, future.entry)
+        elif step.interrupted:
+            if self._owner.cancel_accepted:
+                self._interrupted.append((future.entry, step))
+            else:
+                self._hand_in(future.entry, step, CANCELLED)
+            raise error
         elif task is not None and task.cancelling():
+            if task is not self._owner.task and not self._owner.ending:  # the handler's own task group gave it up
+                self._hand_in(future.entry, step, CANCELLED)
             raise error
         else:
             self._owner.fail(error, step, future.entry)
@@ -249,14 +277,29 @@ class Steps:
     def interrupt(self) -> None:
         """A cancel has come: stop those that are open to interruption."""
         for task, future in list(self._tasks.items()):
-            if future.interruptible:
+            step = future.step
+            if step is not None and step.options.interruptible and not step.interrupted:
+                step.interrupted = True
                 task.cancel()
+
+    def cancelled(self) -> None:
+        """The cancel has come: record what was stopped by it, or did not begin because of it."""
+        for entry, step in self._interrupted:
+            self._hand_in(entry, step, CANCELLED)
+        self._interrupted.clear()
+        for future in self._withheld:
+            if future.step is not None and not future.step.started:
+                future.step.started = True
+                self._hand_in(future.entry, future.step, CANCELLED)
+        self._withheld.clear()
 
     def drop(self) -> None:
         """The attempt is over."""
         for task in list(self._tasks):
             task.cancel()
         self._unrecorded.clear()
+        self._interrupted.clear()
+        self._withheld.clear()
         self.left_over = None
 
 

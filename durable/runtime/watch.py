@@ -5,6 +5,10 @@ from collections.abc import Mapping
 
 from durable.runtime.attempt import Attempt
 
+#: A look that comes later than this was held up by an event loop that stood still; and for so long nobody is judged
+#: after that, so that what waited behind has its turn.
+LATE_S = 0.25
+
 
 class Watch:
     """One timer for all attempts: it looks when the first of them can have been inactive for too long."""
@@ -28,6 +32,14 @@ class Watch:
         if self._handle is not None:
             self._handle.cancel()
 
+    def stalled(self, seconds: float) -> None:
+        """The event loop stood still: that is charged to nobody."""
+        now = self._loop.time()
+        for attempt in self._attempts.values():
+            attempt.touched = min(now, attempt.touched + seconds)
+        if self._handle is not None and not self._closed:
+            self._look_later(now + LATE_S)
+
     def _look_later(self, at: float) -> None:
         if self._handle is not None:
             self._handle.cancel()
@@ -35,8 +47,11 @@ class Watch:
         self._handle = self._loop.call_at(at, self._look)
 
     def _look(self) -> None:
-        self._handle = None
         now, next_look = self._loop.time(), float("inf")
+        if now - self._look_at > LATE_S:
+            self.stalled(now - self._look_at)
+            return
+        self._handle = None
         for attempt in list(self._attempts.values()):
             next_look = min(next_look, self._judge(attempt, now))
         if next_look != float("inf") and not self._closed:

@@ -22,6 +22,17 @@ class Opened(msgspec.Struct, frozen=True):
     next_seq: int
     #: Options set at run time, by service.
     settings: dict[str, str] = {}
+    #: Revision and declaration of the services that were ever declared, by name.
+    declared: dict[str, tuple[int, str]] = {}
+
+
+class Expired(msgspec.Struct, frozen=True):
+    """A completed invocation whose retention is over, or (`journal_only`) only its journal's."""
+
+    seq: int
+    #: It is a workflow's run.
+    workflow: bool
+    journal_only: bool
 
 
 class Store(Protocol):
@@ -61,8 +72,16 @@ class Store(Protocol):
         """The earliest timers, those later than `after`."""
         ...
 
-    async def expired(self, now: int, limit: int) -> Sequence[int]:
-        """Completed invocations whose retention is over."""
+    async def expired(self, now: int, limit: int) -> Sequence[Expired]:
+        """What may be forgotten."""
+        ...
+
+    async def holder(self, service: str, key: str) -> int | None:
+        """The invocation that holds a key."""
+        ...
+
+    async def contended(self, after: tuple[str, str] | None, limit: int) -> Sequence[tuple[str, str]]:
+        """Keys that somebody waits for, in order, those later than `after`."""
         ...
 
     async def find(self, where: Filter) -> Sequence[InvocationView]:

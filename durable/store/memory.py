@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import msgspec
 
 from durable.core.effects import Need, Timer, Writes
-from durable.core.invocation import Invocation, KeyedObject, Signal, Status
+from durable.core.invocation import Flavor, Invocation, KeyedObject, Signal, Status
 from durable.core.journal import Outcome, Row
 from durable.core.world import Loaded
 from durable.errors import EngineFailedError, EngineLockedError, EngineNotRunningError
-from durable.store import Opened
+from durable.store import Expired, Opened
 from durable.store.query import Filter, InvocationView, matches, view_of
 from durable.store.rows import attach_journal, fixed, invocation_of, moving
 
@@ -28,6 +28,7 @@ class Tables(msgspec.Struct):
     listeners: dict[str, set[tuple[int, int]]] = {}
     signals: dict[int, dict[int, Signal]] = {}
     settings: dict[str, str] = {}
+    declared: dict[str, tuple[int, str]] = {}
     ordinals: int = 16
     in_use: bool = False
 
@@ -54,6 +55,7 @@ class MemoryStore:
             next_ordinal=self.tables.ordinals,
             next_seq=max(self.tables.invocations, default=0) + 1,
             settings=dict(self.tables.settings),
+            declared=dict(self.tables.declared),
         )
 
     async def close(self) -> None:
@@ -109,7 +111,12 @@ class MemoryStore:
         for seq in writes.purged:
             tables.journal.pop(seq, None)
             tables.signals.pop(seq, None)
+        for seq in writes.journals_purged:
+            tables.journal.pop(seq, None)
+            if seq in tables.invocations:
+                tables.invocations[seq] = (*tables.invocations[seq][:-1], 0)
         tables.settings |= writes.settings
+        tables.declared |= writes.declared
         if writes.ordinals_reserved is not None:
             tables.ordinals = writes.ordinals_reserved
 
@@ -133,6 +140,7 @@ class MemoryStore:
                 if tables.signals.get(seq):
                     loaded.signals[seq] = [signal for _, signal in sorted(tables.signals[seq].items())]
         loaded.keys = [self._object(*key) for key in need.keys]
+        loaded.journals = {seq: self._rows(seq) for seq in need.journals}
         loaded.topics = {topic: sorted(tables.listeners.get(topic, ())) for topic in need.topics}
         return loaded
 
@@ -155,16 +163,33 @@ class MemoryStore:
         self._check()
         return sorted(timer for timer in self.tables.timers if after is None or timer > after)[:limit]
 
-    async def expired(self, now: int, limit: int) -> Sequence[int]:
-        """Completed invocations past their retention."""
+    async def expired(self, now: int, limit: int) -> Sequence[Expired]:
+        """What is past its retention; then journals that are past theirs."""
         self._check()
-        found = []
+        records, journals = [], []
         for seq in sorted(self.tables.invocations):
             invocation = self._invocation(seq)
-            completed_at = invocation.completed_at
-            if completed_at is not None and completed_at + invocation.submission.completion_retention_ms <= now:
-                found.append(seq)
-        return found[:limit]
+            submission, completed_at = invocation.submission, invocation.completed_at
+            if completed_at is None:
+                continue
+            workflow = submission.flavor is Flavor.WORKFLOW
+            if completed_at + submission.completion_retention_ms <= now:
+                records.append(Expired(seq, workflow, False))
+            elif invocation.journal_kept and completed_at + submission.journal_retention_ms <= now:
+                journals.append(Expired(seq, workflow, True))
+        return (records or journals)[:limit]
+
+    async def holder(self, service: str, key: str) -> int | None:
+        """The first in a key's queue."""
+        self._check()
+        return next(iter(self._object(service, key).queue), None)
+
+    async def contended(self, after: tuple[str, str] | None, limit: int) -> Sequence[tuple[str, str]]:
+        """Keys that somebody waits for."""
+        self._check()
+        pending = [one for seq in self.tables.invocations if (one := self._invocation(seq)).status is Status.PENDING]
+        keys = {(one.submission.service, one.submission.key or "") for one in pending}
+        return sorted(key for key in keys if after is None or key > after)[:limit]
 
     async def find(self, where: Filter) -> Sequence[InvocationView]:
         """A listing, newest first."""

@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 
 from durable.core import waiting
-from durable.core.invocation import Caller, Flavor, Invocation, Open, Problem, Status, Submission
+from durable.core.invocation import DAMAGED, Caller, Flavor, Invocation, Open, Problem, Status, Submission
 from durable.core.journal import COMMAND, COMPLETION, DETACHED, Kind, Outcome, Row
-from durable.core.turn import output_topic
+from durable.core.turn import JOINED, output_topic
 
 _json = msgspec.json.Encoder()
 _headers = msgspec.json.Decoder(dict[str, str])
@@ -17,11 +17,11 @@ _problem = msgspec.json.Decoder(Problem)
 
 FIXED = (
     "seq, id, service, handler, key, flavor, input, headers, idempotency_key, caller_seq, caller_id, caller_entry,"
-    " caller_target, caller_waits, completion_retention_ms, journal_retention_ms, created_at"
+    " caller_target, caller_waits, completion_retention_ms, journal_retention_ms, created_at, restarted_from, seed"
 )
 MOVING = (
     "status, attempt, failures, step_failures, last_failure, due_at, queued, waiting_for, cancelling, listened,"
-    " modified_at, completed_at, ok, output, expires_at"
+    " modified_at, completed_at, ok, output, expires_at, pausing, journal_until"
 )
 FIXED_COUNT = FIXED.count(",") + 1
 MOVING_NAMES = tuple(name.strip() for name in MOVING.split(","))
@@ -45,6 +45,8 @@ def fixed(invocation: Invocation) -> tuple[Any, ...]:
         submission.completion_retention_ms,
         submission.journal_retention_ms,
         invocation.created_at,
+        submission.restarted_from,
+        submission.seed,
     )
 
 
@@ -67,7 +69,14 @@ def moving(invocation: Invocation) -> tuple[Any, ...]:
         None if outcome is None else outcome.ok,
         None if outcome is None else outcome.value,
         None if completed_at is None else completed_at + invocation.submission.completion_retention_ms,
+        invocation.pausing,
+        None if completed_at is None else _journal_until(invocation, completed_at),
     )
+
+
+def _journal_until(invocation: Invocation, completed_at: int) -> int:
+    """Until when a completed invocation's journal is kept; 0 where it is gone."""
+    return completed_at + invocation.submission.journal_retention_ms if invocation.journal_kept else 0
 
 
 def invocation_of(row: Sequence[Any]) -> Invocation:
@@ -78,7 +87,7 @@ def invocation_of(row: Sequence[Any]) -> Invocation:
     try:
         return _read(row)
     except Exception as error:
-        problem = Problem(f"its stored row is damaged: {type(error).__name__}: {error}", "StorageCorruptError")
+        problem = Problem(f"its stored row is damaged: {type(error).__name__}: {error}", DAMAGED)
         seq, id, service, handler, key = row[:5]
         submission = Submission(str(id), str(service), str(handler), key, Flavor.SERVICE, b"")
         queued = row[FIXED_COUNT + MOVING_NAMES.index("queued")]
@@ -90,9 +99,9 @@ def _read(row: Sequence[Any]) -> Invocation:
     (
         seq, id, service, handler, key, flavor, input, headers, idempotency_key,
         caller_seq, caller_id, caller_entry, caller_target, caller_waits,
-        completion_retention_ms, journal_retention_ms, created_at,
+        completion_retention_ms, journal_retention_ms, created_at, restarted_from, seed,
         status, attempt, failures, step_failures, problem, due_at, queued, waiting_for, cancelling, listened,
-        modified_at, completed_at, ok, output, _expires_at,
+        modified_at, completed_at, ok, output, _expires_at, pausing, journal_until,
     ) = row  # fmt: skip
     caller = None
     if caller_id is not None:
@@ -112,6 +121,8 @@ def _read(row: Sequence[Any]) -> Invocation:
             None,
             completion_retention_ms,
             journal_retention_ms,
+            restarted_from,
+            seed,
         ),
         created_at,
         Status(status),
@@ -122,23 +133,22 @@ def _read(row: Sequence[Any]) -> Invocation:
         due_at,
         queued,
         waiting.decode(waiting_for.encode()) if waiting_for else None,
-        bool(cancelling),
+        cancelling,
+        bool(pausing),
         bool(listened),
         None if ok is None else Outcome(bool(ok), output),
         completed_at,
         modified_at,
+        journal_until != 0,
     )
 
 
-#: How the detail of a call begins that joined an invocation instead of starting one.
-JOINED = output_topic("")
-
-
 def attach_journal(invocation: Invocation, rows: Iterable[Row]) -> None:
-    """Read off a journal what the core keeps in memory: the last entry, what is open, what came early."""
-    invocation.open, invocation.early = {}, {}
+    """Read off a journal what the core keeps in memory: the last entry, what is open or came early, the cancels."""
+    invocation.open, invocation.early, invocation.kept, invocation.cancels = {}, {}, {}, 0
     for row in rows:
         if row.entry == 0:
+            invocation.cancels += 1
             continue
         if row.part == COMMAND:
             invocation.last_entry = max(invocation.last_entry, row.entry)
@@ -147,10 +157,12 @@ def attach_journal(invocation: Invocation, rows: Iterable[Row]) -> None:
                 invocation.open[row.entry] = Open(Kind.ATTACH if joined else Kind(row.kind), _ref(row))
                 if row.kind == Kind.SLEEP and invocation.open[row.entry].ref is None:
                     message = f"its journal is damaged: entry {row.entry} sleeps until {row.detail!r}"
-                    invocation.status, invocation.problem = Status.PAUSED, Problem(message, "StorageCorruptError")
+                    invocation.status, invocation.problem = Status.PAUSED, Problem(message, DAMAGED)
         elif row.part == COMPLETION:
             if row.ordinal is not None:
                 invocation.open.pop(row.entry, None)
+            elif row.kind == Kind.CALL:
+                invocation.kept[row.entry] = Outcome(bool(row.ok), row.value or b"")
             else:
                 invocation.early[row.entry] = Outcome(bool(row.ok), row.value or b"")
 

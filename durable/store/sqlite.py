@@ -24,7 +24,7 @@ from durable.errors import (
     StorageError,
     StorageVersionError,
 )
-from durable.store import Opened
+from durable.store import Expired, Opened
 from durable.store.faults import explain
 from durable.store.lock import FileLock
 from durable.store.query import Filter, InvocationView, view_of
@@ -129,7 +129,8 @@ class SqliteStore:
         ordinal = database.execute("SELECT value FROM meta WHERE name = 'ordinals'").fetchone()[0]
         seq = database.execute("SELECT coalesce(max(seq), 0) + 1 FROM invocations").fetchone()[0]
         settings = dict(database.execute("SELECT service, options FROM settings").fetchall())
-        return Opened(next_ordinal=ordinal, next_seq=seq, settings=settings)
+        declared = database.execute("SELECT name, revision, declaration FROM services").fetchall()
+        return Opened(ordinal, seq, settings, {name: (revision, text) for name, revision, text in declared})
 
     async def close(self) -> None:
         """Close the connection, which checkpoints the WAL, and let the lock go."""
@@ -189,10 +190,39 @@ class SqliteStore:
         start = after or (-1, -1, -1)
         return await self._read(lambda database: database.execute(sql, (*start, limit)).fetchall())
 
-    async def expired(self, now: int, limit: int) -> Sequence[int]:
-        """Completed invocations past their retention."""
-        sql = "SELECT seq FROM invocations WHERE expires_at <= ? ORDER BY expires_at LIMIT ?"
-        return await self._read(lambda database: [row[0] for row in database.execute(sql, (now, limit))])
+    async def expired(self, now: int, limit: int) -> Sequence[Expired]:
+        """What is past its retention, oldest first; then journals that are past theirs."""
+        records = (
+            "SELECT seq, flavor = 'workflow', 0 FROM invocations WHERE expires_at <= ? ORDER BY expires_at LIMIT ?"
+        )
+        journals = (
+            "SELECT seq, flavor = 'workflow', 1 FROM invocations"
+            " WHERE journal_until > 0 AND journal_until < expires_at AND journal_until <= ?"
+            " ORDER BY journal_until LIMIT ?"
+        )
+
+        def look(database: sqlite3.Connection) -> list[Expired]:
+            rows = database.execute(records, (now, limit)).fetchall()
+            rows = rows or database.execute(journals, (now, limit)).fetchall()
+            return [Expired(seq, bool(workflow), bool(journal_only)) for seq, workflow, journal_only in rows]
+
+        return await self._read(look)
+
+    async def holder(self, service: str, key: str) -> int | None:
+        """The first in a key's queue."""
+        sql = (
+            "SELECT seq FROM invocations WHERE service = ? AND key = ? AND queued IS NOT NULL ORDER BY queued LIMIT 1"
+        )
+        row = await self._read(lambda database: database.execute(sql, (service, key)).fetchone())
+        return None if row is None else row[0]
+
+    async def contended(self, after: tuple[str, str] | None, limit: int) -> Sequence[tuple[str, str]]:
+        """Keys that somebody waits for: more than one invocation is in their queue."""
+        sql = (
+            "SELECT service, key FROM invocations WHERE queued IS NOT NULL AND (service, key) > (?, ?)"
+            " GROUP BY service, key HAVING count(*) > 1 ORDER BY service, key LIMIT ?"
+        )
+        return await self._read(lambda database: database.execute(sql, (*(after or ("", "")), limit)).fetchall())
 
     async def find(self, where: Filter) -> Sequence[InvocationView]:
         """A listing, newest first."""
@@ -265,6 +295,7 @@ def _load(database: sqlite3.Connection, need: Need) -> Loaded:
     for topic in need.topics:
         sql = "SELECT seq, entry FROM listeners WHERE topic = ?"
         loaded.topics[topic] = database.execute(sql, (topic,)).fetchall()
+    loaded.journals = {seq: _journal(database, seq) for seq in need.journals}
     return loaded
 
 

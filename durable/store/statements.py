@@ -57,8 +57,14 @@ def statements(writes: Writes) -> list[Statement]:
         _forget(out, "invocations", "seq", [seq for seq in writes.purged if seq in writes.created])
         _forget(out, "journal", "invocation", writes.purged)
         _forget(out, "signals", "seq", writes.purged)
+    if writes.journals_purged:
+        _forget(out, "journal", "invocation", writes.journals_purged)
+        _many(out, _JOURNAL_GONE, 1, [(seq,) for seq in writes.journals_purged])
     if writes.settings:
         _many(out, "INSERT OR REPLACE INTO settings VALUES ", 2, list(writes.settings.items()))
+    if writes.declared:
+        declared = [(service, revision, text) for service, (revision, text) in writes.declared.items()]
+        _many(out, "INSERT OR REPLACE INTO services VALUES ", 3, declared)
     if writes.ordinals_reserved is not None:
         out.append(("UPDATE meta SET value = ? WHERE name = 'ordinals'", (writes.ordinals_reserved,)))
     return out
@@ -109,6 +115,7 @@ _UPDATE = (
     + ", ".join(f"{name} = new.column{place}" for place, name in enumerate(rows.MOVING_NAMES, 2))
     + " FROM (VALUES $rows) AS new WHERE invocations.seq = new.column1"
 )
+_JOURNAL_GONE = "UPDATE invocations SET journal_until = 0 WHERE (seq) IN (VALUES $rows)"
 
 
 def _delete(out: list[Statement], table: str, columns: tuple[str, ...], keys: Iterable[Sequence[Any]]) -> None:

@@ -20,7 +20,7 @@ from durable.core.world import Loaded
 from durable.engine import Engine
 from durable.errors import EngineFailedError, EngineNotRunningError
 from durable.serde import serde_for
-from durable.store import Opened, Store
+from durable.store import Expired, Opened, Store
 from durable.store.memory import MemoryStore, Tables
 from durable.store.query import Filter, InvocationView
 from durable.testing.checkers import check_tables
@@ -131,10 +131,20 @@ class FaultyStore:
         self._check()
         return await self._inner.timers(after, limit)
 
-    async def expired(self, now: int, limit: int) -> Sequence[int]:
+    async def expired(self, now: int, limit: int) -> Sequence[Expired]:
         """See `Store`."""
         self._check()
         return await self._inner.expired(now, limit)
+
+    async def holder(self, service: str, key: str) -> int | None:
+        """See `Store`."""
+        self._check()
+        return await self._inner.holder(service, key)
+
+    async def contended(self, after: tuple[str, str] | None, limit: int) -> Sequence[tuple[str, str]]:
+        """See `Store`."""
+        self._check()
+        return await self._inner.contended(after, limit)
 
     async def find(self, where: Filter) -> Sequence[InvocationView]:
         """See `Store`."""

@@ -6,6 +6,8 @@ from durable.core.commands import Fail, Finish, Suspend
 from durable.core.effects import Failed, Interrupt
 from durable.core.invocation import Invocation, Status
 from durable.core.journal import COMMAND, COMPLETION, Kind, Outcome, Row
+from durable.core.lifecycle.cancel import give_steps_up, leaf_ended
+from durable.core.lifecycle.pause import park
 from durable.core.lifecycle.record import attempt_of
 from durable.core.retry import RetryPolicy
 from durable.core.turn import Turn
@@ -25,6 +27,15 @@ def fail(turn: Turn, command: Fail) -> None:
     if invocation is None:
         return
     invocation.problem = msgspec.structs.replace(command.problem, at=turn.now)
+    if invocation.cancelled and (command.cancel_due or command.cancels < invocation.cancels):
+        turn.actions.append(Failed(invocation, turn.now))  # the handler has a cancel to see: nothing to wait for
+        invocation.status = Status.BACKING_OFF
+        give_steps_up(turn, invocation)
+        if invocation.pausing:
+            park(turn, invocation)
+        else:
+            turn.start(invocation)
+        return
     turn.world.visitors.add(invocation.seq)
     entry = command.problem.entry
     if command.step_policy is not None:
@@ -34,21 +45,25 @@ def fail(turn: Turn, command: Fail) -> None:
             return
         invocation.step_failures = {**invocation.step_failures, entry: failures}
         back_off(turn, invocation, command, command.step_policy, failures)
-        return
-    invocation.failures += 1
-    if not command.policy.exhausted(invocation.failures):
-        back_off(turn, invocation, command, command.policy, invocation.failures)
-    elif command.policy.on_max_attempts == "kill" and command.failure is not None:
-        turn.actions.append(Failed(invocation, None))
-        turn.complete(invocation, command.failure)
     else:
-        invocation.status = Status.PAUSED
-        turn.touch(invocation)
-        turn.actions.append(Failed(invocation, None))
+        invocation.failures += 1
+        if not command.policy.exhausted(invocation.failures):
+            back_off(turn, invocation, command, command.policy, invocation.failures)
+        elif command.policy.on_max_attempts == "kill" and command.failure is not None:
+            turn.actions.append(Failed(invocation, None))
+            turn.complete(invocation, command.failure)
+        else:
+            park(turn, invocation)
+            turn.actions.append(Failed(invocation, None))
+    leaf_ended(turn, invocation)
 
 
 def back_off(turn: Turn, invocation: Invocation, command: Fail, policy: RetryPolicy, failures: int) -> None:
-    """Try again later, at a time that is stored."""
+    """Try again later, at a time that is stored; or when it is resumed, where it was to be paused."""
+    if invocation.pausing:
+        park(turn, invocation)
+        turn.actions.append(Failed(invocation, None))
+        return
     delay_ms = command.retry_after_ms
     if delay_ms is None:
         delay_ms = policy.delay_ms(failures)
@@ -70,7 +85,11 @@ def give_step_up(turn: Turn, invocation: Invocation, command: Fail) -> None:
     invocation.last_entry = max(invocation.last_entry, entry)
     invocation.step_failures = {step: count for step, count in invocation.step_failures.items() if step != entry}
     turn.actions.append(Failed(invocation, turn.now))
-    turn.start(invocation)
+    if invocation.pausing:
+        park(turn, invocation)
+    else:
+        turn.start(invocation)
+    leaf_ended(turn, invocation)
 
 
 def step_row(turn: Turn, invocation: Invocation, command: Fail, part: int, outcome: Outcome) -> Row:
@@ -86,8 +105,12 @@ def suspend(turn: Turn, command: Suspend) -> None:
     invocation = attempt_of(turn, command.seq, command.attempt)
     if invocation is None or invocation.notified != command.notified:
         return
-    invocation.status = Status.SUSPENDED
-    invocation.waiting = command.waiting
-    turn.touch(invocation)
-    turn.world.visitors.add(invocation.seq)
     turn.actions.append(Interrupt(invocation.seq, invocation.attempt, "suspended"))
+    if invocation.pausing:
+        park(turn, invocation)
+    else:
+        invocation.status = Status.SUSPENDED
+        invocation.waiting = command.waiting
+        turn.touch(invocation)
+        turn.world.visitors.add(invocation.seq)
+    leaf_ended(turn, invocation)

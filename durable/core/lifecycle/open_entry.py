@@ -18,7 +18,7 @@ from durable.core.commands import (
 )
 from durable.core.effects import Need
 from durable.core.invocation import Invocation, Open
-from durable.core.journal import COMMAND, EMPTY, Failure, Kind, Outcome, Row
+from durable.core.journal import CANCELLED, COMMAND, EMPTY, Failure, Kind, Outcome, Row
 from durable.core.lifecycle.promise import settle_promise
 from durable.core.lifecycle.record import attempt_of, settle_budget
 from durable.core.turn import Turn, need_id, need_topic, output_topic, promise_topic
@@ -64,11 +64,7 @@ def open_entry(turn: Turn, command: OpenEntry) -> None:
         case Sleep():
             start_sleep(turn, invocation, command.entry, asked.due_at)
         case Invoke():
-            if command.kind is Kind.CALL:
-                invocation.open[command.entry] = Open(Kind.CALL, asked.submission.id)
-            turn.tell(Submit(asked.submission))
-            if command.kind is Kind.CALL and invocation.cancelling:
-                turn.tell(Cancel(asked.submission.id))
+            invoke(turn, invocation, command, asked)
         case AwaitAwakeable():
             early = invocation.early.pop(command.entry, None)
             if early is None:
@@ -98,6 +94,19 @@ def open_entry(turn: Turn, command: OpenEntry) -> None:
             other = turn.world.find(asked.id)
             seen = unknown(asked.id) if other is None else glance(other.outcome)
             turn.complete_entry(invocation, command.entry, seen, Kind.OUTPUT)
+
+
+def invoke(turn: Turn, invocation: Invocation, command: OpenEntry, asked: Invoke) -> None:
+    """A send is made whatever happens. A call under a cancel is cancelled; one the cancel overtook is never made."""
+    if command.kind is not Kind.CALL:
+        turn.tell(Submit(asked.submission))
+    elif asked.cancels < invocation.cancels:
+        turn.complete_entry(invocation, command.entry, CANCELLED, Kind.CALL)
+    else:
+        invocation.open[command.entry] = Open(Kind.CALL, asked.submission.id)
+        turn.tell(Submit(asked.submission))
+        if invocation.cancelling:
+            turn.tell(Cancel(asked.submission.id))
 
 
 def start_sleep(turn: Turn, invocation: Invocation, entry: int, due_at: int) -> None:
@@ -134,6 +143,7 @@ def attach_to(turn: Turn, invocation: Invocation, entry: int, id: str) -> None:
         turn.listen(topic, invocation.seq, entry)
         other.listened = True
         turn.touch(other)
+        turn.may_deadlock(other)
 
 
 def set_state(turn: Turn, asked: SetState) -> None:

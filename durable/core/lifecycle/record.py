@@ -4,6 +4,7 @@ from durable.core.commands import Finished, Record
 from durable.core.effects import Deliver
 from durable.core.invocation import Invocation, Open, Status
 from durable.core.journal import COMMAND, COMPLETION, Row
+from durable.core.lifecycle.cancel import leaf_ended
 from durable.core.turn import Turn
 
 
@@ -15,10 +16,10 @@ def record(turn: Turn, command: Record) -> None:
     outcome = command.outcome
     invocation.last_entry = command.entry
     if outcome is None:
-        invocation.open[command.entry] = Open(command.kind)
+        invocation.open[command.entry] = Open(command.kind, command.detail)
         turn.writes.journal.append(
             Row(
-                command.seq, command.entry, COMMAND, command.kind, command.name, None, command.seen,
+                command.seq, command.entry, COMMAND, command.kind, command.name, command.detail, command.seen,
                 None, None, None, turn.now,
             )
         )  # fmt: skip
@@ -49,6 +50,7 @@ def finished(turn: Turn, command: Finished) -> None:
     )  # fmt: skip
     settle_budget(turn, invocation, command.entry)
     turn.actions.append(Deliver(command.seq, command.attempt, command.entry, outcome))
+    leaf_ended(turn, invocation)
 
 
 def settle_budget(turn: Turn, invocation: Invocation, entry: int) -> None:

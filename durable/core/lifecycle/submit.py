@@ -34,6 +34,8 @@ def submit(turn: Turn, command: Submit) -> None:
         invocation = turn.create(submission, Status.PENDING)
         if turn.enqueue(invocation):
             turn.start(invocation)
+        elif submission.caller is not None and submission.caller.waits:
+            turn.may_deadlock(invocation)
     turn.reply(command.token, "accepted", invocation)
 
 
@@ -60,6 +62,7 @@ def follow(turn: Turn, caller: Caller, existing: Invocation) -> None:
     turn.listen(topic, caller.seq, caller.entry)
     existing.listened = True
     turn.touch(existing)
+    turn.may_deadlock(existing)
 
 
 def is_claimed(submission: Submission) -> bool:

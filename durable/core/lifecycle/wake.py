@@ -1,11 +1,12 @@
 """Complete an entry from outside its attempt, and start the handler again where it waited for just that."""
 
 from durable.core.commands import CompleteEntry, KeyFree, Notify, SendSignal, TimerFired
-from durable.core.effects import Deliver, Need
-from durable.core.invocation import Invocation, Signal, Status
-from durable.core.journal import CANCELLED, COMPLETION, EMPTY, Kind, Outcome, Row
+from durable.core.effects import Need
+from durable.core.invocation import Signal, Status
+from durable.core.journal import EMPTY, Kind
+from durable.core.lifecycle.arrive import arrive, keep
+from durable.core.lifecycle.cancel import call_ended
 from durable.core.turn import Turn, need_id, need_invocation
-from durable.core.waiting import reduce
 from durable.core.world import World
 
 
@@ -38,6 +39,8 @@ def timer_fired(turn: Turn, command: TimerFired) -> None:
             invocation.status = Status.PENDING
             if turn.enqueue(invocation):
                 turn.start(invocation)
+            elif invocation.listened:
+                turn.may_deadlock(invocation)
 
 
 def key_free(turn: Turn, command: KeyFree) -> None:
@@ -52,17 +55,10 @@ def notify(turn: Turn, command: Notify) -> None:
     invocation = turn.world.invocations.get(command.seq)
     if invocation is None or command.entry not in invocation.open:
         return
-    if invocation.cancelling and not other_calls(invocation, command.entry):
-        call = invocation.open[command.entry].kind is Kind.CALL
-        if call and not command.outcome.ok:
-            deliver_cancel(turn, invocation)
-            arrive(turn, invocation, command.entry, command.outcome)
-        else:
-            arrive(turn, invocation, command.entry, command.outcome)
-            if call:
-                deliver_cancel(turn, invocation)
-        return
-    arrive(turn, invocation, command.entry, command.outcome)
+    if invocation.open[command.entry].kind is Kind.CALL:
+        call_ended(turn, invocation, command.entry, command.outcome)
+    else:
+        arrive(turn, invocation, command.entry, command.outcome)
 
 
 def complete_entry(turn: Turn, command: CompleteEntry) -> None:
@@ -74,22 +70,14 @@ def complete_entry(turn: Turn, command: CompleteEntry) -> None:
     waits = invocation.open.get(command.entry)
     if waits is not None and waits.kind is Kind.AWAKEABLE:
         arrive(turn, invocation, command.entry, command.outcome)
-    elif invocation.status is not Status.COMPLETED and command.entry > invocation.last_entry:
-        keep_early(turn, invocation, command.entry, command.outcome)
+    elif (
+        invocation.status is not Status.COMPLETED
+        and command.entry > invocation.last_entry
+        and command.entry not in invocation.early
+    ):
+        invocation.early[command.entry] = command.outcome
+        keep(turn, invocation, command.entry, command.outcome, Kind.AWAKEABLE)
     turn.reply(command.token, "done", invocation)
-
-
-def keep_early(turn: Turn, invocation: Invocation, entry: int, outcome: Outcome) -> None:
-    """The awakeable's id got out before its entry was recorded: keep the outcome until it is."""
-    if entry in invocation.early:
-        return
-    invocation.early[entry] = outcome
-    turn.writes.journal.append(
-        Row(
-            invocation.seq, entry, COMPLETION, Kind.AWAKEABLE, None, None, 0,
-            None, outcome.ok, outcome.value, turn.now,
-        )
-    )  # fmt: skip
 
 
 def send_signal(turn: Turn, command: SendSignal) -> None:
@@ -109,41 +97,3 @@ def send_signal(turn: Turn, command: SendSignal) -> None:
     signal = Signal(turn.ordinal(), command.name, command.outcome)
     turn.world.signals.setdefault(invocation.seq, []).append(signal)
     turn.writes.signals_added.append((invocation.seq, signal))
-
-
-def arrive(turn: Turn, invocation: Invocation, entry: int, outcome: Outcome) -> None:
-    """An open entry has its outcome: write it, and wake the handler if that is what it waits for."""
-    kind = invocation.open.pop(entry).kind
-    turn.complete_entry(invocation, entry, outcome, kind)
-    turn.progress(invocation)
-    if invocation.status is Status.SUSPENDED and invocation.waiting is not None:
-        waiting = reduce(invocation.waiting, entry, outcome.ok)
-        if waiting is None:
-            turn.start(invocation)
-        elif waiting != invocation.waiting:
-            invocation.waiting = waiting
-            turn.touch(invocation)
-
-
-def other_calls(invocation: Invocation, entry: int) -> bool:
-    """Whether a call besides this one is still open."""
-    return any(waits.kind is Kind.CALL and number != entry for number, waits in invocation.open.items())
-
-
-def deliver_cancel(turn: Turn, invocation: Invocation) -> None:
-    """No call is open any more: the handler itself is told."""
-    invocation.cancelling = False
-    ordinal = turn.ordinal()
-    turn.writes.journal.append(
-        Row(
-            invocation.seq, 0, ordinal, Kind.CANCEL, None, None, 0,
-            ordinal, CANCELLED.ok, CANCELLED.value, turn.now,
-        )
-    )  # fmt: skip
-    turn.touch(invocation)
-    if invocation.status is Status.RUNNING:
-        invocation.notified += 1
-        turn.actions.append(Deliver(invocation.seq, invocation.attempt, 0, CANCELLED, notified=True))
-    else:
-        turn.drop_timer(invocation)
-        turn.start(invocation)

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import secrets
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -13,22 +12,18 @@ import msgspec
 from durable.client import Handle, value_of
 from durable.core import commands as ask
 from durable.core.duration import Duration, parse
-from durable.core.effects import Need, Reply
-from durable.core.ids import claimed_id, invocation_id, is_invocation_id, parse_awakeable_id
-from durable.core.invocation import Flavor, Status, already_started
-from durable.core.journal import Outcome
+from durable.core.ids import claimed_id
+from durable.core.invocation import Flavor, already_started
 from durable.core.retry import DEFAULT, RetryPolicy
+from durable.engine.access import checked
+from durable.engine.control import Control
 from durable.errors import (
-    ConflictError,
     DeclarationError,
     EngineNotRunningError,
-    ForkedEngineError,
     InvalidRequestError,
     NotFoundError,
-    TerminalError,
-    WrongLoopError,
 )
-from durable.futures import error_of, outcome_of
+from durable.futures import error_of
 from durable.runtime.clock import Clock, SystemClock
 from durable.runtime.loop import Loop
 from durable.runtime.registry import PATCH_STATE, Registered, Registry, check_headers, check_text
@@ -36,27 +31,13 @@ from durable.runtime.timers import WINDOW
 from durable.serde import serde_for
 from durable.service import Handler, Options, Settings, settings_of
 from durable.store import Store
-from durable.store.query import Filter, InvocationView, entries_of
 from durable.store.sqlite import SqliteStore
 
 I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
 
-#: What `Engine.invocations` can be asked for.
-STATUSES = frozenset({*Status, "ready"})
 
-_forks = 0
-
-
-def _count_fork() -> None:
-    global _forks
-    _forks += 1
-
-
-os.register_at_fork(after_in_child=_count_fork)
-
-
-class Engine:
+class Engine(Control):
     """Durable handlers on one SQLite file, in this process.
 
         async with Engine("app.db", services=[checkout, Parcels(http)]) as engine:
@@ -109,20 +90,12 @@ class Engine:
             idempotency_retention_ms=parse(idempotency_retention),
             workflow_completion_retention_ms=parse(workflow_completion_retention),
         )
-        self._store: Store = (
-            store
-            if path is None and store is not None
-            else SqliteStore(os.fspath(path or ""), synchronous=synchronous)
-        )
-        self._registry = Registry(services, defaults)
-        self._clock = clock or SystemClock()
+        if store is None:
+            store = SqliteStore(os.fspath(path or ""), synchronous=synchronous)
+        super().__init__(store, Registry(services, defaults), clock or SystemClock())
         self._options = {"max_concurrent": max_concurrent_invocations, "timer_window": timers_in_memory}
         self._defaults = defaults
         self._shutdown_s = parse(shutdown_timeout) / 1000
-        self._loop: Loop | None = None
-        self._event_loop: asyncio.AbstractEventLoop | None = None
-        self._forks = _forks
-        self._last_ordinal = 0
         self._started = False
         self._closing: asyncio.Task[None] | None = None
 
@@ -138,8 +111,7 @@ class Engine:
             raise EngineNotRunningError("this engine was already started; make a new one to start again")
         self._started = True
         loop = Loop(self._store, self._registry, self._clock, defaults=self._defaults.retry, **self._options)
-        self._event_loop = asyncio.get_running_loop()
-        self._forks = _forks
+        self._stay()
         try:
             await loop.start()
         except BaseException:
@@ -328,10 +300,6 @@ class Engine:
         )
         return handler, lambda token: ask.Submit(submission, token)
 
-    def _new_id(self, now: int) -> str:
-        self._last_ordinal = ordinal = max(self._last_ordinal + 1, now << 16)
-        return invocation_id(ordinal, secrets.randbits(128))
-
     # ---- finding again ----
 
     @overload
@@ -342,7 +310,7 @@ class Engine:
     def invocation(self, id: str, type: Any, /) -> Handle[Any]: ...
     def invocation(self, id: str, type: Any = Any, /) -> Handle[Any]:
         """The handle of an invocation; whether it exists shows when it is used. Raises `InvalidRequestError`."""
-        return Handle(self, _checked(id), serde_for(type).decode)
+        return Handle(self, checked(id), serde_for(type).decode)
 
     def workflow(self, target: Handler[Any, O] | str, key: str) -> Handle[O]:
         """The handle of a workflow's run, by its key."""
@@ -379,142 +347,6 @@ class Engine:
         """An invocation's result as it is now. Raises `OutputNotReadyError`, its error, or `NotFoundError`."""
         return await self.invocation(id, type).output()
 
-    async def outcome(self, id: str) -> Outcome:
-        """The raw outcome, once it is there."""
-        answer = await self._running().ask(lambda token: ask.Attach(_checked(id), token), result=True)
-        return self._found(answer, id)
-
-    async def outcome_now(self, id: str) -> Outcome | None:
-        """The raw outcome, if it is there."""
-        return (await self._ask(lambda token: ask.Attach(_checked(id), token), id)).outcome
-
-    async def invocations(
-        self,
-        *,
-        service: str | None = None,
-        handler: str | None = None,
-        key: str | None = None,
-        status: str | Iterable[str] | None = None,
-        limit: int = 100,
-        before: int | None = None,
-    ) -> list[InvocationView]:
-        """Invocations, newest first; the next page is `before=` the last one's `seq`.
-
-        `status` is one of scheduled, pending, ready, running, backing-off, suspended, paused, completed, or several.
-        """
-        loop = self._running()
-        for name, text in (("service", service), ("handler", handler), ("key", key)):
-            if text is not None:
-                check_text(name, text)
-        _check_number("limit", limit, 1)
-        _check_number("before", before, 0)
-        wanted = {status} if isinstance(status, str) else set(status or ())
-        if not wanted <= STATUSES:
-            raise InvalidRequestError(
-                f"status is one of {', '.join(sorted(STATUSES))}, not {', '.join(map(repr, wanted - STATUSES))}"
-            )
-        stored = frozenset("running" if one == "ready" else one for one in wanted)
-        where = Filter(service=service, handler=handler, key=key, status=stored, limit=limit, before=before)
-        views = [self._as_of_now(loop, view) for view in await loop.store.find(where)]
-        return [
-            msgspec.structs.replace(view, input=None, output=None)
-            for view in views
-            if not wanted or view.status in wanted
-        ]
-
-    async def describe(self, id: str) -> InvocationView:
-        """All that is known of one invocation, with its journal. Raises `NotFoundError`."""
-        loop = self._running()
-        found = await loop.store.find(Filter(id=_checked(id), limit=1))
-        if not found:
-            raise _unknown(id)
-        view = self._as_of_now(loop, found[0])
-        return msgspec.structs.replace(view, journal=entries_of(view, await loop.store.journal(view.seq)))
-
-    @staticmethod
-    def _as_of_now(loop: Loop, view: InvocationView) -> InvocationView:
-        """`running` is stored for all whose turn has come; those without an attempt in memory are `ready`."""
-        if view.status == "running" and not loop.executes(view.seq):
-            return msgspec.structs.replace(view, status="ready")
-        return view
-
-    # ---- completing from outside ----
-
-    async def resolve_awakeable(self, id: str, value: Any = None) -> None:
-        """Complete an awakeable. A second completion is ignored.
-
-        Raises `InvalidRequestError` for a malformed id, `NotFoundError` for one that names no invocation.
-        """
-        await self._complete_awakeable(id, Outcome(True, serde_for(Any).encode(value)))
-
-    async def reject_awakeable(self, id: str, message: str, code: int = 500) -> None:
-        """Complete an awakeable with a `TerminalError`. Otherwise as `resolve_awakeable`."""
-        await self._complete_awakeable(id, outcome_of(TerminalError(message, code)))
-
-    async def _complete_awakeable(self, id: str, outcome: Outcome) -> None:
-        parsed = parse_awakeable_id(id)
-        if parsed is None:
-            raise InvalidRequestError(f"{id!r} is no awakeable id: those start with sign_1")
-        invocation, entry = parsed
-        await self._ask(lambda token: ask.CompleteEntry(invocation, entry, outcome, token), id)
-
-    async def send_signal(self, id: str, name: str, value: Any = None) -> None:
-        """Hand a named signal to an invocation, which may wait for it now or later. Raises `NotFoundError`."""
-        check_text("signal's name", name)
-        outcome = Outcome(True, serde_for(Any).encode(value))
-        await self._ask(lambda token: ask.SendSignal(_checked(id), name, outcome, token), id)
-
-    async def reject_signal(self, id: str, name: str, message: str, code: int = 500) -> None:
-        """Hand a failure to whoever waits for that signal. Raises `NotFoundError`."""
-        check_text("signal's name", name)
-        outcome = outcome_of(TerminalError(message, code))
-        await self._ask(lambda token: ask.SendSignal(_checked(id), name, outcome, token), id)
-
-    async def resolve_promise(self, workflow: str, key: str, name: str, value: Any = None) -> None:
-        """Settle a workflow's promise. Raises `ConflictError` where it was settled before."""
-        await self._settle_promise(workflow, key, name, Outcome(True, serde_for(Any).encode(value)))
-
-    async def reject_promise(self, workflow: str, key: str, name: str, message: str, code: int = 500) -> None:
-        """Settle a workflow's promise with a `TerminalError`. Raises `ConflictError` where it was settled before."""
-        await self._settle_promise(workflow, key, name, outcome_of(TerminalError(message, code)))
-
-    async def _settle_promise(self, workflow: str, key: str, name: str, outcome: Outcome) -> None:
-        self._running()
-        if not self._registry.has(workflow, Flavor.WORKFLOW):
-            raise NotFoundError(f"this engine has no workflow {workflow}")
-        check_text("key", key)
-        check_text("promise's name", name)
-        reply = await self._ask(lambda token: ask.SettlePromise(workflow, key, name, outcome, token))
-        if reply.result == "conflict":
-            raise ConflictError(f"the promise {name!r} of {workflow}/{key} was already completed")
-
-    # ---- controlling ----
-
-    async def cancel(self, id: str, *, kill: bool = False) -> None:
-        """Ask an invocation to stop: its handler sees one `InvocationCancelled`, and can compensate.
-
-        Calls it waits for are cancelled first. Returns when the cancel is durable, not when it has had its effect.
-        With `kill=True` it ends now, with every call it waits for, and runs no code. Raises `NotFoundError`, or
-        `ConflictError` where it is completed.
-        """
-        make = ask.Kill if kill else ask.Cancel
-        reply = await self._ask(lambda token: make(_checked(id), token), id)
-        if reply.result == "completed":
-            raise ConflictError(f"the invocation {id} was already completed")
-
-    async def kill(self, id: str) -> None:
-        """`cancel(id, kill=True)`."""
-        await self.cancel(id, kill=True)
-
-    async def resume(self, id: str) -> None:
-        """Start a paused invocation again with a fresh retry budget; retry at once one that is backing off.
-
-        Raises `NotFoundError`, or `ConflictError` where it is completed or has not had its turn yet.
-        """
-        reply = await self._ask(lambda token: ask.Resume(_checked(id), token), id)
-        if reply.result != "running":
-            raise ConflictError(f"the invocation {id} is {reply.result}, it cannot be resumed")
-
     # ---- services and their state ----
 
     async def configure(self, service: str, **options: Unpack[Options]) -> None:
@@ -537,14 +369,6 @@ class Engine:
         text = msgspec.json.encode(merged).decode()
         await self._ask(lambda token: ask.Configure(service, text, token))
         loop.registry.configure(service, text)
-
-    async def get_state(self, service: str, key: str) -> dict[str, Any]:
-        """The committed state of one key of a virtual object or workflow. Raises `NotFoundError`."""
-        self._stateful(service)
-        check_text("key", key)
-        loaded = await self._running().store.load(Need(keys={(service, key)}))
-        decode = serde_for(Any).decode
-        return {name: decode(value) for one in loaded.keys for name, value in sorted(one.state.items())}
 
     async def patch_state(
         self, service: str, key: str, state: Mapping[str, Any], *, idempotency_key: str | None = None
@@ -569,75 +393,3 @@ class Engine:
         )
         outcome = await self._running().ask(lambda token: ask.Submit(submission, token), result=True)
         value_of(outcome, patcher.output.decode)
-
-    def _stateful(self, service: str) -> None:
-        self._running()
-        if not self._registry.has(service, Flavor.EXCLUSIVE, Flavor.SHARED, Flavor.WORKFLOW):
-            raise NotFoundError(f"this engine has no virtual object or workflow {service}")
-
-    async def backup(self, path: str | os.PathLike[str]) -> None:
-        """Write a consistent copy of the database to a new file while everything goes on.
-
-        (A copy of the main file alone is not one: what was committed last is in the file beside it.) Raises a
-        `StorageError`, for instance where `path` exists.
-        """
-        target = os.fspath(path)
-        await self._running().store.backup(target)
-
-    # ---- inside ----
-
-    async def _ask(self, make: Any, id: str = "") -> Reply:
-        reply = await self._running().ask(make)
-        if reply.result == "not-found":
-            raise _unknown(id)
-        assert isinstance(reply, Reply)
-        return reply
-
-    @staticmethod
-    def _found(answer: Any, id: str) -> Outcome:
-        if isinstance(answer, Outcome):
-            return answer
-        raise _unknown(id)
-
-    def _running(self) -> Loop:
-        self._check_place()
-        if self._loop is None:
-            raise EngineNotRunningError(
-                "the engine is not running: use it inside `async with Engine(...) as engine:`"
-            )
-        if self._loop.failure is not None:
-            raise self._loop.failure
-        if self._loop.closing:
-            raise EngineNotRunningError("the engine is closed, or being closed: start a new one")
-        return self._loop
-
-    def _check_place(self) -> None:
-        if self._forks != _forks:
-            raise ForkedEngineError(
-                "this engine belongs to the parent process: a forked child must open its own engine, on another file"
-            )
-        try:
-            here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
-        except RuntimeError:
-            here = None
-        if self._event_loop is not None and here is not self._event_loop:
-            raise WrongLoopError(
-                "this engine runs on another event loop: from a thread, use "
-                "asyncio.run_coroutine_threadsafe(engine.call(...), loop) with the loop that started it"
-            )
-
-
-def _check_number(name: str, value: int | None, least: int) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63):
-        raise InvalidRequestError(f"{name} is a whole number from {least} on, not {value!r}")
-
-
-def _checked(id: str) -> str:
-    if not isinstance(id, str) or not is_invocation_id(id):
-        raise InvalidRequestError(f"{id!r} is no invocation id: those start with inv_1 and have 38 characters")
-    return id
-
-
-def _unknown(id: str) -> NotFoundError:
-    what = "awakeable" if id.startswith("sign_") else "invocation"
-    return NotFoundError(f"the {what} {id} does not exist (or its retention is over)")

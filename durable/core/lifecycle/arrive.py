@@ -1,0 +1,30 @@
+"""The outcome of an open entry arrives: write it, and go on where the handler waited for just that."""
+
+from durable.core.invocation import Invocation, Status
+from durable.core.journal import COMPLETION, Kind, Outcome, Row
+from durable.core.turn import Turn
+from durable.core.waiting import reduce
+
+
+def arrive(turn: Turn, invocation: Invocation, entry: int, outcome: Outcome) -> None:
+    """Write it, and wake the handler if that is what it waits for."""
+    kind = invocation.open.pop(entry).kind
+    turn.complete_entry(invocation, entry, outcome, kind)
+    turn.progress(invocation)
+    if invocation.status is Status.SUSPENDED and invocation.waiting is not None:
+        waiting = reduce(invocation.waiting, entry, outcome.ok)
+        if waiting is None:
+            turn.start(invocation)
+        elif waiting != invocation.waiting:
+            invocation.waiting = waiting
+            turn.touch(invocation)
+
+
+def keep(turn: Turn, invocation: Invocation, entry: int, outcome: Outcome, kind: Kind) -> None:
+    """Write an outcome that must not be delivered yet: its entry is not recorded, or a cancel has to come first."""
+    turn.writes.journal.append(
+        Row(
+            invocation.seq, entry, COMPLETION, kind, None, None, 0,
+            None, outcome.ok, outcome.value, turn.now,
+        )
+    )  # fmt: skip

@@ -1,0 +1,48 @@
+"""Forget what is completed: when its retention is over, or when an operator says so."""
+
+from durable.core.commands import Expire, Purge
+from durable.core.effects import Need
+from durable.core.invocation import Status
+from durable.core.lifecycle.submit import expired
+from durable.core.turn import Turn, need_id, need_invocation
+from durable.core.world import World
+
+
+def needs_purge(world: World, command: Purge, need: Need) -> None:
+    """The invocation it is about."""
+    need_id(world, need, command.id)
+
+
+def needs_expire(world: World, command: Expire, need: Need) -> None:
+    """Only a workflow, whose key may have been started again since; of all others their number is enough."""
+    if command.workflow and not command.journal_only:
+        need_invocation(world, need, command.seq)
+
+
+def purge(turn: Turn, command: Purge) -> None:
+    """Delete it (a workflow's run with its state and promises), or only its journal."""
+    invocation = turn.world.find(command.id)
+    if invocation is None or expired(invocation, turn.now):
+        turn.reply(command.token, "not-found")
+    elif invocation.status is not Status.COMPLETED:
+        turn.reply(command.token, str(invocation.status), invocation)
+    else:
+        if command.journal_only:
+            turn.forget_journal(invocation)
+        else:
+            turn.forget(invocation)
+        turn.reply(command.token, "done", invocation)
+
+
+def expire(turn: Turn, command: Expire) -> None:
+    """A retention never changes once it has begun, so what the store found to be over is over."""
+    invocation = turn.world.invocations.get(command.seq)
+    if command.journal_only:
+        turn.writes.journals_purged.append(command.seq)
+        if invocation is not None:
+            invocation.journal_kept = False
+    elif invocation is not None:
+        if expired(invocation, turn.now):
+            turn.forget(invocation)
+    elif not command.workflow:
+        turn.writes.purged.append(command.seq)

@@ -1,0 +1,67 @@
+"""Pause: what runs may end and is recorded, then nothing happens until somebody resumes it."""
+
+from durable.core.commands import Pause, Resume, Unloaded
+from durable.core.effects import Interrupt, Unload
+from durable.core.invocation import Invocation, Status
+from durable.core.lifecycle.cancel import leaf_ended
+from durable.core.lifecycle.record import attempt_of
+from durable.core.turn import Turn
+
+
+def pause(turn: Turn, command: Pause) -> None:
+    """At once where no attempt runs; else when its steps have ended."""
+    invocation = turn.world.find(command.id)
+    if invocation is None:
+        turn.reply(command.token, "not-found")
+        return
+    turn.reply(command.token, str(invocation.status), invocation)
+    if invocation.status is Status.RUNNING and not invocation.pausing:
+        invocation.pausing = True
+        turn.touch(invocation)
+        turn.actions.append(Unload(invocation.seq, invocation.attempt))
+    elif invocation.status in (Status.SUSPENDED, Status.BACKING_OFF):
+        invocation.pausing = True
+        turn.drop_timer(invocation)
+        park(turn, invocation)
+
+
+def unloaded(turn: Turn, command: Unloaded) -> None:
+    """The attempt is gone: it is paused now, or runs again where it was resumed or cancelled meanwhile."""
+    invocation = attempt_of(turn, command.seq, command.attempt)
+    if invocation is None:
+        return
+    if invocation.pausing:
+        turn.actions.append(Interrupt(invocation.seq, invocation.attempt, "paused"))
+        park(turn, invocation)
+        leaf_ended(turn, invocation)
+    else:
+        turn.start(invocation)
+
+
+def park(turn: Turn, invocation: Invocation) -> None:
+    """It waits for an operator; what arrives meanwhile is stored."""
+    invocation.status = Status.PAUSED
+    invocation.waiting = None
+    turn.touch(invocation)
+    turn.world.visitors.add(invocation.seq)
+
+
+def resume(turn: Turn, command: Resume) -> None:
+    """A fresh budget for a paused one; an immediate retry for one that is backing off."""
+    invocation = turn.world.find(command.id)
+    if invocation is None:
+        turn.reply(command.token, "not-found")
+        return
+    if invocation.damaged:
+        turn.reply(command.token, "damaged", invocation)
+        return
+    turn.reply(command.token, str(invocation.status), invocation)
+    if invocation.status is Status.RUNNING and invocation.pausing:
+        invocation.pausing = False
+        turn.touch(invocation)
+    elif invocation.status in (Status.PAUSED, Status.BACKING_OFF, Status.SUSPENDED):
+        if invocation.status is Status.PAUSED:
+            invocation.failures = 0
+            invocation.step_failures = {}
+        turn.drop_timer(invocation)
+        turn.start(invocation)

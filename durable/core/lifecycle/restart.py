@@ -1,0 +1,97 @@
+"""Do a completed invocation again, as a new one, from its start or over the first entries of its journal."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from durable.core.commands import Restart
+from durable.core.effects import Need
+from durable.core.ids import awakeable_id
+from durable.core.invocation import Flavor, Invocation, Status
+from durable.core.journal import COMMAND, DETACHED, Kind, Row
+from durable.core.lifecycle.submit import expired
+from durable.core.turn import Turn, need_id
+from durable.core.world import World
+
+
+def needs(world: World, command: Restart, need: Need) -> None:
+    """The invocation, and of its journal what is to be copied."""
+    need_id(world, need, command.id)
+    old = world.find(command.id)
+    if old is not None and command.from_entry and old.seq not in world.journals:
+        need.journals.add(old.seq)
+
+
+def restart(turn: Turn, command: Restart) -> None:
+    """The new one has the input, the headers and the retentions of the old one, which stays as it is."""
+    old = turn.world.find(command.id)
+    if old is None or expired(old, turn.now):
+        turn.reply(command.token, "not-found")
+        return
+    refused = refusal(old)
+    rows: Sequence[Row] = ()
+    if not refused and command.from_entry:
+        rows = prefix(old, journal(turn, old), command.from_entry)
+        commands = [row.entry for row in rows if row.entry and row.part == COMMAND]
+        if len(commands) < command.from_entry:
+            refused = "out-of-range"
+        elif missing := open_entries(rows):
+            refused = f"open-entry {missing[0]}"
+    if refused:
+        turn.reply(command.token, refused, old)
+        return
+    submission = msgspec.structs.replace(
+        old.submission,
+        id=command.new_id,
+        idempotency_key=None,
+        caller=None,
+        due_at=None,
+        restarted_from=old.id,
+        seed=(old.submission.seed or old.id) if rows else None,
+    )
+    new = turn.create(submission, Status.PENDING)
+    new.last_entry = command.from_entry
+    new.cancels = sum(row.entry == 0 for row in rows)
+    turn.writes.journal += [row._replace(invocation=new.seq) for row in rows]
+    if turn.enqueue(new):
+        turn.start(new)
+    turn.reply(command.token, "accepted", new)
+
+
+def refusal(old: Invocation) -> str:
+    """Why it cannot be done again, or nothing."""
+    if old.status is not Status.COMPLETED:
+        return str(old.status)
+    if old.submission.flavor in (Flavor.WORKFLOW, Flavor.WORKFLOW_SHARED):
+        return "workflow"
+    return "" if old.journal_kept else "journal-gone"
+
+
+def journal(turn: Turn, old: Invocation) -> list[Row]:
+    """What is stored of its journal, and what this turn is about to write."""
+    stored = turn.world.journals[old.seq]
+    new = [row for row in turn.writes.journal if row.invocation == old.seq]
+    return list({(row.entry, row.part): row for row in (*stored, *new)}.values())
+
+
+def prefix(old: Invocation, rows: Sequence[Row], last: int) -> list[Row]:
+    """Entries 1 to `last` with their outcomes, and the cancels that had been seen when the last was asked for."""
+    arrivals = sorted((row for row in rows if row.ordinal is not None), key=lambda row: row.ordinal or 0)
+    seen = max((row.seen for row in rows if row.entry == last and row.part == COMMAND), default=0)
+    cancels = [row for row in arrivals[:seen] if row.entry == 0]
+    kept = [_with_id(old, row) for row in rows if 0 < row.entry <= last]
+    return [*cancels, *kept]
+
+
+def _with_id(old: Invocation, row: Row) -> Row:
+    """An awakeable keeps the id that the handler may have passed on."""
+    if row.kind != Kind.AWAKEABLE or row.part != COMMAND or row.detail:
+        return row
+    return row._replace(detail=awakeable_id(old.id, row.entry))
+
+
+def open_entries(rows: Sequence[Row]) -> list[int]:
+    """Those that should have an outcome and have none: they cannot be done again."""
+    asked = {row.entry for row in rows if row.part == COMMAND and row.ok is None and row.kind not in DETACHED}
+    ended = {row.entry for row in rows if row.part != COMMAND and row.ordinal is not None}
+    return sorted(asked - ended - {0})

@@ -1,0 +1,128 @@
+"""What every part of the engine's face needs: the running loop, asked from the right place."""
+
+import asyncio
+import os
+import secrets
+from typing import Any
+
+from durable.core import commands as ask
+from durable.core.effects import Reply
+from durable.core.ids import invocation_id, is_invocation_id
+from durable.core.invocation import Flavor
+from durable.core.journal import Outcome
+from durable.errors import (
+    EngineNotRunningError,
+    ForkedEngineError,
+    InvalidRequestError,
+    NotFoundError,
+    WrongLoopError,
+)
+from durable.runtime.clock import Clock
+from durable.runtime.loop import Loop
+from durable.runtime.registry import Registry
+from durable.store import Store
+
+_forks = 0
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
+
+
+class Access:
+    """An engine that was, or is to be, started; `_running` refuses to hand it out in any other place or state."""
+
+    def __init__(self, store: Store, registry: Registry, clock: Clock) -> None:
+        self._store = store
+        self._registry = registry
+        self._clock = clock
+        self._loop: Loop | None = None
+        self._event_loop: asyncio.AbstractEventLoop | None = None
+        self._forks = _forks
+        self._last_ordinal = 0
+
+    async def _ask(self, make: Any, id: str = "") -> Reply:
+        reply = await self._running().ask(make)
+        if reply.result == "not-found":
+            raise unknown(id)
+        assert isinstance(reply, Reply)
+        return reply
+
+    @staticmethod
+    def _found(answer: Any, id: str) -> Outcome:
+        if isinstance(answer, Outcome):
+            return answer
+        raise unknown(id)
+
+    async def outcome(self, id: str) -> Outcome:
+        """The raw outcome, once it is there."""
+        answer = await self._running().ask(lambda token: ask.Attach(checked(id), token), result=True)
+        return self._found(answer, id)
+
+    async def outcome_now(self, id: str) -> Outcome | None:
+        """The raw outcome, if it is there."""
+        return (await self._ask(lambda token: ask.Attach(checked(id), token), id)).outcome
+
+    def _running(self) -> Loop:
+        self._check_place()
+        if self._loop is None:
+            raise EngineNotRunningError(
+                "the engine is not running: use it inside `async with Engine(...) as engine:`"
+            )
+        if self._loop.failure is not None:
+            raise self._loop.failure
+        if self._loop.closing:
+            raise EngineNotRunningError("the engine is closed, or being closed: start a new one")
+        return self._loop
+
+    def _check_place(self) -> None:
+        if self._forks != _forks:
+            raise ForkedEngineError(
+                "this engine belongs to the parent process: a forked child must open its own engine, on another file"
+            )
+        try:
+            here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if self._event_loop is not None and here is not self._event_loop:
+            raise WrongLoopError(
+                "this engine runs on another event loop: from a thread, use "
+                "asyncio.run_coroutine_threadsafe(engine.call(...), loop) with the loop that started it"
+            )
+
+    def _stay(self) -> None:
+        """From now on it belongs to this process and this event loop."""
+        self._event_loop = asyncio.get_running_loop()
+        self._forks = _forks
+
+    def _new_id(self, now: int) -> str:
+        self._last_ordinal = ordinal = max(self._last_ordinal + 1, now << 16)
+        return invocation_id(ordinal, secrets.randbits(128))
+
+    def _stateful(self, service: str) -> None:
+        self._running()
+        if not self._registry.has(service, Flavor.EXCLUSIVE, Flavor.SHARED, Flavor.WORKFLOW):
+            raise NotFoundError(f"this engine has no virtual object or workflow {service}")
+
+
+def check_number(name: str, value: int | None, least: int) -> None:
+    """Whether a number can be stored and makes sense. Raises `InvalidRequestError`."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63):
+        raise InvalidRequestError(f"{name} is a whole number from {least} on, not {value!r}")
+
+
+def checked(id: str) -> str:
+    """The id, if it is one. Raises `InvalidRequestError`."""
+    if not isinstance(id, str) or not is_invocation_id(id):
+        raise InvalidRequestError(f"{id!r} is no invocation id: those start with inv_1 and have 38 characters")
+    return id
+
+
+def unknown(id: str) -> NotFoundError:
+    """The error for an id that names nothing."""
+    what = "awakeable" if id.startswith("sign_") else "invocation"
+    return NotFoundError(f"the {what} {id} does not exist (or its retention is over)")

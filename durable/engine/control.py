@@ -1,0 +1,191 @@
+"""What an operator, or anybody outside, does to invocations that exist."""
+
+from typing import Any
+
+from durable.client import Applied, Handle
+from durable.core import commands as ask
+from durable.core.ids import parse_awakeable_id
+from durable.core.invocation import Flavor
+from durable.core.journal import Outcome
+from durable.engine.access import check_number, checked
+from durable.engine.reading import Reading
+from durable.errors import (
+    ConflictError,
+    GoneError,
+    InvalidRequestError,
+    NotFoundError,
+    TerminalError,
+    TooEarlyError,
+    UnsupportedError,
+)
+from durable.futures import outcome_of
+from durable.runtime.registry import check_text
+from durable.serde import serde_for
+
+
+class Control(Reading):
+    """Cancel, kill, pause, resume, restart, purge; awakeables, signals and promises completed from outside."""
+
+    async def cancel(self, id: str, *, kill: bool = False) -> Applied:
+        """Ask an invocation to stop: its handler sees one `InvocationCancelled`, and can compensate.
+
+        The calls it made are cancelled first and end before it is told; what it sent runs on. Returns when the cancel
+        is durable: `ACCEPTED`, or `DONE` for one that had not begun and so has ended already. With `kill=True` see
+        `kill`. Raises `NotFoundError`, or `ConflictError` where it is completed.
+        """
+        if kill:
+            return await self.kill(id)
+        reply = await self._ask(lambda token: ask.Cancel(checked(id), token), id)
+        _refuse_completed(id, reply.result)
+        return Applied.DONE if reply.result == "done" else Applied.ACCEPTED
+
+    async def kill(self, id: str) -> Applied:
+        """End an invocation now, with every call it waits for, without running any more of their code.
+
+        Nothing is compensated, state that was set stays, the key is free, what was sent runs on. Callers get
+        `InvocationKilled` (409). Raises `NotFoundError`, or `ConflictError` where it is completed.
+        """
+        reply = await self._ask(lambda token: ask.Kill(checked(id), token), id)
+        _refuse_completed(id, reply.result)
+        return Applied.DONE
+
+    async def pause(self, id: str) -> Applied:
+        """Let the steps that run end and be recorded, then let nothing happen until it is resumed or cancelled.
+
+        What arrives meanwhile (results, signals, due timers) is stored. Returns `ACCEPTED`, or `UNCHANGED` where it
+        is paused already. Raises `NotFoundError`, or `ConflictError` for one that has not begun or is completed.
+        """
+        reply = await self._ask(lambda token: ask.Pause(checked(id), token), id)
+        if reply.result in ("scheduled", "pending", "completed"):
+            raise ConflictError(f"the invocation {id} is not running, cannot be paused: it is {reply.result}")
+        return Applied.UNCHANGED if reply.result == "paused" else Applied.ACCEPTED
+
+    async def resume(self, id: str) -> Applied:
+        """Start a paused invocation again with a fresh retry budget; retry at once one that is backing off.
+
+        Returns `DONE`, or `UNCHANGED` where it runs already. Raises `NotFoundError`, `TooEarlyError` (425) for one
+        that is scheduled or waits for its key, `ConflictError` where it is completed.
+        """
+        reply = await self._ask(lambda token: ask.Resume(checked(id), token), id)
+        if reply.result in ("scheduled", "pending"):
+            raise TooEarlyError(f"the invocation {id} is {reply.result}, cannot be resumed: its turn has not come")
+        _refuse_completed(id, reply.result)
+        return Applied.UNCHANGED if reply.result == "running" else Applied.DONE
+
+    async def restart_as_new(self, id: str, *, from_entry: int = 0) -> Handle[Any]:
+        """Do a completed invocation again as a new one, with the same input and headers; the old one stays as it is.
+
+        `from_entry=n` keeps the first n entries of its journal with their outcomes: they are replayed, not executed,
+        and random numbers repeat. A second call starts a second one. Raises `NotFoundError`; `ConflictError` (409)
+        where it is not completed, `TooEarlyError` (425) where it has not begun; `UnsupportedError` (422) for a
+        workflow; `GoneError` (410) where its journal is gone; `InvalidRequestError` (400) for an entry it does not
+        have, or one before that which has no outcome.
+        """
+        check_number("from_entry", from_entry, 0)
+        new_id = self._new_id(self._clock.now_ms())
+        reply = await self._ask(lambda token: ask.Restart(checked(id), new_id, from_entry, token), id)
+        if reply.result != "accepted":
+            raise _not_restarted(id, from_entry, reply.result)
+        return Handle(self, reply.id, serde_for(Any).decode)
+
+    async def purge(self, id: str) -> None:
+        """Forget a completed invocation: its result, its journal, its idempotency key.
+
+        A workflow's run takes the workflow's state and promises with it; an object's state stays. Raises
+        `NotFoundError`, or `ConflictError` where it is not completed.
+        """
+        await self._purge(id, journal_only=False)
+
+    async def purge_journal(self, id: str) -> None:
+        """Forget only the journal of a completed invocation: its result stays, it cannot be restarted any more.
+
+        Raises as `purge`.
+        """
+        await self._purge(id, journal_only=True)
+
+    async def _purge(self, id: str, *, journal_only: bool) -> None:
+        reply = await self._ask(lambda token: ask.Purge(checked(id), journal_only, token), id)
+        if reply.result != "done":
+            raise ConflictError(
+                f"the invocation {id} is not yet completed (it is {reply.result}): cancel or kill it, then purge it"
+            )
+
+    # ---- completing from outside ----
+
+    async def resolve_awakeable(self, id: str, value: Any = None) -> None:
+        """Complete an awakeable. A second completion is ignored.
+
+        Raises `InvalidRequestError` for a malformed id, `NotFoundError` for one that names no invocation.
+        """
+        await self._complete_awakeable(id, Outcome(True, serde_for(Any).encode(value)))
+
+    async def reject_awakeable(self, id: str, message: str, code: int = 500) -> None:
+        """Complete an awakeable with a `TerminalError`. Otherwise as `resolve_awakeable`."""
+        await self._complete_awakeable(id, outcome_of(TerminalError(message, code)))
+
+    async def _complete_awakeable(self, id: str, outcome: Outcome) -> None:
+        parsed = parse_awakeable_id(id)
+        if parsed is None:
+            raise InvalidRequestError(f"{id!r} is no awakeable id: those start with sign_1")
+        invocation, entry = parsed
+        await self._ask(lambda token: ask.CompleteEntry(invocation, entry, outcome, token), id)
+
+    async def send_signal(self, id: str, name: str, value: Any = None) -> None:
+        """Hand a named signal to an invocation, which may wait for it now or later. Raises `NotFoundError`."""
+        check_text("signal's name", name)
+        outcome = Outcome(True, serde_for(Any).encode(value))
+        await self._ask(lambda token: ask.SendSignal(checked(id), name, outcome, token), id)
+
+    async def reject_signal(self, id: str, name: str, message: str, code: int = 500) -> None:
+        """Hand a failure to whoever waits for that signal. Raises `NotFoundError`."""
+        check_text("signal's name", name)
+        outcome = outcome_of(TerminalError(message, code))
+        await self._ask(lambda token: ask.SendSignal(checked(id), name, outcome, token), id)
+
+    async def resolve_promise(self, workflow: str, key: str, name: str, value: Any = None) -> None:
+        """Settle a workflow's promise. Raises `ConflictError` where it was settled before."""
+        await self._settle_promise(workflow, key, name, Outcome(True, serde_for(Any).encode(value)))
+
+    async def reject_promise(self, workflow: str, key: str, name: str, message: str, code: int = 500) -> None:
+        """Settle a workflow's promise with a `TerminalError`. Raises `ConflictError` where it was settled before."""
+        await self._settle_promise(workflow, key, name, outcome_of(TerminalError(message, code)))
+
+    async def _settle_promise(self, workflow: str, key: str, name: str, outcome: Outcome) -> None:
+        self._running()
+        if not self._registry.has(workflow, Flavor.WORKFLOW):
+            raise NotFoundError(f"this engine has no workflow {workflow}")
+        check_text("key", key)
+        check_text("promise's name", name)
+        reply = await self._ask(lambda token: ask.SettlePromise(workflow, key, name, outcome, token))
+        if reply.result == "conflict":
+            raise ConflictError(f"the promise {name!r} of {workflow}/{key} was already completed")
+
+
+def _refuse_completed(id: str, result: str) -> None:
+    if result == "completed":
+        raise ConflictError(f"the invocation {id} was already completed")
+    if result == "damaged":
+        raise ConflictError(f"the stored row of the invocation {id} is damaged: all that can be done is to kill it")
+
+
+def _not_restarted(id: str, from_entry: int, result: str) -> Exception:
+    match result.split():
+        case ["scheduled" | "pending"]:
+            return TooEarlyError(f"the invocation {id} cannot be restarted because it's not running yet")
+        case ["workflow"]:
+            return UnsupportedError(
+                f"the invocation {id} belongs to a workflow, which runs once per key: start it with another key"
+            )
+        case ["journal-gone"]:
+            return GoneError(
+                f"the journal of the invocation {id} is gone: raise journal_retention to restart such invocations"
+            )
+        case ["out-of-range"]:
+            return InvalidRequestError(f"from_entry: the journal of {id} has no entry {from_entry}")
+        case ["open-entry", entry]:
+            return InvalidRequestError(
+                f"from_entry: entry {entry} of {id} has no outcome; restart from an entry before it, below {entry}"
+            )
+    return ConflictError(
+        f"the invocation {id} is {result}: only a completed one can be restarted; cancel or kill it first"
+    )

@@ -1,0 +1,116 @@
+"""What can be seen of an engine: invocations, services, state."""
+
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from durable.core.effects import Need
+from durable.core.invocation import Status
+from durable.engine.access import Access, check_number, checked, unknown
+from durable.errors import InvalidRequestError, NotFoundError
+from durable.runtime.deadlocks import Deadlock
+from durable.runtime.loop import Loop
+from durable.runtime.registry import check_text
+from durable.serde import serde_for
+from durable.store.query import Filter, InvocationView, entries_of
+
+if TYPE_CHECKING:  # schemas need libraries that a start should not wait for
+    from durable.runtime.catalog import ServiceView
+
+#: What `Engine.invocations` can be asked for.
+STATUSES = frozenset({*Status, "ready"})
+
+
+class Reading(Access):
+    """Read models; nothing here changes anything."""
+
+    async def invocations(
+        self,
+        *,
+        service: str | None = None,
+        handler: str | None = None,
+        key: str | None = None,
+        status: str | Iterable[str] | None = None,
+        limit: int = 100,
+        before: int | None = None,
+    ) -> list[InvocationView]:
+        """Invocations, newest first; the next page is `before=` the last one's `seq`.
+
+        `status` is one of scheduled, pending, ready, running, backing-off, suspended, paused, completed, or several.
+        """
+        loop = self._running()
+        for name, text in (("service", service), ("handler", handler), ("key", key)):
+            if text is not None:
+                check_text(name, text)
+        check_number("limit", limit, 1)
+        check_number("before", before, 0)
+        wanted = {status} if isinstance(status, str) else set(status or ())
+        if not wanted <= STATUSES:
+            raise InvalidRequestError(
+                f"status is one of {', '.join(sorted(STATUSES))}, not {', '.join(map(repr, wanted - STATUSES))}"
+            )
+        stored = frozenset("running" if one == "ready" else one for one in wanted)
+        where = Filter(service=service, handler=handler, key=key, status=stored, limit=limit, before=before)
+        views = [self._as_of_now(loop, view) for view in await loop.store.find(where)]
+        return [
+            msgspec.structs.replace(view, input=None, output=None)
+            for view in views
+            if not wanted or view.status in wanted
+        ]
+
+    async def describe(self, id: str) -> InvocationView:
+        """All that is known of one invocation, with its journal. Raises `NotFoundError`."""
+        loop = self._running()
+        found = await loop.store.find(Filter(id=checked(id), limit=1))
+        if not found:
+            raise unknown(id)
+        view = self._as_of_now(loop, found[0])
+        return msgspec.structs.replace(view, journal=entries_of(view, await loop.store.journal(view.seq)))
+
+    @staticmethod
+    def _as_of_now(loop: Loop, view: InvocationView) -> InvocationView:
+        """`running` is stored for all whose turn has come; those without an attempt in memory are `ready`."""
+        if view.status == "running" and not loop.executes(view.seq):
+            return msgspec.structs.replace(view, status="ready")
+        return view
+
+    async def services(self) -> "list[ServiceView]":
+        """The services of this engine: types, schemas, documentation, what holds for them, and their revision."""
+        from durable.runtime.catalog import service_views
+
+        loop = self._running()
+        return service_views(self._registry, loop.revisions)
+
+    async def service(self, name: str) -> "ServiceView":
+        """One of the services. Raises `NotFoundError`."""
+        for view in await self.services():
+            if view.name == name:
+                return view
+        known = ", ".join(sorted(self._registry.declared)) or "none"
+        raise NotFoundError(f"this engine has no service {name}; it has: {known}")
+
+    async def deadlocks(self) -> list[Deadlock]:
+        """Exclusive handlers that wait for each other in a circle, and so for ever.
+
+        Each is logged once as well. Cancelling or killing any member frees the others.
+        """
+        return await self._running().deadlocks.find()
+
+    async def get_state(self, service: str, key: str) -> dict[str, Any]:
+        """The committed state of one key of a virtual object or workflow. Raises `NotFoundError`."""
+        self._stateful(service)
+        check_text("key", key)
+        loaded = await self._running().store.load(Need(keys={(service, key)}))
+        decode = serde_for(Any).decode
+        return {name: decode(value) for one in loaded.keys for name, value in sorted(one.state.items())}
+
+    async def backup(self, path: str | os.PathLike[str]) -> None:
+        """Write a consistent copy of the database to a new file while everything goes on.
+
+        (A copy of the main file alone is not one: what was committed last is in the file beside it.) Raises a
+        `StorageError`, for instance where `path` exists.
+        """
+        target = os.fspath(path)
+        await self._running().store.backup(target)

@@ -1,0 +1,147 @@
+"""Which outcome reaches the handler next, and when: what is recorded, as far as the handler has come, then the news.
+
+Which flow of a handler takes the next entry must not depend on chance. One flow has its order in itself. Of several,
+each outcome may wake one, and the next outcome waits until that one has come to rest: live and in a replay.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol
+
+from durable.core.journal import Kind, Outcome, Row
+from durable.core.replay import Replay
+
+#: How many recorded outcomes are delivered in one go before the event loop gets its turn.
+REPLAY_SLICE = 1000
+#: For how many rounds of the event loop a handler of several flows must have done nothing to be at rest: a finished
+#: task wakes whoever gathers it after two, so this is enough for task groups in task groups.
+REST = 8
+
+
+class Receiver(Protocol):
+    """What arrivals need of their attempt."""
+
+    active: bool
+    loop: asyncio.AbstractEventLoop
+    #: How many entries the handler has asked for.
+    asked: int
+    #: How many flows of it wait.
+    flows: int
+
+    def wants(self, entry: int) -> bool:
+        """Whether somebody may still wait for this entry."""
+        ...
+
+    def arrive(self, entry: int, outcome: Outcome) -> None:
+        """Hand it to the handler."""
+        ...
+
+    def at_rest(self) -> None:
+        """Nothing is left to arrive, and the handler has done what it could."""
+        ...
+
+
+class Arrivals:
+    """The outcomes of one attempt on their way to its handler."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        self.replay: Replay | None = None
+        self._started = False
+        #: Outcomes that came while the handler was not ready for them.
+        self._news: deque[tuple[int, Outcome]] = deque()
+        #: Whether the next outcome waits until the handler has come to rest; and a count of what it did.
+        self.settling = False
+        self.activity = 0
+        #: Whether two flows have ever waited at the same time: that one waits now says nothing of the others then.
+        self.concurrent = False
+
+    def start(self, rows: Sequence[Row], until: int) -> None:
+        """Begin with what is recorded, up to an ordinal; what comes later is news."""
+        replay = Replay(rows, until)
+        self.replay = replay if replay.commands or replay.outcomes_left else None
+        self._started = True
+        self.pump(flows=0)
+
+    def add(self, entry: int, outcome: Outcome) -> None:
+        """An outcome became durable."""
+        self._news.append((entry, outcome))
+        if self._started:
+            self.pump(flows=1)
+
+    def match(self, entry: int, kind: Kind, name: str, fingerprint: bytes | None) -> Row | None:
+        """See `Replay.match`."""
+        self.activity += 1
+        return None if self.replay is None else self.replay.match(entry, kind, name, fingerprint)
+
+    def asked_more(self) -> None:
+        """An entry was taken: recorded outcomes may be due now."""
+        if self.replay is not None or self._news:
+            self.pump(flows=0)
+
+    @property
+    def replaying(self) -> bool:
+        """Whether the journal has more than the handler has come to."""
+        replay = self.replay
+        if replay is not None and not replay.outcomes_left and self._receiver.asked >= replay.last:
+            self.replay = replay = None
+        return replay is not None
+
+    @property
+    def none_left(self) -> bool:
+        """Whether everything has been delivered, so that the handler may be unloaded."""
+        return self._started and not self._news and not self.settling and not self.replaying
+
+    @property
+    def cancel_left(self) -> bool:
+        """Whether a cancel is among what is to be delivered."""
+        return (self.replay is not None and self.replay.cancels_left > 0) or any(not entry for entry, _ in self._news)
+
+    def pump(self, flows: int) -> None:
+        """Hand over the outcomes that are due: all of them where no more than `flows` flows wait, else one by one."""
+        receiver = self._receiver
+        if self.settling or not receiver.active:
+            return
+        if self.concurrent or receiver.flows > flows:
+            if self._news or (self.replay is not None and self.replay.outcomes_left):
+                self.settling = True
+                self._settle(REST, self.activity)
+            return
+        for _ in range(REPLAY_SLICE):
+            arrival = self._next()
+            if arrival is None:
+                return
+            receiver.arrive(*arrival)
+        receiver.loop.call_soon(self.pump, 1)
+
+    def _settle(self, rounds: int, activity: int) -> None:
+        """Once the handler has been at rest for some rounds of the event loop, hand over the next outcome."""
+        receiver = self._receiver
+        if not receiver.active:
+            return
+        if self.activity != activity:
+            rounds = REST
+        if rounds:
+            receiver.loop.call_soon(self._settle, rounds - 1, self.activity)
+            return
+        arrival = self._next()
+        if arrival is not None:
+            receiver.arrive(*arrival)
+            receiver.loop.call_soon(self._settle, REST, self.activity)
+            return
+        self.settling = False
+        receiver.at_rest()
+
+    def _next(self) -> tuple[int, Outcome] | None:
+        """The next outcome that is due."""
+        replay = self.replay
+        if replay is not None:
+            arrival = replay.next_arrival(self._receiver.asked)
+            if arrival is not None or self.replaying:
+                return arrival
+        while self._news:
+            entry, outcome = self._news.popleft()
+            if entry == 0 or self._receiver.wants(entry):
+                return entry, outcome
+        return None
