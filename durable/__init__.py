@@ -53,13 +53,14 @@ from durable.operations import Awakeable, Call, Promise, Request, SendHandle
 from durable.saga import Saga
 from durable.serde import Serde
 from durable.service import Handler, Service, VirtualObject, Workflow, handler
-from durable.store.query import EntryView, InvocationView
+from durable.store.query import ChildView, EntryView, InvocationView, TimerView, WaitView
 
 __all__ = [
     "Applied",
     "AttemptEnded",
     "Awakeable",
     "Call",
+    "ChildView",
     "ConflictError",
     "Context",
     "DeclarationError",
@@ -104,10 +105,12 @@ __all__ = [
     "StorageReadOnlyError",
     "StorageVersionError",
     "TerminalError",
+    "TimerView",
     "TooEarlyError",
     "UnsupportedError",
     "UsageError",
     "VirtualObject",
+    "WaitView",
     "Workflow",
     "WorkflowContext",
     "WrongLoopError",

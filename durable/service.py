@@ -55,6 +55,17 @@ class Options(TypedDict, total=False):
     metadata: Mapping[str, str]
 
 
+class Configuration(TypedDict, total=False):
+    """What `Engine.configure` sets: see `Options`. With None the class decides again."""
+
+    public: bool | None
+    idempotency_retention: Duration | None
+    journal_retention: Duration | None
+    workflow_completion_retention: Duration | None
+    inactivity_timeout: Duration | None
+    abort_timeout: Duration | None
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """`Options` after validation, in milliseconds; None where nothing was said."""
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, Unpack, overload
+from typing import Any, Literal, Self, TypeVar, Unpack, cast, overload
 
 import msgspec
 
@@ -29,7 +29,7 @@ from durable.runtime.loop import Loop
 from durable.runtime.registry import PATCH_STATE, Registered, Registry, check_headers, check_text
 from durable.runtime.timers import WINDOW
 from durable.serde import serde_for
-from durable.service import Handler, Options, Settings, settings_of
+from durable.service import Configuration, Handler, Options, Settings, settings_of
 from durable.store import Store
 from durable.store.sqlite import SqliteStore
 
@@ -349,24 +349,33 @@ class Engine(Control):
 
     # ---- services and their state ----
 
-    async def configure(self, service: str, **options: Unpack[Options]) -> None:
+    async def configure(self, service: str, **options: Unpack[Configuration]) -> None:
         """Set options of a service at run time: `public`, the timeouts and the retentions.
 
         They are kept in the file, override what the class says (not what a handler says), and apply to invocations
-        accepted from now on. What is not named keeps its configured value. Raises `NotFoundError`,
-        `InvalidRequestError`.
+        accepted from now on. What is not named keeps its configured value; with None the class decides again. Raises
+        `NotFoundError`, `InvalidRequestError`.
         """
         loop = self._running()
         if not self._registry.has(service):
             raise NotFoundError(f"this engine has no service {service}")
-        if "retry" in options or "metadata" in options:
-            raise InvalidRequestError("configure: retry policies and metadata are part of the code")
+        unknown = options.keys() - Configuration.__annotations__.keys()
+        if unknown:
+            known = ", ".join(Configuration.__annotations__)
+            raise InvalidRequestError(
+                f"configure: {', '.join(sorted(unknown))} is part of the code; there are: {known}"
+            )
+        if "workflow_completion_retention" in options and not self._registry.has(service, Flavor.WORKFLOW):
+            raise InvalidRequestError(f"configure: {service} is no workflow, it has no workflow_completion_retention")
+        said = {name: value for name, value in options.items() if value is not None}
         try:
-            changes = settings_of(options, "configure")
+            changes = settings_of(cast(Options, said), "configure")
         except DeclarationError as error:
             raise InvalidRequestError(str(error)) from None
-        merged = changes.over(self._registry.configured.get(service, Settings()))
-        text = msgspec.json.encode(merged).decode()
+        before = self._registry.configured.get(service, Settings())
+        fields = {name: name if name == "public" else f"{name}_ms" for name in options}
+        reset = {fields[name]: None for name, value in options.items() if value is None}
+        text = msgspec.json.encode(changes.over(msgspec.structs.replace(before, **reset))).decode()
         await self._ask(lambda token: ask.Configure(service, text, token))
         loop.registry.configure(service, text)
 

@@ -14,7 +14,7 @@ from durable.runtime.deadlocks import Deadlock
 from durable.runtime.loop import Loop
 from durable.runtime.registry import check_text
 from durable.serde import serde_for
-from durable.store.query import Filter, InvocationView, entries_of
+from durable.store.query import Filter, InvocationView, describe, view_of
 
 if TYPE_CHECKING:  # schemas need libraries that a start should not wait for
     from durable.runtime.catalog import ServiceView
@@ -63,11 +63,18 @@ class Reading(Access):
     async def describe(self, id: str) -> InvocationView:
         """All that is known of one invocation, with its journal. Raises `NotFoundError`."""
         loop = self._running()
-        found = await loop.store.find(Filter(id=checked(id), limit=1))
-        if not found:
+        loaded = await loop.store.load(Need(ids={checked(id)}))
+        if not loaded.invocations:
             raise unknown(id)
-        view = self._as_of_now(loop, found[0])
-        return msgspec.structs.replace(view, journal=entries_of(view, await loop.store.journal(view.seq)))
+        [invocation] = loaded.invocations
+        submission, holder = invocation.submission, None
+        if invocation.status is Status.PENDING and submission.key is not None:
+            seq = await loop.store.holder(submission.service, submission.key)
+            holders = (await loop.store.load(Need(seqs={seq}))).invocations if seq is not None else []
+            holder = next((one.id for one in holders), None)
+        status = self._as_of_now(loop, view_of(invocation)).status
+        rows = await loop.store.journal(invocation.seq)
+        return describe(invocation, rows, status, loop.awaited(invocation), holder)
 
     @staticmethod
     def _as_of_now(loop: Loop, view: InvocationView) -> InvocationView:

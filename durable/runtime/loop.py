@@ -30,6 +30,7 @@ from durable.core.journal import Failure
 from durable.core.retry import RetryPolicy
 from durable.core.settle import advance
 from durable.core.turn import Turn
+from durable.core.waiting import entries
 from durable.core.world import World
 from durable.errors import EngineFailedError, EngineNotRunningError
 from durable.runtime.attempt import Attempt
@@ -390,6 +391,13 @@ class Loop:
         """Whether an attempt of this invocation is under way."""
         attempt = self.attempts.get(seq)
         return attempt is not None and attempt.has_slot
+
+    def awaited(self, invocation: Invocation) -> list[int]:
+        """The entries its handler waits for at this moment."""
+        attempt = self.attempts.get(invocation.seq)
+        if attempt is not None:
+            return entries(attempt.waiting_for()) if attempt.idle else []
+        return [] if invocation.waiting is None else entries(invocation.waiting)
 
     def _admit(self, start: StartAttempt) -> None:
         """Make the attempt, so that what is delivered from now on finds it; it starts when there is a slot."""

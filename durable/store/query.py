@@ -1,12 +1,12 @@
 """Read models: invocations as a person reads them."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
 from durable.core.invocation import Invocation, Problem, Status
-from durable.core.journal import COMMAND, COMPLETION, DETACHED, Row
+from durable.core.journal import COMMAND, COMPLETION, DETACHED, Kind, Row
+from durable.core.turn import JOINED
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +38,40 @@ class EntryView(msgspec.Struct, frozen=True, kw_only=True):
     completed_at: int | None = None
 
 
+class ChildView(msgspec.Struct, frozen=True, kw_only=True):
+    """An invocation that a handler asked for."""
+
+    entry: int
+    #: "call" or "send".
+    kind: str
+    id: str
+    target: str
+    #: How its call ended: "open", "success" or "failure"; of a send nobody waits for, "done".
+    result: str
+
+
+class WaitView(msgspec.Struct, frozen=True, kw_only=True):
+    """What an invocation waits for before it goes on.
+
+    `kind` is an entry's ("sleep", "call", "awakeable", "promise", …), or "start" (its due time), "key" (`detail` is
+    the invocation that holds it), "slot" (others run), "retry" (its due time), "resume" (an operator).
+    """
+
+    kind: str
+    entry: int = 0
+    name: str = ""
+    #: A callee's id, a holder's id, a topic.
+    detail: str | None = None
+    due_at: int | None = None
+
+
+class TimerView(msgspec.Struct, frozen=True, kw_only=True):
+    """A moment at which something happens to an invocation: entry 0 is its own start or retry, others are sleeps."""
+
+    entry: int
+    due_at: int
+
+
 class InvocationView(msgspec.Struct, frozen=True, kw_only=True):
     """One invocation as `invocations()` and `describe()` show it. Times are ms since the epoch."""
 
@@ -61,19 +95,29 @@ class InvocationView(msgspec.Struct, frozen=True, kw_only=True):
     idempotency_key: str | None = None
     caller_id: str | None = None
     caller_target: str | None = None
-    #: What a suspended one waits for, as entry numbers.
-    waiting_for: tuple[int, ...] = ()
+    #: The invocation this one does again.
+    restarted_from: str | None = None
+    #: A cancel was accepted, and waits until its calls and steps have ended.
+    cancelling: bool = False
+    #: A pause was accepted, and waits until its steps have ended.
+    pausing: bool = False
     headers: dict[str, str] = {}
-    #: The raw input and output, as the serializer wrote them; only `describe` fills them in.
+
+    # What follows is filled in by `describe` only.
+    #: The raw input and output, as the serializer wrote them.
     input: bytes | None = None
     output: bytes | None = None
+    waits_for: tuple[WaitView, ...] = ()
+    #: What it called and sent, in its order.
+    children: tuple[ChildView, ...] = ()
+    #: What is due, earliest first.
+    timers: tuple[TimerView, ...] = ()
+    #: Empty where it was purged, or its retention is over.
     journal: tuple[EntryView, ...] = ()
 
 
-def view_of(invocation: Invocation, **more: Any) -> InvocationView:
+def view_of(invocation: Invocation) -> InvocationView:
     """The view of an invocation that is in memory or was just read."""
-    from durable.core.waiting import entries
-
     submission, caller, outcome = invocation.submission, invocation.submission.caller, invocation.outcome
     return InvocationView(
         seq=invocation.seq,
@@ -94,11 +138,12 @@ def view_of(invocation: Invocation, **more: Any) -> InvocationView:
         idempotency_key=submission.idempotency_key,
         caller_id=None if caller is None else caller.id,
         caller_target=None if caller is None else caller.target,
-        waiting_for=() if invocation.waiting is None else tuple(entries(invocation.waiting)),
+        restarted_from=submission.restarted_from,
+        cancelling=invocation.cancelling > 0,
+        pausing=invocation.pausing and invocation.status is Status.RUNNING,
         headers=submission.headers,
         input=submission.input,
         output=None if outcome is None else outcome.value,
-        **more,
     )
 
 
@@ -115,9 +160,59 @@ def matches(where: Filter, invocation: Invocation) -> bool:
     )
 
 
+def describe(
+    invocation: Invocation, rows: Sequence[Row], status: str, awaited: Sequence[int], holder: str | None
+) -> InvocationView:
+    """All that is known of one. `status` and the entries `awaited` are as of now; `holder` holds its key."""
+    view = msgspec.structs.replace(view_of(invocation), status=status)
+    journal = entries_of(view, rows) if invocation.journal_kept else ()
+    return msgspec.structs.replace(
+        view,
+        journal=journal,
+        children=tuple(_child(one) for one in journal if one.kind in (Kind.CALL, Kind.SEND)),
+        timers=tuple(sorted(_timers(view, journal), key=lambda timer: (timer.due_at, timer.entry))),
+        waits_for=tuple(_waits(view, journal, awaited, holder)),
+    )
+
+
+def _child(entry: EntryView) -> ChildView:
+    id = (entry.detail or "").removeprefix(JOINED)
+    return ChildView(entry=entry.entry, kind=entry.kind, id=id, target=entry.name, result=entry.result)
+
+
+def _timers(view: InvocationView, journal: Sequence[EntryView]) -> Iterator[TimerView]:
+    if view.completed_at is not None:
+        return
+    if view.due_at is not None:
+        yield TimerView(entry=0, due_at=view.due_at)
+    for one in journal:
+        if one.kind == Kind.SLEEP and one.result == "open":
+            yield TimerView(entry=one.entry, due_at=int(one.detail or 0))
+
+
+def _waits(
+    view: InvocationView, journal: Sequence[EntryView], awaited: Sequence[int], holder: str | None
+) -> Iterator[WaitView]:
+    match view.status:
+        case Status.SCHEDULED:
+            yield WaitView(kind="start", due_at=view.due_at)
+        case Status.PENDING:
+            yield WaitView(kind="key", name=f"{view.service}/{view.key}", detail=holder)
+        case Status.BACKING_OFF:
+            yield WaitView(kind="retry", due_at=view.due_at)
+        case Status.PAUSED:
+            yield WaitView(kind="resume")
+        case "ready":
+            yield WaitView(kind="slot")
+    for one in journal:
+        if one.entry in awaited and one.result == "open":
+            due_at = int(one.detail) if one.kind == Kind.SLEEP and one.detail else None
+            yield WaitView(kind=one.kind, entry=one.entry, name=one.name, detail=one.detail, due_at=due_at)
+
+
 def entries_of(invocation: InvocationView, rows: Sequence[Row]) -> tuple[EntryView, ...]:
     """A journal as a person reads it: the input, what the handler did, the output."""
-    completions = {row.entry: row for row in rows if row.part == COMPLETION and row.entry}
+    completions = {row.entry: row for row in rows if row.part == COMPLETION and row.entry and row.ordinal is not None}
     shown = [
         EntryView(entry=0, kind="input", result="done", value=invocation.input, recorded_at=invocation.created_at)
     ]
