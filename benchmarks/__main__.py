@@ -6,7 +6,7 @@ import platform
 import sqlite3
 import sys
 
-from benchmarks import importing, replay, sleepers, table, throughput, wakeup
+from benchmarks import controls, importing, replay, sleepers, table, throughput, wakeup
 
 QUESTIONS = (
     throughput.sequential_step,
@@ -18,6 +18,8 @@ QUESTIONS = (
     replay.replay,
     wakeup.wakeups,
     sleepers.sleepers,
+    controls.trees,
+    controls.purge,
     importing.import_time,
 )
 

@@ -293,6 +293,7 @@ class Recover(msgspec.Struct, frozen=True, gc=False):
     """After a start: give every invocation whose turn it was its next attempt."""
 
     seq: int
+    token: int = 0
 
 
 class Configure(msgspec.Struct, frozen=True, gc=False):
@@ -318,6 +319,7 @@ class Expire(msgspec.Struct, frozen=True, gc=False):
     #: A workflow's run, whose state goes with it.
     workflow: bool = False
     journal_only: bool = False
+    token: int = 0
 
 
 # ---- what invocations tell each other ----

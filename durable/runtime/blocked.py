@@ -34,8 +34,6 @@ LOOK_AGAIN_S = 0.05
 ENDLESS_S = 60.0
 #: How often, at most, an event loop is called busy where nobody in particular blocks it.
 BUSY_AGAIN_S = 60.0
-#: Which part of the time a process that was not stopped has worked, even if it shares its processor with others.
-AT_WORK = 0.2
 #: How long the thread may take to end, if somebody's log handler holds it up.
 PATIENCE_S = 1.0
 
@@ -225,7 +223,7 @@ class _Lookout:
         sight = self._look()
         if self._answered_at is not None:
             self._ask(since)  # it answered before
-        if worked < AT_WORK * (now - since):
+        if worked < LIMIT_S:
             return
         if isinstance(sight.owner, Attempt):
             log.warning(

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from durable.core.commands import Command, Declare, Expire, Fail, Recover, TimerFired
@@ -94,7 +95,6 @@ class Loop:
         self._left_behind: list[Attempt] = []
         self._cleaner: asyncio.TimerHandle | None = None
         self._chores: set[asyncio.Task[None]] = set()
-        self._idle: asyncio.Future[None] | None = None
 
     # ---- life ----
 
@@ -138,16 +138,16 @@ class Loop:
 
     async def _recover(self) -> None:
         """In batches, so that a new invocation does not wait for a hundred thousand old ones."""
-        after = 0
+        after, new = 0, self.world.next_seq
         while not self._closing:
-            seqs = await self.store.running(after, BATCH)
+            seqs = [seq for seq in await self.store.running(after, BATCH) if seq < new]
             if not seqs:
                 return
             after = seqs[-1]
-            for seq in seqs:
+            for seq in seqs[:-1]:
                 if seq not in self.attempts:
                     self.submit(Recover(seq))
-            await self._turn_over()
+            await self.ask(partial(Recover, seqs[-1]))
             if len(self._ready) >= BATCH:
                 self._room = self._loop.create_future()
                 await self._room
@@ -218,7 +218,6 @@ class Loop:
         self.attempts.clear()
         self._ready.clear()
         self._replies.fail_all(error)
-        self._rest()
 
     # ---- turns ----
 
@@ -295,8 +294,6 @@ class Loop:
             return
         self._begin()  # the disk works while what was committed is acted upon
         self._act(turn)
-        if not self._turning and not self._queue:
-            self._rest()
 
     @property
     def closing(self) -> bool:
@@ -306,19 +303,6 @@ class Loop:
     def busy(self) -> "list[asyncio.Future[Any]]":
         """What a turn that is under way waits for."""
         return [future for future in (self._loading, self._committing) if future is not None]
-
-    def _rest(self) -> None:
-        if self._idle is not None and not self._idle.done():
-            self._idle.set_result(None)
-        self._idle = None
-
-    async def _turn_over(self) -> None:
-        """Wait until nothing is queued and no turn is under way."""
-        if not self._queue and not self._turning:
-            return
-        if self._idle is None:
-            self._idle = self._loop.create_future()
-        await asyncio.shield(self._idle)
 
     # ---- acting ----
 
@@ -536,11 +520,12 @@ class Loop:
         """In small batches, so that no turn is held up by them."""
         while not self._closing:
             found = await self.store.expired(self.clock.now_ms(), CLEAN_BATCH)
-            for one in found:
-                self.submit(Expire(one.seq, one.workflow, one.journal_only))
             if not found:
                 break
-            await self._turn_over()
+            for one in found[:-1]:
+                self.submit(Expire(one.seq, one.workflow, one.journal_only))
+            last = found[-1]
+            await self.ask(partial(Expire, last.seq, last.workflow, last.journal_only))
         if not self._closing and self.failure is None:
             delay_s = min(CLEAN_EVERY_S, max(CLEAN_EVERY_S_MIN, self.registry.shortest_retention_ms() / 1000))
             self._cleaner = self._loop.call_later(delay_s, self._clean)

@@ -31,6 +31,7 @@ def attach(turn: Turn, command: Attach) -> None:
 
 def recover(turn: Turn, command: Recover) -> None:
     """Its turn had come when the engine stopped: it gets its next attempt, unless it was to be paused."""
+    turn.reply(command.token, "done")
     invocation = turn.world.invocations.get(command.seq)
     if invocation is None:
         return

@@ -36,6 +36,7 @@ def purge(turn: Turn, command: Purge) -> None:
 
 def expire(turn: Turn, command: Expire) -> None:
     """A retention never changes once it has begun, so what the store found to be over is over."""
+    turn.reply(command.token, "done")
     invocation = turn.world.invocations.get(command.seq)
     if command.journal_only:
         turn.writes.journals_purged.append(command.seq)
