@@ -98,6 +98,7 @@ class Engine(Control):
         self._shutdown_s = parse(shutdown_timeout) / 1000
         self._started = False
         self._closing: asyncio.Task[None] | None = None
+        self._configuring = asyncio.Lock()
 
     # ---- life ----
 
@@ -372,12 +373,13 @@ class Engine(Control):
             changes = settings_of(cast(Options, said), "configure")
         except DeclarationError as error:
             raise InvalidRequestError(str(error)) from None
-        before = self._registry.configured.get(service, Settings())
         fields = {name: name if name == "public" else f"{name}_ms" for name in options}
         reset = {fields[name]: None for name, value in options.items() if value is None}
-        text = msgspec.json.encode(changes.over(msgspec.structs.replace(before, **reset))).decode()
-        await self._ask(lambda token: ask.Configure(service, text, token))
-        loop.registry.configure(service, text)
+        async with self._configuring:  # each change is made to what the one before it left
+            before = self._registry.configured.get(service, Settings())
+            text = msgspec.json.encode(changes.over(msgspec.structs.replace(before, **reset))).decode()
+            await self._ask(lambda token: ask.Configure(service, text, token))
+            loop.registry.configure(service, text)
 
     async def patch_state(
         self, service: str, key: str, state: Mapping[str, Any], *, idempotency_key: str | None = None

@@ -260,6 +260,11 @@ class Attempt:
         """The names of the steps that are being executed."""
         return list(self._steps.running.values())
 
+    def stalled(self, seconds: float) -> None:
+        """The event loop stood still for so long: that is not counted against its time-outs."""
+        self.touched = min(self.loop.time(), self.touched + seconds)
+        self._steps.stalled(seconds)
+
     def a_step_ended(self) -> None:
         """See `steps.Owner`."""
         self.touched = self.loop.time()

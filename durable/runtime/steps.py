@@ -143,6 +143,8 @@ class Steps:
         #: Open steps of which the journal knows nothing yet, by entry.
         self._unrecorded: dict[int, Step] = {}
         self._tasks: dict[asyncio.Task[None], DurableFuture[Any]] = {}
+        #: The time limits of executions under way.
+        self._limits: set[asyncio.Timeout] = set()
         #: Stopped by a cancel that is not delivered yet; and interruptible ones that do not begin because of it.
         self._interrupted: list[tuple[int, Step]] = []
         self._withheld: list[DurableFuture[Any]] = []
@@ -220,7 +222,7 @@ class Steps:
             if step.direct:
                 value = await step.fn(*step.args, **step.kwargs)
             else:
-                value = await call_step(step.fn, step.args, step.kwargs, step.options.timeout_ms)
+                value = await self._call(step)
             data = step.encode(value)
             future.preset(step.decode(data))
             outcome = Outcome(True, data)
@@ -243,6 +245,24 @@ class Steps:
         if outcome is not None:
             self._hand_in(future.entry, step, outcome)
         await self._owner.until_delivered(future)
+
+    async def _call(self, step: Step) -> Any:
+        """One execution: an async function here, a sync one in a thread; `TimeoutError` when its time is over."""
+        if step.options.timeout_ms is None:
+            return await call_step(step.fn, step.args, step.kwargs)
+        async with asyncio.timeout(step.options.timeout_ms / 1000) as limit:
+            self._limits.add(limit)
+            try:
+                return await call_step(step.fn, step.args, step.kwargs)
+            finally:
+                self._limits.discard(limit)
+
+    def stalled(self, seconds: float) -> None:
+        """The event loop stood still for so long: that is not counted against anybody's time limit."""
+        for limit in self._limits:
+            at = limit.when()
+            if at is not None and not limit.expired():
+                limit.reschedule(at + seconds)
 
     def _cancelled(self, error: asyncio.CancelledError, future: DurableFuture[Any], step: Step) -> None:
         """By the engine, by the handler's own task group, by `asyncio.timeout`, or raised by the step itself?"""
@@ -303,18 +323,11 @@ class Steps:
         self.left_over = None
 
 
-async def call_step(
-    fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], timeout_ms: int | None
-) -> Any:
-    """One execution: an async function here, a sync one in a worker thread; `TimeoutError` after `timeout_ms`."""
-    if timeout_ms is None:
-        if inspect.iscoroutinefunction(fn):
-            return await fn(*args, **kwargs)
-        return await _call_other(fn, args, kwargs)
-    async with asyncio.timeout(timeout_ms / 1000):
-        if inspect.iscoroutinefunction(fn):
-            return await fn(*args, **kwargs)
-        return await _call_other(fn, args, kwargs)
+async def call_step(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """An async function here, a sync one in a worker thread."""
+    if inspect.iscoroutinefunction(fn):
+        return await fn(*args, **kwargs)
+    return await _call_other(fn, args, kwargs)
 
 
 async def _call_other(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

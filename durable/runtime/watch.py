@@ -34,11 +34,10 @@ class Watch:
 
     def stalled(self, seconds: float) -> None:
         """The event loop stood still: that is charged to nobody."""
-        now = self._loop.time()
         for attempt in self._attempts.values():
-            attempt.touched = min(now, attempt.touched + seconds)
+            attempt.stalled(seconds)
         if self._handle is not None and not self._closed:
-            self._look_later(now + LATE_S)
+            self._look_later(self._loop.time() + LATE_S)
 
     def _look_later(self, at: float) -> None:
         if self._handle is not None:
