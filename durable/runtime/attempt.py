@@ -110,6 +110,8 @@ class Attempt:
         self.flows = 0
         self._pending: dict[int, DurableFuture[Any]] = {}
         self._blocked: dict[asyncio.Future[None], DurableFuture[Any]] = {}
+        #: Flows that wait for nothing but the end of the attempt.
+        self._ended: list[asyncio.Future[None]] = []
         #: Cancels that were not raised yet: each with its place among the outcomes.
         self._cancels: list[tuple[int, Outcome]] = []
         #: How many cancels have reached the handler, in this attempt and its replay.
@@ -208,7 +210,7 @@ class Attempt:
 
     def _unwind(self) -> None:
         """Raise `AttemptEnded` wherever the handler waits for something durable; cancel what waits elsewhere."""
-        for waiter in list(self._blocked):
+        for waiter in [*self._blocked, *self._ended]:
             if not waiter.done():
                 waiter.set_exception(AttemptEnded())
                 waiter.exception()  # retrieved: nobody may be left to await it
@@ -366,8 +368,8 @@ class Attempt:
 
     def wait(self, future: DurableFuture[Any]) -> Generator[Any, None, None]:
         """Give way until the future has its outcome (and, for a step nobody started, run it here)."""
-        if self.incorrigible:
-            yield from self.loop.create_future()
+        if self.deaf and future.outcome is None:
+            yield from self._never()
         if CURRENT.get() is not self:
             self._check_place()
         self._check_active()
@@ -409,6 +411,13 @@ class Attempt:
         finally:
             del self._blocked[waiter]
 
+    def _never(self) -> Generator[Any, None, None]:
+        """Wait until the attempt is unwound; where it was unwound already, for ever."""
+        waiter: asyncio.Future[None] = self.loop.create_future()
+        if self.active:
+            self._ended.append(waiter)
+        yield from waiter
+
     def _block(self, future: DurableFuture[Any]) -> Generator[Any, None, None]:
         waiter: asyncio.Future[None] = self.loop.create_future()
         self._blocked[waiter] = future
@@ -438,11 +447,18 @@ class Attempt:
         return replay is not None and replay.has_outcome(future.entry)
 
     @property
-    def incorrigible(self) -> bool:
-        """Whether its handler swallows `AttemptEnded` again and again: then it waits for ever instead.
+    def deaf(self) -> bool:
+        """Whether nothing the handler asks for is done any more.
 
-        Raising once more would let a `while True: try: … except BaseException: pass` hold up the event loop.
+        While its steps end it is about to be ended: an error in one of its flows would have the others cancelled, with
+        their steps, so whatever it asks for never comes. Nor does it for a handler that swallows `AttemptEnded` again
+        and again: a `while True: try: … except BaseException: pass` must not hold up the event loop.
         """
+        if self.active:
+            if not self.ending or self.broken is not None:
+                return False
+            self._told = True
+            return True
         return self._strikes > STRIKES
 
     def _forgive(self) -> None:
@@ -461,9 +477,6 @@ class Attempt:
             raise AttemptEnded(f"this attempt of {self.target} is over")
         if self.broken is not None:
             raise self.broken
-        if self._failure is not None or self._closing:
-            self._told = True
-            raise AttemptEnded
 
     def _check_place(self) -> None:
         """The context and its futures belong to one handler, and to its event loop."""
@@ -535,7 +548,7 @@ class Attempt:
 
     def take(self, kind: Kind, name: str, print_: bytes | None) -> tuple[int, Row | None]:
         """The next entry, and its row where it is recorded already."""
-        if not self.active or self._closing or self.broken is not None or self._failure is not None:
+        if not self.active or self.broken is not None:
             self._check_active()
         entry = self.asked + 1
         if CURRENT.get() is not self or get_ident() != self._thread:

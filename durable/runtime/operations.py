@@ -46,8 +46,8 @@ class Journal(Protocol):
     seed: str
 
     @property
-    def incorrigible(self) -> bool:
-        """Whether its handler swallows the end of its attempt again and again: it waits for ever then."""
+    def deaf(self) -> bool:
+        """Whether nothing the handler asks for is done any more: then what it waits for never comes."""
         ...
 
     @property
@@ -146,7 +146,7 @@ class Operations:
     ) -> DurableFuture[Any]:
         """A step: known, or to be executed when it is awaited or left behind."""
         attempt = self._attempt
-        if attempt.incorrigible:
+        if attempt.deaf:
             return self._never()
         attempt.raise_cancel()
         if not callable(fn):
@@ -174,7 +174,7 @@ class Operations:
         fingerprint: bytes | None = None,
     ) -> DurableFuture[T]:
         """An entry that waits for something."""
-        if self._attempt.incorrigible:
+        if self._attempt.deaf:
             return self._never()
         self._attempt.raise_cancel()
         entry, row = self._attempt.take(kind, name, fingerprint)
@@ -215,6 +215,8 @@ class Operations:
         self, kind: Kind, name: str, asked: Any, *, detail: str | None = None, fingerprint: bytes | None
     ) -> str | None:
         """An entry that waits for nothing; returns its detail, which may be a recorded one."""
+        if self._attempt.deaf:
+            return detail
         entry, row = self._attempt.take(kind, name, fingerprint)
         if row is None:
             self._attempt.submit(
@@ -235,6 +237,8 @@ class Operations:
 
     def read(self, kind: Kind, name: str, look: Callable[[], bytes]) -> bytes:
         """An entry whose value is at hand now, and recorded for replays."""
+        if self._attempt.deaf:
+            return look()
         entry, row = self._attempt.take(kind, name, None)
         if row is not None:
             data = row.value or b""
@@ -257,7 +261,7 @@ class Operations:
     def sleep(self, duration: Duration, name: str) -> DurableFuture[None]:
         """A timer that is due `duration` from now."""
         delay_ms = _delay_ms(duration)
-        if self._attempt.incorrigible:
+        if self._attempt.deaf:
             return self._never()
         self._attempt.raise_cancel()
         entry, row = self._attempt.take(Kind.SLEEP, name, None)
@@ -276,7 +280,7 @@ class Operations:
     ) -> tuple[str, DurableFuture[Any]]:
         """A call or a send."""
         attempt = self._attempt
-        if attempt.incorrigible:
+        if attempt.deaf:
             return "", self._never()
         if kind is Kind.CALL:
             attempt.raise_cancel()
