@@ -159,21 +159,10 @@ class DurableFuture(Generic[T_co]):
             "select(), as_completed() or gather()"
         )
 
-    def interrupted_by(self, cancel: int) -> bool:
-        """Whether a cancel, the outcome of rank `cancel`, is raised in a wait for it, or would have been.
-
-        Steps that had begun when it came end first, and if that is what was waited for, they win.
-        """
-        steps_end = self.steps_end(cancel)
-        if steps_end is None:
-            return False
-        return self.outcome is None or steps_end < self.rank
-
-    def steps_end(self, cancel: int) -> int | None:
-        """The rank with which the last step had ended that ran when a cancel of that rank came; None: one runs on."""
-        if self.begun is None or self.begun >= cancel:
-            return cancel
-        return max(self.rank, cancel) if self.outcome is not None else None
+    @property
+    def interruptible(self) -> bool:
+        """Whether a cancel interrupts a wait for it; a step that runs is left to end."""
+        return self.begun is None
 
     @property
     def attempt(self) -> Waits:
@@ -222,11 +211,6 @@ class _Combined(DurableFuture[T_co]):
         except Exception:
             return True
         return False
-
-    def steps_end(self, cancel: int) -> int | None:
-        """See `DurableFuture.steps_end`."""
-        ends = [member.steps_end(cancel) for member in self.members]
-        return None if None in ends else max([end for end in ends if end is not None], default=cancel)
 
     def _open(self) -> tuple[int | Group, ...]:
         return tuple(member.waiting_for() for member in self.members if not member.completed)

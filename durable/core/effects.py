@@ -127,10 +127,9 @@ class Unload(msgspec.Struct, frozen=True, gc=False):
 
 
 class MayDeadlock(msgspec.Struct, frozen=True, gc=False):
-    """A handler began to wait for an invocation that waits for this key: they could be waiting for each other."""
+    """A handler began to wait for something that leads to this one, which may wait for the handler."""
 
-    service: str
-    key: str
+    seq: int
 
 
 class Completed(msgspec.Struct, frozen=True, gc=False):

@@ -72,8 +72,8 @@ _decode_failure = msgspec.json.Decoder(Failure).decode
 #: The success that carries nothing.
 EMPTY = Outcome(True, b"")
 CANCELLED = Failure("cancelled", 409, kind="cancelled").outcome()
-#: The outcome of a step that had failed, and that a cancel keeps from being tried again.
-GIVEN_UP = Failure("cancelled before it was tried again", 409, kind="cancelled").outcome()
+#: The outcome of what a cancel keeps from being done: a step that had failed, a call that it overtook.
+GIVEN_UP = Failure("given up: a cancel came before", 409, kind="cancelled").outcome()
 #: The detail of a step that a cancel stops at once.
 INTERRUPTIBLE = "interruptible"
 KILLED = Failure("killed", 409, kind="killed").outcome()

@@ -234,10 +234,16 @@ class Turn:
         return len(target.queue) == 1
 
     def may_deadlock(self, invocation: Invocation) -> None:
-        """A handler waits for this one, which may wait for its key."""
-        submission = invocation.submission
-        if invocation.status is Status.PENDING and submission.key is not None:
-            self.actions.append(MayDeadlock(submission.service, submission.key))
+        """A handler began to wait for this one, and where it is pending, for the one that holds its key.
+
+        A circle is closed by its last edge, and all others are there then: where this one has nothing open, no circle
+        is closed.
+        """
+        target = self.object_of(invocation.submission) if invocation.status is Status.PENDING else None
+        first = target.queue[0] if target is not None and target.queue else invocation.seq
+        begin = self.world.invocations.get(first)  # one that is not in memory is looked at later
+        if begin is None or any(waits.kind in (Kind.CALL, Kind.ATTACH) for waits in begin.open.values()):
+            self.actions.append(MayDeadlock(first))
 
     def free_key(self, invocation: Invocation) -> None:
         """Leave the key's queue; whoever is first then, and was not before, may start."""

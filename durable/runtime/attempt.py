@@ -65,6 +65,19 @@ class Host(Protocol):
         ...
 
 
+class Cancellation:
+    """A cancel that has come."""
+
+    __slots__ = ("outcome", "rank", "ready")
+
+    def __init__(self, rank: int, outcome: Outcome) -> None:
+        #: Its place among the outcomes.
+        self.rank = rank
+        self.outcome = outcome
+        #: The rank from which on it can be raised: before that, steps are to end that ran when it came.
+        self.ready: int | None = None
+
+
 class Attempt:
     """See the module's docstring. Implements `futures.Waits`, `steps.Owner` and `arrivals.Receiver`."""
 
@@ -112,8 +125,9 @@ class Attempt:
         self._blocked: dict[asyncio.Future[None], DurableFuture[Any]] = {}
         #: Flows that wait for nothing but the end of the attempt.
         self._ended: list[asyncio.Future[None]] = []
-        #: Cancels that were not raised yet: each with its place among the outcomes.
-        self._cancels: list[tuple[int, Outcome]] = []
+        #: Cancels that were not raised yet; and what is told after the next one.
+        self._cancels: list[Cancellation] = []
+        self._after_cancel: list[tuple[DurableFuture[Any], Outcome]] = []
         #: How many cancels have reached the handler, in this attempt and its replay.
         self.cancels = 0
         #: Whether a cancel waits until calls and steps have ended.
@@ -315,12 +329,14 @@ class Attempt:
             future = self._pending.pop(entry)
             if future.step is not None:
                 self._steps.arrived(future)
-                if self._cancels and outcome == GIVEN_UP:
-                    future.begun = None  # it will not run: what waits for it is interrupted after all
-                    self._raise_where_it_waits()
-            future.complete(outcome, self.delivered)
+            if self._cancels and outcome == GIVEN_UP:
+                self._given_up(future, outcome)
+            else:
+                future.complete(outcome, self.delivered)
         if self._cancels:
-            self._raise_where_it_waits()
+            self._raise_where_it_waits(self.delivered)
+        if self._blocked and self._steps.quiet and not next(iter(self._blocked)).done():
+            self.host.parked(self)  # what ran beside the wait has ended
         if self._closing:
             self.loop.call_soon(self._end_if_drained)
 
@@ -329,25 +345,58 @@ class Attempt:
         self.cancel_accepted = True
         self._steps.interrupt()
 
+    def _given_up(self, future: DurableFuture[Any], outcome: Outcome) -> None:
+        """A cancel, which comes first, has kept this from being done: no error beside it is raised."""
+        if future.begun is None:
+            self._after_cancel.append((future, outcome))
+            return
+        future.begun = None  # it does not run: what waits for it is interrupted after all
+        self._raise_where_it_waits(self.delivered - 1)
+        future.complete(outcome, self.delivered)
+
     def _cancel(self, outcome: Outcome) -> None:
         """Raise once: now where the handler waits, else at the next operation that would start or wait."""
-        self.cancels += 1
-        self._cancels.append((self.delivered, outcome))
+        self._cancels.append(Cancellation(self.delivered, outcome))
         self.cancel_accepted = False
         self._steps.interrupt()
         self._steps.cancelled()
 
-    def _raise_where_it_waits(self) -> None:
-        """Raise the oldest cancel in every flow it interrupts; where that is none, it stays due."""
-        rank, outcome = self._cancels[0]
-        hit = False
-        for waiter, future in self._blocked.items():
-            if not waiter.done() and future.interrupted_by(rank):
-                waiter.set_exception(error_of(outcome))
-                waiter.exception()
-                hit = True
-        if hit:
-            del self._cancels[0]
+    def _raise_where_it_waits(self, rank: int) -> None:
+        """Raise the oldest cancel in every flow it interrupts, once the steps have ended that ran when it came.
+
+        Where it interrupts none, it stays due.
+        """
+        for one in self._cancels:
+            if one.ready is None and not any(
+                future.begun is not None and future.begun < one.rank for future in self._pending.values()
+            ):
+                one.ready = rank
+                self.cancels += 1
+        if self._cancels[0].ready is None:
+            return
+        waiters = [waiter for waiter, future in self._blocked.items() if not waiter.done() and future.interruptible]
+        for waiter in waiters:
+            waiter.set_exception(error_of(self._cancels[0].outcome))
+            waiter.exception()
+        if waiters:
+            self._take_cancel()
+
+    def _take_cancel(self) -> Outcome:
+        """The oldest cancel is raised: what it kept from being done may be told now."""
+        outcome = self._cancels.pop(0).outcome
+        given_up, self._after_cancel = self._after_cancel, []
+        for future, ended in given_up:
+            future.complete(ended, self.delivered)
+        return outcome
+
+    @property
+    def cancel_pending(self) -> bool:
+        """See `operations.Journal`."""
+        return bool(self._cancels)
+
+    def after_cancel(self, future: DurableFuture[Any]) -> None:
+        """See `operations.Journal`."""
+        self._after_cancel.append((future, GIVEN_UP))
 
     @property
     def ending(self) -> bool:
@@ -374,8 +423,10 @@ class Attempt:
             self._check_place()
         self._check_active()
         self._arrivals.activity += 1
-        if self._cancels and future.interrupted_by(self._cancels[0][0]):
-            self.raise_cancel()
+        if self._cancels and future.interruptible:
+            ready = self._cancels[0].ready
+            if ready is not None and (future.outcome is None or ready < future.rank):
+                raise error_of(self._take_cancel())
         if future.outcome is not None:
             if self.flows:  # other flows were woken before this one asked: it goes on after them
                 yield
@@ -496,9 +547,8 @@ class Attempt:
 
     def raise_cancel(self) -> None:
         """Raise the cancellation that is due, if one is."""
-        if self._cancels:
-            _, outcome = self._cancels.pop(0)
-            raise error_of(outcome)
+        if self._cancels and self._cancels[0].ready is not None:
+            raise error_of(self._take_cancel())
 
     def waiting_for(self) -> int | Group:
         """What would let the handler go on, as an expression."""

@@ -1,15 +1,18 @@
-"""Exclusive handlers that wait for each other: found by following who waits for whom, logged, left to an operator.
+"""Handlers that wait for each other in a circle: found by following who waits for whom, logged, left to an operator.
 
 A handler waits for a call (or an attach); the invocation it waits for may wait for its key; the one that holds that
-key is again a handler that may wait. Where such a walk comes back to its start, none of them can ever go on:
+key is again a handler that may wait. Where such a walk comes back to its start, none of them goes on by itself:
 cancelling or killing any of them frees all.
 
-A cycle is closed by an invocation that begins to wait for its key, so nothing is looked at until then.
+A circle is closed by a handler that begins to wait for something, so nothing is looked at until then. From then on a
+circle is looked at again and again until its members have ended: one of them may have opened what closes it and not
+wait for it yet, and behind a circle that somebody broke there may be another.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -24,13 +27,16 @@ from durable.store import Store
 
 log = logging.getLogger("durable")
 
-#: How long after a key was found busy the walk begins: most have become free by then.
+#: How long after something was suspected the walk begins: most waits are over by then.
 LOOK_AFTER_S = 1.0
-#: When to look again where they do not all wait yet, but soon might: twice as long each time.
-LOOK_AGAIN_S, LOOK_AGAIN_S_MAX = 2.0, 3600.0
-#: How many keys one look takes, and how many invocations one walk visits.
-KEYS_MAX = 200
-VISITS_MAX = 10_000
+#: How long until circles that are not closed yet, or not broken yet, are looked at again.
+LOOK_AGAIN_S = 3.0
+#: After a look follows a rest of so many times the time it took.
+REST = 20
+#: How many invocations one read takes: a commit may have to wait for it.
+BATCH = 50
+#: From how many invocations one walk begins, and how many it visits.
+BEGIN_MAX, VISITS_MAX = 200, 10_000
 
 
 class Member(msgspec.Struct, frozen=True):
@@ -58,91 +64,128 @@ class Deadlock(msgspec.Struct, frozen=True):
         return ", ".join(words)
 
 
+Circle = list[Invocation]
+
+
 class Walk:
-    """One look at who waits for whom; what it loads is shared by all the keys it begins at."""
+    """Who waits for whom, as far as it can be reached from where the walk begins."""
 
     def __init__(self, store: Store, attempts: Mapping[int, Attempt]) -> None:
         self._store = store
         self._attempts = attempts
-        self._invocations: dict[int, Invocation] = {}
+        self._by_id: dict[str, Invocation] = {}
+        self._by_seq: dict[int, Invocation] = {}
         self._holders: dict[Key, int | None] = {}
-        self._done: set[int] = set()
-        #: Whether a circle was met in which somebody does not wait yet, but has something open that would close it.
-        self.may_close = False
 
-    async def from_key(self, key: Key) -> Deadlock | None:
-        """The circle that the holder of a key is part of, or leads to."""
-        holder = await self._holder(key)
-        if holder is None or holder in self._done:
-            return None
-        path: list[Invocation] = []
-        place: dict[int, int] = {}
-        rest: list[list[int]] = [[holder]]
-        while rest:
-            if not rest[-1]:
-                rest.pop()
-                if path:
-                    last = path.pop()
-                    del place[last.seq]
-                    self._done.add(last.seq)
-                continue
-            seq = rest[-1].pop()
-            if seq in place:
-                circle = path[place[seq] :]
-                if all(self._waits(one, after) for one, after in zip(circle, [*circle[1:], circle[0]], strict=True)):
-                    return _deadlock(circle)
-                self.may_close = True
-                continue
-            if seq in self._done or len(self._invocations) > VISITS_MAX:
-                continue
-            invocation = await self._invocation(seq)
-            if invocation is None:
-                continue
-            place[seq] = len(path)
-            path.append(invocation)
-            rest.append(await self._next(invocation))
-        return None
+    async def load(self, begin: Iterable[int | str]) -> None:
+        """Read what can be reached from invocations (by number or id), a few at a time."""
+        frontier: deque[int | str] = deque(begin)
+        asked: set[int | str] = set()
+        while frontier and len(asked) < VISITS_MAX:
+            batch = {frontier.popleft() for _ in range(min(BATCH, len(frontier)))} - asked
+            asked |= batch
+            need = Need(
+                seqs={one for one in batch if isinstance(one, int)},
+                ids={one for one in batch if isinstance(one, str)},
+            )
+            for one in (await self._store.load(need)).invocations if need else ():
+                self._by_id[one.id] = self._by_seq[one.seq] = one
+                if one.status is Status.PENDING:
+                    holder = await self._look_up_holder(one)
+                    frontier.extend(() if holder is None else (holder,))
+                else:
+                    frontier.extend(_open(one).values())
 
-    async def _next(self, invocation: Invocation) -> list[int]:
-        """Those it may wait for."""
-        submission = invocation.submission
-        if invocation.status is Status.PENDING and submission.key is not None:
-            holder = await self._holder((submission.service, submission.key))
-            return [] if holder is None or holder == invocation.seq else [holder]
-        ids = set(_awaitable(invocation).values())
-        loaded = await self._store.load(Need(ids=ids)) if ids else None
-        found = loaded.invocations if loaded is not None else []
-        for one in found:
-            self._invocations.setdefault(one.seq, one)
-        return [one.seq for one in found if one.status is not Status.COMPLETED]
-
-    def _waits(self, invocation: Invocation, other: Invocation) -> bool:
-        """Whether it does not go on before the other one has ended, rather than having started it only."""
-        if invocation.status is Status.PENDING:
-            return True
-        awaited: Iterable[int] = ()
-        attempt = self._attempts.get(invocation.seq)
-        if invocation.status is Status.SUSPENDED and invocation.waiting is not None:
-            awaited = entries(invocation.waiting)
-        elif attempt is not None and attempt.idle:
-            awaited = entries(attempt.waiting_for())
-        open_ = _awaitable(invocation)
-        return any(open_.get(entry) == other.id for entry in awaited)
-
-    async def _holder(self, key: Key) -> int | None:
+    async def _look_up_holder(self, one: Invocation) -> int | None:
+        key = one.submission.service, one.submission.key or ""
         if key not in self._holders:
             self._holders[key] = await self._store.holder(*key)
         return self._holders[key]
 
-    async def _invocation(self, seq: int) -> Invocation | None:
-        if seq not in self._invocations:
-            for one in (await self._store.load(Need(seqs={seq}))).invocations:
-                self._invocations[seq] = one
-        return self._invocations.get(seq)
+    def ended(self, seq: int) -> bool:
+        """Whether nothing will ever wait for this one any more."""
+        return seq not in self._by_seq or self._by_seq[seq].status is Status.COMPLETED
+
+    def open(self) -> list[Circle]:
+        """Circles of which some members have only opened what they may wait for later."""
+        return self._circles(self._may_wait_for)
+
+    async def closed(self) -> list[Circle]:
+        """Circles in which everybody waits, as they are at one moment."""
+        found = []
+        for circle in self._circles(self._waits_for):
+            loaded = await self._store.load(Need(seqs={one.seq for one in circle}))
+            now = {one.seq: one for one in loaded.invocations}
+            if len(now) == len(circle):
+                again = [now[one.seq] for one in circle]
+                if all(self._waits(one, other) for one, other in zip(again, again[1:] + again[:1], strict=True)):
+                    found.append(again)
+        return found
+
+    def _circles(self, edges: Callable[[Invocation], Iterator[str]]) -> list[Circle]:
+        found = circles(self._by_id, lambda id: (other for other in edges(self._by_id[id]) if other in self._by_id))
+        return [[self._by_id[id] for id in circle] for circle in found]
+
+    def _waits_for(self, one: Invocation) -> Iterator[str]:
+        """Those that have to end before it goes on (or the first of several does)."""
+        if one.status is Status.PENDING:
+            return self._holder(one)
+        open_ = _open(one)
+        return (open_[entry] for entry in self._awaited(one) if entry in open_)
+
+    def _may_wait_for(self, one: Invocation) -> Iterator[str]:
+        """The same, and those that it has started and may still come to wait for."""
+        return self._holder(one) if one.status is Status.PENDING else iter(_open(one).values())
+
+    def _holder(self, one: Invocation) -> Iterator[str]:
+        seq = self._holders.get((one.submission.service, one.submission.key or ""))
+        if seq is not None and seq != one.seq and seq in self._by_seq:
+            yield self._by_seq[seq].id
+
+    def _awaited(self, one: Invocation) -> Sequence[int]:
+        """The entries it waits for, if it does nothing but wait."""
+        attempt = self._attempts.get(one.seq)
+        if one.status is Status.SUSPENDED and one.waiting is not None:
+            return entries(one.waiting)
+        if one.status is Status.RUNNING and attempt is not None and attempt.idle:
+            return entries(attempt.waiting_for())
+        return ()
+
+    def _waits(self, one: Invocation, other: Invocation) -> bool:
+        """Whether it waits for just this other one, which was loaded at the same moment."""
+        if one.status is Status.PENDING:
+            holds = other.queued is not None and other.status is not Status.PENDING
+            return holds and _key(other) == _key(one)
+        return other.status is not Status.COMPLETED and other.id in self._waits_for(one)
+
+
+def circles(nodes: Iterable[str], edges: Callable[[str], Iterator[str]]) -> list[list[str]]:
+    """Circles of a graph that have no node in common: at least one of every tangle of them."""
+    found: list[list[str]] = []
+    done: set[str] = set()
+    taken: set[str] = set()
+    for first in nodes:
+        path = {} if first in done else {first: edges(first)}
+        while path:
+            last = next(reversed(path))
+            after = next(path[last], None)
+            if after is None:
+                del path[last]
+                done.add(last)
+            elif after in path:
+                if after not in taken and last not in taken:
+                    members = list(path)
+                    circle = members[members.index(after) :]
+                    if taken.isdisjoint(circle):
+                        taken.update(circle)
+                        found.append(circle)
+            elif after not in done:
+                path[after] = edges(after)
+    return found
 
 
 class Deadlocks:
-    """Looks at keys that became busy, a moment later, and tells of every circle once."""
+    """Looks where a circle may have been closed, a moment later, and tells of every circle once."""
 
     def __init__(
         self,
@@ -155,24 +198,25 @@ class Deadlocks:
         self._attempts = attempts
         self._loop = loop
         self._chore = chore
-        self._suspects: dict[Key, None] = {}
-        self._told: set[frozenset[str]] = set()
+        #: Whether to look at every key that somebody waits for: it is not known who began to when.
+        self._all = False
+        self._suspects: dict[int, None] = {}
+        #: Members of circles, open or closed, until they end.
+        self._watched: dict[int, None] = {}
+        self._told: set[frozenset[int]] = set()
         self._handle: asyncio.TimerHandle | None = None
+        self._looking = False
         self._closed = False
-        self._patience_s = LOOK_AGAIN_S
 
-    def suspect(self, service: str, key: str) -> None:
-        """A handler began to wait for an invocation that waits for this key."""
-        self._suspects[service, key] = None
-        self._patience_s = LOOK_AGAIN_S
-        self._arm(LOOK_AFTER_S)
+    def suspect(self, seq: int) -> None:
+        """A handler began to wait for something that leads to this one, which may wait for the handler."""
+        self._suspects[seq] = None
+        self._look_within(LOOK_AFTER_S)
 
     async def begin(self) -> None:
-        """After a start: every key that somebody waits for is suspect."""
-        async for key in self._contended():
-            self._suspects[key] = None
-        if self._suspects:
-            self._arm(LOOK_AFTER_S)
+        """After a start everybody is suspect."""
+        self._all = True
+        self._look_within(LOOK_AFTER_S)
 
     def close(self) -> None:
         """Look no more."""
@@ -182,69 +226,108 @@ class Deadlocks:
 
     async def find(self) -> list[Deadlock]:
         """All there are at this moment."""
-        walk = Walk(self._store, self._attempts)
-        found: dict[frozenset[str], Deadlock] = {}
-        async for key in self._contended():
-            deadlock = await walk.from_key(key)
-            if deadlock is not None:
-                found.setdefault(_ids(deadlock), deadlock)
+        found: dict[frozenset[int], Deadlock] = {}
+        async for begin in self._everybody():
+            walk = Walk(self._store, self._attempts)
+            await walk.load(begin)
+            for circle in await walk.closed():
+                found.setdefault(_seqs(circle), _deadlock(circle))
         return list(found.values())
 
-    async def _contended(self) -> AsyncIterator[Key]:
+    async def _everybody(self) -> AsyncIterator[Sequence[int | str]]:
+        """Every circle has a member that holds a key others wait for, or that somebody is attached to."""
         after: Key | None = None
-        while keys := await self._store.contended(after, KEYS_MAX):
-            for key in keys:
-                yield key
+        while keys := await self._store.contended(after, BEGIN_MAX):
+            holders = [await self._store.holder(*key) for key in keys]
+            yield [seq for seq in holders if seq is not None]
             after = keys[-1]
+        last = ""
+        while ids := await self._store.attached(last, BEGIN_MAX):
+            yield ids
+            last = ids[-1]
 
-    def _arm(self, delay_s: float) -> None:
-        if self._handle is None and not self._closed:
-            self._handle = self._loop.call_later(delay_s, self._start_looking)
+    def _look_within(self, delay_s: float) -> None:
+        """Look in so long, unless that is to happen earlier already."""
+        if self._closed or self._looking:
+            return
+        at = self._loop.time() + delay_s
+        if self._handle is not None:
+            if self._handle.when() <= at:
+                return
+            self._handle.cancel()
+        self._handle = self._loop.call_at(at, self._start_looking)
 
     def _start_looking(self) -> None:
+        self._handle, self._looking = None, True
         self._chore(self._look())
 
     async def _look(self) -> None:
-        taken = list(self._suspects)[:KEYS_MAX]
-        again: list[Key] = []
+        began = self._loop.time()
         try:
-            for key in taken:
-                walk = Walk(self._store, self._attempts)
-                deadlock = await walk.from_key(key)
-                if deadlock is not None:
-                    self._tell(deadlock)
-                elif walk.may_close:
-                    again.append(key)
+            async for begin in self._taken():
+                await self._look_from(begin)
+        except Exception as error:  # whoever needs the store will notice; the search harms nobody
+            self._watched.clear()
+            if not self._closed:
+                log.warning("the search for deadlocks was broken off: %s: %s", type(error).__name__, error)
         finally:
-            self._handle = None
-        for key in taken:
-            del self._suspects[key]
+            self._looking = False
+        self._told = {seqs for seqs in self._told if seqs <= self._watched.keys()}
+        rest_s = REST * (self._loop.time() - began)
         if self._suspects:
-            self._arm(LOOK_AFTER_S)
-        elif again:
-            self._arm(self._patience_s)
-            self._patience_s = min(2 * self._patience_s, LOOK_AGAIN_S_MAX)
-        self._suspects |= dict.fromkeys(again)
+            self._look_within(max(LOOK_AFTER_S, rest_s))
+        elif self._watched:
+            self._look_within(max(LOOK_AGAIN_S, rest_s))
 
-    def _tell(self, deadlock: Deadlock) -> None:
-        ids = _ids(deadlock)
-        if ids not in self._told:
-            self._told.add(ids)
-            log.warning("deadlock: %s; cancel or kill any of them to free the others", deadlock)
+    async def _taken(self) -> AsyncIterator[Sequence[int | str]]:
+        """From where to look this time, in portions."""
+        suspects, everybody = [*self._suspects, *self._watched], self._all
+        self._suspects, self._all = {}, False
+        for start in range(0, len(suspects), BEGIN_MAX):
+            yield suspects[start : start + BEGIN_MAX]
+        if everybody:
+            async for begin in self._everybody():
+                yield begin
+
+    async def _look_from(self, begin: Sequence[int | str]) -> None:
+        walk = Walk(self._store, self._attempts)
+        await walk.load(begin)
+        closed = await walk.closed()
+        if self._closed:
+            return
+        for seq in [seq for seq in begin if seq in self._watched and walk.ended(seq)]:
+            del self._watched[seq]
+        for circle in [*walk.open(), *closed]:
+            self._watched |= dict.fromkeys(_seqs(circle))
+        for circle in closed:
+            self._tell(circle)
+
+    def _tell(self, circle: Circle) -> None:
+        seqs = _seqs(circle)
+        if seqs not in self._told:
+            self._told.add(seqs)
+            log.warning("deadlock: %s; cancel or kill any of them to free the others", _deadlock(circle))
 
 
-def _awaitable(invocation: Invocation) -> dict[int, str]:
-    """By entry, the invocations whose end it may wait for."""
+def _open(one: Invocation) -> dict[int, str]:
+    """By entry, the invocations whose end it waits for or may still come to wait for."""
     return {
         entry: str(waits.ref).removeprefix(JOINED)
-        for entry, waits in invocation.open.items()
-        if waits.kind in (Kind.CALL, Kind.ATTACH) and invocation.status in (Status.RUNNING, Status.SUSPENDED)
+        for entry, waits in one.open.items()
+        if waits.kind in (Kind.CALL, Kind.ATTACH)
     }
 
 
-def _deadlock(circle: list[Invocation]) -> Deadlock:
-    return Deadlock(tuple(Member(one.id, one.submission.target, str(one.status)) for one in circle))
+def _key(one: Invocation) -> tuple[str, str | None]:
+    return one.submission.service, one.submission.key
 
 
-def _ids(deadlock: Deadlock) -> frozenset[str]:
-    return frozenset(member.id for member in deadlock.members)
+def _seqs(circle: Circle) -> frozenset[int]:
+    return frozenset(one.seq for one in circle)
+
+
+def _deadlock(circle: Circle) -> Deadlock:
+    """The circle, told from its oldest member on."""
+    first = circle.index(min(circle, key=lambda one: one.seq))
+    members = circle[first:] + circle[:first]
+    return Deadlock(tuple(Member(one.id, one.submission.target, str(one.status)) for one in members))

@@ -8,7 +8,7 @@ the engine starts: there is no recovery besides the `Recover` command.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -43,7 +43,7 @@ from durable.runtime.replies import Replies
 from durable.runtime.timers import WINDOW, Timers
 from durable.runtime.watch import Watch
 from durable.service import Handler
-from durable.store import Store
+from durable.store import Expired, Store
 
 log = logging.getLogger("durable")
 
@@ -210,6 +210,7 @@ class Loop:
             wrapped.__cause__ = error
             error = wrapped
         self.failure = error
+        self.deadlocks.close()
         log.critical("%s", error, exc_info=error.__cause__)
         self._queue.clear()
         for attempt in list(self.attempts.values()):
@@ -338,7 +339,7 @@ class Loop:
                         attempt.interrupt_steps()
             elif kind is MayDeadlock:
                 assert isinstance(action, MayDeadlock)
-                self.deadlocks.suspect(action.service, action.key)
+                self.deadlocks.suspect(action.seq)
             elif kind is Failed:
                 assert isinstance(action, Failed)
                 self._release(action.invocation.seq)
@@ -518,10 +519,12 @@ class Loop:
 
     async def _forget_expired(self) -> None:
         """In small batches, so that no turn is held up by them."""
+        before: Sequence[Expired] = ()
         while not self._closing:
             found = await self.store.expired(self.clock.now_ms(), CLEAN_BATCH)
-            if not found:
+            if not found or found == before:  # what cannot be forgotten must not keep it busy
                 break
+            before = found
             for one in found[:-1]:
                 self.submit(Expire(one.seq, one.workflow, one.journal_only))
             last = found[-1]

@@ -73,6 +73,15 @@ class Journal(Protocol):
         """Have a command settled."""
         ...
 
+    @property
+    def cancel_pending(self) -> bool:
+        """Whether a cancel has come that is raised once the steps have ended that run."""
+        ...
+
+    def after_cancel(self, future: DurableFuture[Any]) -> None:
+        """Have this future fail once the cancel was raised."""
+        ...
+
     def raise_cancel(self) -> None:
         """Raise the cancellation that is due, if one is."""
         ...
@@ -149,6 +158,8 @@ class Operations:
         if attempt.deaf:
             return self._never()
         attempt.raise_cancel()
+        if attempt.cancel_pending:
+            return self._given_up()
         if not callable(fn):
             if inspect.iscoroutine(fn):
                 fn.close()
@@ -177,6 +188,8 @@ class Operations:
         if self._attempt.deaf:
             return self._never()
         self._attempt.raise_cancel()
+        if self._attempt.cancel_pending:
+            return self._given_up()
         entry, row = self._attempt.take(kind, name, fingerprint)
         return self._open(entry, row, kind, name, asked, decode, detail, fingerprint)
 
@@ -264,6 +277,8 @@ class Operations:
         if self._attempt.deaf:
             return self._never()
         self._attempt.raise_cancel()
+        if self._attempt.cancel_pending:
+            return self._given_up()
         entry, row = self._attempt.take(Kind.SLEEP, name, None)
         due_at = self._attempt.host.now_ms() + delay_ms
         return self._open(entry, row, Kind.SLEEP, name, Sleep(due_at), _nothing, str(due_at), None)
@@ -284,6 +299,8 @@ class Operations:
             return "", self._never()
         if kind is Kind.CALL:
             attempt.raise_cancel()
+            if attempt.cancel_pending:
+                return "", self._given_up()
         handler = attempt.host.find(target)
         data = handler.encode_input(arg)
         name = f"{handler.service}/{handler.name}" if key is None else f"{handler.service}/{key}/{handler.name}"
@@ -308,6 +325,12 @@ class Operations:
         future = self._open(entry, row, kind, name, asked, handler.output.decode, submission.id, print_)
         future.id = future.id or submission.id
         return future.id, future
+
+    def _given_up(self) -> DurableFuture[Any]:
+        """Nothing new begins while a cancel waits for steps to end: it is raised where this is awaited."""
+        future: DurableFuture[Any] = DurableFuture(self, 0, Kind.AWAKEABLE, None)
+        self._attempt.after_cancel(future)
+        return future
 
     def _never(self) -> DurableFuture[Any]:
         """A future that never completes."""

@@ -84,6 +84,10 @@ class Store(Protocol):
         """Keys that somebody waits for, in order, those later than `after`."""
         ...
 
+    async def attached(self, after: str, limit: int) -> Sequence[str]:
+        """Invocations whose outcome a handler is attached to, in order of their ids, those later than `after`."""
+        ...
+
     async def find(self, where: Filter) -> Sequence[InvocationView]:
         """Invocations as a person reads them."""
         ...

@@ -9,6 +9,7 @@ import msgspec
 from durable.core.effects import Need, Timer, Writes
 from durable.core.invocation import Flavor, Invocation, KeyedObject, Signal, Status
 from durable.core.journal import Outcome, Row
+from durable.core.turn import JOINED
 from durable.core.world import Loaded
 from durable.errors import EngineFailedError, EngineLockedError, EngineNotRunningError
 from durable.store import Expired, Opened
@@ -190,6 +191,13 @@ class MemoryStore:
         pending = [one for seq in self.tables.invocations if (one := self._invocation(seq)).status is Status.PENDING]
         keys = {(one.submission.service, one.submission.key or "") for one in pending}
         return sorted(key for key in keys if after is None or key > after)[:limit]
+
+    async def attached(self, after: str, limit: int) -> Sequence[str]:
+        """Invocations somebody is attached to."""
+        self._check()
+        topics = [topic for topic, who in self.tables.listeners.items() if who and topic.startswith(JOINED)]
+        ids = sorted(topic.removeprefix(JOINED) for topic in topics)
+        return [id for id in ids if id > after][:limit]
 
     async def find(self, where: Filter) -> Sequence[InvocationView]:
         """A listing, newest first."""

@@ -16,6 +16,7 @@ from anyio import to_thread
 from durable.core.effects import Need, Timer, Writes
 from durable.core.invocation import Invocation, KeyedObject, Signal
 from durable.core.journal import Outcome, Row
+from durable.core.turn import JOINED
 from durable.core.world import Loaded
 from durable.errors import (
     EngineFailedError,
@@ -223,6 +224,15 @@ class SqliteStore:
             " GROUP BY service, key HAVING count(*) > 1 ORDER BY service, key LIMIT ?"
         )
         return await self._read(lambda database: database.execute(sql, (*(after or ("", "")), limit)).fetchall())
+
+    async def attached(self, after: str, limit: int) -> Sequence[str]:
+        """Invocations somebody is attached to."""
+        sql = (
+            "SELECT DISTINCT substr(topic, ?1) FROM listeners"
+            " WHERE topic > ?2 || ?3 AND topic < ?2 || char(0x10FFFF) ORDER BY topic LIMIT ?4"
+        )
+        values = (len(JOINED) + 1, JOINED, after, limit)
+        return await self._read(lambda database: [row[0] for row in database.execute(sql, values)])
 
     async def find(self, where: Filter) -> Sequence[InvocationView]:
         """A listing, newest first."""

@@ -170,9 +170,8 @@ def a_cancel_waits_for_something(tables: Tables, invocations: Invocations) -> No
         if invocation.cancelling:
             assert has_leaves(invocation), f"I7 violated: nobody will tell {invocation.id} that it was cancelled"
             assert invocation.status not in BEFORE_ITS_TURN, f"I7 violated: {invocation.id} has nothing to end"
-        assert invocation.cancelling or not invocation.kept, (
-            f"I7 violated: {invocation.id} is not told {invocation.kept}"
-        )
+        kept = list(invocation.kept)
+        assert invocation.cancelling or not kept, f"I7 violated: {invocation.id} is not told how {kept} ended"
         for entry in kept:
             assert entry in invocation.open, f"I8 violated: the kept outcome {entry} of {invocation.id} was told"
 

@@ -146,6 +146,11 @@ class FaultyStore:
         self._check()
         return await self._inner.contended(after, limit)
 
+    async def attached(self, after: str, limit: int) -> Sequence[str]:
+        """See `Store`."""
+        self._check()
+        return await self._inner.attached(after, limit)
+
     async def find(self, where: Filter) -> Sequence[InvocationView]:
         """See `Store`."""
         self._check()

@@ -35,6 +35,7 @@ def fail(turn: Turn, command: Fail) -> None:
             park(turn, invocation)
         else:
             turn.start(invocation)
+        leaf_ended(turn, invocation)
         return
     turn.world.visitors.add(invocation.seq)
     entry = command.problem.entry

@@ -43,7 +43,7 @@ def expire(turn: Turn, command: Expire) -> None:
         if invocation is not None:
             invocation.journal_kept = False
     elif invocation is not None:
-        if expired(invocation, turn.now):
+        if invocation.damaged or expired(invocation, turn.now):
             turn.forget(invocation)
     elif not command.workflow:
         turn.writes.purged.append(command.seq)

@@ -18,7 +18,7 @@ from durable.core.commands import (
 )
 from durable.core.effects import Need
 from durable.core.invocation import Invocation, Open
-from durable.core.journal import CANCELLED, COMMAND, EMPTY, Failure, Kind, Outcome, Row
+from durable.core.journal import COMMAND, EMPTY, GIVEN_UP, Failure, Kind, Outcome, Row
 from durable.core.lifecycle.promise import settle_promise
 from durable.core.lifecycle.record import attempt_of, settle_budget
 from durable.core.turn import Turn, need_id, need_topic, output_topic, promise_topic
@@ -101,7 +101,7 @@ def invoke(turn: Turn, invocation: Invocation, command: OpenEntry, asked: Invoke
     if command.kind is not Kind.CALL:
         turn.tell(Submit(asked.submission))
     elif asked.cancels < invocation.cancels:
-        turn.complete_entry(invocation, command.entry, CANCELLED, Kind.CALL)
+        turn.complete_entry(invocation, command.entry, GIVEN_UP, Kind.CALL)
     else:
         invocation.open[command.entry] = Open(Kind.CALL, asked.submission.id)
         turn.tell(Submit(asked.submission))
