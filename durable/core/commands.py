@@ -37,7 +37,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     outcome: Outcome | None = None
     #: Whether the attempt waits for this outcome to be durable.
     awaited: bool = False
-    #: Of a step that runs: `INTERRUPTIBLE`, or None.
+    #: Of a step that runs: `INTERRUPTIBLE`; of what is given up, the fingerprint of what was to be passed on.
     detail: str | None = None
 
 

@@ -72,7 +72,8 @@ _decode_failure = msgspec.json.Decoder(Failure).decode
 #: The success that carries nothing.
 EMPTY = Outcome(True, b"")
 CANCELLED = Failure("cancelled", 409, kind="cancelled").outcome()
-#: The outcome of what a cancel keeps from being done: a step that had failed, a call that it overtook.
+#: The outcome of what a cancel keeps from being done: a step that had failed, a call that it overtook, all that is
+#: asked for while it waits for steps to end.
 GIVEN_UP = Failure("given up: a cancel came before", 409, kind="cancelled").outcome()
 #: The detail of a step that a cancel stops at once.
 INTERRUPTIBLE = "interruptible"
@@ -92,7 +93,8 @@ class Row(NamedTuple):
     part: int
     kind: str
     name: str | None
-    #: What the entry hangs on: a due time, a child's id, a topic, a signal's name; of a state write, a fingerprint.
+    #: What the entry hangs on: a due time, a child's id, a topic, a signal's name; in a row with an outcome, the
+    #: fingerprint of what was passed on.
     detail: str | None
     #: How many outcomes the handler had seen when it asked for this entry.
     seen: int

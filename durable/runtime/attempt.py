@@ -128,6 +128,9 @@ class Attempt:
         #: Cancels that were not raised yet; and what is told after the next one.
         self._cancels: list[Cancellation] = []
         self._after_cancel: list[tuple[DurableFuture[Any], Outcome]] = []
+        #: The task that waits; and those that are told of a cancel when they go on.
+        self._flow_of: dict[asyncio.Future[None], asyncio.Task[Any] | None] = {}
+        self._owed: dict[asyncio.Task[Any] | None, Outcome] = {}
         #: How many cancels have reached the handler, in this attempt and its replay.
         self.cancels = 0
         #: Whether a cancel waits until calls and steps have ended.
@@ -329,12 +332,12 @@ class Attempt:
             future = self._pending.pop(entry)
             if future.step is not None:
                 self._steps.arrived(future)
-            if self._cancels and outcome == GIVEN_UP:
-                self._given_up(future, outcome)
+            if self._cancels and (outcome == GIVEN_UP or (future.kind is Kind.CALL and not outcome.ok)):
+                self._tell_after_cancel(future, outcome)
             else:
                 future.complete(outcome, self.delivered)
         if self._cancels:
-            self._raise_where_it_waits(self.delivered)
+            self._raise_where_it_waits()
         if self._blocked and self._steps.quiet and not next(iter(self._blocked)).done():
             self.host.parked(self)  # what ran beside the wait has ended
         if self._closing:
@@ -345,14 +348,14 @@ class Attempt:
         self.cancel_accepted = True
         self._steps.interrupt()
 
-    def _given_up(self, future: DurableFuture[Any], outcome: Outcome) -> None:
-        """A cancel, which comes first, has kept this from being done: no error beside it is raised."""
-        if future.begun is None:
+    def _tell_after_cancel(self, future: DurableFuture[Any], outcome: Outcome) -> None:
+        """A call has failed, or something was given up: of that and the cancel, the handler is told the cancel first."""
+        future.begun = None  # a step that does not run: what waits for it is interrupted after all
+        self._raise_where_it_waits()
+        if self._cancels:
             self._after_cancel.append((future, outcome))
-            return
-        future.begun = None  # it does not run: what waits for it is interrupted after all
-        self._raise_where_it_waits(self.delivered - 1)
-        future.complete(outcome, self.delivered)
+        else:
+            future.complete(outcome, self.delivered)
 
     def _cancel(self, outcome: Outcome) -> None:
         """Raise once: now where the handler waits, else at the next operation that would start or wait."""
@@ -361,24 +364,31 @@ class Attempt:
         self._steps.interrupt()
         self._steps.cancelled()
 
-    def _raise_where_it_waits(self, rank: int) -> None:
-        """Raise the oldest cancel in every flow it interrupts, once the steps have ended that ran when it came.
+    def _raise_where_it_waits(self) -> None:
+        """Raise the oldest cancel in every flow that waits, once the steps have ended that ran when it came.
 
-        Where it interrupts none, it stays due.
+        A flow that awaits a step gets its value first, and the cancel at its next operation. Where nobody is
+        interrupted, the cancel stays due.
         """
         for one in self._cancels:
             if one.ready is None and not any(
                 future.begun is not None and future.begun < one.rank for future in self._pending.values()
             ):
-                one.ready = rank
+                one.ready = self.delivered
                 self.cancels += 1
         if self._cancels[0].ready is None:
             return
-        waiters = [waiter for waiter, future in self._blocked.items() if not waiter.done() and future.interruptible]
-        for waiter in waiters:
-            waiter.set_exception(error_of(self._cancels[0].outcome))
-            waiter.exception()
-        if waiters:
+        outcome, hit = self._cancels[0].outcome, False
+        spared = []
+        for waiter, future in self._blocked.items():
+            if future.interruptible and not waiter.done():
+                waiter.set_exception(error_of(outcome))
+                waiter.exception()
+                hit = True
+            else:
+                spared.append(self._flow_of[waiter])
+        if hit:
+            self._owed.update(dict.fromkeys(spared, outcome))
             self._take_cancel()
 
     def _take_cancel(self) -> Outcome:
@@ -393,10 +403,6 @@ class Attempt:
     def cancel_pending(self) -> bool:
         """See `operations.Journal`."""
         return bool(self._cancels)
-
-    def after_cancel(self, future: DurableFuture[Any]) -> None:
-        """See `operations.Journal`."""
-        self._after_cancel.append((future, GIVEN_UP))
 
     @property
     def ending(self) -> bool:
@@ -427,6 +433,8 @@ class Attempt:
             ready = self._cancels[0].ready
             if ready is not None and (future.outcome is None or ready < future.rank):
                 raise error_of(self._take_cancel())
+        elif self._owed and future.interruptible and future.outcome is None:
+            self.raise_cancel()
         if future.outcome is not None:
             if self.flows:  # other flows were woken before this one asked: it goes on after them
                 yield
@@ -454,13 +462,21 @@ class Attempt:
 
     async def until_delivered(self, future: DurableFuture[Any]) -> None:
         """See `steps.Owner`."""
-        waiter: asyncio.Future[None] = self.loop.create_future()
-        self._blocked[waiter] = future
-        future.wake(waiter)
+        waiter = self._waiter(future)
         try:
             await waiter
         finally:
-            del self._blocked[waiter]
+            self._waited(waiter)
+
+    def _waiter(self, future: DurableFuture[Any]) -> "asyncio.Future[None]":
+        waiter: asyncio.Future[None] = self.loop.create_future()
+        self._blocked[waiter] = future
+        self._flow_of[waiter] = asyncio.current_task()
+        future.wake(waiter)
+        return waiter
+
+    def _waited(self, waiter: "asyncio.Future[None]") -> None:
+        del self._blocked[waiter], self._flow_of[waiter]
 
     def _never(self) -> Generator[Any, None, None]:
         """Wait until the attempt is unwound; where it was unwound already, for ever."""
@@ -470,9 +486,7 @@ class Attempt:
         yield from waiter
 
     def _block(self, future: DurableFuture[Any]) -> Generator[Any, None, None]:
-        waiter: asyncio.Future[None] = self.loop.create_future()
-        self._blocked[waiter] = future
-        future.wake(waiter)
+        waiter = self._waiter(future)
         self.touched = self.loop.time()
         try:
             if self._steps.quiet:
@@ -483,7 +497,7 @@ class Attempt:
                 raise UsageError(NO_TIMEOUT) from None
             raise
         finally:
-            del self._blocked[waiter]
+            self._waited(waiter)
 
     def timed_out(self, error: asyncio.CancelledError) -> bool:
         """Whether a time-out of asyncio or anyio cancelled the wait: then the attempt is broken for good."""
@@ -547,6 +561,10 @@ class Attempt:
 
     def raise_cancel(self) -> None:
         """Raise the cancellation that is due, if one is."""
+        if self._owed:
+            outcome = self._owed.pop(asyncio.current_task(), None)
+            if outcome is not None:
+                raise error_of(outcome)
         if self._cancels and self._cancels[0].ready is not None:
             raise error_of(self._take_cancel())
 

@@ -12,7 +12,7 @@ wait for it yet, and behind a circle that somebody broke there may be another.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -32,7 +32,7 @@ LOOK_AFTER_S = 1.0
 #: How long until circles that are not closed yet, or not broken yet, are looked at again.
 LOOK_AGAIN_S = 3.0
 #: After a look follows a rest of so many times the time it took.
-REST = 20
+REST = 10
 #: How many invocations one read takes: a commit may have to wait for it.
 BATCH = 50
 #: From how many invocations one walk begins, and how many it visits.
@@ -65,6 +65,8 @@ class Deadlock(msgspec.Struct, frozen=True):
 
 
 Circle = list[Invocation]
+#: An invocation, by its number or its id.
+Name = int | str
 
 
 class Walk:
@@ -73,41 +75,44 @@ class Walk:
     def __init__(self, store: Store, attempts: Mapping[int, Attempt]) -> None:
         self._store = store
         self._attempts = attempts
-        self._by_id: dict[str, Invocation] = {}
-        self._by_seq: dict[int, Invocation] = {}
+        self._invocations: dict[int, Invocation] = {}
+        self._numbers: dict[Name, int] = {}
         self._holders: dict[Key, int | None] = {}
+        #: For whom each waits: it goes on when they, or the first of them, have ended.
+        self._waits_for: dict[int, Collection[Name]] = {}
+        #: The same, and those that it has started and may still come to wait for.
+        self._may_wait_for: dict[int, Collection[Name]] = {}
 
-    async def load(self, begin: Iterable[int | str]) -> None:
-        """Read what can be reached from invocations (by number or id), a few at a time."""
-        frontier: deque[int | str] = deque(begin)
-        asked: set[int | str] = set()
+    async def load(self, begin: Iterable[Name]) -> None:
+        """Read what can be reached, a few invocations at a time."""
+        frontier = deque(begin)
+        asked: set[Name] = set()
         while frontier and len(asked) < VISITS_MAX:
             batch = {frontier.popleft() for _ in range(min(BATCH, len(frontier)))} - asked
             asked |= batch
-            need = Need(
-                seqs={one for one in batch if isinstance(one, int)},
-                ids={one for one in batch if isinstance(one, str)},
-            )
-            for one in (await self._store.load(need)).invocations if need else ():
-                self._by_id[one.id] = self._by_seq[one.seq] = one
+            seqs = {name for name in batch if isinstance(name, int)}
+            ids = {name for name in batch if isinstance(name, str)}
+            for one in (await self._store.load(Need(seqs=seqs, ids=ids))).invocations:
+                self._invocations[one.seq] = one
+                self._numbers |= {one.seq: one.seq, one.id: one.seq}
                 if one.status is Status.PENDING:
-                    holder = await self._look_up_holder(one)
-                    frontier.extend(() if holder is None else (holder,))
+                    self._waits_for[one.seq] = self._may_wait_for[one.seq] = await self._holder(one)
                 else:
-                    frontier.extend(_open(one).values())
+                    self._waits_for[one.seq] = self._awaited(one)
+                    self._may_wait_for[one.seq] = _opened(one).values()
+                frontier.extend(self._may_wait_for[one.seq])
 
-    async def _look_up_holder(self, one: Invocation) -> int | None:
-        key = one.submission.service, one.submission.key or ""
-        if key not in self._holders:
-            self._holders[key] = await self._store.holder(*key)
-        return self._holders[key]
+    @property
+    def visited(self) -> Collection[int]:
+        """The numbers of those that were reached."""
+        return self._invocations.keys()
 
     def ended(self, seq: int) -> bool:
         """Whether nothing will ever wait for this one any more."""
-        return seq not in self._by_seq or self._by_seq[seq].status is Status.COMPLETED
+        return seq not in self._invocations or self._invocations[seq].status is Status.COMPLETED
 
-    def open(self) -> list[Circle]:
-        """Circles of which some members have only opened what they may wait for later."""
+    def opened(self) -> list[Circle]:
+        """Circles of which some members have only started what they may wait for later."""
         return self._circles(self._may_wait_for)
 
     async def closed(self) -> list[Circle]:
@@ -116,56 +121,50 @@ class Walk:
         for circle in self._circles(self._waits_for):
             loaded = await self._store.load(Need(seqs={one.seq for one in circle}))
             now = {one.seq: one for one in loaded.invocations}
-            if len(now) == len(circle):
-                again = [now[one.seq] for one in circle]
-                if all(self._waits(one, other) for one, other in zip(again, again[1:] + again[:1], strict=True)):
-                    found.append(again)
+            again = [now[one.seq] for one in circle if one.seq in now]
+            if all(self._waits(one, other) for one, other in zip(again, again[1:] + again[:1], strict=True)):
+                found.append(again)
         return found
 
-    def _circles(self, edges: Callable[[Invocation], Iterator[str]]) -> list[Circle]:
-        found = circles(self._by_id, lambda id: (other for other in edges(self._by_id[id]) if other in self._by_id))
-        return [[self._by_id[id] for id in circle] for circle in found]
+    def _circles(self, graph: Mapping[int, Collection[Name]]) -> list[Circle]:
+        numbers = self._numbers
+        edges = {seq: [numbers[name] for name in graph[seq] if name in numbers] for seq in sorted(graph)}
+        return [[self._invocations[seq] for seq in circle] for circle in circles(edges)]
 
-    def _waits_for(self, one: Invocation) -> Iterator[str]:
-        """Those that have to end before it goes on (or the first of several does)."""
-        if one.status is Status.PENDING:
-            return self._holder(one)
-        open_ = _open(one)
-        return (open_[entry] for entry in self._awaited(one) if entry in open_)
+    async def _holder(self, one: Invocation) -> Collection[Name]:
+        key = one.submission.service, one.submission.key or ""
+        if key not in self._holders:
+            self._holders[key] = await self._store.holder(*key)
+        holder = self._holders[key]
+        return () if holder is None or holder == one.seq else (holder,)
 
-    def _may_wait_for(self, one: Invocation) -> Iterator[str]:
-        """The same, and those that it has started and may still come to wait for."""
-        return self._holder(one) if one.status is Status.PENDING else iter(_open(one).values())
-
-    def _holder(self, one: Invocation) -> Iterator[str]:
-        seq = self._holders.get((one.submission.service, one.submission.key or ""))
-        if seq is not None and seq != one.seq and seq in self._by_seq:
-            yield self._by_seq[seq].id
-
-    def _awaited(self, one: Invocation) -> Sequence[int]:
-        """The entries it waits for, if it does nothing but wait."""
+    def _awaited(self, one: Invocation) -> Collection[str]:
+        """For whose end it waits, if it does nothing but wait."""
         attempt = self._attempts.get(one.seq)
         if one.status is Status.SUSPENDED and one.waiting is not None:
-            return entries(one.waiting)
-        if one.status is Status.RUNNING and attempt is not None and attempt.idle:
-            return entries(attempt.waiting_for())
-        return ()
+            waiting = one.waiting
+        elif one.status is Status.RUNNING and attempt is not None and attempt.idle:
+            waiting = attempt.waiting_for()
+        else:
+            return ()
+        opened = _opened(one)
+        return [opened[entry] for entry in entries(waiting) if entry in opened]
 
     def _waits(self, one: Invocation, other: Invocation) -> bool:
         """Whether it waits for just this other one, which was loaded at the same moment."""
         if one.status is Status.PENDING:
             holds = other.queued is not None and other.status is not Status.PENDING
             return holds and _key(other) == _key(one)
-        return other.status is not Status.COMPLETED and other.id in self._waits_for(one)
+        return other.id in self._awaited(one)
 
 
-def circles(nodes: Iterable[str], edges: Callable[[str], Iterator[str]]) -> list[list[str]]:
-    """Circles of a graph that have no node in common: at least one of every tangle of them."""
-    found: list[list[str]] = []
-    done: set[str] = set()
-    taken: set[str] = set()
-    for first in nodes:
-        path = {} if first in done else {first: edges(first)}
+def circles(graph: Mapping[int, Collection[int]]) -> list[list[int]]:
+    """Circles that have no node in common: at least one of every tangle of them."""
+    found: list[list[int]] = []
+    done: set[int] = set()
+    taken: set[int] = set()
+    for first in graph:
+        path = {} if first in done else {first: iter(graph[first])}
         while path:
             last = next(reversed(path))
             after = next(path[last], None)
@@ -180,7 +179,7 @@ def circles(nodes: Iterable[str], edges: Callable[[str], Iterator[str]]) -> list
                         taken.update(circle)
                         found.append(circle)
             elif after not in done:
-                path[after] = edges(after)
+                path[after] = iter(graph[after])
     return found
 
 
@@ -206,6 +205,7 @@ class Deadlocks:
         self._told: set[frozenset[int]] = set()
         self._handle: asyncio.TimerHandle | None = None
         self._looking = False
+        self._rests_until = 0.0
         self._closed = False
 
     def suspect(self, seq: int) -> None:
@@ -225,16 +225,16 @@ class Deadlocks:
             self._handle.cancel()
 
     async def find(self) -> list[Deadlock]:
-        """All there are at this moment."""
+        """All there are at this moment, oldest first."""
         found: dict[frozenset[int], Deadlock] = {}
         async for begin in self._everybody():
             walk = Walk(self._store, self._attempts)
             await walk.load(begin)
             for circle in await walk.closed():
                 found.setdefault(_seqs(circle), _deadlock(circle))
-        return list(found.values())
+        return [found[seqs] for seqs in sorted(found, key=min)]
 
-    async def _everybody(self) -> AsyncIterator[Sequence[int | str]]:
+    async def _everybody(self) -> AsyncIterator[Sequence[Name]]:
         """Every circle has a member that holds a key others wait for, or that somebody is attached to."""
         after: Key | None = None
         while keys := await self._store.contended(after, BEGIN_MAX):
@@ -247,10 +247,10 @@ class Deadlocks:
             last = ids[-1]
 
     def _look_within(self, delay_s: float) -> None:
-        """Look in so long, unless that is to happen earlier already."""
+        """Look in so long, unless that is to happen earlier already; but not before the last look has been rested."""
         if self._closed or self._looking:
             return
-        at = self._loop.time() + delay_s
+        at = max(self._loop.time() + delay_s, self._rests_until)
         if self._handle is not None:
             if self._handle.when() <= at:
                 return
@@ -264,43 +264,44 @@ class Deadlocks:
     async def _look(self) -> None:
         began = self._loop.time()
         try:
-            async for begin in self._taken():
-                await self._look_from(begin)
+            await self._look_at_suspects()
         except Exception as error:  # whoever needs the store will notice; the search harms nobody
-            self._watched.clear()
+            self._all = True  # at the next suspicion
             if not self._closed:
                 log.warning("the search for deadlocks was broken off: %s: %s", type(error).__name__, error)
         finally:
             self._looking = False
         self._told = {seqs for seqs in self._told if seqs <= self._watched.keys()}
-        rest_s = REST * (self._loop.time() - began)
+        now = self._loop.time()
+        self._rests_until = now + REST * (now - began)
         if self._suspects:
-            self._look_within(max(LOOK_AFTER_S, rest_s))
-        elif self._watched:
-            self._look_within(max(LOOK_AGAIN_S, rest_s))
+            self._look_within(LOOK_AFTER_S)
+        elif self._watched and not self._all:
+            self._look_within(LOOK_AGAIN_S)
 
-    async def _taken(self) -> AsyncIterator[Sequence[int | str]]:
-        """From where to look this time, in portions."""
+    async def _look_at_suspects(self) -> None:
         suspects, everybody = [*self._suspects, *self._watched], self._all
         self._suspects, self._all = {}, False
-        for start in range(0, len(suspects), BEGIN_MAX):
-            yield suspects[start : start + BEGIN_MAX]
+        visited: set[int] = set()
+        while suspects:
+            begin, suspects = suspects[:BEGIN_MAX], suspects[BEGIN_MAX:]
+            visited |= await self._look_from([seq for seq in begin if seq not in visited])
         if everybody:
-            async for begin in self._everybody():
-                yield begin
+            async for names in self._everybody():
+                await self._look_from(names)
 
-    async def _look_from(self, begin: Sequence[int | str]) -> None:
+    async def _look_from(self, begin: Sequence[Name]) -> Collection[int]:
         walk = Walk(self._store, self._attempts)
         await walk.load(begin)
         closed = await walk.closed()
-        if self._closed:
-            return
-        for seq in [seq for seq in begin if seq in self._watched and walk.ended(seq)]:
-            del self._watched[seq]
-        for circle in [*walk.open(), *closed]:
-            self._watched |= dict.fromkeys(_seqs(circle))
-        for circle in closed:
-            self._tell(circle)
+        if not self._closed:
+            for seq in [seq for seq in (*begin, *walk.visited) if seq in self._watched and walk.ended(seq)]:
+                del self._watched[seq]
+            for circle in [*walk.opened(), *closed]:
+                self._watched |= dict.fromkeys(_seqs(circle))
+            for circle in closed:
+                self._tell(circle)
+        return walk.visited
 
     def _tell(self, circle: Circle) -> None:
         seqs = _seqs(circle)
@@ -309,8 +310,8 @@ class Deadlocks:
             log.warning("deadlock: %s; cancel or kill any of them to free the others", _deadlock(circle))
 
 
-def _open(one: Invocation) -> dict[int, str]:
-    """By entry, the invocations whose end it waits for or may still come to wait for."""
+def _opened(one: Invocation) -> dict[int, str]:
+    """By entry, the invocations for whose end it waits or may still come to wait."""
     return {
         entry: str(waits.ref).removeprefix(JOINED)
         for entry, waits in one.open.items()

@@ -8,7 +8,7 @@ from durable.core.commands import Command, Invoke, OpenEntry, Record, Sleep
 from durable.core.duration import Duration, parse
 from durable.core.ids import child_id, fingerprint
 from durable.core.invocation import Caller, KeyedObject
-from durable.core.journal import Kind, Outcome, Row
+from durable.core.journal import GIVEN_UP, Kind, Outcome, Row
 from durable.core.retry import RetryPolicy
 from durable.core.turn import JOINED
 from durable.errors import UsageError
@@ -76,10 +76,6 @@ class Journal(Protocol):
     @property
     def cancel_pending(self) -> bool:
         """Whether a cancel has come that is raised once the steps have ended that run."""
-        ...
-
-    def after_cancel(self, future: DurableFuture[Any]) -> None:
-        """Have this future fail once the cancel was raised."""
         ...
 
     def raise_cancel(self) -> None:
@@ -158,8 +154,6 @@ class Operations:
         if attempt.deaf:
             return self._never()
         attempt.raise_cancel()
-        if attempt.cancel_pending:
-            return self._given_up()
         if not callable(fn):
             if inspect.iscoroutine(fn):
                 fn.close()
@@ -167,6 +161,8 @@ class Operations:
                 f"ctx.run(fn, *args) takes a function and its arguments, not {fn!r}: do not call it yourself"
             )
         name = options.name or step_name(fn)
+        if attempt.cancel_pending:
+            return self._give_up(Kind.RUN, name, None)
         step = Step(fn, args, kwargs, name, options, attempt.delivered)
         entry, row = attempt.take(Kind.RUN, name, None)
         step.recorded = row is not None
@@ -189,7 +185,7 @@ class Operations:
             return self._never()
         self._attempt.raise_cancel()
         if self._attempt.cancel_pending:
-            return self._given_up()
+            return self._give_up(kind, name, fingerprint)
         entry, row = self._attempt.take(kind, name, fingerprint)
         return self._open(entry, row, kind, name, asked, decode, detail, fingerprint)
 
@@ -205,7 +201,7 @@ class Operations:
         print_: bytes | None,
     ) -> DurableFuture[T]:
         future: DurableFuture[T] = DurableFuture(self, entry, kind, decode)
-        if row is not None and row.detail is not None and kind in (Kind.CALL, Kind.AWAKEABLE):
+        if row is not None and row.ok is None and row.detail is not None and kind in (Kind.CALL, Kind.AWAKEABLE):
             future.id = row.detail.removeprefix(JOINED)
         if row is None:
             self._attempt.submit(
@@ -278,7 +274,7 @@ class Operations:
             return self._never()
         self._attempt.raise_cancel()
         if self._attempt.cancel_pending:
-            return self._given_up()
+            return self._give_up(Kind.SLEEP, name, None)
         entry, row = self._attempt.take(Kind.SLEEP, name, None)
         due_at = self._attempt.host.now_ms() + delay_ms
         return self._open(entry, row, Kind.SLEEP, name, Sleep(due_at), _nothing, str(due_at), None)
@@ -299,8 +295,6 @@ class Operations:
             return "", self._never()
         if kind is Kind.CALL:
             attempt.raise_cancel()
-            if attempt.cancel_pending:
-                return "", self._given_up()
         handler = attempt.host.find(target)
         data = handler.encode_input(arg)
         name = f"{handler.service}/{handler.name}" if key is None else f"{handler.service}/{key}/{handler.name}"
@@ -320,16 +314,25 @@ class Operations:
         if kind is Kind.SEND:
             id = self.note(kind, name, Invoke(submission), detail=submission.id, fingerprint=print_)
             return id or submission.id, DurableFuture(self, entry, kind, None)
+        if attempt.cancel_pending:
+            return submission.id, self._give_up(kind, name, print_)
         entry, row = attempt.take(kind, name, print_)
         asked = Invoke(submission, attempt.cancels)
         future = self._open(entry, row, kind, name, asked, handler.output.decode, submission.id, print_)
         future.id = future.id or submission.id
         return future.id, future
 
-    def _given_up(self) -> DurableFuture[Any]:
+    def _give_up(self, kind: Kind, name: str, print_: bytes | None) -> DurableFuture[Any]:
         """Nothing new begins while a cancel waits for steps to end: it is raised where this is awaited."""
-        future: DurableFuture[Any] = DurableFuture(self, 0, Kind.AWAKEABLE, None)
-        self._attempt.after_cancel(future)
+        attempt = self._attempt
+        entry, row = attempt.take(kind, name, print_)
+        future: DurableFuture[Any] = DurableFuture(self, entry, kind, None)
+        if row is None:
+            detail = None if print_ is None else print_.hex()
+            attempt.submit(
+                Record(attempt.seq, attempt.number, entry, kind, name, attempt.delivered, GIVEN_UP, True, detail)
+            )
+        attempt.expect(future)
         return future
 
     def _never(self) -> DurableFuture[Any]:

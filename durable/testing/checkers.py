@@ -6,9 +6,9 @@ what is stored before it.
 
 from durable.core.effects import Writes
 from durable.core.invocation import Flavor, Invocation, Status
-from durable.core.journal import COMMAND, Kind, Row
+from durable.core.journal import COMMAND, Kind
 from durable.core.lifecycle.cancel import has_leaves
-from durable.core.turn import JOINED, output_topic
+from durable.core.turn import output_topic
 from durable.core.waiting import entries
 from durable.store.memory import Tables
 from durable.store.rows import attach_journal, invocation_of
@@ -178,18 +178,15 @@ def a_cancel_waits_for_something(tables: Tables, invocations: Invocations) -> No
 
 def a_cancel_leaves_no_call_behind(tables: Tables, invocations: Invocations) -> None:
     """Leaf first: what a handler had called before it was told of its cancel has ended. (More: `check_commit`.)"""
-    for seq, rows in tables.journal.items():
+    for invocation in invocations.values():
+        caller = invocation.submission.caller
+        if caller is None or not caller.waits or invocation.status is Status.COMPLETED:
+            continue
+        rows = tables.journal.get(caller.seq, {})
         told = max((row.at for row in rows.values() if row.entry == 0), default=0)
-        for row in rows.values():
-            if row.kind == Kind.CALL and row.part == COMMAND and row.at < told:
-                child = invocations.get(_child(tables, row))
-                ended = child is None or child.status is Status.COMPLETED
-                assert ended, f"leaf-first violated: {seq} was told of its cancel, its call {row.detail} runs"
-
-
-def _child(tables: Tables, row: Row) -> int:
-    """The number of the invocation that a call started; 0 where it joined one, or started none."""
-    return 0 if (row.detail or "").startswith(JOINED) else tables.ids.get(row.detail or "", 0)
+        asked = rows.get((caller.entry, COMMAND))
+        beside = asked is None or asked.at >= told
+        assert beside, f"leaf-first violated: {caller.id} was told of its cancel, its call {invocation.id} runs"
 
 
 def only_what_has_begun_is_paused(invocations: Invocations) -> None:

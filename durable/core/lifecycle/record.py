@@ -26,7 +26,7 @@ def record(turn: Turn, command: Record) -> None:
         return
     turn.writes.journal.append(
         Row(
-            command.seq, command.entry, COMMAND, command.kind, command.name, None, command.seen,
+            command.seq, command.entry, COMMAND, command.kind, command.name, command.detail, command.seen,
             turn.ordinal() if command.awaited else None, outcome.ok, outcome.value, turn.now,
         )
     )  # fmt: skip
