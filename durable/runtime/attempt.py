@@ -26,9 +26,10 @@ from durable.errors import (
     UsageError,
     WrongLoopError,
 )
-from durable.futures import DurableFuture, error_of
+from durable.futures import DurableFuture
 from durable.operations import Request
 from durable.runtime.arrivals import Arrivals
+from durable.runtime.cancels import Cancels
 from durable.runtime.failures import contains_end, failure_of_exception, problem_of
 from durable.runtime.operations import Operations
 from durable.runtime.registry import Registered, check_text
@@ -63,19 +64,6 @@ class Host(Protocol):
     def parked(self, attempt: "Attempt") -> None:
         """The handler only waits now."""
         ...
-
-
-class Cancellation:
-    """A cancel that has come."""
-
-    __slots__ = ("outcome", "rank", "ready")
-
-    def __init__(self, rank: int, outcome: Outcome) -> None:
-        #: Its place among the outcomes.
-        self.rank = rank
-        self.outcome = outcome
-        #: The rank from which on it can be raised: before that, steps are to end that ran when it came.
-        self.ready: int | None = None
 
 
 class Attempt:
@@ -125,14 +113,8 @@ class Attempt:
         self._blocked: dict[asyncio.Future[None], DurableFuture[Any]] = {}
         #: Flows that wait for nothing but the end of the attempt.
         self._ended: list[asyncio.Future[None]] = []
-        #: Cancels that were not raised yet; and what is told after the next one.
-        self._cancels: list[Cancellation] = []
-        self._after_cancel: list[tuple[DurableFuture[Any], Outcome]] = []
-        #: The task that waits; and those that are told of a cancel when they go on.
         self._flow_of: dict[asyncio.Future[None], asyncio.Task[Any] | None] = {}
-        self._owed: dict[asyncio.Task[Any] | None, Outcome] = {}
-        #: How many cancels have reached the handler, in this attempt and its replay.
-        self.cancels = 0
+        self._cancels = Cancels(self._blocked, self._flow_of, self._pending)
         #: Whether a cancel waits until calls and steps have ended.
         self.cancel_accepted = invocation.cancelling > 0
         self._failure: Fail | None = None
@@ -332,12 +314,12 @@ class Attempt:
             future = self._pending.pop(entry)
             if future.step is not None:
                 self._steps.arrived(future)
-            if self._cancels and (outcome == GIVEN_UP or (future.kind is Kind.CALL and not outcome.ok)):
-                self._tell_after_cancel(future, outcome)
+            if self._cancels.pending and (outcome == GIVEN_UP or (future.kind is Kind.CALL and not outcome.ok)):
+                self._cancels.tell_after(future, outcome, self.delivered)
             else:
                 future.complete(outcome, self.delivered)
-        if self._cancels:
-            self._raise_where_it_waits()
+        if self._cancels.any:
+            self._cancels.raise_where_it_waits(self.delivered)
         if self._blocked and self._steps.quiet and not next(iter(self._blocked)).done():
             self.host.parked(self)  # what ran beside the wait has ended
         if self._closing:
@@ -348,61 +330,16 @@ class Attempt:
         self.cancel_accepted = True
         self._steps.interrupt()
 
-    def _tell_after_cancel(self, future: DurableFuture[Any], outcome: Outcome) -> None:
-        """A call has failed, or something was given up: of that and the cancel, the handler is told the cancel first."""
-        future.begun = None  # a step that does not run: what waits for it is interrupted after all
-        self._raise_where_it_waits()
-        if self._cancels:
-            self._after_cancel.append((future, outcome))
-        else:
-            future.complete(outcome, self.delivered)
-
     def _cancel(self, outcome: Outcome) -> None:
-        """Raise once: now where the handler waits, else at the next operation that would start or wait."""
-        self._cancels.append(Cancellation(self.delivered, outcome))
+        self._cancels.came(self.delivered, outcome)
         self.cancel_accepted = False
         self._steps.interrupt()
         self._steps.cancelled()
 
-    def _raise_where_it_waits(self) -> None:
-        """Raise the oldest cancel in every flow that waits, once the steps have ended that ran when it came.
-
-        A flow that awaits a step gets its value first, and the cancel at its next operation. Where nobody is
-        interrupted, the cancel stays due.
-        """
-        for one in self._cancels:
-            if one.ready is None and not any(
-                future.begun is not None and future.begun < one.rank for future in self._pending.values()
-            ):
-                one.ready = self.delivered
-                self.cancels += 1
-        if self._cancels[0].ready is None:
-            return
-        outcome, hit = self._cancels[0].outcome, False
-        spared = []
-        for waiter, future in self._blocked.items():
-            if future.interruptible and not waiter.done():
-                waiter.set_exception(error_of(outcome))
-                waiter.exception()
-                hit = True
-            else:
-                spared.append(self._flow_of[waiter])
-        if hit:
-            self._owed.update(dict.fromkeys(spared, outcome))
-            self._take_cancel()
-
-    def _take_cancel(self) -> Outcome:
-        """The oldest cancel is raised: what it kept from being done may be told now."""
-        outcome = self._cancels.pop(0).outcome
-        given_up, self._after_cancel = self._after_cancel, []
-        for future, ended in given_up:
-            future.complete(ended, self.delivered)
-        return outcome
-
     @property
-    def cancel_pending(self) -> bool:
+    def cancels(self) -> int:
         """See `operations.Journal`."""
-        return bool(self._cancels)
+        return self._cancels.count
 
     @property
     def ending(self) -> bool:
@@ -412,14 +349,14 @@ class Attempt:
     @property
     def cancel_due(self) -> bool:
         """Whether a cancel came that the handler has not seen."""
-        return bool(self._cancels) or self._arrivals.cancel_left
+        return self._cancels.pending or self._arrivals.cancel_left
 
     # ---- waiting ----
 
     @property
     def crowded(self) -> bool:
         """Whether other flows of the handler wait too, or a cancel: then even a known outcome goes through `wait`."""
-        return self.flows > 0 or bool(self._cancels)
+        return self.flows > 0 or self._cancels.any
 
     def wait(self, future: DurableFuture[Any]) -> Generator[Any, None, None]:
         """Give way until the future has its outcome (and, for a step nobody started, run it here)."""
@@ -429,12 +366,8 @@ class Attempt:
             self._check_place()
         self._check_active()
         self._arrivals.activity += 1
-        if self._cancels and future.interruptible:
-            ready = self._cancels[0].ready
-            if ready is not None and (future.outcome is None or ready < future.rank):
-                raise error_of(self._take_cancel())
-        elif self._owed and future.interruptible and future.outcome is None:
-            self.raise_cancel()
+        if self._cancels.any:
+            self._cancels.check_wait(future, self.delivered)
         if future.outcome is not None:
             if self.flows:  # other flows were woken before this one asked: it goes on after them
                 yield
@@ -515,12 +448,12 @@ class Attempt:
     def deaf(self) -> bool:
         """Whether nothing the handler asks for is done any more.
 
-        While its steps end it is about to be ended: an error in one of its flows would have the others cancelled, with
-        their steps, so whatever it asks for never comes. Nor does it for a handler that swallows `AttemptEnded` again
-        and again: a `while True: try: … except BaseException: pass` must not hold up the event loop.
+        While its steps end it is about to be ended: an error in one of its flows would have the others cancelled,
+        with their steps, so whatever it asks for never comes. Nor does it for a handler that swallows `AttemptEnded`
+        again and again: a `while True: try: … except BaseException: pass` must not hold up the event loop.
         """
         if self.active:
-            if not self.ending or self.broken is not None:
+            if not (self._closing or self._failure is not None) or self.broken is not None:
                 return False
             self._told = True
             return True
@@ -559,14 +492,13 @@ class Attempt:
         if get_ident() != self._thread:
             raise WrongLoopError(f"{self.target}: a context can only be used on its own event loop, not in a thread")
 
-    def raise_cancel(self) -> None:
-        """Raise the cancellation that is due, if one is."""
-        if self._owed:
-            outcome = self._owed.pop(asyncio.current_task(), None)
-            if outcome is not None:
-                raise error_of(outcome)
-        if self._cancels and self._cancels[0].ready is not None:
-            raise error_of(self._take_cancel())
+    def check_cancel(self) -> bool:
+        """See `operations.Journal`."""
+        cancels = self._cancels
+        if not cancels.any:
+            return False
+        cancels.check(self.delivered)
+        return cancels.pending
 
     def waiting_for(self) -> int | Group:
         """What would let the handler go on, as an expression."""

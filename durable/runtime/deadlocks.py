@@ -285,7 +285,7 @@ class Deadlocks:
         visited: set[int] = set()
         while suspects:
             begin, suspects = suspects[:BEGIN_MAX], suspects[BEGIN_MAX:]
-            visited |= await self._look_from([seq for seq in begin if seq not in visited])
+            visited.update(await self._look_from([seq for seq in begin if seq not in visited]))
         if everybody:
             async for names in self._everybody():
                 await self._look_from(names)
@@ -295,7 +295,7 @@ class Deadlocks:
         await walk.load(begin)
         closed = await walk.closed()
         if not self._closed:
-            for seq in [seq for seq in (*begin, *walk.visited) if seq in self._watched and walk.ended(seq)]:
+            for seq in [seq for seq in self._watched.keys() & {*begin, *walk.visited} if walk.ended(seq)]:
                 del self._watched[seq]
             for circle in [*walk.opened(), *closed]:
                 self._watched |= dict.fromkeys(_seqs(circle))

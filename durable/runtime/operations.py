@@ -42,8 +42,12 @@ class Journal(Protocol):
     target: str
     request: Request
     delivered: int
-    cancels: int
     seed: str
+
+    @property
+    def cancels(self) -> int:
+        """How many cancels could be raised in its handler so far."""
+        ...
 
     @property
     def deaf(self) -> bool:
@@ -73,13 +77,8 @@ class Journal(Protocol):
         """Have a command settled."""
         ...
 
-    @property
-    def cancel_pending(self) -> bool:
-        """Whether a cancel has come that is raised once the steps have ended that run."""
-        ...
-
-    def raise_cancel(self) -> None:
-        """Raise the cancellation that is due, if one is."""
+    def check_cancel(self) -> bool:
+        """Raise the cancel that is due; True where one has come that waits for steps to end: nothing begins then."""
         ...
 
     def take(self, kind: Kind, name: str, print_: bytes | None) -> tuple[int, Row | None]:
@@ -153,7 +152,7 @@ class Operations:
         attempt = self._attempt
         if attempt.deaf:
             return self._never()
-        attempt.raise_cancel()
+        given_up = attempt.check_cancel()
         if not callable(fn):
             if inspect.iscoroutine(fn):
                 fn.close()
@@ -161,7 +160,7 @@ class Operations:
                 f"ctx.run(fn, *args) takes a function and its arguments, not {fn!r}: do not call it yourself"
             )
         name = options.name or step_name(fn)
-        if attempt.cancel_pending:
+        if given_up:
             return self._give_up(Kind.RUN, name, None)
         step = Step(fn, args, kwargs, name, options, attempt.delivered)
         entry, row = attempt.take(Kind.RUN, name, None)
@@ -183,8 +182,7 @@ class Operations:
         """An entry that waits for something."""
         if self._attempt.deaf:
             return self._never()
-        self._attempt.raise_cancel()
-        if self._attempt.cancel_pending:
+        if self._attempt.check_cancel():
             return self._give_up(kind, name, fingerprint)
         entry, row = self._attempt.take(kind, name, fingerprint)
         return self._open(entry, row, kind, name, asked, decode, detail, fingerprint)
@@ -272,8 +270,7 @@ class Operations:
         delay_ms = _delay_ms(duration)
         if self._attempt.deaf:
             return self._never()
-        self._attempt.raise_cancel()
-        if self._attempt.cancel_pending:
+        if self._attempt.check_cancel():
             return self._give_up(Kind.SLEEP, name, None)
         entry, row = self._attempt.take(Kind.SLEEP, name, None)
         due_at = self._attempt.host.now_ms() + delay_ms
@@ -293,8 +290,7 @@ class Operations:
         attempt = self._attempt
         if attempt.deaf:
             return "", self._never()
-        if kind is Kind.CALL:
-            attempt.raise_cancel()
+        given_up = kind is Kind.CALL and attempt.check_cancel()
         handler = attempt.host.find(target)
         data = handler.encode_input(arg)
         name = f"{handler.service}/{handler.name}" if key is None else f"{handler.service}/{key}/{handler.name}"
@@ -314,7 +310,7 @@ class Operations:
         if kind is Kind.SEND:
             id = self.note(kind, name, Invoke(submission), detail=submission.id, fingerprint=print_)
             return id or submission.id, DurableFuture(self, entry, kind, None)
-        if attempt.cancel_pending:
+        if given_up:
             return submission.id, self._give_up(kind, name, print_)
         entry, row = attempt.take(kind, name, print_)
         asked = Invoke(submission, attempt.cancels)

@@ -1,0 +1,125 @@
+"""The cancels of one attempt that have come and that its handler has not seen.
+
+A cancel is raised once the steps have ended that ran when it came; what the handler asks for until then is given up.
+It is raised in every flow that waits: there at once, where a flow awaits a step at its next operation. Where nobody
+waits, at the next operation that would start or wait. What was given up, and calls that failed, are told after it, so
+that one cancel is one error.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from durable.core.journal import Outcome
+from durable.futures import DurableFuture, error_of
+
+Waiter = asyncio.Future[None]
+
+
+class Cancel:
+    """One that has come."""
+
+    __slots__ = ("outcome", "rank", "ready")
+
+    def __init__(self, rank: int, outcome: Outcome) -> None:
+        #: Its place among the outcomes.
+        self.rank = rank
+        self.outcome = outcome
+        #: The rank from which on it can be raised.
+        self.ready: int | None = None
+
+
+class Cancels:
+    """Decides what is raised where; knows who waits for what, and what has no outcome yet."""
+
+    def __init__(
+        self,
+        blocked: "Mapping[Waiter, DurableFuture[Any]]",
+        flow_of: "Mapping[Waiter, asyncio.Task[Any] | None]",
+        pending: "Mapping[int, DurableFuture[Any]]",
+    ) -> None:
+        self._blocked = blocked
+        self._flow_of = flow_of
+        self._pending = pending
+        self._due: list[Cancel] = []
+        #: Flows that are told when they go on.
+        self._owed: dict[asyncio.Task[Any] | None, Outcome] = {}
+        #: What is told after the next cancel.
+        self._after: list[tuple[DurableFuture[Any], Outcome]] = []
+        #: How many could be raised so far, in this attempt and its replay.
+        self.count = 0
+        #: Whether one is due, or owed to a flow: otherwise there is nothing to check.
+        self.any = False
+
+    @property
+    def pending(self) -> bool:
+        """Whether one has come that nobody has seen: nothing new begins before it is raised."""
+        return bool(self._due)
+
+    def came(self, rank: int, outcome: Outcome) -> None:
+        """A cancel is the outcome of this rank."""
+        self._due.append(Cancel(rank, outcome))
+        self.any = True
+
+    def raise_where_it_waits(self, rank: int) -> None:
+        """Raise the oldest one in every flow that waits, if the steps have ended that ran when it came."""
+        if not self._due:
+            return
+        for one in self._due:
+            if one.ready is None and not self._steps_before(one.rank):
+                one.ready = rank
+                self.count += 1
+        if self._due[0].ready is None:
+            return
+        outcome, hit, spared = self._due[0].outcome, False, []
+        for waiter, future in self._blocked.items():
+            if future.interruptible and not waiter.done():
+                waiter.set_exception(error_of(outcome))
+                waiter.exception()  # retrieved: its flow may be gone
+                hit = True
+            else:
+                spared.append(self._flow_of[waiter])
+        if hit:
+            self._owed.update(dict.fromkeys(spared, outcome))
+            self._raised(rank)
+
+    def _steps_before(self, rank: int) -> bool:
+        return any(future.begun is not None and future.begun < rank for future in self._pending.values())
+
+    def tell_after(self, future: DurableFuture[Any], outcome: Outcome, rank: int) -> None:
+        """A call has failed, or something was given up: of that and the cancel, the cancel is told first."""
+        future.begun = None  # a step that does not run: what waits for it is interrupted after all
+        self.raise_where_it_waits(rank)
+        if self._due:
+            self._after.append((future, outcome))
+        else:
+            future.complete(outcome, rank)
+
+    def check(self, rank: int) -> None:
+        """Raise the one that is due, or owed to this flow: it is about to begin something."""
+        if self._owed:
+            owed = self._owed.pop(asyncio.current_task(), None)
+            self.any = bool(self._due or self._owed)
+            if owed is not None:
+                raise error_of(owed)
+        if self._due and self._due[0].ready is not None:
+            raise error_of(self._raised(rank))
+
+    def check_wait(self, future: DurableFuture[Any], rank: int) -> None:
+        """Raise the one that interrupts this wait, or would have interrupted it before its outcome came."""
+        if not future.interruptible:
+            return
+        if future.outcome is None:
+            self.check(rank)
+        elif self._due:
+            ready = self._due[0].ready
+            if ready is not None and ready < future.rank:
+                raise error_of(self._raised(rank))
+
+    def _raised(self, rank: int) -> Outcome:
+        outcome = self._due.pop(0).outcome
+        self.any = bool(self._due or self._owed)
+        after, self._after = self._after, []
+        for future, ended in after:
+            future.complete(ended, rank)
+        return outcome
