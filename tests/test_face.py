@@ -83,15 +83,22 @@ print(time.process_time() - began, *sorted({name.partition(".")[0] for name in s
 """
 
 
+def seconds_of(code: str) -> tuple[float, list[str]]:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    took, *modules = done.stdout.split()
+    return float(took), modules
+
+
 def test_the_import_is_quick_and_pulls_nothing_optional() -> None:
-    seconds = []
+    """150 ms; on a machine that does other things meanwhile, three times what the packages below take to import."""
+    ours, needed = [], []
     for _ in range(5):
-        done = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True)
-        took, *modules = done.stdout.split()
+        took, modules = seconds_of(IMPORT)
         assert "msgspec" in modules
         assert not set(OPTIONAL) & set(modules)
-        seconds.append(float(took))
-    assert min(seconds) <= 0.150, seconds
+        ours.append(took)
+        needed.append(seconds_of(IMPORT.replace("import durable", "import aiosqlite, anyio.to_thread, msgspec"))[0])
+    assert min(ours) <= max(0.150, 3 * min(needed)), (ours, needed)
 
 
 def test_large_files_are_seen(capsys: pytest.CaptureFixture[str]) -> None:

@@ -360,7 +360,7 @@ class Attempt:
 
     def wait(self, future: DurableFuture[Any]) -> Generator[Any, None, None]:
         """Give way until the future has its outcome (and, for a step nobody started, run it here)."""
-        if self.deaf and future.outcome is None:
+        if future.outcome is None and self.deaf:
             yield from self._never()
         if CURRENT.get() is not self:
             self._check_place()
