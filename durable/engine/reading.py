@@ -74,12 +74,12 @@ class Reading(Access):
             holder = next((one.id for one in holders), None)
         status = self._as_of_now(loop, view_of(invocation)).status
         rows = await loop.store.journal(invocation.seq)
-        return describe(invocation, rows, status, loop.awaited(invocation), holder)
+        return describe(invocation, rows, status, loop.roster.awaited(invocation), holder)
 
     @staticmethod
     def _as_of_now(loop: Loop, view: InvocationView) -> InvocationView:
         """`running` is stored for all whose turn has come; those without an attempt in memory are `ready`."""
-        if view.status == "running" and not loop.executes(view.seq):
+        if view.status == "running" and not loop.roster.executes(view.seq):
             return msgspec.structs.replace(view, status="ready")
         return view
 

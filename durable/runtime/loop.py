@@ -7,12 +7,11 @@ the engine starts: there is no recovery besides the `Recover` command.
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from durable.core.commands import Command, Declare, Expire, Fail, Recover, TimerFired
+from durable.core.commands import Command, Declare, Expire, Recover, TimerFired
 from durable.core.effects import (
     Completed,
     Deliver,
@@ -26,23 +25,17 @@ from durable.core.effects import (
     Timer,
     Unload,
 )
-from durable.core.invocation import Invocation, Problem
-from durable.core.journal import Failure
 from durable.core.retry import RetryPolicy
 from durable.core.settle import advance
 from durable.core.turn import Turn
-from durable.core.waiting import entries
 from durable.core.world import World
 from durable.errors import EngineFailedError, EngineNotRunningError
-from durable.runtime.attempt import Attempt
-from durable.runtime.blocked import Blocked
 from durable.runtime.clock import Clock
 from durable.runtime.deadlocks import Deadlocks
-from durable.runtime.registry import Registered, Registry
+from durable.runtime.registry import Registry
 from durable.runtime.replies import Replies
+from durable.runtime.roster import Roster
 from durable.runtime.timers import WINDOW, Timers
-from durable.runtime.watch import Watch
-from durable.service import Handler
 from durable.store import Expired, Store
 
 log = logging.getLogger("durable")
@@ -72,7 +65,6 @@ class Loop:
         self.registry = registry
         self.clock = clock
         self.failure: BaseException | None = None
-        self.attempts: dict[int, Attempt] = {}
         #: How often each service's declaration has changed, counted from 1.
         self.revisions: dict[str, int] = {}
         self._defaults = defaults
@@ -84,15 +76,6 @@ class Loop:
         self._closing = False
         self._loading: asyncio.Task[None] | None = None
         self._committing: asyncio.Future[None] | None = None
-        #: Attempts that wait for a slot, and the ordinal up to which their journal is replayed.
-        self._ready: deque[tuple[Attempt, int]] = deque()
-        #: How many attempts have a slot.
-        self._slots_taken = 0
-        self._room: asyncio.Future[None] | None = None
-        self._launching: dict[int, asyncio.Task[None]] = {}
-        #: Coroutines of attempts that are over and have not returned yet.
-        self._lingering: dict[asyncio.Task[None], str] = {}
-        self._left_behind: list[Attempt] = []
         self._cleaner: asyncio.TimerHandle | None = None
         self._chores: set[asyncio.Task[None]] = set()
 
@@ -105,13 +88,12 @@ class Loop:
         opened = await self.store.open()
         for service, text in opened.settings.items():
             self.registry.configure(service, text)
-        self._watch = Watch(self._loop, self.attempts)
+        self.roster = Roster(self, self._loop, self._max_concurrent, self._defaults)
+        self.attempts = self.roster.attempts
         self.deadlocks = Deadlocks(self.store, self.attempts, self._loop, self._chore)
-        busy = lambda: self.attempts or self._lingering  # noqa: E731
-        self._blocked = Blocked(self._loop, self.clock, busy, self._watch.stalled)
         self.world = World(opened.next_ordinal, opened.next_seq)
         self.timers = Timers(
-            self.store, self.clock, self._loop, self._timers_due, self._fail, window=self._timer_window
+            self.store, self.clock, self._loop, self._timers_due, self.fail, window=self._timer_window
         )
         try:
             await self.timers.start()
@@ -148,9 +130,7 @@ class Loop:
                 if seq not in self.attempts:
                     self.submit(Recover(seq))
             await self.ask(partial(Recover, seqs[-1]))
-            if len(self._ready) >= BATCH:
-                self._room = self._loop.create_future()
-                await self._room
+            await self.roster.has_room()
 
     async def close(self, grace_s: float) -> None:
         """End the attempts, let what they handed in become durable, close the store: within `grace_s` seconds."""
@@ -158,42 +138,27 @@ class Loop:
             return
         self._closing = True
         self.timers.close()
-        self._watch.close()
         self.deadlocks.close()
         if self._cleaner is not None:
             self._cleaner.cancel()
-        for task in [*self._chores, *self._launching.values()]:
+        for task in self._chores:
             task.cancel()
-        for attempt in list(self.attempts.values()):
-            attempt.close()
+        self.roster.close()
         deadline = self._loop.time() + grace_s
         await self._drain(deadline - grace_s / 5)
-        for attempt in list(self.attempts.values()):
-            for name in attempt.running_steps():
-                log.warning(
-                    "%s %s: step %r still ran when the engine shut down; it runs again at the next start",
-                    attempt.target,
-                    attempt.request.id,
-                    name,
-                )
-            attempt.end()
-            self._linger(attempt)
+        self.roster.end_all()
         await self._drain(deadline)
-        for name in self._lingering.values():
-            log.warning("%s did not end when the engine shut down; its coroutine is left behind", name)
+        self.roster.bury()
         while busy := self.busy():
             await asyncio.wait(busy)
         closed = EngineNotRunningError("the engine was closed before this was answered; attach again after a start")
         self._replies.fail_all(closed)
-        self._blocked.close()
         await self.store.close()
 
     async def _drain(self, deadline: float) -> None:
         """Wait until every coroutine of a handler has returned and nothing is left to commit."""
         while self._loop.time() < deadline:
-            tasks = [attempt.task for attempt in self.attempts.values() if attempt.task is not None]
-            tasks = [task for task in [*tasks, *self._lingering] if not task.done()]
-            waits: list[asyncio.Future[Any]] = [*tasks, *self.busy()]
+            waits = [*self.roster.tasks(), *self.busy()]
             if not waits:
                 if not self._queue or self.failure is not None:
                     return
@@ -201,7 +166,7 @@ class Loop:
                 continue
             await asyncio.wait(waits, timeout=deadline - self._loop.time(), return_when=asyncio.FIRST_COMPLETED)
 
-    def _fail(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
         """Nothing can be promised any more: stop everything, tell everybody, acknowledge nothing."""
         if self.failure is not None:
             return
@@ -213,11 +178,7 @@ class Loop:
         self.deadlocks.close()
         log.critical("%s", error, exc_info=error.__cause__)
         self._queue.clear()
-        for attempt in list(self.attempts.values()):
-            attempt.end()
-            self._linger(attempt)
-        self.attempts.clear()
-        self._ready.clear()
+        self.roster.fail()
         self._replies.fail_all(error)
 
     # ---- turns ----
@@ -256,7 +217,7 @@ class Loop:
             else:
                 self._loading = self._loop.create_task(self._load(turn, need))
         except Exception as error:
-            self._fail(error)
+            self.fail(error)
 
     async def _load(self, turn: Turn, need: Need | None) -> None:
         try:
@@ -265,7 +226,7 @@ class Loop:
                 need = advance(turn)
             self._commit(turn)
         except Exception as error:
-            self._fail(error)
+            self.fail(error)
         finally:
             self._loading = None
 
@@ -283,7 +244,7 @@ class Loop:
             error = EngineFailedError("a commit was cancelled; whether it took effect is unknown")
         if error is not None:
             self._turning = False
-            self._fail(error)
+            self.fail(error)
         else:
             self._committed(turn)
 
@@ -318,17 +279,19 @@ class Loop:
                     attempt.deliver(action.entry, action.outcome, action.notified)
             elif kind is StartAttempt:
                 assert isinstance(action, StartAttempt)
-                self._admit(action)
+                submission = action.invocation.submission
+                keyed = self.world.keys.get((submission.service, submission.key or ""))
+                self.roster.admit(action, keyed if submission.key is not None else None)
             elif kind is Completed:
                 assert isinstance(action, Completed)
-                self._release(action.seq)
+                self.roster.release(action.seq)
                 self._replies.completed(action)
             elif kind is Reply:
                 assert isinstance(action, Reply)
                 self._replies.reply(action)
             elif kind is Interrupt:
                 assert isinstance(action, Interrupt)
-                self._release(action.seq)
+                self.roster.release(action.seq)
             elif kind is InterruptSteps or kind is Unload:
                 assert isinstance(action, InterruptSteps | Unload)
                 attempt = attempts.get(action.seq)
@@ -342,14 +305,13 @@ class Loop:
                 self.deadlocks.suspect(action.seq)
             elif kind is Failed:
                 assert isinstance(action, Failed)
-                self._release(action.invocation.seq)
+                self.roster.release(action.invocation.seq)
                 self._log_failure(action)
         if turn.writes.timers_removed:
             self.timers.remove(turn.writes.timers_removed)
         if turn.writes.timers_added:
             self.timers.add(turn.writes.timers_added)
-        if self._ready:
-            self._launch_ready()
+        self.roster.launch_ready()
 
     def _log_failure(self, failed: Failed) -> None:
         invocation = failed.invocation
@@ -369,142 +331,6 @@ class Loop:
             problem.message if problem is not None else "",
             then,
         )
-
-    # ---- attempts ----
-
-    def executes(self, seq: int) -> bool:
-        """Whether an attempt of this invocation is under way."""
-        attempt = self.attempts.get(seq)
-        return attempt is not None and attempt.has_slot
-
-    def awaited(self, invocation: Invocation) -> list[int]:
-        """The entries its handler waits for at this moment."""
-        attempt = self.attempts.get(invocation.seq)
-        if attempt is not None:
-            return entries(attempt.waiting_for()) if attempt.idle else []
-        return [] if invocation.waiting is None else entries(invocation.waiting)
-
-    def _admit(self, start: StartAttempt) -> None:
-        """Make the attempt, so that what is delivered from now on finds it; it starts when there is a slot."""
-        invocation = start.invocation
-        submission = invocation.submission
-        self._release(invocation.seq)
-        handler = self.registry.get(submission.service, submission.handler)
-        if handler is None:
-            self._fail_unknown(invocation)
-            return
-        keyed = None
-        if submission.key is not None:
-            keyed = self.world.keys.get((submission.service, submission.key))
-        attempt = Attempt(self, invocation, start.attempt, handler, keyed, self._loop)
-        self.attempts[invocation.seq] = attempt
-        self._ready.append((attempt, start.until))
-
-    def _launch_ready(self) -> None:
-        """Start attempts while there is room; where there is none, those that only wait make some."""
-        if self._closing:
-            self._ready.clear()
-        while self._ready and self._slots_taken < self._max_concurrent:
-            attempt, until = self._ready.popleft()
-            if attempt.active:
-                self._launch(attempt, until)
-        if self._ready:
-            wanted = len(self._ready)
-            for attempt in self.attempts.values():
-                if wanted <= 0:
-                    return
-                if attempt.offered or attempt.idle:
-                    attempt.offer_suspension()
-                    wanted -= 1
-        if self._room is not None and len(self._ready) < BATCH:
-            self._room.set_result(None)
-            self._room = None
-
-    def _launch(self, attempt: Attempt, until: int) -> None:
-        attempt.has_slot = True
-        self._slots_taken += 1
-        self._blocked.begin()
-        if attempt.is_first:
-            attempt.start((), until)
-        else:
-            self._launching[attempt.seq] = self._loop.create_task(self._start_from_journal(attempt, until))
-        self._watch.begin(attempt)
-
-    async def _start_from_journal(self, attempt: Attempt, until: int) -> None:
-        try:
-            rows = await self.store.journal(attempt.seq)
-        except Exception as error:
-            self._fail(error)
-            return
-        finally:
-            self._launching.pop(attempt.seq, None)
-        if attempt.active and self.attempts.get(attempt.seq) is attempt:
-            attempt.start(rows, until)
-
-    def _fail_unknown(self, invocation: Invocation) -> None:
-        """Its handler is not registered (any more): that is retried by policy, and then paused, never lost."""
-        submission = invocation.submission
-        message = (
-            f"no handler {submission.service}/{submission.handler} is registered: add it to Engine(services=[...]),"
-            " or kill this invocation"
-        )
-        problem = Problem(message, "NotFoundError", code=404)
-        failure = Failure(message, 404).outcome()
-        policy = self._defaults
-        self.submit(Fail(invocation.seq, invocation.attempt, problem, policy, failure=failure))
-
-    def _release(self, seq: int) -> None:
-        """The attempt of this invocation is over."""
-        attempt = self.attempts.pop(seq, None)
-        if attempt is not None:
-            if attempt.has_slot:
-                attempt.has_slot = False
-                self._slots_taken -= 1
-            if attempt.active:
-                attempt.end()
-            self._linger(attempt)
-
-    def _linger(self, attempt: Attempt) -> None:
-        task = attempt.task
-        if task is not None and not task.done() and task not in self._lingering:
-            self._lingering[task] = f"{attempt.target} {attempt.request.id}"
-            task.add_done_callback(self._gone)
-
-    def _gone(self, task: "asyncio.Task[None]") -> None:
-        self._lingering.pop(task, None)
-
-    # ---- what attempts need (see attempt.Host) ----
-
-    def now_ms(self) -> int:
-        """The time."""
-        return self.clock.now_ms()
-
-    def find(self, target: Handler[Any, Any] | str) -> Registered:
-        """A handler by name. Raises `NotFoundError`."""
-        return self.registry.find(target)
-
-    def left_behind(self, attempt: Attempt) -> None:
-        """A step was made and not awaited yet; if it still is not when this round of the event loop is over, …"""
-        if not self._left_behind:
-            self._loop.call_soon(self._start_left_behind)
-        self._left_behind.append(attempt)
-
-    def _start_left_behind(self) -> None:
-        attempts, self._left_behind = self._left_behind, []
-        for attempt in attempts:
-            attempt.start_left_over()
-
-    def parked(self, attempt: Attempt) -> None:
-        """The handler only waits now: with an inactivity timeout of zero it is unloaded at once."""
-        if attempt.handler.settings.inactivity_timeout_ms == 0 or self._ready:
-            self._loop.call_soon(self._offer_soon, attempt, attempt.touched, 4)
-
-    def _offer_soon(self, attempt: Attempt, touched: float, hops: int) -> None:
-        """A few rounds of the event loop later, so that the handler's other flows have had theirs."""
-        if hops:
-            self._loop.call_soon(self._offer_soon, attempt, touched, hops - 1)
-        elif attempt.active:
-            attempt.offer_suspension()
 
     # ---- timers and clean-up ----
 
@@ -543,4 +369,4 @@ class Loop:
         if not task.cancelled() and task.exception() is not None:
             error = task.exception()
             assert error is not None
-            self._fail(error)
+            self.fail(error)

@@ -288,13 +288,13 @@ class Sim:
     def _watch(self, engine: Engine) -> None:
         loop = engine._loop
         assert loop is not None
-        fail = loop._fail
+        fail = loop.fail
 
         def failed(error: BaseException) -> None:
             fail(error)
             self._schedule(clean=False)
 
-        loop._fail = failed  # type: ignore[method-assign]
+        loop.fail = failed  # type: ignore[method-assign]
 
     def _ask_restart(self) -> None:
         self._schedule(clean=True)
@@ -314,8 +314,8 @@ class Sim:
             loop._closing = True
             if loop.failure is None:
                 self.log.crashes += 1
-                loop._fail = type(loop)._fail.__get__(loop)  # type: ignore[method-assign]
-                loop._fail(SimulatedCrash("killed by the scenario"))
+                loop.fail = type(loop).fail.__get__(loop)  # type: ignore[method-assign]
+                loop.fail(SimulatedCrash("killed by the scenario"))
             loop.timers.close()
             for _ in range(10):
                 await asyncio.sleep(0)

@@ -1,0 +1,255 @@
+"""Which attempts there are: who runs, who waits for a slot, and whose coroutine has not returned yet."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from durable.core.commands import Command, Fail
+from durable.core.effects import StartAttempt
+from durable.core.invocation import Invocation, KeyedObject, Problem
+from durable.core.journal import Failure
+from durable.core.retry import RetryPolicy
+from durable.core.waiting import entries
+from durable.runtime.attempt import Attempt
+from durable.runtime.blocked import Blocked
+from durable.runtime.clock import Clock
+from durable.runtime.registry import Registered, Registry
+from durable.runtime.watch import Watch
+from durable.service import Handler
+from durable.store import Store
+
+log = logging.getLogger("durable")
+
+#: Up to how many attempts wait for a slot before whoever brings more of them is made to wait.
+READY_MAX = 500
+
+
+class Runtime(Protocol):
+    """What the roster needs of the engine's loop."""
+
+    store: Store
+    registry: Registry
+    clock: Clock
+
+    def submit(self, command: Command) -> None:
+        """Have a command settled in the next turn."""
+        ...
+
+    def fail(self, error: BaseException) -> None:
+        """Nothing can be promised any more."""
+        ...
+
+
+class Roster:
+    """See the module's docstring. It is the host of its attempts (`attempt.Host`)."""
+
+    def __init__(
+        self, engine: Runtime, loop: asyncio.AbstractEventLoop, max_concurrent: int, defaults: RetryPolicy
+    ) -> None:
+        #: The current attempt of each invocation that has one.
+        self.attempts: dict[int, Attempt] = {}
+        self._engine = engine
+        #: Have a command settled in the next turn.
+        self.submit: Callable[[Command], None] = engine.submit
+        self._loop = loop
+        self._max_concurrent = max_concurrent
+        self._defaults = defaults
+        self._watch = Watch(loop, self.attempts)
+        self._blocked = Blocked(loop, engine.clock, lambda: self.attempts or self._lingering, self._watch.stalled)
+        #: Attempts that wait for a slot, and the ordinal up to which their journal is replayed.
+        self._ready: deque[tuple[Attempt, int]] = deque()
+        #: How many attempts have a slot.
+        self._slots_taken = 0
+        self._room: asyncio.Future[None] | None = None
+        self._launching: dict[int, asyncio.Task[None]] = {}
+        #: Coroutines of attempts that are over and have not returned yet.
+        self._lingering: dict[asyncio.Task[None], str] = {}
+        self._left_behind: list[Attempt] = []
+        self._closing = False
+
+    # ---- beginning ----
+
+    def admit(self, start: StartAttempt, keyed: KeyedObject | None) -> None:
+        """Make the attempt, so that what is delivered from now on finds it; it starts when there is a slot."""
+        invocation = start.invocation
+        submission = invocation.submission
+        self.release(invocation.seq)
+        handler = self._engine.registry.get(submission.service, submission.handler)
+        if handler is None:
+            self._fail_unknown(invocation)
+            return
+        attempt = Attempt(self, invocation, start.attempt, handler, keyed, self._loop)
+        self.attempts[invocation.seq] = attempt
+        self._ready.append((attempt, start.until))
+
+    def launch_ready(self) -> None:
+        """Start attempts while there is room; where there is none, those that only wait make some."""
+        if not self._ready:
+            return
+        if self._closing:
+            self._ready.clear()
+        while self._ready and self._slots_taken < self._max_concurrent:
+            attempt, until = self._ready.popleft()
+            if attempt.active:
+                self._launch(attempt, until)
+        if self._ready:
+            wanted = len(self._ready)
+            for attempt in self.attempts.values():
+                if wanted <= 0:
+                    return
+                if attempt.offered or attempt.idle:
+                    attempt.offer_suspension()
+                    wanted -= 1
+        if self._room is not None and len(self._ready) < READY_MAX:
+            self._room.set_result(None)
+            self._room = None
+
+    async def has_room(self) -> None:
+        """Wait until not too many attempts wait for a slot."""
+        if len(self._ready) >= READY_MAX:
+            self._room = self._loop.create_future()
+            await self._room
+
+    def _launch(self, attempt: Attempt, until: int) -> None:
+        attempt.has_slot = True
+        self._slots_taken += 1
+        self._blocked.begin()
+        if attempt.is_first:
+            attempt.start((), until)
+        else:
+            self._launching[attempt.seq] = self._loop.create_task(self._start_from_journal(attempt, until))
+        self._watch.begin(attempt)
+
+    async def _start_from_journal(self, attempt: Attempt, until: int) -> None:
+        try:
+            rows = await self._engine.store.journal(attempt.seq)
+        except Exception as error:
+            self._engine.fail(error)
+            return
+        finally:
+            self._launching.pop(attempt.seq, None)
+        if attempt.active and self.attempts.get(attempt.seq) is attempt:
+            attempt.start(rows, until)
+
+    def _fail_unknown(self, invocation: Invocation) -> None:
+        """Its handler is not registered (any more): that is retried by policy, and then paused, never lost."""
+        submission = invocation.submission
+        message = (
+            f"no handler {submission.service}/{submission.handler} is registered: add it to Engine(services=[...]),"
+            " or kill this invocation"
+        )
+        problem = Problem(message, "NotFoundError", code=404)
+        failure = Failure(message, 404).outcome()
+        self.submit(Fail(invocation.seq, invocation.attempt, problem, self._defaults, failure=failure))
+
+    # ---- ending ----
+
+    def release(self, seq: int) -> None:
+        """The attempt of this invocation is over."""
+        attempt = self.attempts.pop(seq, None)
+        if attempt is not None:
+            if attempt.has_slot:
+                attempt.has_slot = False
+                self._slots_taken -= 1
+            if attempt.active:
+                attempt.end()
+            self._linger(attempt)
+
+    def close(self) -> None:
+        """Start nothing new; let the steps that run end and be recorded."""
+        self._closing = True
+        self._watch.close()
+        for task in self._launching.values():
+            task.cancel()
+        for attempt in list(self.attempts.values()):
+            attempt.close()
+
+    def end_all(self) -> None:
+        """End the attempts that are still there, and name the steps that still run."""
+        for attempt in list(self.attempts.values()):
+            for name in attempt.running_steps():
+                log.warning(
+                    "%s %s: step %r still ran when the engine shut down; it runs again at the next start",
+                    attempt.target,
+                    attempt.request.id,
+                    name,
+                )
+            attempt.end()
+            self._linger(attempt)
+
+    def fail(self) -> None:
+        """The engine has failed: all are over."""
+        for attempt in list(self.attempts.values()):
+            attempt.end()
+            self._linger(attempt)
+        self.attempts.clear()
+        self._ready.clear()
+
+    def tasks(self) -> "list[asyncio.Future[Any]]":
+        """Coroutines of handlers that have not returned yet."""
+        tasks = [attempt.task for attempt in self.attempts.values() if attempt.task is not None]
+        return [task for task in [*tasks, *self._lingering] if not task.done()]
+
+    def bury(self) -> None:
+        """Nobody waits any longer: name those that did not end."""
+        for name in self._lingering.values():
+            log.warning("%s did not end when the engine shut down; its coroutine is left behind", name)
+        self._blocked.close()
+
+    def _linger(self, attempt: Attempt) -> None:
+        task = attempt.task
+        if task is not None and not task.done() and task not in self._lingering:
+            self._lingering[task] = f"{attempt.target} {attempt.request.id}"
+            task.add_done_callback(self._gone)
+
+    def _gone(self, task: "asyncio.Task[None]") -> None:
+        self._lingering.pop(task, None)
+
+    # ---- what can be seen ----
+
+    def executes(self, seq: int) -> bool:
+        """Whether an attempt of this invocation is under way."""
+        attempt = self.attempts.get(seq)
+        return attempt is not None and attempt.has_slot
+
+    def awaited(self, invocation: Invocation) -> list[int]:
+        """The entries its handler waits for at this moment."""
+        attempt = self.attempts.get(invocation.seq)
+        if attempt is not None:
+            return entries(attempt.waiting_for()) if attempt.idle else []
+        return [] if invocation.waiting is None else entries(invocation.waiting)
+
+    # ---- what attempts need ----
+
+    def now_ms(self) -> int:
+        """The time."""
+        return self._engine.clock.now_ms()
+
+    def find(self, target: Handler[Any, Any] | str) -> Registered:
+        """A handler by name. Raises `NotFoundError`."""
+        return self._engine.registry.find(target)
+
+    def left_behind(self, attempt: Attempt) -> None:
+        """A step was made and not awaited yet; if it still is not when this round of the event loop is over, …"""
+        if not self._left_behind:
+            self._loop.call_soon(self._start_left_behind)
+        self._left_behind.append(attempt)
+
+    def _start_left_behind(self) -> None:
+        attempts, self._left_behind = self._left_behind, []
+        for attempt in attempts:
+            attempt.start_left_over()
+
+    def parked(self, attempt: Attempt) -> None:
+        """The handler only waits now: with an inactivity timeout of zero it is unloaded at once."""
+        if attempt.handler.settings.inactivity_timeout_ms == 0 or self._ready:
+            self._loop.call_soon(self._offer_soon, attempt, 4)
+
+    def _offer_soon(self, attempt: Attempt, hops: int) -> None:
+        """A few rounds of the event loop later, so that the handler's other flows have had theirs."""
+        if hops:
+            self._loop.call_soon(self._offer_soon, attempt, hops - 1)
+        elif attempt.active:
+            attempt.offer_suspension()
