@@ -194,8 +194,9 @@ class Roster:
 
     def bury(self) -> None:
         """Nobody waits any longer: name those that did not end."""
-        for name in self._lingering.values():
-            log.warning("%s did not end when the engine shut down; its coroutine is left behind", name)
+        for task, name in self._lingering.items():
+            if not task.done():
+                log.warning("%s did not end when the engine shut down; its coroutine is left behind", name)
         self._blocked.close()
 
     def _linger(self, attempt: Attempt) -> None:

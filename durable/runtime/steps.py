@@ -135,6 +135,8 @@ class Steps:
         self._owner = owner
         #: Executions under way: their names, by entry.
         self.running: dict[int, str] = {}
+        #: In which tasks.
+        self._executing: dict[int, asyncio.Task[Any] | None] = {}
         self._starting = 0
         #: Outcomes that were handed in and are not durable yet.
         self.handed_in = 0
@@ -217,6 +219,7 @@ class Steps:
         step.started = True
         outcome: Outcome | None = None
         self.running[future.entry] = step.name
+        self._executing[future.entry] = asyncio.current_task()
         mark = CURRENT.set(IN_STEP)
         try:
             if step.direct:
@@ -239,6 +242,7 @@ class Steps:
         finally:
             CURRENT.reset(mark)
             self.running.pop(future.entry, None)
+            self._executing.pop(future.entry, None)
             self._owner.a_step_ended()
         if not self._owner.active:
             raise AttemptEnded
@@ -314,8 +318,9 @@ class Steps:
         self._withheld.clear()
 
     def drop(self) -> None:
-        """The attempt is over."""
-        for task in list(self._tasks):
+        """The attempt is over: stop what runs, but for the handler's own task, which is unwound."""
+        flows = {task for task in self._executing.values() if task is not None and task is not self._owner.task}
+        for task in flows | self._tasks.keys():
             task.cancel()
         self._unrecorded.clear()
         self._interrupted.clear()
