@@ -151,7 +151,10 @@ VARIES = re.compile(r"(?<=process )\d+|(?<=code is )\d+|(?<=meanwhile: )\d+")
 MAY_BE = re.compile(r"writing about the \w+ of June")
 
 #: Examples that are folders, run by `python -m`, and the end of what they print.
-FOLDERS = {"checkout": "The books match: nothing lost, nothing doubled."}
+FOLDERS = {
+    "checkout": "The books match: nothing lost, nothing doubled.",
+    "trip_saga": "The trip is undone: every booking cancelled once, leaf first, through a SIGKILL.",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -179,6 +182,9 @@ def test_every_folder_of_examples_runs(tmp_path: Path) -> None:
     ended = run(sys.executable, "-m", "examples.checkout", "--orders", str(orders), "--kills", "1")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stdout.splitlines()[-1] == FOLDERS["checkout"]
+    ended = run(sys.executable, "-m", "examples.trip_saga")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stdout.splitlines()[-1] == FOLDERS["trip_saga"]
 
 
 CONSOLE = ["fan_out", "hello", "human_approval", "keyed_counter", "saga", "sign_up"]

@@ -260,8 +260,129 @@ def test_schemas_are_derived_where_there_is_one() -> None:
     user = serde_for(User).schema()
     assert user is not None and list(user["properties"]) == ["userName", "born"]
     assert serde_for(bytes).schema() is None
-    assert serde_for(dict[str, object]).schema() is None
     assert ROT.schema() is None
+
+
+def references(schema: Any) -> Iterator[str]:
+    if isinstance(schema, dict):
+        if isinstance(found := schema.get("$ref"), str):
+            yield found
+        schema = list(schema.values())
+    if isinstance(schema, list):
+        for inner in schema:
+            yield from references(inner)
+
+
+@pytest.mark.parametrize("annotation", [annotation for annotation, _ in ROUND_TRIPS], ids=lambda one: repr(one)[:40])
+def test_a_schema_is_a_document_of_its_own(annotation: Any) -> None:
+    schema = serde_for(annotation).schema()
+    assert (schema is None) == (serde_for(annotation).content_type not in ("", "application/json"))
+    for reference in references(schema):
+        where, _, name = reference.rpartition("/")
+        assert schema is not None and where == "#/$defs" and name in schema["$defs"]
+
+
+class Envelope(msgspec.Struct):
+    """What comes over the wire."""
+
+    body: object
+    parts: list[object] = []
+
+
+def test_a_schema_says_of_an_object_that_it_can_be_anything() -> None:
+    anything = {"description": "any value"}
+    assert serde_for(dict[str, object]).schema() == {"type": "object", "additionalProperties": anything}
+    envelope = serde_for(Envelope).schema()
+    assert envelope is not None
+    assert envelope["$defs"]["Envelope"] == {
+        "title": "Envelope",
+        "description": "What comes over the wire.",
+        "type": "object",
+        "properties": {"body": anything, "parts": {"type": "array", "items": anything, "default": []}},
+        "required": ["body"],
+    }
+
+
+class Ticket(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
+    seat: int = 1
+    note: Any = pydantic.Field(default=Opaque())
+
+
+class Sealed(pydantic.BaseModel):
+    thing: pydantic.InstanceOf[Opaque]
+
+
+def test_a_default_without_a_json_form_is_left_out_in_silence() -> None:
+    ticket = serde_for(Ticket).schema()  # warnings are errors here
+    assert ticket is not None
+    assert ticket["properties"] == {
+        "seat": {"title": "Seat", "type": "integer", "default": 1},
+        "note": {"title": "Note"},
+    }
+
+
+def broken() -> dict[str, Any]:
+    raise LookupError("no schema today")
+
+
+def test_what_cannot_be_described_has_no_schema() -> None:
+    assert serde_for(Sealed).schema() is None
+    for schema in (broken, lambda: {"default": Opaque()}, lambda: "integer"):
+        serde = Serde[Any](ROT.encode, ROT.decode, "text/x-reversed", schema)  # type: ignore[arg-type]
+        assert (serde.schema(), serde.description()) == (None, "text/x-reversed")
+
+
+def test_a_schema_is_computed_once_and_belongs_to_who_asked() -> None:
+    asked: list[int] = []
+
+    def schema() -> dict[str, Any]:
+        asked.append(1)
+        return {"type": "string", "examples": ["abc"]}
+
+    serde = Serde[str](ROT.encode, ROT.decode, "text/x-reversed", schema)
+    assert not asked
+    first = serde.schema()
+    assert first is not None
+    first["examples"].append("changed")
+    assert serde.schema() == {"type": "string", "examples": ["abc"]}
+    assert len(asked) == 1
+
+
+DESCRIPTIONS: list[tuple[Any, str]] = [
+    (None, "none"),
+    (bytes, "application/octet-stream"),
+    (Annotated[str, ROT], "text/x-reversed"),
+    (Any, "application/json"),
+    (int, "JSON integer"),
+    (float, "JSON number"),
+    (str, "JSON string"),
+    (dt.datetime, "JSON string"),
+    (list[Point], "JSON array"),
+    (dict[str, object], "JSON object"),
+    (int | None, "application/json"),
+    (Point, "JSON 'Point'"),
+    (Tree, "JSON 'Tree'"),
+    (Page[Point], "JSON 'Page[Point]'"),
+    (Order, "JSON 'Order'"),
+    (Config, "JSON 'Config'"),
+    (Pair, "JSON 'Pair'"),
+    (Parcel, "JSON 'Parcel'"),
+    (Color, "JSON 'Color'"),
+    (Literal["a", "b"], "application/json"),
+    (Annotated[int, msgspec.Meta(title="Age")], "JSON 'Age'"),
+    (User, "JSON 'User'"),
+    (Folder, "JSON 'Folder'"),
+    (list[User], "JSON array"),
+    (Stamp, "JSON 'Stamp'"),
+    (Team, "JSON 'Team'"),
+    (Sealed, "application/json"),
+]
+
+
+@pytest.mark.parametrize(("annotation", "description"), DESCRIPTIONS, ids=lambda value: repr(value)[:40])
+def test_a_type_is_described_in_a_few_words(annotation: Any, description: str) -> None:
+    assert serde_for(annotation).description() == description
 
 
 class Holder(msgspec.Struct):

@@ -3,15 +3,19 @@
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+import msgspec
+
 from durable.core.commands import (
     Asked,
     AwaitAwakeable,
     Command,
     Fail,
     Finish,
+    Finished,
     Invoke,
     OpenEntry,
     Record,
+    Recover,
     Sleep,
     Submit,
     Suspend,
@@ -20,7 +24,7 @@ from durable.core.commands import (
 from durable.core.effects import Deliver, Need, Reply, StartAttempt
 from durable.core.ids import invocation_id
 from durable.core.invocation import Caller, Flavor, Invocation, KeyedObject, Problem, Submission
-from durable.core.journal import EMPTY, Failure, Kind, Outcome
+from durable.core.journal import CANCELLED, EMPTY, INTERRUPTIBLE, Failure, Kind, Outcome, failure_of
 from durable.core.retry import RetryPolicy
 from durable.core.settle import advance
 from durable.core.turn import Turn
@@ -78,6 +82,11 @@ class Core:
         self.now = min(due_at for due_at, _, _ in self.tables.timers)
         return self.settle(*(TimerFired(*timer) for timer in sorted(self.tables.timers) if timer[0] <= self.now))
 
+    def crash(self) -> Turn:
+        """Forget all that is not stored, and start again from that."""
+        self.world = World(self.tables.ordinals, max(self.tables.invocations, default=0) + 1)
+        return self.settle(*(Recover(seq) for seq in at_once(self.store.running(0, 1000))))
+
 
 def at_once(work: Coroutine[Any, Any, A]) -> A:
     """The result of a coroutine that waits for nothing."""
@@ -98,6 +107,7 @@ def submission(
     caller: Caller | None = None,
     due_at: int | None = None,
     retention_ms: int = DAY,
+    journal_ms: int | None = None,
 ) -> Submission:
     """The `number`-th request of a service `S` without, of an object `O` with a key."""
     if flavor is None:
@@ -114,7 +124,7 @@ def submission(
         caller,
         due_at,
         retention_ms,
-        retention_ms,
+        retention_ms if journal_ms is None else journal_ms,
     )
 
 
@@ -131,6 +141,17 @@ def step(who: Invocation, value: bytes = b"1", *, awaited: bool = True) -> Recor
     return Record(who.seq, who.attempt, who.last_entry + 1, Kind.RUN, "step", 0, Outcome(True, value), awaited)
 
 
+def runs(who: Invocation, *, interruptible: bool = False) -> Record:
+    """A step that runs while the handler goes on."""
+    detail = INTERRUPTIBLE if interruptible else None
+    return Record(who.seq, who.attempt, who.last_entry + 1, Kind.RUN, "slow", 0, detail=detail)
+
+
+def ends(who: Invocation, entry: int, outcome: Outcome | None = None) -> Finished:
+    """The outcome of a step that ran."""
+    return Finished(who.seq, who.attempt, entry, "slow", outcome or ONE)
+
+
 def opened(who: Invocation, kind: Kind, asked: Asked, name: str = "", detail: str | None = None) -> OpenEntry:
     """An entry that sets something in motion."""
     return OpenEntry(who.seq, who.attempt, who.last_entry + 1, kind, name, 0, asked, detail)
@@ -144,10 +165,10 @@ def awakeable(who: Invocation) -> OpenEntry:
     return opened(who, Kind.AWAKEABLE, AwaitAwakeable())
 
 
-def call(who: Invocation, number: int, *, waits: bool = True, **more: Any) -> OpenEntry:
-    """A call (or, where it does not wait, a send) of the `number`-th submission."""
+def call(who: Invocation, number: int, *, waits: bool = True, cancels: int | None = None, **more: Any) -> OpenEntry:
+    """A call (or, where it does not wait, a send) of the `number`-th submission, by a handler that saw `cancels`."""
     caller = Caller(who.seq, who.id, who.last_entry + 1, who.submission.target, waits)
-    asked = Invoke(submission(number, caller=caller, **more))
+    asked = Invoke(submission(number, caller=caller, **more), who.cancels if cancels is None else cancels)
     return opened(who, Kind.CALL if waits else Kind.SEND, asked, "S/h", id_of(number))
 
 
@@ -175,6 +196,11 @@ ONE = Outcome(True, b"1")
 TWO = Outcome(True, b"2")
 NO = Failure("no", 418).outcome()
 THREE_TIMES = RetryPolicy("100ms", 2.0, "1m", 3, "pause")
+
+
+def cancelled_by(outcome: Outcome) -> Outcome:
+    """What a handler is told whose call ended so under the cancel."""
+    return msgspec.structs.replace(failure_of(CANCELLED), cause=failure_of(outcome)).outcome()
 
 
 def entries(core: Core, who: Invocation) -> list[tuple[int, int, str, bool | None]]:

@@ -11,7 +11,7 @@ from durable.core.commands import (
     Command,
     CompleteEntry,
     Configure,
-    Expire,
+    Declare,
     Finished,
     KeyFree,
     Record,
@@ -19,7 +19,6 @@ from durable.core.commands import (
     Resume,
     SendSignal,
     SetState,
-    SettlePromise,
     Submit,
     Suspend,
     Tell,
@@ -32,9 +31,9 @@ from durable.core.retry import RetryPolicy
 from durable.core.settle import advance
 from durable.core.turn import Turn
 from durable.core.waiting import Group
+from durable.core.world import World
 from durable.testing.checkers import check_tables
 from tests.core.support import (
-    DAY,
     NO,
     ONE,
     THREE_TIMES,
@@ -207,7 +206,7 @@ def test_an_attempt_that_is_over_changes_nothing_any_more(end: str) -> None:
     core.settle(awakeable(one), Record(one.seq, 1, 2, Kind.RUN, "slow", 0))
     other = core.submit(submission(2))
     if end == "new attempt":
-        core.settle(Recover(one.seq))
+        core.crash()
     elif end == "completed":
         core.settle(finish(one))
     elif end == "suspended":
@@ -241,16 +240,6 @@ def test_the_outcome_is_kept_and_told_to_whoever_waits() -> None:
     assert actions(turn, Completed) == [Completed(one.seq, one.id, NO)]
     kept = core.invocation(one.id)
     assert (kept.status, kept.outcome, kept.completed_at) == (Status.COMPLETED, NO, core.now)
-
-
-def test_with_a_retention_of_zero_nothing_is_kept() -> None:
-    core = Core()
-    one = core.submit(submission(1, retention_ms=0))
-    core.settle(step(one))
-    turn = core.settle(finish(one))
-    assert actions(turn, Completed) == [Completed(one.seq, one.id, EMPTY)]
-    assert not core.exists(one.id)
-    assert core.tables.journal == {}
 
 
 def test_the_end_takes_timers_listeners_and_signals_along() -> None:
@@ -568,7 +557,7 @@ def test_of_several_writes_in_one_turn_the_last_one_wins() -> None:
     assert core.object("O", "k").state == {"a": b"2"} == core.world.keys["O", "k"].state
 
 
-# ---- resume, recover, expire, configure ----
+# ---- resume, recover, configure, declare ----
 
 
 def test_a_paused_one_goes_on_with_a_fresh_budget() -> None:
@@ -576,7 +565,7 @@ def test_a_paused_one_goes_on_with_a_fresh_budget() -> None:
     one = core.submit(submission(1))
     core.settle(fail(one, RetryPolicy(max_attempts=1)))
     turn = core.settle(Resume(one.id, token=1))
-    assert (started(turn), replies(turn)) == ([one.seq], [(1, "running")])
+    assert (started(turn), replies(turn)) == ([one.seq], [(1, "paused")])
     assert core.invocation(one.id).failures == 0
 
 
@@ -584,63 +573,69 @@ def test_one_that_is_backing_off_is_retried_at_once_and_keeps_its_count() -> Non
     core = Core()
     one = core.submit(submission(1))
     core.settle(fail(one, THREE_TIMES))
-    assert started(core.settle(Resume(one.id))) == [one.seq]
+    turn = core.settle(Resume(one.id, token=1))
+    assert (started(turn), replies(turn)) == ([one.seq], [(1, "backing-off")])
     assert core.tables.timers == set()
     assert core.invocation(one.id).failures == 1
 
 
+def test_one_that_is_suspended_is_started_when_it_is_resumed() -> None:
+    core = Core()
+    one = core.submit(submission(1))
+    core.settle(awakeable(one), suspend(one, 1))
+    turn = core.settle(Resume(one.id, token=1))
+    assert (started(turn), replies(turn)) == ([one.seq], [(1, "suspended")])
+
+
 def test_a_resume_of_others_tells_their_status() -> None:
     core = Core()
-    one, two = core.submit(submission(1, key="k")), core.submit(submission(2, key="k"))
-    turn = core.settle(Resume(one.id, token=1), Resume(two.id, token=2), Resume(id_of(9), token=3))
+    core.submit(submission(1, key="k"))
+    core.submit(submission(2, key="k"))
+    core.submit(submission(3, due_at=core.now + 9))
+    core.settle(finish(core.submit(submission(4))))
+    turn = core.settle(*(Resume(id_of(number), token=number) for number in range(1, 6)))
     assert started(turn) == []
-    assert replies(turn) == [(1, "running"), (2, "pending"), (3, "not-found")]
+    assert replies(turn) == [(1, "running"), (2, "pending"), (3, "scheduled"), (4, "completed"), (5, "not-found")]
 
 
 def test_recover_gives_a_running_one_its_next_attempt_and_leaves_others_alone() -> None:
     core = Core()
     one, two = core.submit(submission(1)), core.submit(submission(2))
     core.settle(finish(two))
+    core.world = World(core.tables.ordinals, 3)
     turn = core.settle(Recover(one.seq), Recover(two.seq), Recover(99))
     assert started(turn) == [one.seq]
-    assert one.attempt == 2
+    assert core.invocation(one.id).attempt == 2
 
 
-def test_a_completed_one_is_forgotten_when_its_retention_is_over_and_not_before() -> None:
+def test_recover_leaves_alone_what_this_process_has_started() -> None:
     core = Core()
-    one, two = core.submit(submission(1, retention_ms=1000)), core.submit(submission(2))
-    core.settle(step(one), finish(one))
-    core.now += 999
-    core.settle(Expire(one.seq), Expire(two.seq))
-    assert core.exists(one.id)
-    core.now += 1
-    core.settle(Expire(one.seq), Expire(two.seq), Expire(99))
-    assert (core.exists(one.id), core.exists(two.id)) == (False, True)
-    assert one.seq not in core.tables.journal
+    one = core.submit(submission(1))
+    turn = core.settle(Recover(one.seq))
+    assert (turn.actions, bool(turn.writes), one.attempt) == ([], False, 1)
 
 
-def test_a_forgotten_workflow_takes_its_state_and_promises_along() -> None:
+def test_one_that_was_looked_up_before_it_recovers_still_gets_its_attempt() -> None:
+    """I7: whoever asks for it first after a start."""
     core = Core()
-    one = core.submit(submission(1, key="k", flavor=Flavor.WORKFLOW, retention_ms=1000))
-    core.settle(opened(one, Kind.SET, SetState("O", "k", "a", b"1"), "a"))
-    core.settle(SettlePromise("O", "k", "p", ONE), SettlePromise("O", "l", "p", ONE), finish(one))
-    core.now += 1000
-    core.settle(Expire(one.seq))
-    assert (core.object("O", "k").state, core.object("O", "k").promises) == ({}, {})
-    assert core.object("O", "l").promises == {"p": ONE}
-
-
-def test_a_forgotten_object_handler_leaves_the_state() -> None:
-    core = Core()
-    one = core.submit(submission(1, key="k", retention_ms=0))
-    core.settle(opened(one, Kind.SET, SetState("O", "k", "a", b"1"), "a"), finish(one))
-    assert core.object("O", "k").state == {"a": b"1"}
+    one = core.submit(submission(1))
+    core.world = World(core.tables.ordinals, 2)
+    core.settle(Attach(one.id))
+    core.settle(SendSignal(one.id, "s", ONE))
+    assert started(core.settle(Recover(one.seq))) == [one.seq]
 
 
 def test_options_set_at_run_time_are_kept() -> None:
     core = Core()
     assert replies(core.settle(Configure("S", "{}", token=1))) == [(1, "done")]
     assert core.tables.settings == {"S": "{}"}
+
+
+def test_what_a_service_was_declared_as_is_kept_until_it_is_declared_anew() -> None:
+    core = Core()
+    core.settle(Declare("S", 1, "first"), Declare("O", 1, "object"))
+    turn = core.settle(Declare("S", 2, "second"))
+    assert (turn.actions, core.tables.declared) == ([], {"S": (2, "second"), "O": (1, "object")})
 
 
 # ---- turns ----
@@ -714,12 +709,3 @@ def test_the_problem_is_stamped_with_the_time_of_the_turn() -> None:
     one = core.submit(submission(1))
     core.settle(fail(one, THREE_TIMES))
     assert core.invocation(one.id).problem == Problem("it broke", "Broken", at=core.now)
-
-
-def test_a_day_is_a_day() -> None:
-    core = Core()
-    one = core.submit(submission(1))
-    core.settle(finish(one))
-    core.now += DAY
-    core.settle(Expire(one.seq))
-    assert core.tables.invocations == {}

@@ -34,6 +34,7 @@ from tests.core.support import (
     at_once,
     awakeable,
     call,
+    cancelled_by,
     delivered,
     entries,
     fail,
@@ -329,8 +330,9 @@ def test_a_cancel_goes_to_the_leaves_first_and_then_up_one_by_one() -> None:
     core.settle(call(middle, 3))
     leaf = core.invocation(id_of(3))
     assert delivered(core.settle(Cancel(root.id))) == [(leaf.seq, 0, CANCELLED)]
-    assert delivered(core.settle(finish(leaf, CANCELLED))) == [(middle.seq, 0, CANCELLED), (middle.seq, 1, CANCELLED)]
-    assert delivered(core.settle(finish(middle, CANCELLED))) == [(root.seq, 0, CANCELLED), (root.seq, 1, CANCELLED)]
+    told = cancelled_by(CANCELLED)
+    assert delivered(core.settle(finish(leaf, CANCELLED))) == [(middle.seq, 0, told), (middle.seq, 1, CANCELLED)]
+    assert delivered(core.settle(finish(middle, told))) == [(root.seq, 0, told), (root.seq, 1, told)]
     assert not root.cancelling
 
 
@@ -341,8 +343,12 @@ def test_a_cancel_waits_for_all_open_calls() -> None:
     core.settle(call(root, 3))
     two, three = core.invocation(id_of(2)), core.invocation(id_of(3))
     assert [seq for seq, _, _ in delivered(core.settle(Cancel(root.id)))] == [two.seq, three.seq]
-    assert delivered(core.settle(finish(three, CANCELLED))) == [(root.seq, 2, CANCELLED)]
-    assert delivered(core.settle(finish(two, CANCELLED))) == [(root.seq, 0, CANCELLED), (root.seq, 1, CANCELLED)]
+    assert delivered(core.settle(finish(three, NO))) == []
+    assert delivered(core.settle(finish(two, CANCELLED))) == [
+        (root.seq, 0, cancelled_by(CANCELLED)),
+        (root.seq, 1, CANCELLED),
+        (root.seq, 2, NO),
+    ]
 
 
 def test_a_call_that_succeeds_in_spite_of_the_cancel_delivers_its_value_first() -> None:

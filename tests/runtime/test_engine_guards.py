@@ -28,6 +28,7 @@ from durable import (
     Engine,
     EngineLockedError,
     EngineNotRunningError,
+    NotFoundError,
     StorageCorruptError,
     StorageReadOnlyError,
     TerminalError,
@@ -835,8 +836,10 @@ def test_an_unknown_id_is_unknown_to_everybody(path: Path) -> None:
 
     async def story() -> None:
         async with Engine(path, services=[add]) as engine:
-            for name in ("attach", "output", "outcome", "outcome_now", "describe", "cancel", "kill", "resume"):
-                with pytest.raises(Exception, match=ID):
+            reads = ("attach", "output", "outcome", "outcome_now", "describe")
+            controls = ("cancel", "kill", "pause", "resume", "restart_as_new", "purge", "purge_journal")
+            for name in (*reads, *controls):
+                with pytest.raises(NotFoundError, match=ID):
                     await ASKS[name](engine)
 
     asyncio.run(story())

@@ -2,25 +2,33 @@
 
 import asyncio
 import gc
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
 from durable import (
+    ConflictError,
     Context,
     Engine,
+    InvocationCancelled,
+    InvocationKilled,
     NotInHandlerError,
     ObjectContext,
     RetryPolicy,
+    TerminalError,
     VirtualObject,
     gather,
     handler,
 )
-from durable.testing import run
+from durable.testing import Sim, run, simulate
 from tests.runtime.support import (
     UNKNOWN,
     complaints,
@@ -28,6 +36,7 @@ from tests.runtime.support import (
     engine_on,
     journal,
     nothing_at_all,
+    raised,
     settled,
 )
 
@@ -172,11 +181,11 @@ class Undead(VirtualObject):
                 self.accepted.append(name)
 
 
-@pytest.mark.parametrize("how", ["kill", "restart", "abort"])
+@pytest.mark.parametrize("how", ["kill", "pause", "restart", "abort"])
 def test_an_attempt_that_is_over_can_do_nothing_any_more(
     tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """R-26, R-27: from outside the kill is done at once; of the zombie nothing is written, and the log names it."""
+    """R-26, R-27: from outside a kill is done at once; of the zombie nothing is written, and the log names it."""
     path, undead = tmp_path / "durable.db", Undead()
 
     async def story() -> None:
@@ -198,6 +207,12 @@ def test_an_attempt_that_is_over_can_do_nothing_any_more(
                 await asyncio.sleep(1)
                 assert set(undead.refused) == set(OPERATIONS)
                 assert await engine.get_state("Undead", "k") == {"n": "free again"}
+            elif how == "pause":
+                await engine.pause(poisoned.id)
+                await asyncio.sleep(1)
+                assert (await engine.describe(poisoned.id)).status == "paused"
+                assert set(undead.refused) == set(OPERATIONS)
+                assert await engine.get_state("Undead", "k") == {"n": "alive"}
             elif how == "abort":
                 loop = engine._loop
                 assert loop is not None
@@ -213,8 +228,307 @@ def test_an_attempt_that_is_over_can_do_nothing_any_more(
             assert set(undead.refused) == set(OPERATIONS)
             assert undead.accepted == []
             assert await engine.invocations(service="Echo") == []
+            view = await engine.describe(poisoned.id)
+            assert (view.status == "paused") == (how == "pause")
+            assert journal(view) == ["set n: success", "sleep : open"]
 
     run(story)
+
+
+async def _outlives(seconds: float) -> None:
+    """Let so much time pass, whatever is raised meanwhile."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while loop.time() < deadline:
+        with suppress(BaseException):
+            await asyncio.sleep(0.05)
+
+
+ENDINGS: dict[str, Callable[[], Any]] = {
+    "a result": lambda: "made up",
+    "a terminal error": lambda: raised(TerminalError("made up")),
+    "an error": lambda: raised(ValueError("made up")),
+    "an interrupt": lambda: raised(KeyboardInterrupt()),
+    "a cancellation": lambda: raised(asyncio.CancelledError()),
+}
+
+
+@pytest.mark.parametrize("seconds", [0, 0.5], ids=["at once", "later"])
+@pytest.mark.parametrize("ending", ENDINGS.values(), ids=ENDINGS.keys())
+@pytest.mark.parametrize("how", ["kill", "pause", "restart", "abort"])
+def test_what_a_zombie_ends_with_is_not_looked_at(
+    tmp_path: Path, how: str, ending: Callable[[], Any], seconds: float
+) -> None:
+    """R-26: it can complete nothing, and neither fail; what comes of the invocation is what was asked for."""
+    path = tmp_path / "durable.db"
+
+    @handler(service="Liar", inactivity_timeout="2d")
+    async def lie(ctx: Context) -> str:
+        try:
+            await ctx.sleep("1d")
+        except BaseException:
+            await _outlives(seconds)
+            return str(ending())
+        return "truth"
+
+    async def story() -> None:
+        async with engine_on(path, lie, echo) as engine:
+            handle = await engine.send(lie)
+            await asyncio.sleep(1)
+            if how == "kill":
+                await engine.kill(handle.id)
+            elif how == "pause":
+                await engine.pause(handle.id)
+            elif how == "abort":
+                loop = engine._loop
+                assert loop is not None
+                loop.attempts[1].abort()
+            await asyncio.sleep(0 if how == "restart" else 2)
+            view = await engine.describe(handle.id)
+            assert view.status == {"kill": "completed", "pause": "paused"}.get(how, "running")
+            assert view.failures == (1 if how == "abort" else 0)
+        async with engine_on(path, lie, echo) as engine:
+            await asyncio.sleep(2)
+            view = await engine.describe(handle.id)
+            assert journal(view) == ["sleep : open"]
+            if how == "pause":
+                assert view.status == "paused"
+                await engine.resume(handle.id)
+            if how == "kill":
+                with pytest.raises(InvocationKilled):
+                    await engine.attach(handle.id)
+            else:
+                assert await engine.attach(handle.id) == "truth"
+
+    run(story)
+
+
+@pytest.mark.parametrize("how", ["kill", "pause", "restart"])
+def test_a_handler_that_never_gives_way_holds_nothing_up(
+    tmp_path: Path, how: str, released: asyncio.Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    """R-27: a loop that swallows everything; others are answered, the key of a killed one is free."""
+
+    class Mule(VirtualObject):
+        @handler
+        async def stand(self, ctx: ObjectContext) -> None:
+            while not released.is_set():
+                with suppress(BaseException):
+                    await ctx.sleep("1d")
+
+        @handler
+        async def go(self, ctx: ObjectContext) -> str:
+            return "gone"
+
+    async def story() -> None:
+        path, loop = tmp_path / "durable.db", asyncio.get_running_loop()
+        async with engine_on(path, Mule(), echo, inactivity_timeout="2d") as engine:
+            handle = await engine.send(Mule.stand, key="k")
+            await asyncio.sleep(1)
+            if how == "kill":
+                await engine.kill(handle.id)
+                assert await asyncio.wait_for(engine.call(Mule.go, key="k"), 1) == "gone"
+            elif how == "pause":
+                await engine.pause(handle.id)
+                await asyncio.sleep(1)
+                assert (await engine.describe(handle.id)).status == "paused"
+            assert await asyncio.wait_for(engine.call(echo, "still here"), 1) == "still here"
+            before = loop.time()
+        assert loop.time() - before <= 5.1, "R-32: shut down within 5 s"
+        assert any("Mule/k/stand" in record.getMessage() for record in caplog.records)
+        async with engine_on(path, Mule(), echo, inactivity_timeout="2d") as engine:
+            await asyncio.sleep(1)
+            view = await engine.describe(handle.id)
+            assert view.status == {"kill": "completed", "pause": "paused"}.get(how, "running")
+            assert journal(view) == ["sleep : open"]
+        released.set()
+
+    run(story)
+
+
+class Haunted(VirtualObject):
+    """Does its work in order; whenever it is told to end, it stays and tries everything else."""
+
+    def __init__(self, sim: Sim, random: Random) -> None:
+        self.sim = sim
+        self.random = random
+
+    @handler(retry=RetryPolicy(initial_interval="100ms", factor=1))
+    async def live(self, ctx: ObjectContext) -> list[int]:
+        try:
+            return await self._work(ctx)
+        except InvocationCancelled:
+            raise
+        except BaseException:
+            while not self.sim.effects["over"]:
+                self._try_something(ctx)
+                with suppress(BaseException):
+                    await asyncio.sleep(0.05)
+            return [-1]
+
+    async def _work(self, ctx: ObjectContext) -> list[int]:
+        done = []
+        for number in range(3):
+            ctx.set("n", number)
+            done.append(await ctx.run(self._step, number))
+            await gather(ctx.run(self._step, number), ctx.sleep(0.3))
+            ctx.send("Helper/help", f"helped {number}")
+        return done
+
+    async def _step(self, number: int) -> int:
+        await asyncio.sleep(0.1)
+        return number
+
+    def _try_something(self, ctx: ObjectContext) -> None:
+        name = self.random.choice(sorted(OPERATIONS))
+        try:
+            OPERATIONS[name](ctx)
+        except BaseException:
+            self.sim.effect("refused")
+        else:
+            self.sim.effect(f"accepted {name}")
+
+
+async def _disturb(sim: Sim, id: str, random: Random) -> None:
+    """One thing that ends an attempt, or lets the next one begin."""
+    match random.choice(["pause", "pause", "resume", "resume", "resume", "restart", "crash", "abort", "kill"]):
+        case "pause":
+            await sim.repeat(lambda engine: engine.pause(id))
+        case "resume":
+            await sim.repeat(lambda engine: engine.resume(id))
+        case "kill" if random.random() < 0.3:
+            await sim.repeat(lambda engine: engine.kill(id))
+        case "restart":
+            await sim.restart()
+        case "crash":
+            await sim.restart(crash=True)
+        case "abort":
+            loop = sim.engine._loop
+            assert loop is not None
+            for attempt in list(loop.attempts.values()):
+                if attempt.task is not None:
+                    attempt.abort()
+
+
+@pytest.mark.parametrize("hundred", range(10))
+def test_at_whatever_moment_it_is_ended_a_zombie_can_do_nothing(hundred: int) -> None:
+    """R-26, 1,000 random interleavings: nothing of any zombie is accepted, written, sent or executed."""
+    haunted = 0
+    for seed in range(hundred * 100, hundred * 100 + 100):
+        try:
+            haunted += _haunt(Random(seed)) > 0
+        except BaseException as error:
+            error.add_note(f"to rerun: _haunt(Random({seed}))")
+            raise
+    assert haunted > 50, "I10: most of the interleavings had a zombie"
+
+
+def _haunt(random: Random) -> int:
+    """One interleaving; returns how often a zombie was refused something."""
+
+    @handler(service="Helper")
+    async def help(ctx: Context, what: str) -> None: ...
+
+    async def scenario(sim: Sim) -> None:
+        try:
+            await haunted(sim)
+        finally:
+            sim.effect("over")
+
+    async def haunted(sim: Sim) -> None:
+        handle = await sim.send(Haunted.live, key="k")
+        for _ in range(random.randrange(1, 12)):
+            await asyncio.sleep(random.choice([0, 0.05, 0.1, 0.13, 0.3]))
+            for _ in range(random.randrange(6)):
+                await asyncio.sleep(0)
+            if await sim.status(handle.id) == "completed":
+                break
+            with suppress(ConflictError):
+                await _disturb(sim, handle.id, random)
+        await asyncio.sleep(1)
+        if await sim.status(handle.id) == "paused":
+            await sim.repeat(lambda engine: engine.resume(handle.id))
+        try:
+            assert await sim.result(handle.id) == [0, 1, 2]
+            killed = False
+        except InvocationKilled:
+            killed = True
+        await asyncio.sleep(1)
+        view = await sim.repeat(lambda engine: engine.describe(handle.id))
+        kinds = ["set", "run", "run", "sleep", "send"] * 3
+        found = [entry.kind for entry in view.journal if entry.kind not in ("input", "output")]
+        assert found == kinds[: len(found)]
+        assert killed or len(found) == len(kinds)
+        assert (await sim.engine.get_state("Haunted", "k")).get("n") in ([0, 1, 2, None] if killed else [2])
+        assert len(await sim.engine.invocations(service="Helper")) == found.count("send")
+        assert await sim.engine.invocations(service="Echo") == []
+        assert not [name for name in sim.effects if name.startswith("accepted")]
+
+    _, sim = simulate(lambda sim: [Haunted(sim, random), help, echo], scenario)
+    return sim.effects["refused"]
+
+
+#: `python -c LEAVES PATH MARKER HOW`: its handler lives on after it was paused, and so does not end with the engine.
+LEAVES = """
+import asyncio, os, signal, sys
+from contextlib import suppress
+from durable import Context, Engine, handler
+
+path, marker, how = sys.argv[1:]
+
+def leave_a_mark():
+    open(marker, "a").close()
+
+@handler(service="Zombie")
+async def live(ctx: Context) -> str:
+    try:
+        return await ctx.signal("go", str)
+    except BaseException:
+        while how != "come back":
+            with suppress(BaseException):
+                await asyncio.sleep(0.01)
+            with suppress(BaseException):
+                await ctx.run(leave_a_mark)
+        return "made up"
+
+async def main():
+    async with Engine(path, services=[live], shutdown_timeout="300ms") as engine:
+        handle = await engine.send(live, idempotency_key="one")
+        if how == "come back":
+            print((await handle.describe()).status)
+            await engine.send_signal(handle.id, "go", "truth")
+            await engine.resume(handle.id)
+            print(await handle.result())
+            return
+        while not (await handle.describe()).journal[1:]:
+            await asyncio.sleep(0.01)
+        await engine.pause(handle.id)
+        while (await handle.describe()).status != "paused":
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        if how == "be killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+    await asyncio.sleep(0.1)
+    os._exit(0)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("how", ["leave", "be killed"])
+def test_a_process_that_had_a_zombie_is_followed_by_one_that_knows_nothing_of_it(tmp_path: Path, how: str) -> None:
+    """R-26: what was paused is paused still, and goes on properly when it is resumed."""
+
+    def start(how: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", LEAVES, str(tmp_path / "durable.db"), str(tmp_path / "marker"), how]
+        return subprocess.run(command, check=False, timeout=30, capture_output=True, text=True)
+
+    first = start(how)
+    assert first.returncode == (0 if how == "leave" else -signal.SIGKILL), first.stderr
+    second = start("come back")
+    assert second.stdout.split() == ["paused", "truth"], second.stderr
+    assert not (tmp_path / "marker").exists()
 
 
 @pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS.keys())

@@ -20,11 +20,12 @@ Stores = Callable[[], Store]
 
 def a_submission(seq: int = 1, **fields: Any) -> Submission:
     """What was asked; the id follows from `seq`."""
-    told = {"service": "Shop", "handler": "checkout", "key": None, "flavor": Flavor.SERVICE, "input": b"{}"} | fields
-    return Submission(f"inv_1{seq:033}", **told, completion_retention_ms=DAY, journal_retention_ms=DAY)
+    told = {"service": "Shop", "handler": "checkout", "key": None, "flavor": Flavor.SERVICE, "input": b"{}"}
+    kept = {"completion_retention_ms": DAY, "journal_retention_ms": DAY}
+    return Submission(f"inv_1{seq:033}", **(told | kept | fields))
 
 
-_ASKED = {"service", "handler", "key", "flavor", "input", "headers", "idempotency_key", "caller"}
+_ASKED = set(Submission.__struct_fields__) - {"id", "due_at"}
 
 
 def an_invocation(seq: int = 1, status: Status = Status.RUNNING, **fields: Any) -> Invocation:

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from durable.core.effects import Need, Timer, Writes
-from durable.core.invocation import Caller, Flavor, Invocation, Open, Problem, Signal, Status
-from durable.core.journal import CANCELLED, COMPLETION, EMPTY, KILLED, Kind, Outcome, Row
+from durable.core.invocation import Caller, Flavor, Invocation, Open, Problem, Signal, Status, Submission
+from durable.core.journal import CANCELLED, COMPLETION, EMPTY, INTERRUPTIBLE, KILLED, Kind, Outcome, Row
 from durable.core.waiting import Group
 from durable.errors import EngineFailedError, EngineNotRunningError, StorageError
 from durable.store import Store
@@ -37,7 +37,7 @@ def test_an_empty_store_starts_all_numbers(stores: Stores) -> None:
         async with opened(stores()) as (store, where):
             assert where.next_seq == 1
             assert where.next_ordinal >= 16, "smaller numbers are parts of journal rows"
-            assert where.settings == {}
+            assert (where.settings, where.declared) == ({}, {})
             assert list(await store.running(0, 10)) == []
             assert list(await store.timers(None, 10)) == []
             assert list(await store.expired(NOW, 10)) == []
@@ -86,7 +86,16 @@ EVERY_FIELD = [
         ),
         id="waits for an expression",
     ),
-    pytest.param(an_invocation(cancelling=True, listened=True), id="cancelling, with listeners"),
+    pytest.param(an_invocation(cancelling=2**40, listened=True), id="cancelling, with listeners"),
+    pytest.param(an_invocation(attempt=2, cancelling=1, pausing=True), id="to be paused"),
+    pytest.param(an_invocation(status=Status.PAUSED, attempt=2, pausing=True), id="paused by an operator"),
+    pytest.param(
+        an_invocation(restarted_from="inv_1" + "8" * 33, seed="inv_1" + "9" * 33), id="done again over a journal"
+    ),
+    pytest.param(an_invocation(restarted_from="inv_1" + "8" * 33), id="done again from its start"),
+    pytest.param(a_completed(1, journal_retention_ms=5), id="succeeded, journal kept for less long"),
+    pytest.param(a_completed(1, journal_retention_ms=0, journal_kept=False), id="succeeded, journal never kept"),
+    pytest.param(a_completed(1, journal_kept=False), id="succeeded, journal gone"),
     pytest.param(a_completed(1, Outcome(True, b"\x00\x01\xff")), id="succeeded"),
     pytest.param(a_completed(1, EMPTY), id="returned nothing"),
     pytest.param(a_completed(1, KILLED), id="killed"),
@@ -94,6 +103,24 @@ EVERY_FIELD = [
         an_invocation(flavor=Flavor.WORKFLOW_SHARED, service="Sign Up", handler="verify", key=""), id="empty key"
     ),
 ]
+
+
+#: What is read off the journal, or true of this process only.
+NOT_STORED = {"last_entry", "open", "early", "kept", "notified", "cancelled", "cancels", "started"}
+
+
+def test_every_field_that_is_stored_is_tried() -> None:
+    """Set to something that is not its default: a column that is forgotten is noticed here."""
+    plain = an_invocation()
+    tried: set[str] = set()
+    for param in EVERY_FIELD:
+        (one,) = param.values
+        assert isinstance(one, Invocation)
+        for before, after in ((plain, one), (plain.submission, one.submission)):
+            tried |= {name for name in before.__struct_fields__ if getattr(before, name) != getattr(after, name)}
+    fields = {*Invocation.__struct_fields__, *Submission.__struct_fields__}
+    of_the_request = {"seq", "id", "created_at", "modified_at", "completion_retention_ms"}
+    assert fields - tried - NOT_STORED == of_the_request
 
 
 @pytest.mark.parametrize("written", EVERY_FIELD)
@@ -248,6 +275,7 @@ def test_a_turn_of_many_rows_is_written_whole(stores: Stores, count: int) -> Non
                     listeners_added={("t", seq, 1) for seq in seqs},
                     signals_added=list(signals),
                     settings={f"S{seq}": f'{{"public":{seq}}}' for seq in seqs},
+                    declared={f"S{seq}": (seq, f"digest {seq}") for seq in seqs},
                 )
             )
             for one in invocations.values():
@@ -255,6 +283,7 @@ def test_a_turn_of_many_rows_is_written_whole(stores: Stores, count: int) -> Non
             await store.commit(Writes(changed=dict(invocations)))
         async with opened(stores()) as (store, where):
             assert where.settings == {f"S{seq}": f'{{"public":{seq}}}' for seq in seqs}
+            assert where.declared == {f"S{seq}": (seq, f"digest {seq}") for seq in seqs}
             assert list(await store.journal(1)) == rows
             found = await store.load(Need(seqs=set(seqs), keys={("S", "k")}, topics={"t"}))
             assert {one.seq: one.failures for one in found.invocations} == {seq: seq for seq in seqs}
@@ -277,6 +306,8 @@ def test_a_turn_of_many_rows_is_written_whole(stores: Stores, count: int) -> Non
             assert [one.seq for one in found.invocations] == [1]
             assert (found.keys[0].state, list(found.topics["t"]), found.signals) == ({}, [], {})
             assert list(await store.timers(None, 10_000)) == []
+            await store.commit(Writes(journals_purged=list(seqs)))
+            assert list(await store.journal(1)) == []
 
     play(story)
 
@@ -373,6 +404,59 @@ def test_a_completion_that_came_before_its_entry_is_kept(stores: Stores) -> None
             assert found.early == {}
             assert (found.last_entry, found.open) == (3, {2: Open(Kind.AWAKEABLE)})
             assert [row.ordinal for row in await store.journal(1) if row.entry == 3] == [None, 20]
+
+    play(story)
+
+
+def test_what_a_cancel_has_to_know_is_read_off_the_journal(stores: Stores) -> None:
+    """How many there were, which steps may be interrupted, and how calls ended that are told after the next one."""
+    rows = [
+        a_row(1, 0, 17, Kind.CANCEL, name=None, ordinal=17, outcome=CANCELLED),
+        a_row(1, 0, 23, Kind.CANCEL, name=None, ordinal=23, outcome=CANCELLED),
+        a_row(1, 1, kind=Kind.RUN, name="slow"),
+        a_row(1, 2, kind=Kind.RUN, name="fast", detail=INTERRUPTIBLE),
+        a_row(1, 3, kind=Kind.CALL, name="Shop/ship", detail="inv_1" + "3" * 33, value=b"12345678"),
+        a_row(1, 3, COMPLETION, Kind.CALL, name=None, outcome=KILLED),
+        a_row(1, 4, kind=Kind.CALL, name="Shop/ship", detail="output/inv_1" + "4" * 33, value=b"12345678"),
+        a_row(1, 6, COMPLETION, Kind.AWAKEABLE, name=None, outcome=VALUE),
+    ]
+
+    async def story() -> None:
+        async with using(stores) as store:
+            await store.commit(Writes(created={1: an_invocation(cancelling=3)}, journal=list(rows)))
+        async with using(stores) as store:
+            found = await loaded(store, 1)
+            assert (found.cancelling, found.cancels) == (3, 2)
+            assert {entry: waits.is_step for entry, waits in found.open.items()} == {
+                1: True, 2: False, 3: False, 4: False,
+            }  # fmt: skip
+            assert [found.open[entry].kind for entry in (3, 4)] == [Kind.CALL, Kind.ATTACH], "4 joined another's call"
+            assert (found.kept, found.early) == ({3: KILLED}, {6: VALUE})
+            told = an_invocation()
+            attach_journal(told, await store.journal(1))
+            assert (told.open, told.kept, told.early) == (found.open, found.kept, found.early)
+
+    play(story)
+
+
+def test_whole_journals_are_loaded_with_the_rest(stores: Stores) -> None:
+    rows = [
+        a_row(1, 0, 17, Kind.CANCEL, name=None, ordinal=17, outcome=CANCELLED),
+        a_row(1, 1, outcome=Outcome(True, b"\x00\xff"), ordinal=16),
+        a_row(1, 2, outcome=VALUE, ordinal=18),
+        a_row(1, 10, kind=Kind.SLEEP, name="", detail="5"),
+    ]
+
+    async def story() -> None:
+        async with using(stores) as store:
+            await store.commit(Writes(created={1: a_completed(1)}, journal=[*reversed(rows), a_row(2, 1)]))
+        async with using(stores) as store:
+            found = await store.load(Need(seqs={1}, journals={1, 99}))
+            assert found.journals == {1: rows, 99: []}
+            assert all(isinstance(row, Row) for row in found.journals[1])
+            assert [one.seq for one in found.invocations] == [1]
+            assert (await store.load(Need(seqs={1}))).journals == {}
+            assert Need(journals={1})
 
     play(story)
 
@@ -641,6 +725,29 @@ def test_listeners_come_and_go_by_topic(stores: Stores) -> None:
     play(story)
 
 
+def test_those_that_somebody_is_attached_to_are_given_once_each_a_batch_at_a_time(stores: Stores) -> None:
+    ids = sorted("inv_1" + digit * 33 for digit in "0AZaz")
+
+    async def story() -> None:
+        async with using(stores) as store:
+            assert list(await store.attached("", 9)) == []
+            listeners = {(f"output/{id}", seq, 1) for id in ids for seq in (1, 2)}
+            others = {("promise/W/1/k/p", 1, 3), ("output", 1, 4), ("outputs/inv_1", 1, 5), ("zzz", 1, 6)}
+            await store.commit(Writes(listeners_added=listeners | others))
+            await store.commit(Writes(listeners_removed={(f"output/{ids[1]}", 1, 1)}))
+        async with using(stores) as store:
+            assert list(await store.attached("", 9)) == ids
+            assert list(await store.attached("", 2)) == ids[:2]
+            assert list(await store.attached(ids[1], 2)) == ids[2:4]
+            assert list(await store.attached(ids[4], 2)) == []
+            await store.commit(
+                Writes(listeners_removed={(f"output/{id}", seq, 1) for id in ids[:2] for seq in (1, 2)})
+            )
+            assert list(await store.attached("", 9)) == ids[2:]
+
+    play(story)
+
+
 def test_signals_wait_in_the_order_in_which_they_came(stores: Stores) -> None:
     signals = [Signal(40, "b", VALUE), Signal(20, "a", CANCELLED), Signal(30, "a", EMPTY)]
 
@@ -667,6 +774,17 @@ def test_settings_of_a_service_are_replaced(stores: Stores) -> None:
             await store.commit(Writes(settings={"A": '{"public":true}'}))
         async with opened(stores()) as (_, where):
             assert where.settings == {"A": '{"public":true}', "B": "{}"}
+
+    play(story)
+
+
+def test_what_a_service_was_declared_as_is_replaced(stores: Stores) -> None:
+    async def story() -> None:
+        async with using(stores) as store:
+            await store.commit(Writes(declared={"A": (1, "first"), "B": (1, "")}))
+            await store.commit(Writes(declared={"A": (2, "second")}))
+        async with opened(stores()) as (_, where):
+            assert where.declared == {"A": (2, "second"), "B": (1, "")}
 
     play(story)
 
@@ -722,17 +840,144 @@ def test_an_invocation_can_be_accepted_and_forgotten_in_one_turn(stores: Stores)
     play(story)
 
 
+async def expired(store: Store, now: int, limit: int = 100) -> set[tuple[int, bool]]:
+    """What may be forgotten: the numbers, and whether only the journal."""
+    return {(one.seq, one.journal_only) for one in await store.expired(now, limit)}
+
+
 def test_results_expire_when_their_retention_is_over(stores: Stores) -> None:
     async def story() -> None:
         rows = [a_completed(1, at=NOW + 10), a_completed(2, at=NOW - 1), a_completed(3, at=NOW), an_invocation(4)]
         async with using(stores) as store:
             await store.commit(Writes(created={one.seq: one for one in rows}))
         async with using(stores) as store:
-            assert set(await store.expired(NOW + DAY - 2, 10)) == set()
-            assert set(await store.expired(NOW + DAY - 1, 10)) == {2}
-            assert set(await store.expired(NOW + DAY, 10)) == {2, 3}
-            assert set(await store.expired(NOW + 100 * DAY, 10)) == {1, 2, 3}
-            assert len(await store.expired(NOW + 100 * DAY, 2)) == 2
+            assert await expired(store, NOW + DAY - 2) == set()
+            assert await expired(store, NOW + DAY - 1) == {(2, False)}
+            assert await expired(store, NOW + DAY) == {(2, False), (3, False)}
+            assert await expired(store, NOW + 100 * DAY) == {(1, False), (2, False), (3, False)}
+            assert len(await expired(store, NOW + 100 * DAY, 2)) == 2
+
+    play(story)
+
+
+def test_journals_expire_before_their_results_where_they_are_kept_for_less_long(stores: Stores) -> None:
+    async def story() -> None:
+        rows = [
+            a_completed(1, journal_retention_ms=1000),
+            a_completed(2, journal_retention_ms=2000, flavor=Flavor.WORKFLOW, key="k"),
+            a_completed(3, journal_retention_ms=DAY),
+            a_completed(4, journal_retention_ms=2 * DAY),
+            a_completed(5, journal_retention_ms=0, journal_kept=False),
+            a_completed(6, journal_retention_ms=1000, journal_kept=False),
+            an_invocation(7, journal_retention_ms=1),
+        ]
+        async with using(stores) as store:
+            await store.commit(Writes(created={one.seq: one for one in rows}))
+        async with using(stores) as store:
+            assert await expired(store, NOW + 999) == set()
+            assert await expired(store, NOW + 1000) == {(1, True)}
+            assert await expired(store, NOW + 2000) == {(1, True), (2, True)}
+            assert await expired(store, NOW + DAY - 1) == {(1, True), (2, True)}
+            assert len(await expired(store, NOW + DAY - 1, 1)) == 1
+            assert await expired(store, NOW + DAY) == {(seq, False) for seq in range(1, 7)}, "results first"
+            workflows = {(one.seq, one.journal_only): one.workflow for one in await store.expired(NOW + 2000, 9)}
+            assert workflows == {(1, True): False, (2, True): True}
+            assert {one.seq for one in await store.expired(NOW + DAY, 9) if one.workflow} == {2}
+
+    play(story)
+
+
+def test_clean_up_in_small_batches_ends_when_everything_is_gone(stores: Stores) -> None:
+    async def story() -> None:
+        rows = {seq: a_completed(seq, journal_retention_ms=seq % 3 * DAY // 2) for seq in range(1, 31)}
+        async with using(stores) as store:
+            await store.commit(Writes(created=rows, journal=[a_row(seq, outcome=VALUE) for seq in rows]))
+            gone: list[int] = []
+            for now, expected in ((NOW + DAY // 2, 20), (NOW + DAY, 50), (NOW + 9 * DAY, 50)):
+                while found := await store.expired(now, 4):
+                    assert len(found) <= 4
+                    gone += [one.seq for one in found]
+                    assert len(gone) <= expected
+                    await store.commit(
+                        Writes(
+                            purged=[one.seq for one in found if not one.journal_only],
+                            journals_purged=[one.seq for one in found if one.journal_only],
+                        )
+                    )
+                assert len(gone) == expected
+            assert list(await store.find(Filter())) == []
+            assert [row for seq in rows for row in await store.journal(seq)] == []
+
+    play(story)
+
+
+def test_a_journal_is_forgotten_and_its_invocation_stays(stores: Stores) -> None:
+    async def story() -> None:
+        one, other = a_completed(1, journal_retention_ms=1000), a_completed(2, journal_retention_ms=1000)
+        async with using(stores) as store:
+            rows = [a_row(seq, entry, outcome=VALUE) for seq in (1, 2) for entry in (1, 2, 3)]
+            await store.commit(Writes(created={1: one, 2: other}, journal=rows))
+            await store.commit(Writes(journals_purged=[1, 99]))
+        async with using(stores) as store:
+            assert (list(await store.journal(1)), len(await store.journal(2))) == ([], 3)
+            assert await loaded(store, 1) == msgspec.structs.replace(one, journal_kept=False)
+            assert await loaded(store, 2) == other
+            assert await expired(store, NOW + 1000) == {(2, True)}
+            assert await expired(store, NOW + DAY) == {(1, False), (2, False)}
+            await store.commit(Writes(journals_purged=[1]))
+            await store.commit(Writes(purged=[1]))
+            assert [view.seq for view in await store.find(Filter())] == [2]
+
+    play(story)
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "not kept"])
+@pytest.mark.parametrize("how", ["created", "changed"])
+def test_a_journal_that_is_forgotten_in_the_turn_that_writes_it_is_gone(stores: Stores, how: str, kept: bool) -> None:
+    """Of one that ends without journal retention; whatever its row in the same turn says."""
+
+    async def story() -> None:
+        done = a_completed(1, journal_retention_ms=0, journal_kept=kept)
+        async with using(stores) as store:
+            if how == "changed":
+                await store.commit(
+                    Writes(created={1: an_invocation(1, journal_retention_ms=0)}, journal=[a_row(1, 1)])
+                )
+            last = [a_row(1, 2, outcome=VALUE)]
+            written = Writes(created={1: done}) if how == "created" else Writes(changed={1: done})
+            written.journal, written.journals_purged = last, [1]
+            await store.commit(written)
+        async with using(stores) as store:
+            assert list(await store.journal(1)) == []
+            assert (await loaded(store, 1)).journal_kept is False
+            assert await expired(store, NOW + DAY - 1) == set()
+
+    play(story)
+
+
+def test_a_journal_and_its_invocation_are_forgotten_in_one_turn(stores: Stores) -> None:
+    async def story() -> None:
+        async with using(stores) as store:
+            await store.commit(Writes(created={1: a_completed(1)}, journal=[a_row(1, 1, outcome=VALUE)]))
+            await store.commit(Writes(purged=[1, 1], journals_purged=[1, 1]))
+            assert list(await store.journal(1)) == []
+            assert list(await store.find(Filter())) == []
+
+    play(story)
+
+
+def test_a_journal_can_be_copied_in_the_turn_that_forgets_it(stores: Stores) -> None:
+    """A restart over it, and a purge after that."""
+
+    async def story() -> None:
+        rows = [a_row(1, entry, outcome=VALUE, ordinal=15 + entry) for entry in (1, 2)]
+        async with using(stores) as store:
+            await store.commit(Writes(created={1: a_completed(1)}, journal=list(rows)))
+            copied = [row._replace(invocation=2) for row in rows]
+            await store.commit(Writes(created={2: an_invocation(2)}, journal=list(copied), purged=[1]))
+        async with using(stores) as store:
+            assert (list(await store.journal(1)), list(await store.journal(2))) == ([], copied)
+            assert (await loaded(store, 2)).last_entry == 2
 
     play(story)
 
@@ -852,6 +1097,8 @@ def test_a_turn_without_writes_is_nothing(stores: Stores) -> None:
         Writes(signals_added=[(1, Signal(20, "s", EMPTY))]),
         Writes(signals_removed=[(1, 20)]),
         Writes(settings={"A": "{}"}),
+        Writes(declared={"A": (1, "")}),
+        Writes(journals_purged=[1]),
         Writes(ordinals_reserved=0),
     ],
     ids=lambda writes: next(
@@ -895,6 +1142,7 @@ def test_a_closed_store_does_nothing(stores: Stores) -> None:
             lambda: store.running(0, 1),
             lambda: store.timers(None, 1),
             lambda: store.expired(NOW, 1),
+            lambda: store.attached("", 1),
             lambda: store.find(Filter()),
         ):
             with pytest.raises(EngineNotRunningError):

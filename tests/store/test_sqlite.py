@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -28,13 +28,16 @@ from durable import (
     VirtualObject,
     handler,
 )
-from durable.core.effects import Writes
-from durable.core.journal import Outcome, Row
-from durable.store import Opened, Store
+from durable.core.effects import Need, Writes
+from durable.core.ids import awakeable_id
+from durable.core.invocation import Caller, Status
+from durable.core.journal import Kind, Outcome, Row
+from durable.core.lifecycle.cancel import has_leaves
+from durable.store import Expired, Opened, Store
 from durable.store.faults import explain
 from durable.store.query import Filter
 from durable.store.sqlite import APPLICATION_ID, SqliteStore, migrations
-from tests.store.support import HOLDS_THE_LOCK, a_row, an_invocation, opened, play, program
+from tests.store.support import DAY, HOLDS_THE_LOCK, NOW, a_row, an_invocation, opened, play, program
 
 NEWEST = max(number for number, _ in migrations())
 SOMETHING = Writes(settings={"Shop": "{}"})
@@ -235,6 +238,215 @@ def test_a_new_migration_is_applied_to_an_old_file(path: Path, monkeypatch: pyte
     database = sqlite3.connect(path)
     assert database.execute("SELECT * FROM more").fetchall() == [(1,)]
     database.close()
+
+
+# ---- a file of version 1 ----
+
+#: Every column an invocation had then, as one that runs.
+FIRST = {
+    "seq": 1, "id": an_invocation(1).id, "service": "Shop", "handler": "buy", "key": None, "flavor": "service",
+    "input": b'"tea"', "headers": None, "idempotency_key": None, "caller_seq": None, "caller_id": None,
+    "caller_entry": None, "caller_target": None, "caller_waits": None, "completion_retention_ms": DAY,
+    "journal_retention_ms": DAY, "created_at": NOW, "status": "running", "attempt": 1, "failures": 0,
+    "step_failures": None, "last_failure": None, "due_at": None, "queued": None, "waiting_for": None,
+    "cancelling": 0, "listened": 0, "modified_at": NOW, "completed_at": None, "ok": None, "output": None,
+    "expires_at": None,
+}  # fmt: skip
+
+
+def first(seq: int, **columns: Any) -> dict[str, Any]:
+    """An invocation's row as version 1 wrote it."""
+    return FIRST | {"seq": seq, "id": an_invocation(seq).id} | columns
+
+
+def first_completed(seq: int, *, at: int = NOW, journal_ms: int = DAY, **columns: Any) -> dict[str, Any]:
+    """One that has ended."""
+    ended = {"status": "completed", "completed_at": at, "ok": 1, "output": b'"done"', "expires_at": at + DAY}
+    return first(seq, **(ended | columns), journal_retention_ms=journal_ms)
+
+
+def version_one(path: Path, *invocations: dict[str, Any], rows: Sequence[Row] = ()) -> None:
+    """A file as an engine of version 1 left it."""
+    database = sqlite3.connect(path)
+    database.executescript(
+        f"PRAGMA journal_mode = WAL; PRAGMA application_id = {APPLICATION_ID};\n{dict(migrations())[1]}\n"
+        "PRAGMA user_version = 1;"
+    )
+    for one in invocations:
+        columns, places = ", ".join(one), ", ".join("?" * len(one))
+        database.execute(f"INSERT INTO invocations ({columns}) VALUES ({places})", [*one.values()])
+    database.executemany(f"INSERT INTO journal VALUES ({', '.join('?' * 11)})", rows)
+    database.execute("INSERT INTO settings VALUES ('Shop', '{\"public\":false}')")
+    database.execute("INSERT INTO state VALUES ('Box', 'k', 'n', x'37')")
+    database.execute("INSERT INTO timers VALUES (?, 2, 1)", (NOW + 5,))
+    database.execute("UPDATE meta SET value = 1000016 WHERE name = 'ordinals'")
+    database.commit()
+    database.close()
+
+
+def test_a_file_of_version_1_has_what_it_had(path: Path) -> None:
+    cancelled = b'{"message":"cancelled","code":409,"kind":"cancelled"}'
+    version_one(
+        path,
+        first(1, cancelling=1, headers='{"x-a":"1"}', idempotency_key="i", caller_seq=7, caller_id="inv_1" + "7" * 33,
+              caller_entry=3, caller_target="Shop/x", caller_waits=1),
+        first(2, status="suspended", waiting_for="1"),
+        first_completed(3, ok=0, output=cancelled),
+        rows=[
+            a_row(1, 1, kind=Kind.CALL, name="Shop/x", detail=an_invocation(2).id, value=b"12345678"),
+            a_row(1, 2, kind=Kind.RUN, name="slow"),
+            a_row(2, 1, kind=Kind.SLEEP, name="", detail=str(NOW + 5)),
+            a_row(3, 1, outcome=Outcome(True, b"1"), ordinal=16),
+        ],
+    )  # fmt: skip
+
+    async def story() -> None:
+        async with opened(SqliteStore(path)) as (store, where):
+            assert where == Opened(1_000_016, 4, {"Shop": '{"public":false}'}, {})
+            found = await store.load(Need(seqs={1, 2, 3}, keys={("Box", "k")}, journals={3}))
+            one, two, three = found.invocations
+            assert (one.submission.headers, one.submission.idempotency_key) == ({"x-a": "1"}, "i")
+            assert one.submission.caller == Caller(7, "inv_1" + "7" * 33, 3, "Shop/x", True)
+            assert (one.submission.restarted_from, one.submission.seed, one.pausing) == (None, None, False)
+            assert (one.status, one.cancelling, one.last_entry, set(one.open)) == (Status.RUNNING, 1, 2, {1, 2})
+            assert has_leaves(one), "the cancel that was under way waits for the call"
+            one.kept[1] = Outcome(False, cancelled)
+            assert not has_leaves(one), "and not for a step: so it was when it was accepted"
+            assert (two.status, two.waiting, two.open[1].ref) == (Status.SUSPENDED, 1, NOW + 5)
+            assert (three.outcome, three.journal_kept) == (Outcome(False, cancelled), True)
+            assert [row.value for row in found.journals[3]] == [b"1"]
+            assert found.keys[0].state == {"n": b"7"}
+            assert list(await store.timers(None, 9)) == [(NOW + 5, 2, 1)]
+            assert list(await store.running(0, 9)) == [1]
+
+    play(story)
+    assert pragma(path, "user_version") == NEWEST
+    assert pragma(path, "integrity_check") == "ok"
+
+
+def test_journals_of_version_1_expire_as_if_it_had_known_of_that(path: Path) -> None:
+    version_one(
+        path,
+        first_completed(1, journal_ms=1000),
+        first_completed(2, journal_ms=DAY),
+        first_completed(3, journal_ms=2 * DAY),
+        first_completed(4, journal_ms=0),
+        first_completed(5, journal_ms=1000, flavor="workflow", key="k"),
+        first(6, journal_retention_ms=1),
+        rows=[a_row(seq, 1, outcome=Outcome(True, b"1"), ordinal=15 + seq) for seq in range(1, 7)],
+    )
+
+    async def story() -> None:
+        async with opened(SqliteStore(path)) as (store, _):
+
+            async def gone(now: int) -> set[tuple[int, bool, bool]]:
+                return {(one.seq, one.workflow, one.journal_only) for one in await store.expired(now, 9)}
+
+            assert await gone(NOW - 1) == set()
+            assert await gone(NOW) == {(4, False, True)}
+            assert await gone(NOW + 1000) == {(1, False, True), (4, False, True), (5, True, True)}
+            await store.commit(Writes(journals_purged=[1, 4]))
+            assert await gone(NOW + DAY - 1) == {(5, True, True)}
+            assert await gone(NOW + DAY) == {(seq, seq == 5, False) for seq in range(1, 6)}
+
+    play(story)
+
+
+def test_a_file_of_version_1_takes_everything_that_is_new(path: Path) -> None:
+    version_one(path, first(1), first_completed(2))
+
+    async def story() -> None:
+        async with opened(SqliteStore(path)) as (store, _):
+            [one] = (await store.load(Need(seqs={1}))).invocations
+            one.pausing = True
+            again = an_invocation(3, restarted_from=one.id, seed=one.id)
+            await store.commit(
+                Writes(changed={1: one}, created={3: again}, declared={"Shop": (1, "x")}, journals_purged=[2])
+            )
+        async with opened(SqliteStore(path)) as (store, where):
+            assert where.declared == {"Shop": (1, "x")}
+            found = {one.seq: one for one in (await store.load(Need(seqs={1, 2, 3}))).invocations}
+            assert (found[1].pausing, found[2].journal_kept, found[3]) == (True, False, again)
+
+    play(story)
+
+
+@handler(service="Shop")
+async def buy(ctx: Context, what: str) -> str:
+    number = await ctx.run(lambda: 7)
+    name: str = await ctx.awakeable(str)
+    return f"{number} {what} for {name}"
+
+
+def test_an_engine_goes_on_with_what_version_1_began_and_does_again_what_it_had_done(path: Path) -> None:
+    begun, done = an_invocation(1).id, an_invocation(2).id
+    rows = [
+        Row(1, 1, 0, "run", "<lambda>", None, 0, 17, True, b"70", NOW),
+        Row(1, 2, 0, "awakeable", "", None, 1, None, None, None, NOW),
+        Row(2, 1, 0, "run", "<lambda>", None, 0, 18, True, b"80", NOW),
+        Row(2, 2, 0, "awakeable", "", None, 1, None, None, None, NOW),
+        Row(2, 2, 1, "awakeable", None, None, 0, 19, True, b'"Ann"', NOW),
+    ]
+    at = time.time_ns() // 1_000_000
+    version_one(path, first(1, status="suspended", waiting_for="2"), first_completed(2, at=at), rows=rows)
+
+    async def story() -> None:
+        async with Engine(path, services=[buy]) as engine:
+            await engine.resolve_awakeable(awakeable_id(begun, 2), "Bob")
+            assert await engine.attach(begun) == "70 tea for Bob"
+            assert await engine.attach(done) == "done"
+            again = await engine.restart_as_new(done, from_entry=2)
+            assert await again.result() == "80 tea for Ann"
+            assert {one.restarted_from for one in await engine.invocations()} == {None, done}
+
+    play(story)
+
+
+# ---- clean-up ----
+
+
+def test_what_has_expired_is_found_by_an_index(path: Path) -> None:
+    """Among a million invocations, too."""
+
+    async def story() -> None:
+        async with opened(SqliteStore(path)) as (store, _):
+            database: sqlite3.Connection = store._connection._connection  # type: ignore[attr-defined]
+            asked: list[str] = []
+            database.set_trace_callback(asked.append)
+            await store.expired(NOW, 9)
+            database.set_trace_callback(None)
+            plans = [database.execute(f"EXPLAIN QUERY PLAN {sql}").fetchall() for sql in asked]
+            results, journals = ([row[3] for row in plan] for plan in plans)
+            assert len(results) == len(journals) == 1, "nothing is sorted"
+            assert "USING INDEX invocations_expiry" in results[0]
+            assert "USING INDEX invocations_journal_expiry" in journals[0]
+
+    play(story)
+
+
+def test_a_damaged_workflow_whose_retention_is_over_does_not_keep_clean_up_busy(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R-07: one bad row stops nobody, not even a broom."""
+    bad = [first_completed(seq, flavor="workflow", key=str(seq), headers="{oops") for seq in range(1, 4)]
+    version_one(path, *bad, first_completed(4))
+    looks = 0
+    expired = SqliteStore.expired
+
+    async def counted(self: SqliteStore, now: int, limit: int) -> Sequence[Expired]:
+        nonlocal looks
+        looks += 1
+        return await expired(self, now + 10 * 365 * DAY, limit)
+
+    monkeypatch.setattr(SqliteStore, "expired", counted)
+
+    async def story() -> None:
+        async with Engine(path) as engine:
+            await asyncio.sleep(0.2)
+            assert 4 not in {one.seq for one in await engine.invocations()}
+            assert looks < 10
+
+    play(story)
 
 
 def test_a_file_of_a_newer_version_is_refused_and_left_alone(path: Path, tmp_path: Path) -> None:
