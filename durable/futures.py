@@ -171,16 +171,25 @@ class DurableFuture(Generic[T_co]):
 
 
 _DONE = Outcome(True, b"")
+#: How many combinators may be nested: what is waited for is an expression of that depth.
+DEPTH_MAX = 100
 
 
 class _Combined(DurableFuture[T_co]):
     """A future made of others. Its outcome is computed when it has come true."""
 
-    __slots__ = ("members",)
+    __slots__ = ("_depth", "_failed", "members")
 
     def __init__(self, attempt: Waits, members: "Sequence[DurableFuture[Any]]") -> None:
         super().__init__(attempt, 0, Kind.AWAKEABLE, None)
         self.members = tuple(members)
+        self._failed: bool | None = None
+        self._depth: int = 1 + max((member._depth for member in members if isinstance(member, _Combined)), default=0)
+        if self._depth > DEPTH_MAX:
+            raise UsageError(
+                f"futures are combined {self._depth} levels deep, at most {DEPTH_MAX} are possible: collect them in "
+                "a list and combine them once"
+            )
         if self.came_true():
             self._settle(self.moment())
         else:
@@ -206,11 +215,13 @@ class _Combined(DurableFuture[T_co]):
         """A failure is one that `result` would raise."""
         if self.outcome is None:
             return False
-        try:
-            self.result()
-        except Exception:
-            return True
-        return False
+        if self._failed is None:
+            try:
+                self.result()
+                self._failed = False
+            except Exception:
+                self._failed = True
+        return self._failed
 
     def _open(self) -> tuple[int | Group, ...]:
         return tuple(member.waiting_for() for member in self.members if not member.completed)

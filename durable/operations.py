@@ -51,6 +51,11 @@ class Operations(Protocol):
     service: str
 
     @property
+    def ending(self) -> bool:
+        """See `saga.Runs`."""
+        ...
+
+    @property
     def seed(self) -> str:
         """What the handler's random numbers follow from."""
         ...

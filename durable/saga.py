@@ -1,5 +1,6 @@
 """Undoing, in reverse order, what a handler has done so far."""
 
+from asyncio import CancelledError
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NamedTuple, ParamSpec, Protocol
@@ -13,6 +14,11 @@ P = ParamSpec("P")
 
 class Runs(Protocol):
     """What a saga needs of the attempt it belongs to."""
+
+    @property
+    def ending(self) -> bool:
+        """Whether the attempt is over, or about to be: then a cancelled task says nothing about the handler."""
+        ...
 
     def options(
         self, name: str | None, retry: RetryPolicy | None, timeout: Duration | None, interruptible: bool
@@ -45,6 +51,7 @@ class Compensation(NamedTuple):
 class Saga:
     """Compensations, run as journaled steps when the block ends in a terminal error or a cancellation.
 
+    A cancellation is an `InvocationCancelled`, or that the handler's own task group gives the flow of the block up.
     Register a compensation *before* the step it undoes: then it is undone even if the step's outcome is unknown.
     An error that will be retried runs no compensation. Every compensation is tried, in reverse order:
 
@@ -82,11 +89,12 @@ class Saga:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._entered = False
-        if error is None or not _is_terminal(error):
+        given_up = isinstance(error, CancelledError) and not self._steps.ending
+        if error is None or not (given_up or _is_terminal(error)):
             return
         for compensation in reversed(self._compensations):
             try:
-                await self._begin(compensation, error)
+                await self._end(self._begin(compensation, error))
             except TerminalError as failure:
                 name = getattr(compensation.fn, "__name__", compensation.fn)
                 error.add_note(f"compensation {name!s} failed: {failure}")
@@ -98,6 +106,16 @@ class Saga:
                 return self._steps.run(*compensation, announced=True)
             except InvocationCancelled:  # it came while the one before was running: nothing waits that it could end
                 error.add_note("cancelled again while it was unwinding")
+
+    async def _end(self, step: Any) -> None:
+        """A task group that gives this flow up meanwhile does not keep it from undoing."""
+        while True:
+            try:
+                await step
+                return
+            except CancelledError:
+                if self._steps.ending:
+                    raise
 
 
 class SagaStep:

@@ -28,6 +28,8 @@ class Receiver(Protocol):
     asked: int
     #: How many flows of it wait.
     flows: int
+    #: How many outcomes it has seen.
+    delivered: int
 
     def wants(self, entry: int) -> bool:
         """Whether somebody may still wait for this entry."""
@@ -69,6 +71,22 @@ class Arrivals:
         self._news.append((entry, outcome))
         if self._started:
             self.pump(flows=1)
+
+    def catch_up(self) -> bool:
+        """Before the handler asks for its next entry: hand over what it had seen when it asked for that one before.
+
+        Where that entry is new (which is returned), hand over all that is recorded and due: it came before.
+        """
+        replay, receiver = self.replay, self._receiver
+        if replay is None:
+            return False
+        row = replay.commands.get(receiver.asked + 1)
+        while row is None or receiver.delivered < row.seen:
+            arrival = replay.next_arrival(receiver.asked)
+            if arrival is None:
+                break
+            receiver.arrive(*arrival)
+        return row is None
 
     def match(self, entry: int, kind: Kind, name: str, fingerprint: bytes | None) -> Row | None:
         """See `Replay.match`."""

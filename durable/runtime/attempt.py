@@ -26,7 +26,7 @@ from durable.errors import (
     UsageError,
     WrongLoopError,
 )
-from durable.futures import DurableFuture
+from durable.futures import DurableFuture, error_of
 from durable.operations import Request
 from durable.runtime.arrivals import Arrivals
 from durable.runtime.cancels import Cancels
@@ -257,6 +257,11 @@ class Attempt:
         if not self._steps.running:
             self._end_failed()
 
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """Its handler's and its steps' coroutines that have not returned."""
+        own = [self.task] if self.task is not None and not self.task.done() else []
+        return [*own, *self._steps.tasks()]
+
     def running_steps(self) -> list[str]:
         """The names of the steps that are being executed."""
         return list(self._steps.running.values())
@@ -343,7 +348,7 @@ class Attempt:
 
     @property
     def ending(self) -> bool:
-        """See `steps.Owner`."""
+        """Whether it is told to end."""
         return self._closing or self._failure is not None or self.broken is not None
 
     @property
@@ -495,6 +500,10 @@ class Attempt:
     def check_cancel(self) -> bool:
         """See `operations.Journal`."""
         cancels = self._cancels
+        if self._arrivals.replay is not None:
+            raised = cancels.raised
+            if self._arrivals.catch_up() and cancels.raised > raised:
+                raise error_of(cancels.last)  # the other flows were told of it just now
         if not cancels.any:
             return False
         cancels.check(self.delivered)
@@ -556,6 +565,8 @@ class Attempt:
         if not name.isascii():
             check_text("name", name)
         self._steps.record_open()
+        if self._arrivals.replay is not None:
+            self._arrivals.catch_up()
         self.asked = entry
         try:
             return entry, self._arrivals.match(entry, kind, name, print_)
@@ -576,15 +587,16 @@ class Attempt:
     def run(self, future: DurableFuture[Any], step: Step, *, announced: bool = False) -> None:
         """A step was asked for: it starts when it is awaited, or when the handler goes on without it.
 
-        An announced one is in the journal before it starts.
+        An announced one is in the journal before it starts, and runs in a task of its own.
         """
         self._steps.made(future, step)
         if not step.options.interruptible:
             future.begun = step.seen
         self.expect(future)
-        if announced:
-            self._steps.record_open()
         if future.outcome is None:
             self._steps.start_left_over()
             self._steps.left_over = future
-            self.host.left_behind(self)
+            if announced:
+                self._steps.start_left_over()
+            else:
+                self.host.left_behind(self)

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from durable.core.journal import Outcome
+from durable.core.journal import CANCELLED, Outcome
 from durable.futures import DurableFuture, error_of
 
 Waiter = asyncio.Future[None]
@@ -48,6 +48,9 @@ class Cancels:
         self._after: list[tuple[DurableFuture[Any], Outcome]] = []
         #: How many could be raised so far, in this attempt and its replay.
         self.count = 0
+        #: How many were raised, and the last of them.
+        self.raised = 0
+        self.last = CANCELLED
         #: Whether one is due, or owed to a flow: otherwise there is nothing to check.
         self.any = False
 
@@ -71,17 +74,12 @@ class Cancels:
                 self.count += 1
         if self._due[0].ready is None:
             return
-        outcome, hit, spared = self._due[0].outcome, False, []
-        for waiter, future in self._blocked.items():
-            if future.interruptible and not waiter.done():
-                waiter.set_exception(error_of(outcome))
-                waiter.exception()  # retrieved: its flow may be gone
-                hit = True
-            else:
-                spared.append(self._flow_of[waiter])
-        if hit:
-            self._owed.update(dict.fromkeys(spared, outcome))
-            self._raised(rank)
+        waiters = [waiter for waiter, future in self._blocked.items() if future.interruptible and not waiter.done()]
+        for waiter in waiters:
+            waiter.set_exception(error_of(self._due[0].outcome))
+            waiter.exception()  # retrieved: its flow may be gone
+        if waiters:
+            self._raised(rank, {self._flow_of[waiter] for waiter in waiters})
 
     def _steps_before(self, rank: int) -> bool:
         return any(future.begun is not None and future.begun < rank for future in self._pending.values())
@@ -103,7 +101,7 @@ class Cancels:
             if owed is not None:
                 raise error_of(owed)
         if self._due and self._due[0].ready is not None:
-            raise error_of(self._raised(rank))
+            raise error_of(self._raised(rank, {asyncio.current_task()}))
 
     def check_wait(self, future: DurableFuture[Any], rank: int) -> None:
         """Raise the one that interrupts this wait, or would have interrupted it before its outcome came."""
@@ -114,10 +112,13 @@ class Cancels:
         elif self._due:
             ready = self._due[0].ready
             if ready is not None and ready < future.rank:
-                raise error_of(self._raised(rank))
+                raise error_of(self._raised(rank, {asyncio.current_task()}))
 
-    def _raised(self, rank: int) -> Outcome:
-        outcome = self._due.pop(0).outcome
+    def _raised(self, rank: int, told: "set[asyncio.Task[Any] | None]") -> Outcome:
+        """These flows are told; the others that are in a wait are told when they go on."""
+        self.last = outcome = self._due.pop(0).outcome
+        self.raised += 1
+        self._owed.update((flow, outcome) for flow in self._flow_of.values() if flow not in told)
         self.any = bool(self._due or self._owed)
         after, self._after = self._after, []
         for future, ended in after:

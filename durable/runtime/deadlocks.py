@@ -5,8 +5,8 @@ key is again a handler that may wait. Where such a walk comes back to its start,
 cancelling or killing any of them frees all.
 
 A circle is closed by a handler that begins to wait for something, so nothing is looked at until then. From then on a
-circle is looked at again and again until its members have ended: one of them may have opened what closes it and not
-wait for it yet, and behind a circle that somebody broke there may be another.
+circle is looked at again until its members have ended: one of them may have opened what closes it and not wait for it
+yet, and behind a circle that somebody broke there may be another.
 """
 
 import asyncio
@@ -29,8 +29,10 @@ log = logging.getLogger("durable")
 
 #: How long after something was suspected the walk begins: most waits are over by then.
 LOOK_AFTER_S = 1.0
-#: How long until circles that are not closed yet, or not broken yet, are looked at again.
+#: How long until circles are looked at again that are not closed yet.
 LOOK_AGAIN_S = 3.0
+#: And those that are closed: twice as long each time, up to this.
+LOOK_AGAIN_S_MAX = 3600.0
 #: After a look follows a rest of so many times the time it took.
 REST = 10
 #: How many invocations one read takes: a commit may have to wait for it.
@@ -143,7 +145,7 @@ class Walk:
         attempt = self._attempts.get(one.seq)
         if one.status is Status.SUSPENDED and one.waiting is not None:
             waiting = one.waiting
-        elif one.status is Status.RUNNING and attempt is not None and attempt.idle:
+        elif one.status is Status.RUNNING and attempt is not None :
             waiting = attempt.waiting_for()
         else:
             return ()
@@ -203,6 +205,8 @@ class Deadlocks:
         #: Members of circles, open or closed, until they end.
         self._watched: dict[int, None] = {}
         self._told: set[frozenset[int]] = set()
+        #: How long nothing has changed, roughly.
+        self._patience_s = LOOK_AGAIN_S
         self._handle: asyncio.TimerHandle | None = None
         self._looking = False
         self._rests_until = 0.0
@@ -212,6 +216,12 @@ class Deadlocks:
         """A handler began to wait for something that leads to this one, which may wait for the handler."""
         self._suspects[seq] = None
         self._look_within(LOOK_AFTER_S)
+
+    def ended(self, seq: int) -> None:
+        """An invocation has ended: if it was in a circle, that is broken, and there may be another."""
+        if seq in self._watched:
+            self._patience_s = LOOK_AGAIN_S
+            self._look_within(LOOK_AFTER_S)
 
     async def begin(self) -> None:
         """After a start everybody is suspect."""
@@ -263,6 +273,7 @@ class Deadlocks:
 
     async def _look(self) -> None:
         began = self._loop.time()
+        self._patience_s = min(2 * self._patience_s, LOOK_AGAIN_S_MAX)
         try:
             await self._look_at_suspects()
         except Exception as error:  # whoever needs the store will notice; the search harms nobody
@@ -277,7 +288,7 @@ class Deadlocks:
         if self._suspects:
             self._look_within(LOOK_AFTER_S)
         elif self._watched and not self._all:
-            self._look_within(LOOK_AGAIN_S)
+            self._look_within(self._patience_s)
 
     async def _look_at_suspects(self) -> None:
         suspects, everybody = [*self._suspects, *self._watched], self._all
@@ -297,9 +308,13 @@ class Deadlocks:
         if not self._closed:
             for seq in [seq for seq in self._watched.keys() & {*begin, *walk.visited} if walk.ended(seq)]:
                 del self._watched[seq]
-            for circle in [*walk.opened(), *closed]:
+            stuck = {one.seq for circle in closed for one in circle}
+            for circle in walk.opened():
                 self._watched |= dict.fromkeys(_seqs(circle))
+                if stuck.isdisjoint(_seqs(circle)):
+                    self._patience_s = LOOK_AGAIN_S
             for circle in closed:
+                self._watched |= dict.fromkeys(_seqs(circle))
                 self._tell(circle)
         return walk.visited
 

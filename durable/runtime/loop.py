@@ -285,6 +285,7 @@ class Loop:
             elif kind is Completed:
                 assert isinstance(action, Completed)
                 self.roster.release(action.seq)
+                self.deadlocks.ended(action.seq)
                 self._replies.completed(action)
             elif kind is Reply:
                 assert isinstance(action, Reply)

@@ -43,6 +43,12 @@ class Journal(Protocol):
     request: Request
     delivered: int
     seed: str
+    active: bool
+
+    @property
+    def ending(self) -> bool:
+        """Whether it is told to end."""
+        ...
 
     @property
     def cancels(self) -> int:
@@ -133,6 +139,11 @@ class Operations:
         if retry is not None and not isinstance(retry, RetryPolicy):
             raise UsageError(f"with_options(retry=...) takes a RetryPolicy, not {retry!r}")
         return StepOptions(name, retry, None if timeout is None else parse(timeout), interruptible)
+
+    @property
+    def ending(self) -> bool:
+        """See `saga.Runs`."""
+        return self._attempt.ending or not self._attempt.active
 
     @property
     def seed(self) -> str:

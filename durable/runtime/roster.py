@@ -189,8 +189,8 @@ class Roster:
 
     def tasks(self) -> "list[asyncio.Future[Any]]":
         """Coroutines of handlers that have not returned yet."""
-        tasks = [attempt.task for attempt in self.attempts.values() if attempt.task is not None]
-        return [task for task in [*tasks, *self._lingering] if not task.done()]
+        tasks = [task for attempt in self.attempts.values() for task in attempt.tasks()]
+        return [*tasks, *(task for task in self._lingering if not task.done())]
 
     def bury(self) -> None:
         """Nobody waits any longer: name those that did not end."""

@@ -91,11 +91,13 @@ class Owner(Protocol):
     seq: int
     number: int
     task: asyncio.Task[None] | None
+    #: Why nothing may be executed any more.
+    broken: BaseException | None
     loop: asyncio.AbstractEventLoop
 
     @property
-    def ending(self) -> bool:
-        """Whether it is told to end: what is cancelled now is not given up by the handler."""
+    def cancel_due(self) -> bool:
+        """Whether a cancel is recorded that the handler has not seen: what may be interrupted does not begin."""
         ...
 
     @property
@@ -192,7 +194,7 @@ class Steps:
         if self._owner.is_recorded(future):
             return
         self.record_open()
-        if self._owner.cancel_accepted and future.step.options.interruptible:
+        if future.step.options.interruptible and (self._owner.cancel_accepted or self._owner.cancel_due):
             self._withheld.append(future)
             return
         future.step.started = True
@@ -282,7 +284,7 @@ class Steps:
                 self._hand_in(future.entry, step, CANCELLED)
             raise error
         elif task is not None and task.cancelling():
-            if task is not self._owner.task and not self._owner.ending:  # the handler's own task group gave it up
+            if task is not self._owner.task and self._owner.broken is None:  # the handler's own task group gave it up
                 self._hand_in(future.entry, step, CANCELLED)
             raise error
         else:
@@ -297,6 +299,10 @@ class Steps:
         else:
             self._unrecorded.pop(entry, None)
             owner.submit(Record(owner.seq, owner.number, entry, Kind.RUN, step.name, step.seen, outcome, True))
+
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """Those of steps that run beside the handler."""
+        return [task for task in self._tasks if not task.done()]
 
     def interrupt(self) -> None:
         """A cancel has come: stop those that are open to interruption."""

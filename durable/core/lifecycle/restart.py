@@ -1,5 +1,6 @@
 """Do a completed invocation again, as a new one, from its start or over the first entries of its journal."""
 
+import sys
 from collections.abc import Sequence
 
 import msgspec
@@ -8,7 +9,7 @@ from durable.core.commands import Restart
 from durable.core.effects import Need
 from durable.core.ids import awakeable_id
 from durable.core.invocation import Flavor, Invocation, Status
-from durable.core.journal import COMMAND, DETACHED, Kind, Row
+from durable.core.journal import CANCELLED, COMMAND, DETACHED, GIVEN_UP, Kind, Row
 from durable.core.lifecycle.submit import expired
 from durable.core.turn import Turn, need_id
 from durable.core.world import World
@@ -94,4 +95,11 @@ def open_entries(rows: Sequence[Row]) -> list[int]:
     """Those that should have an outcome and have none: they cannot be done again."""
     asked = {row.entry for row in rows if row.part == COMMAND and row.ok is None and row.kind not in DETACHED}
     ended = {row.entry for row in rows if row.part != COMMAND and row.ordinal is not None}
-    return sorted(asked - ended - {0})
+    cancelled = min((row.ordinal or 0 for row in rows if row.entry == 0), default=sys.maxsize)
+    given_up = {row.entry for row in rows if _by_a_cancel(row) and (row.ordinal or 0) < cancelled}
+    return sorted((asked - ended | given_up) - {0})
+
+
+def _by_a_cancel(row: Row) -> bool:
+    """Whether its outcome is that of a cancel: without that one it means nothing."""
+    return row.value == GIVEN_UP.value or (row.kind == Kind.RUN and row.value == CANCELLED.value)
