@@ -55,6 +55,11 @@ class Replay:
         """Whether this entry's outcome is recorded and still to be delivered."""
         return entry in self._undelivered
 
+    def is_next(self, entry: int, kind: Kind, name: str) -> bool:
+        """Whether this is what the journal has at this entry."""
+        row = self.commands.get(entry)
+        return row is not None and row.kind == kind and (row.name or "") == name
+
     def match(self, entry: int, kind: Kind, name: str, fingerprint: bytes | None) -> Row | None:
         """The recorded command at this entry, or None where it is new. Raises `JournalMismatchError`."""
         row = self.commands.get(entry)

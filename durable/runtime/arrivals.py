@@ -72,21 +72,20 @@ class Arrivals:
         if self._started:
             self.pump(flows=1)
 
-    def catch_up(self) -> bool:
+    def catch_up(self) -> None:
         """Before the handler asks for its next entry: hand over what it had seen when it asked for that one before.
 
-        Where that entry is new (which is returned), hand over all that is recorded and due: it came before.
+        Where that entry is new, hand over all that is recorded and due: it came before.
         """
         replay, receiver = self.replay, self._receiver
         if replay is None:
-            return False
+            return
         row = replay.commands.get(receiver.asked + 1)
         while row is None or receiver.delivered < row.seen:
             arrival = replay.next_arrival(receiver.asked)
             if arrival is None:
-                break
+                return
             receiver.arrive(*arrival)
-        return row is None
 
     def match(self, entry: int, kind: Kind, name: str, fingerprint: bytes | None) -> Row | None:
         """See `Replay.match`."""

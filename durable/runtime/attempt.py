@@ -7,6 +7,7 @@ back through `deliver`. When it is over, however it ended, nothing it still does
 import asyncio
 import logging
 from collections.abc import Generator, Sequence
+from contextvars import Context
 from threading import get_ident
 from typing import Any, Protocol
 
@@ -44,6 +45,9 @@ STRIKES = 100
 
 class Host(Protocol):
     """What an attempt needs of the runtime."""
+
+    #: The context variables that handlers begin with: those of whoever started the engine.
+    context: Context
 
     def submit(self, command: Command) -> None:
         """Have a command settled in the next turn."""
@@ -136,7 +140,7 @@ class Attempt:
         """Run the handler over what is recorded."""
         self.touched = self.loop.time()
         self._arrivals.start(rows, until)
-        self.task = self.loop.create_task(self._run())
+        self.task = self.loop.create_task(self._run(), context=self.host.context.copy())
 
     async def _run(self) -> None:
         CURRENT.set(self)
@@ -295,8 +299,12 @@ class Attempt:
         """An entry has its outcome (entry 0: the invocation was cancelled)."""
         if notified:
             self.notified += 1
+        else:
+            self._steps.durable(entry)
         if not self.active:
             return
+        if self._closing:
+            self.loop.call_soon(self._end_if_drained)
         self.touched = self.loop.time()
         self.offered = False
         self._arrivals.add(entry, outcome)
@@ -497,13 +505,14 @@ class Attempt:
         if get_ident() != self._thread:
             raise WrongLoopError(f"{self.target}: a context can only be used on its own event loop, not in a thread")
 
-    def check_cancel(self) -> bool:
+    def check_cancel(self, kind: Kind, name: str) -> bool:
         """See `operations.Journal`."""
-        cancels = self._cancels
-        if self._arrivals.replay is not None:
+        cancels, replay = self._cancels, self._arrivals.replay
+        if replay is not None:
             raised = cancels.raised
-            if self._arrivals.catch_up() and cancels.raised > raised:
-                raise error_of(cancels.last)  # the other flows were told of it just now
+            self._arrivals.catch_up()
+            if cancels.raised > raised and not replay.is_next(self.asked + 1, kind, name):
+                raise error_of(cancels.last)  # the other flows were told of it just now, and so was this one
         if not cancels.any:
             return False
         cancels.check(self.delivered)

@@ -123,7 +123,9 @@ class Walk:
         for circle in self._circles(self._waits_for):
             loaded = await self._store.load(Need(seqs={one.seq for one in circle}))
             now = {one.seq: one for one in loaded.invocations}
-            again = [now[one.seq] for one in circle if one.seq in now]
+            if len(now) < len(circle):
+                continue
+            again = [now[one.seq] for one in circle]
             if all(self._waits(one, other) for one, other in zip(again, again[1:] + again[:1], strict=True)):
                 found.append(again)
         return found
@@ -145,7 +147,7 @@ class Walk:
         attempt = self._attempts.get(one.seq)
         if one.status is Status.SUSPENDED and one.waiting is not None:
             waiting = one.waiting
-        elif one.status is Status.RUNNING and attempt is not None :
+        elif one.status is Status.RUNNING and attempt is not None and attempt.idle:
             waiting = attempt.waiting_for()
         else:
             return ()

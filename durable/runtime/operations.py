@@ -83,7 +83,7 @@ class Journal(Protocol):
         """Have a command settled."""
         ...
 
-    def check_cancel(self) -> bool:
+    def check_cancel(self, kind: Kind, name: str) -> bool:
         """Raise the cancel that is due; True where one has come that waits for steps to end: nothing begins then."""
         ...
 
@@ -163,7 +163,6 @@ class Operations:
         attempt = self._attempt
         if attempt.deaf:
             return self._never()
-        given_up = attempt.check_cancel()
         if not callable(fn):
             if inspect.iscoroutine(fn):
                 fn.close()
@@ -171,7 +170,7 @@ class Operations:
                 f"ctx.run(fn, *args) takes a function and its arguments, not {fn!r}: do not call it yourself"
             )
         name = options.name or step_name(fn)
-        if given_up:
+        if attempt.check_cancel(Kind.RUN, name):
             return self._give_up(Kind.RUN, name, None)
         step = Step(fn, args, kwargs, name, options, attempt.delivered)
         entry, row = attempt.take(Kind.RUN, name, None)
@@ -193,7 +192,7 @@ class Operations:
         """An entry that waits for something."""
         if self._attempt.deaf:
             return self._never()
-        if self._attempt.check_cancel():
+        if self._attempt.check_cancel(kind, name):
             return self._give_up(kind, name, fingerprint)
         entry, row = self._attempt.take(kind, name, fingerprint)
         return self._open(entry, row, kind, name, asked, decode, detail, fingerprint)
@@ -281,7 +280,7 @@ class Operations:
         delay_ms = _delay_ms(duration)
         if self._attempt.deaf:
             return self._never()
-        if self._attempt.check_cancel():
+        if self._attempt.check_cancel(Kind.SLEEP, name):
             return self._give_up(Kind.SLEEP, name, None)
         entry, row = self._attempt.take(Kind.SLEEP, name, None)
         due_at = self._attempt.host.now_ms() + delay_ms
@@ -301,10 +300,10 @@ class Operations:
         attempt = self._attempt
         if attempt.deaf:
             return "", self._never()
-        given_up = kind is Kind.CALL and attempt.check_cancel()
         handler = attempt.host.find(target)
         data = handler.encode_input(arg)
         name = f"{handler.service}/{handler.name}" if key is None else f"{handler.service}/{key}/{handler.name}"
+        given_up = kind is Kind.CALL and attempt.check_cancel(kind, name)
         print_ = fingerprint(stable(arg, data), (idempotency_key or "").encode("utf-8", "replace"))
         due_at = None if delay is None else attempt.host.now_ms() + parse(delay)
         entry = attempt.next_entry  # taken below, when nothing can be refused any more

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any, Protocol
 
 from durable.core.commands import Command, Fail
@@ -54,6 +55,7 @@ class Roster:
         #: Have a command settled in the next turn.
         self.submit: Callable[[Command], None] = engine.submit
         self._loop = loop
+        self.context = copy_context()
         self._max_concurrent = max_concurrent
         self._defaults = defaults
         self._watch = Watch(loop, self.attempts)

@@ -109,6 +109,10 @@ class Owner(Protocol):
         """Have a command settled."""
         ...
 
+    def at_rest(self) -> None:
+        """Nothing is executed any more, perhaps: then the handler may be unloaded."""
+        ...
+
     def is_recorded(self, future: DurableFuture[Any]) -> bool:
         """Whether the outcome is in the journal and only waits for the handler to come so far."""
         ...
@@ -141,7 +145,7 @@ class Steps:
         self._executing: dict[int, asyncio.Task[Any] | None] = {}
         self._starting = 0
         #: Outcomes that were handed in and are not durable yet.
-        self.handed_in = 0
+        self._handed_in: set[int] = set()
         #: The step that was made last, while nobody has awaited it.
         self.left_over: DurableFuture[Any] | None = None
         #: Open steps of which the journal knows nothing yet, by entry.
@@ -156,7 +160,7 @@ class Steps:
     @property
     def quiet(self) -> bool:
         """Whether nothing is executed and nothing waits for the disk."""
-        return not self.running and not self.handed_in and not self._starting
+        return not self.running and not self._handed_in and not self._starting
 
     def made(self, future: DurableFuture[Any], step: Step) -> None:
         """A step was asked for."""
@@ -164,11 +168,13 @@ class Steps:
         if not step.recorded:
             self._unrecorded[future.entry] = step
 
+    def durable(self, entry: int) -> None:
+        """What was handed in for this entry is written."""
+        self._handed_in.discard(entry)
+
     def arrived(self, future: DurableFuture[Any]) -> None:
-        """The outcome is durable."""
-        if future.step.started:
-            self.handed_in -= 1
-        else:
+        """The outcome has come to the handler."""
+        if not future.step.started:
             self._unrecorded.pop(future.entry, None)
         future.step = None
 
@@ -280,6 +286,7 @@ class Steps:
         elif step.interrupted:
             if self._owner.cancel_accepted:
                 self._interrupted.append((future.entry, step))
+                self._owner.at_rest()
             else:
                 self._hand_in(future.entry, step, CANCELLED)
             raise error
@@ -292,7 +299,7 @@ class Steps:
 
     def _hand_in(self, entry: int, step: Step, outcome: Outcome) -> None:
         """Have the outcome recorded: with its command, where that is not recorded yet."""
-        self.handed_in += 1
+        self._handed_in.add(entry)
         owner = self._owner
         if step.recorded:
             owner.submit(Finished(owner.seq, owner.number, entry, step.name, outcome))

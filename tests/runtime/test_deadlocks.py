@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,10 +34,11 @@ from durable import (
 )
 from durable.core.effects import Need
 from durable.core.world import Loaded
+from durable.runtime import deadlocks
 from durable.runtime.deadlocks import BATCH, Deadlock, circles
 from durable.store.memory import MemoryStore
 from durable.testing import Sim, VirtualClock, check, run, simulate
-from tests.runtime.support import complaints
+from tests.runtime.support import complaints, engine_on
 
 #: How long (in virtual seconds) a circle may stay unnoticed.
 SOON = 5.0
@@ -59,6 +61,13 @@ class Room(VirtualObject):
     @handler(shared=True)
     async def pass_through(self, ctx: SharedObjectContext, route: str) -> str:
         return ctx.key + (await ahead(ctx, route) if route else "")
+
+
+class Pair(VirtualObject):
+    @handler
+    async def meet(self, ctx: ObjectContext, other: str) -> str:
+        """Each calls the other."""
+        return await ctx.call(Pair.meet, ctx.key, key=other)
 
 
 class Hall(Service):
@@ -187,11 +196,6 @@ def test_who_leads_to_a_circle_is_no_part_of_it(caplog: pytest.LogCaptureFixture
 
 
 def test_a_hundred_circles_at_once_are_a_hundred_lines(caplog: pytest.LogCaptureFixture) -> None:
-    class Pair(VirtualObject):
-        @handler
-        async def meet(self, ctx: ObjectContext, other: str) -> str:
-            return await ctx.call(Pair.meet, ctx.key, key=other)
-
     async def scenario(sim: Sim) -> None:
         for number in range(100):
             await sim.send(Pair.meet, f"{number} right", key=f"{number} left")
@@ -242,8 +246,9 @@ def test_any_member_frees_all(
 
 
 @WHEREVER_THEY_WAIT
+@pytest.mark.parametrize("after", [SOON, 100_000.0], ids=["soon", "late"])
 def test_behind_a_circle_that_was_broken_there_may_be_another(
-    options: dict[str, Any], caplog: pytest.LogCaptureFixture
+    after: float, options: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     class Twice(VirtualObject):
         @handler
@@ -264,6 +269,7 @@ def test_behind_a_circle_that_was_broken_there_may_be_another(
             [deadlock] = await sim.engine.deadlocks()
             assert len(told(caplog)) == turn
             assert str(deadlock) in told(caplog)[-1]
+            await asyncio.sleep(after)
             [other] = [member.id for member in deadlock.members if member.id != both.id]
             await sim.engine.cancel(other)
         assert await both.result() == ["cancelled", "cancelled"]
@@ -539,8 +545,7 @@ def test_a_walk_that_takes_its_time_does_not_mix_up_what_never_was_at_once() -> 
         async def thanks(self, ctx: ObjectContext) -> None: ...
 
     async def main() -> None:
-        store = Counting(seconds=0.2)
-        store.reader = asyncio.current_task()
+        store = Counting(seconds=0.2, slow_for="with_threads")
         async with engine_with(store, Hasty(), **SUSPENDED) as engine:
             looks = 0
             for start in range(20):
@@ -552,6 +557,7 @@ def test_a_walk_that_takes_its_time_does_not_mix_up_what_never_was_at_once() -> 
                     looks += 1
                     await asyncio.sleep(0.07)
             assert looks > 40
+            assert store.slow_reads > looks, "its own reads are the slow ones"
 
     run(main)
 
@@ -722,9 +728,13 @@ def test_the_next_engine_finds_it_again(
     simulate(lambda sim: [*house(sim), *desk(sim)], scenario, **options)
 
 
-def test_wherever_the_engine_dies_the_circle_is_found_and_broken() -> None:
+@pytest.mark.parametrize("attached", [False, True], ids=["called", "attached"])
+def test_wherever_the_engine_dies_the_circle_is_found_and_broken(attached: bool) -> None:
     async def scenario(sim: Sim) -> list[str]:
-        first = await sim.send(Room.visit, "b-a", key="a")
+        if attached:
+            first = await sim.send(Desk.attach_mutually, key="k")
+        else:
+            first = await sim.send(Room.visit, "b-a", key="a")
         found: list[Deadlock] = []
 
         async def is_found() -> bool:
@@ -733,10 +743,10 @@ def test_wherever_the_engine_dies_the_circle_is_found_and_broken() -> None:
 
         await sim.until(is_found)
         await asyncio.sleep(SOON)
-        [pending] = [member for member in found[0].members if member.status == "pending"]
-        await sim.repeat(lambda engine: killed(engine, pending.id))
+        await sim.repeat(lambda engine: killed(engine, found[0].members[-1].id))
         with pytest.raises(TerminalError):
             await sim.result(first.id)
+        await sim.until(lambda: all_over(sim))
         assert await sim.repeat(lambda engine: engine.deadlocks()) == []
         return targets(found[0])
 
@@ -744,7 +754,51 @@ def test_wherever_the_engine_dies_the_circle_is_found_and_broken() -> None:
         if (await engine.describe(id)).status != "completed":
             await engine.kill(id)
 
-    assert check(house, scenario) == ["Room/a/visit", "Room/b/visit", "Hall/cross", "Room/a/visit"]
+    found = check(lambda sim: [*house(sim), *desk(sim)], scenario)
+    if attached:
+        assert found == ["Desk/k/attach_mutually", "Desk/other/attach_to"]
+    else:
+        assert found == ["Room/a/visit", "Room/b/visit", "Hall/cross", "Room/a/visit"]
+
+
+def test_on_a_real_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        path = tmp_path / "durable.db"
+        async with engine_on(path, Room(), Hall(), Desk()) as engine:
+            await engine.send(Room.visit, "B-a", key="a")
+            await engine.send(Desk.attach_mutually, key="k")
+            await asyncio.sleep(SOON)
+            before = told(caplog)
+            assert len(before) == len(await engine.deadlocks()) == 2
+        caplog.clear()
+        async with engine_on(path, Room(), Hall(), Desk()) as engine:
+            await asyncio.sleep(SOON)
+            assert sorted(told(caplog)) == sorted(before)
+            for deadlock in await engine.deadlocks():
+                await engine.cancel(deadlock.members[1].id)
+            await asyncio.sleep(1)
+            assert await engine.deadlocks() == []
+            assert {view.status for view in await engine.invocations()} == {"completed"}
+
+    run(main)
+
+
+def test_in_small_portions(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(deadlocks, "BEGIN_MAX", 3)
+    monkeypatch.setattr(deadlocks, "BATCH", 2)
+
+    async def scenario(sim: Sim) -> None:
+        for number in range(10):
+            await sim.send(Pair.meet, f"{number} right", key=f"{number} left")
+            await sim.send(Desk.attach_to_itself, key=f"{number}")
+        await asyncio.sleep(SOON)
+        assert len(told(caplog)) == len(await sim.engine.deadlocks()) == 20
+        await sim.restart(crash=True)
+        await asyncio.sleep(SOON)
+        assert len(told(caplog)) == 40
+        assert len(set(told(caplog))) == 20
+
+    simulate(lambda sim: [Pair(), Desk()], scenario, **SUSPENDED)
 
 
 def test_an_engine_that_failed_or_was_closed_looks_no_more(caplog: pytest.LogCaptureFixture) -> None:
@@ -827,18 +881,19 @@ def test_a_store_that_dies_fails_the_engine_and_nobody_searches_any_more(
 
 
 class Counting(MemoryStore):
-    """A store that notes what is read."""
+    """A store that notes what is read; for some of its readers it is slow."""
 
-    def __init__(self, seconds: float = 0) -> None:
+    def __init__(self, seconds: float = 0, slow_for: str = "nobody") -> None:
         super().__init__()
         self.seconds = seconds
-        #: For whom reading takes so long, if not for everybody.
-        self.reader: asyncio.Task[Any] | None = None
+        self.slow_for = slow_for
         self.reads: list[int] = []
+        self.slow_reads = 0
 
     async def _note(self, size: int) -> None:
         self.reads.append(size)
-        if self.reader in (None, asyncio.current_task()):
+        if self.slow_for in repr(asyncio.current_task()):
+            self.slow_reads += 1
             await asyncio.sleep(self.seconds)
 
     async def load(self, need: Need) -> Loaded:
@@ -868,6 +923,24 @@ def test_nobody_looks_at_keys_that_are_free() -> None:
     run(main)
 
 
+def test_nobody_looks_at_a_busy_key_whose_holders_call_nobody() -> None:
+    @handler(service="Caller")
+    async def caller(ctx: Context) -> str:
+        return await ctx.call(Room.visit, "", key="hot")
+
+    async def main() -> None:
+        store = Counting()
+        async with engine_with(store, Room(), caller) as engine:
+            await engine.call(caller)
+            await asyncio.sleep(60)
+            store.reads.clear()
+            await asyncio.gather(*(engine.call(caller) for _ in range(200)))
+            await asyncio.sleep(3600)
+            assert store.reads == [], "neither did anybody else"
+
+    run(main)
+
+
 def test_nobody_looks_any_more_when_all_circles_are_broken() -> None:
     async def main() -> None:
         store = Counting()
@@ -886,24 +959,33 @@ def test_nobody_looks_any_more_when_all_circles_are_broken() -> None:
     run(main)
 
 
-def test_a_slow_look_holds_up_nobody_and_is_followed_by_a_long_rest() -> None:
+def test_a_circle_that_stays_is_looked_at_ever_more_rarely() -> None:
+    """A simulation that is stuck has to get through years."""
+
     async def main() -> None:
-        store = Counting(seconds=0.0)
+        store = Counting()
         async with engine_with(store, Room()) as engine:
             await engine.send(Room.visit, "ba", key="a")
-            await asyncio.sleep(SOON)
-            store.seconds, store.reads = 10.0, []
-            now = asyncio.get_running_loop().time
-            began, longest = now(), 0.0
-            while now() - began < 3600:
+            await asyncio.sleep(30 * 86_400)
+            assert len(store.reads) < 30 * 24 * 10
+
+    run(main)
+
+
+def test_a_slow_search_holds_up_nobody_and_rests_most_of_the_time() -> None:
+    async def main() -> None:
+        store = Counting(seconds=0.5, slow_for="Deadlocks._look")
+        now = asyncio.get_running_loop().time
+        async with engine_with(store, Room(), Hall()) as engine:
+            while now() < 3600:
                 before = now()
-                handle = await engine.send(Room.visit, "", key="free")
-                longest = max(longest, now() - before)
-                await handle.result()
+                await engine.send(Room.visit, "-a", key="a")
+                assert await engine.call(Room.visit, "c", key="b") == "bc"
+                assert now() == before, "nobody waits for the search"
                 await asyncio.sleep(5)
-            assert longest <= 10, "a command waits for what it needs to know, not for the search"
-            searching_s = 10 * len([size for size in store.reads if size > 1])
-            assert searching_s < 3600 / 10
+                for deadlock in await engine.deadlocks():
+                    await engine.kill(deadlock.members[0].id)
+        assert 3600 / 20 < store.seconds * store.slow_reads < 3600 / 8
 
     run(main)
 

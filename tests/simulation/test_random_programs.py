@@ -10,6 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
+from contextvars import copy_context
 from functools import partial
 from typing import Any, Literal
 
@@ -38,6 +39,7 @@ from durable.core.journal import KILLED
 from durable.runtime.attempt import Attempt
 from durable.runtime.registry import Registered, Registry
 from durable.service import Settings
+from durable.store.memory import Tables
 from durable.store.rows import invocation_of
 from durable.testing import Fault, Mode, Sim, run, simulate
 
@@ -335,6 +337,7 @@ class Verifier:
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
+        self.context = copy_context()
         self.commands: list[Command] = []
 
     def submit(self, command: Command) -> None:
@@ -353,22 +356,26 @@ class Verifier:
         pass
 
 
-async def replay(sim: Sim, invocation: Invocation, *, to_the_end: bool) -> None:
+async def replay(host: Verifier, tables: Tables, invocation: Invocation, *, to_the_end: bool) -> None:
     """A fresh attempt over a complete journal comes to the outcome that is kept, and asks for nothing new.
 
     (A handler that fails leaves its other flows where they are, and those may have gone on a little.)
     """
-    host = Verifier(Registry(services(sim, calm=True), Settings(retry=RETRY)))
+    host.commands.clear()
     submission = invocation.submission
     registered = host.registry.find(f"{submission.service}/{submission.handler}")
     attempt = Attempt(host, invocation, 99, registered, None, asyncio.get_running_loop())
-    attempt.start([row for _, row in sorted(sim.tables.journal.get(invocation.seq, {}).items())], until=2**62)
+    attempt.start([row for _, row in sorted(tables.journal.get(invocation.seq, {}).items())], until=2**62)
     assert attempt.task is not None
     await asyncio.wait_for(attempt.task, 60)
     *left_over, finish = host.commands
     assert isinstance(finish, Finish), finish
     assert not to_the_end or all(isinstance(command, Finished) for command in left_over), host.commands
     assert finish.outcome == invocation.outcome, f"{finish.outcome} instead of {invocation.outcome}"
+
+
+def verifier(sim: Sim) -> Verifier:
+    return Verifier(Registry(services(sim, calm=True), Settings(retry=RETRY)))
 
 
 def mode_of(seed: int, commits: int) -> Mode:
@@ -409,11 +416,12 @@ def check_programs(roots: list[tuple[str, list[Instruction]]], model: Counter[tu
     for _ in range(2):
         counters, sim = simulate(services, partial(drive, roots=roots), mode, retry=RETRY)
         assert counters == model, f"in mode {mode!r}: {counters} instead of {model}"
+        host = verifier(sim)
         for row in sim.tables.invocations.values():
             invocation = invocation_of(row)
             assert invocation.outcome is not None
             assert invocation.outcome.ok, f"in mode {mode!r}: {invocation}"
-            run(partial(replay, sim, invocation, to_the_end=True))
+            run(partial(replay, host, sim.tables, invocation, to_the_end=True))
         mode = mode_of(seed, sim.log.commits)
 
 
@@ -430,11 +438,12 @@ def check_programs_with_cancels(
         scenario = partial(drive, roots=roots, ends=seed % 7 + 1, seed=seed)
         counters, sim = simulate(services, scenario, mode, retry=RETRY)
         assert counters <= model, f"in mode {mode!r}: {counters} is more than {model}"
+        host = verifier(sim)
         for row in sim.tables.invocations.values():
             invocation = invocation_of(row)
             assert invocation.outcome is not None
             if invocation.attempt and invocation.outcome != KILLED:
-                run(partial(replay, sim, invocation, to_the_end=invocation.outcome.ok))
+                run(partial(replay, host, sim.tables, invocation, to_the_end=invocation.outcome.ok))
 
 
 def check_log(records: list[logging.LogRecord]) -> None:

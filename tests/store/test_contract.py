@@ -1019,7 +1019,7 @@ FILTERS = [
 ]
 
 
-@pytest.mark.parametrize("where", FILTERS, ids=repr)
+@pytest.mark.parametrize("where", FILTERS, ids=map(str, range(len(FILTERS))))
 def test_a_listing_is_newest_first_and_filtered(stores: Stores, where: Filter) -> None:
     house = a_full_house()
     expected = [view_of(one) for one in reversed(house) if matches(where, one)][: where.limit]
