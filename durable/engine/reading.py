@@ -99,7 +99,7 @@ class Reading(Access):
         raise NotFoundError(f"this engine has no service {name}; it has: {known}")
 
     async def deadlocks(self) -> list[Deadlock]:
-        """Exclusive handlers that wait for each other in a circle, and so for ever.
+        """Handlers that wait for each other in a circle: none of them goes on by itself.
 
         Each is logged once as well. Cancelling or killing any member frees the others.
         """
