@@ -9,6 +9,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextvars import copy_context
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -180,6 +181,8 @@ class Sim:
         self._stopping = False
         self._numbers: Counter[str] = Counter()
         self._restarting: asyncio.Task[None] | None = None
+        #: What the first engine began with: a later one is started by whatever made the one before die.
+        self._context = copy_context()
         #: The loop's clock.
         self.clock = VirtualClock(asyncio.get_running_loop())
 
@@ -302,7 +305,9 @@ class Sim:
     def _schedule(self, *, clean: bool) -> None:
         self._up.clear()
         if self._restarting is None and not self._stopping:
-            self._restarting = asyncio.get_running_loop().create_task(self._replace(clean=clean))
+            self._restarting = asyncio.get_running_loop().create_task(
+                self._replace(clean=clean), context=self._context.copy()
+            )
 
     async def _replace(self, *, clean: bool) -> None:
         self._up.clear()

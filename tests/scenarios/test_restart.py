@@ -1,9 +1,11 @@
 """Restart as new: a completed invocation done again, from its input or over the first entries of its journal."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -503,6 +505,98 @@ def test_restarted_from_any_entry_without_a_change_it_gives_the_same_result(
 
     refused, _ = simulate(a_bit_of_everything, scenario, mode)
     assert len(refused) == (3 if program == "combined" else 0)
+
+
+def a_trip(sim: Sim) -> Iterable[object]:
+    """Steps, calls and waits in concurrent flows, with something to undo."""
+
+    async def act(name: str, seconds: float = 0) -> str:
+        sim.effect(name)
+        await asyncio.sleep(seconds)
+        return name
+
+    @handler(service="Child")
+    async def child(ctx: Context) -> str:
+        return await ctx.run(act, "child", 0.3)
+
+    @handler(service="Trip")
+    async def book(ctx: Context) -> list[str]:
+        async def flow(name: str) -> list[str]:
+            first = await ctx.run(act, name, 0.2)
+            await ctx.sleep(0.15)
+            return [first, await ctx.run(act, f"{name} again", 0.1)]
+
+        async with ctx.saga() as saga:
+            saga.add_compensation(act, "undo", 0.2)
+            booked = [await ctx.run(act, "search")]
+            async with asyncio.TaskGroup() as group:
+                flows = [group.create_task(flow(name)) for name in ("flight", "hotel")]
+            booked += [name for one in flows for name in one.result()]
+            open_to_it = ctx.with_options(interruptible=True).run(act, "car", 0.4)
+            booked += await gather(ctx.run(act, "tickets", 0.5), open_to_it, ctx.call(child))
+            ctx.send(child)
+            try:
+                await ctx.signal("never").with_timeout(0.3)
+            except TimeoutError:
+                booked.append(await ctx.run(act, "mail", 0.1))
+            return booked
+
+    return [child, book]
+
+
+BOOKED = ["search", "flight", "flight again", "hotel", "hotel again", "tickets", "car", "child", "mail"]
+
+
+@pytest.mark.parametrize("inactivity_timeout", ["1m", 0], ids=["waits in memory", "suspended at once"])
+def test_whatever_befell_the_old_one_every_prefix_of_it_replays(inactivity_timeout: str | int) -> None:
+    """C-069, R-37: 40 random lives with pauses, cancels, restarts and crashes; no prefix is ever a mismatch."""
+    restarts: Counter[str] = Counter()
+
+    async def disturb(sim: Sim, id: str, random: Random) -> None:
+        await asyncio.sleep(random.choice([0, 0.05, 0.1, 0.2]))
+        for _ in range(random.randrange(8)):
+            await asyncio.sleep(0)
+        with suppress(ConflictError):
+            match random.choice(["pause", "pause", "resume", "resume", "cancel", "restart", "crash"]):
+                case "pause":
+                    await sim.repeat(lambda engine: engine.pause(id))
+                case "resume":
+                    await sim.repeat(lambda engine: engine.resume(id))
+                case "cancel":
+                    await sim.repeat(lambda engine: engine.cancel(id))
+                case how:
+                    await sim.restart(crash=how == "crash")
+
+    async def scenario(sim: Sim, random: Random) -> None:
+        old = await sim.send("Trip/book")
+        for _ in range(random.randrange(1, 12)):
+            await disturb(sim, old.id, random)
+        while (view := await view_of(sim, old.id)).status != "completed":
+            with suppress(ConflictError):
+                await sim.repeat(lambda engine: engine.resume(old.id))
+            await asyncio.sleep(5)
+        for kept in range(max(entry.entry for entry in view.journal)):
+            try:
+                new = await restart(sim, old.id, kept)
+            except InvalidRequestError:
+                restarts["refused"] += 1
+                break
+            await asyncio.sleep(10)
+            assert await sim.status(new) == "completed", f"{kept} kept: {(await view_of(sim, new)).last_failure}"
+            result = await ended(sim, new)
+            assert result == BOOKED or (kept and result == 409 == await ended(sim, old.id))
+            restarts["booked" if result == BOOKED else "cancelled"] += 1
+
+    def live(seed: int) -> None:
+        try:
+            simulate(a_trip, lambda sim: scenario(sim, Random(seed)), inactivity_timeout=inactivity_timeout)
+        except BaseException as error:
+            error.add_note(f"seed {seed}")
+            raise
+
+    for seed in range(40):
+        live(seed)
+    assert min(restarts["booked"], restarts["cancelled"], restarts["refused"]) > 10, f"I10: {restarts}"
 
 
 def numbers(sim: Sim) -> Iterable[object]:
