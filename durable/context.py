@@ -249,7 +249,7 @@ class Context:
         """A wait for the outside: hand `.id` to whoever will resolve it, then await it."""
         decode = serde_for(type).decode
         future = cast(Awakeable[Any], self._operations.open(Kind.AWAKEABLE, "", AwaitAwakeable(), decode))
-        future.id = future.id or awakeable_id(self.request.id, future.entry)
+        future.id = future.id or awakeable_id(self.request.id, future.entry, self._operations.run_number)
         return future
 
     def resolve_awakeable(self, id: str, value: Any = None) -> None:
@@ -266,7 +266,8 @@ class Context:
         parsed = parse_awakeable_id(id)
         if parsed is None:
             raise TerminalError(f"{id!r} is no awakeable id", 400)
-        asked = Tell(CompleteEntry(*parsed, outcome))
+        invocation, entry, run = parsed
+        asked = Tell(CompleteEntry(invocation, entry, outcome, run=run))
         print_ = fingerprint(id.encode(), said)
         self._operations.note(Kind.COMPLETE_AWAKEABLE, "", asked, detail=id, fingerprint=print_)
 

@@ -56,6 +56,11 @@ class Operations(Protocol):
         ...
 
     @property
+    def run_number(self) -> int:
+        """See `Invocation.run_number`."""
+        ...
+
+    @property
     def seed(self) -> str:
         """What the handler's random numbers follow from."""
         ...

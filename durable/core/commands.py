@@ -209,6 +209,8 @@ class CompleteEntry(msgspec.Struct, frozen=True, gc=False):
     entry: int
     outcome: Outcome
     token: int = 0
+    #: Of which run of that id it is; 0 is any.
+    run: int = 0
 
 
 class SendSignal(msgspec.Struct, frozen=True, gc=False):

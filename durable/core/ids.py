@@ -13,7 +13,9 @@ DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _VALUE = {digit: value for value, digit in enumerate(DIGITS)}
 _PAIRS = [a + b for a in DIGITS for b in DIGITS]
 _INVOCATION = re.compile(r"inv_1[0-9A-Za-z]{33}", re.ASCII)
-_AWAKEABLE = re.compile(r"sign_1([0-9A-Za-z]{33})([1-9A-Za-z][0-9A-Za-z]{0,5})", re.ASCII)
+_AWAKEABLE = re.compile(r"sign_1([0-9A-Za-z]{33})([1-9A-Za-z][0-9A-Za-z]{0,11})", re.ASCII)
+#: How much of an awakeable's number is its entry; what is above tells the run.
+_ENTRY_BITS = 36
 
 
 def base62(number: int, width: int) -> str:
@@ -30,9 +32,12 @@ def invocation_id(ordinal: int, entropy: int) -> str:
     return f"inv_1{base62(ordinal, 11)}{base62(entropy, 22)}"
 
 
-def child_id(parent: str, entry: int) -> str:
-    """The id of what entry `entry` of `parent` calls or sends."""
-    digest = blake2b(f"{parent}/{entry}".encode(), digest_size=16).digest()
+def child_id(parent: str, entry: int, run: str = "") -> str:
+    """The id of what entry `entry` of `parent` calls or sends.
+
+    `run` tells runs of the same id apart: an idempotency key used again after its retention names another one.
+    """
+    digest = blake2b(f"{run or parent}/{entry}".encode(), digest_size=16).digest()
     return f"inv_1{parent[5:16]}{base62(int.from_bytes(digest, 'big'), 22)}"
 
 
@@ -65,21 +70,28 @@ def is_invocation_id(text: str) -> bool:
     return _INVOCATION.fullmatch(text) is not None
 
 
-def awakeable_id(invocation: str, entry: int) -> str:
-    """The id under which the outside completes entry `entry` of `invocation`."""
+def run_number(run: str) -> int:
+    """A small number, not 0, that tells runs of the same id apart."""
+    return int.from_bytes(blake2b(run.encode(), digest_size=3).digest(), "big") | 1
+
+
+def awakeable_id(invocation: str, entry: int, run: int = 0) -> str:
+    """The id under which the outside completes entry `entry` of `invocation`; `run` 0 means any of that id."""
+    number = run << _ENTRY_BITS | entry
     digits = ""
-    while entry:
-        entry, rest = divmod(entry, 62)
+    while number:
+        number, rest = divmod(number, 62)
         digits = DIGITS[rest] + digits
     return f"sign_1{invocation[5:]}{digits}"
 
 
-def parse_awakeable_id(text: str) -> tuple[str, int] | None:
-    """The invocation id and entry of an awakeable id, or None where the form is wrong."""
+def parse_awakeable_id(text: str) -> tuple[str, int, int] | None:
+    """The invocation id, entry and run of an awakeable id, or None where the form is wrong."""
     match = _AWAKEABLE.fullmatch(text)
     if match is None:
         return None
-    entry = 0
+    number = 0
     for digit in match[2]:
-        entry = entry * 62 + _VALUE[digit]
-    return f"inv_1{match[1]}", entry
+        number = number * 62 + _VALUE[digit]
+    run, entry = divmod(number, 1 << _ENTRY_BITS)
+    return (f"inv_1{match[1]}", entry, run) if entry else None

@@ -15,6 +15,7 @@ from enum import StrEnum
 
 import msgspec
 
+from durable.core.ids import run_number
 from durable.core.journal import INTERRUPTIBLE, Failure, Kind, Outcome
 from durable.core.waiting import Group
 
@@ -167,6 +168,19 @@ class Invocation(msgspec.Struct):
     def id(self) -> str:
         """The public id."""
         return self.submission.id
+
+    @property
+    def run(self) -> str:
+        """What its children's ids and random numbers follow from: its id, but that a key's next run has the same."""
+        submission = self.submission
+        if submission.idempotency_key is None and submission.flavor is not Flavor.WORKFLOW:
+            return submission.id
+        return f"{submission.id}.{self.seq}.{self.created_at}"
+
+    @property
+    def run_number(self) -> int:
+        """Tells the awakeables of this run from those of another one with the same id."""
+        return run_number(self.run) if self.run != self.id else 0
 
     @property
     def damaged(self) -> bool:

@@ -127,8 +127,8 @@ class Control(Reading):
         parsed = parse_awakeable_id(id)
         if parsed is None:
             raise InvalidRequestError(f"{id!r} is no awakeable id: those start with sign_1")
-        invocation, entry = parsed
-        await self._ask(lambda token: ask.CompleteEntry(invocation, entry, outcome, token), id)
+        invocation, entry, run = parsed
+        await self._ask(lambda token: ask.CompleteEntry(invocation, entry, outcome, token, run), id)
 
     async def send_signal(self, id: str, name: str, value: Any = None) -> None:
         """Hand a named signal to an invocation, which may wait for it now or later. Raises `NotFoundError`."""

@@ -75,13 +75,13 @@ class Arrivals:
     def catch_up(self) -> None:
         """Before the handler asks for its next entry: hand over what it had seen when it asked for that one before.
 
-        Where that entry is new, hand over all that is recorded and due: it came before.
+        Where that entry is new, hand over what is recorded up to the last cancel, which is raised here at the latest.
         """
         replay, receiver = self.replay, self._receiver
         if replay is None:
             return
         row = replay.commands.get(receiver.asked + 1)
-        while row is None or receiver.delivered < row.seen:
+        while replay.cancels_left if row is None else receiver.delivered < row.seen:
             arrival = replay.next_arrival(receiver.asked)
             if arrival is None:
                 return

@@ -88,7 +88,9 @@ class Attempt:
         self.number = number
         self.handler = handler
         self.target = submission.target
-        self.seed = submission.seed or submission.id
+        self.run_id = invocation.run
+        self.run_number = invocation.run_number
+        self.seed = submission.seed or self.run_id
         self.request = Request(
             submission.id, submission.target, submission.headers, submission.idempotency_key, number, submission.input
         )

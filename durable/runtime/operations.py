@@ -43,6 +43,8 @@ class Journal(Protocol):
     request: Request
     delivered: int
     seed: str
+    run_id: str
+    run_number: int
     active: bool
 
     @property
@@ -144,6 +146,11 @@ class Operations:
     def ending(self) -> bool:
         """See `saga.Runs`."""
         return self._attempt.ending or not self._attempt.active
+
+    @property
+    def run_number(self) -> int:
+        """See `Invocation.run_number`."""
+        return self._attempt.run_number
 
     @property
     def seed(self) -> str:
@@ -309,7 +316,7 @@ class Operations:
         entry = attempt.next_entry  # taken below, when nothing can be refused any more
         caller = Caller(attempt.seq, self.request.id, entry, attempt.target, kind is Kind.CALL)
         submission = handler.submission(
-            child_id(self.request.id, entry),
+            child_id(self.request.id, entry, attempt.run_id),
             data,
             key=key,
             headers=check_headers(headers),

@@ -15,6 +15,7 @@ from durable.core.ids import (
     invocation_id,
     is_invocation_id,
     parse_awakeable_id,
+    run_number,
     seed,
 )
 
@@ -114,7 +115,9 @@ def test_no_key_and_an_empty_key_claim_two_ids() -> None:
 @example(invocation_id(2**64 - 1, 2**128 - 1), 62**6 - 1)
 @example(invocation_id(1, 1), 62)
 def test_an_awakeables_id_reads_back(invocation: str, entry: int) -> None:
-    assert parse_awakeable_id(awakeable_id(invocation, entry)) == (invocation, entry)
+    assert parse_awakeable_id(awakeable_id(invocation, entry)) == (invocation, entry, 0)
+    run = run_number(f"{invocation}.{entry}")
+    assert parse_awakeable_id(awakeable_id(invocation, entry, run)) == (invocation, entry, run)
 
 
 @few
@@ -123,16 +126,17 @@ def test_an_awakeables_id_reads_back(invocation: str, entry: int) -> None:
 @example("sign_1" + "0" * 33)
 @example("sign_1" + "0" * 33 + "0")
 @example("sign_1" + "0" * 33 + "z" * 7)
+@example("sign_1" + "0" * 33 + "z" * 13)
 @example("sign_1" + "0" * 33 + "1\n")
 @example("inv_1" + "0" * 33 + "\n")
 @example("inv_1" + "٣" * 33)
 def test_any_text_is_read_or_refused_and_what_is_read_is_written_the_same(text: str) -> None:
     parsed = parse_awakeable_id(text)
     if parsed is not None:
-        invocation, entry = parsed
+        invocation, entry, run = parsed
         assert is_invocation_id(invocation)
         assert entry >= 1
-        assert awakeable_id(invocation, entry) == text
+        assert awakeable_id(invocation, entry, run) == text
     assert is_invocation_id(text) == (len(text) == 38 and text[:5] == "inv_1" and all(c in DIGITS for c in text[5:]))
 
 

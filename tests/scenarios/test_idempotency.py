@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from durable import Context, NotFoundError, OutputNotReadyError, TerminalError, Workflow, WorkflowContext, handler
-from durable.testing import Sim, check
+from durable.testing import Sim, check, simulate
 from tests.scenarios.keyed import Counter, assert_at_once, assert_ran, open_gate, reaches
 
 
@@ -265,3 +265,31 @@ def test_reading_an_output_in_a_handler_never_waits_and_what_it_found_is_recorde
         return result
 
     assert check(services, scenario, most=25) == ["not ready (470)", "value"]
+
+
+def test_a_key_that_is_used_again_after_a_purge_begins_a_run_of_its_own() -> None:
+    """Its calls, random numbers and awakeables are not those of the first run, some of which may still be there."""
+
+    @handler(service="Orders")
+    async def pay(ctx: Context) -> str:
+        return str(ctx.uuid())
+
+    @handler(service="Orders")
+    async def order(ctx: Context) -> list[str]:
+        approval = ctx.awakeable(str)
+        ids = [await ctx.call(pay), str(ctx.uuid()), approval.id]
+        ctx.resolve_awakeable(approval.id, "yes")
+        return [*ids, await approval]
+
+    async def scenario(sim: Sim) -> None:
+        first = await sim.send(order, idempotency_key="o-1")
+        before = await sim.result(first.id)
+        await sim.engine.purge(first.id)
+        second = await sim.send(order, idempotency_key="o-1")
+        after = await sim.result(second.id)
+        assert first.id == second.id
+        assert not set(before[:3]) & set(after[:3])
+        with pytest.raises(NotFoundError):  # the first run's approval is not the second's
+            await sim.engine.resolve_awakeable(before[2], "yes")
+
+    simulate(lambda sim: [pay, order], scenario)

@@ -215,6 +215,13 @@ class Book:
         self.notes.append(note)
         self.news.set()
 
+    def bury(self) -> None:
+        """A kill is acknowledged: from now on whoever was killed is dead."""
+        now = asyncio.get_running_loop().time()
+        for invocation in map(invocation_of, self.sim.tables.invocations.values()):
+            if is_killed(invocation):
+                self.dead.setdefault(invocation.id, (len(self.notes), now))
+
     def times(self, what: str, id: str, number: int) -> int:
         return sum(note[:3] == (what, id, number) for note in self.notes)
 
@@ -510,11 +517,7 @@ async def control(sim: Sim, book: Book, what: Control) -> None:
                 try:
                     await repeat(lambda engine: engine.kill(id))
                 finally:
-                    killed = [
-                        one.id for row in sim.tables.invocations.values() if is_killed(one := invocation_of(row))
-                    ]
-                    for one in killed:
-                        book.dead.setdefault(one, (len(book.notes), asyncio.get_running_loop().time()))
+                    book.bury()
             case "pause":
                 await repeat(lambda engine: engine.pause(id))
             case "resume":

@@ -48,7 +48,7 @@ def restart(turn: Turn, command: Restart) -> None:
         caller=None,
         due_at=None,
         restarted_from=old.id,
-        seed=(old.submission.seed or old.id) if rows else None,
+        seed=(old.submission.seed or old.run) if rows else None,
     )
     new = turn.create(submission, Status.PENDING)
     new.last_entry = command.from_entry
@@ -88,7 +88,7 @@ def _with_id(old: Invocation, row: Row) -> Row:
     """An awakeable keeps the id that the handler may have passed on."""
     if row.kind != Kind.AWAKEABLE or row.part != COMMAND or row.detail:
         return row
-    return row._replace(detail=awakeable_id(old.id, row.entry))
+    return row._replace(detail=awakeable_id(old.id, row.entry, old.run_number))
 
 
 def open_entries(rows: Sequence[Row]) -> list[int]:

@@ -64,7 +64,7 @@ def notify(turn: Turn, command: Notify) -> None:
 def complete_entry(turn: Turn, command: CompleteEntry) -> None:
     """Complete an awakeable; a second completion is ignored."""
     invocation = turn.world.find(command.id)
-    if invocation is None:
+    if invocation is None or command.run not in (0, invocation.run_number):
         turn.reply(command.token, "not-found")
         return
     waits = invocation.open.get(command.entry)
