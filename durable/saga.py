@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, ParamSpec, Protocol
 
 from durable.core.duration import Duration
 from durable.core.retry import RetryPolicy
-from durable.errors import InvocationCancelled, TerminalError, UsageError
+from durable.errors import AttemptEnded, InvocationCancelled, TerminalError, UsageError
 
 P = ParamSpec("P")
 
@@ -89,9 +89,10 @@ class Saga:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._entered = False
-        given_up = isinstance(error, CancelledError) and not self._steps.ending
-        if error is None or not (given_up or _is_terminal(error)):
+        if error is None or not (isinstance(error, CancelledError) or _is_terminal(error)):
             return
+        if isinstance(error, CancelledError) and self._steps.ending:
+            raise AttemptEnded  # the next attempt decides: what this handler ends with means nothing
         for compensation in reversed(self._compensations):
             try:
                 await self._end(self._begin(compensation, error))
@@ -115,7 +116,7 @@ class Saga:
                 return
             except CancelledError:
                 if self._steps.ending:
-                    raise
+                    raise AttemptEnded from None
 
 
 class SagaStep:

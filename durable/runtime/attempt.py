@@ -335,7 +335,7 @@ class Attempt:
                 future.complete(outcome, self.delivered)
         if self._cancels.any:
             self._cancels.raise_where_it_waits(self.delivered)
-        if self._blocked and self._steps.quiet and not next(iter(self._blocked)).done():
+        if self._steps.quiet and any(not waiter.done() for waiter in self._blocked):
             self.host.parked(self)  # what ran beside the wait has ended
         if self._closing:
             self.loop.call_soon(self._end_if_drained)

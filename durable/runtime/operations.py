@@ -144,8 +144,8 @@ class Operations:
 
     @property
     def ending(self) -> bool:
-        """See `saga.Runs`."""
-        return self._attempt.ending or not self._attempt.active
+        """See `saga.Runs`. Whoever is told so has heard that the attempt ends (`deaf`)."""
+        return self._attempt.deaf or self._attempt.ending or not self._attempt.active
 
     @property
     def run_number(self) -> int:
@@ -177,7 +177,7 @@ class Operations:
                 f"ctx.run(fn, *args) takes a function and its arguments, not {fn!r}: do not call it yourself"
             )
         name = options.name or step_name(fn)
-        if attempt.check_cancel(Kind.RUN, name):
+        if attempt.check_cancel(Kind.RUN, name) and not announced:
             return self._give_up(Kind.RUN, name, None)
         step = Step(fn, args, kwargs, name, options, attempt.delivered)
         entry, row = attempt.take(Kind.RUN, name, None)

@@ -68,7 +68,7 @@ class Watch:
             return float("inf")
         abort_at = inactive_at + (attempt.handler.settings.abort_timeout_ms or 0) / 1000
         if now < abort_at:
-            return abort_at
+            return min(abort_at, now + _inactivity_s(attempt)) if _inactivity_s(attempt) else abort_at
         attempt.abort()
         return float("inf")
 

@@ -378,7 +378,11 @@ async def replay(host: Verifier, tables: Tables, invocation: Invocation, *, to_t
     attempt = Attempt(host, invocation, 99, registered, None, asyncio.get_running_loop())
     attempt.start([row for _, row in sorted(tables.journal.get(invocation.seq, {}).items())], until=2**62)
     assert attempt.task is not None
-    await asyncio.wait_for(attempt.task, 60)
+    await asyncio.wait([attempt.task], timeout=60)
+    if not attempt.task.done():
+        attempt.end()
+        await asyncio.wait([attempt.task], timeout=60)
+        raise AssertionError(f"the replay waits for what its journal does not have: {host.commands}")
     *left_over, finish = host.commands
     assert isinstance(finish, Finish), finish
     assert not to_the_end or all(isinstance(command, Finished) for command in left_over), host.commands
