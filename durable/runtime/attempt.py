@@ -576,6 +576,8 @@ class Attempt:
         if not name.isascii():
             check_text("name", name)
         self._steps.record_open()
+        if asyncio.current_task() is not self.task:  # a flow of its own, and others will wake beside it
+            self._arrivals.concurrent = True
         if self._arrivals.replay is not None:
             self._arrivals.catch_up()
         self.asked = entry
