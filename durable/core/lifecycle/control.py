@@ -35,10 +35,12 @@ def recover(turn: Turn, command: Recover) -> None:
     invocation = turn.world.invocations.get(command.seq)
     if invocation is None:
         return
+    if invocation.started:  # by this process, since: it needs nothing
+        return
     if invocation.status is Status.RUNNING and invocation.pausing:
         park(turn, invocation)
         leaf_ended(turn, invocation)
-    elif invocation.status is Status.RUNNING and not invocation.started:
+    elif invocation.status is Status.RUNNING:
         turn.start(invocation)
     elif invocation.damaged:  # it was loaded as paused: from now on it is stored so
         turn.touch(invocation)
