@@ -182,12 +182,12 @@ class Fail(msgspec.Struct, frozen=True, gc=False):
 
 
 class Suspend(msgspec.Struct, frozen=True, gc=False):
-    """The attempt only waits: it offers to give up its memory."""
+    """The handler only waited, so its attempt has let it go."""
 
     seq: int
     attempt: int
     waiting: int | Group
-    #: How many completions had reached it when it made the offer.
+    #: How many completions had reached it by then.
     notified: int
 
 

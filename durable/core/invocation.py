@@ -156,7 +156,7 @@ class Invocation(msgspec.Struct):
     early: dict[int, Outcome] = {}
     #: How calls ended under a cancel, which is told first.
     kept: dict[int, Outcome] = {}
-    #: Completions accepted during this attempt: an offer to suspend that has not seen them all is out of date.
+    #: Completions accepted during this attempt: one that has let its handler go and not seen them all begins again.
     notified: int = 0
     #: A cancel came during this attempt; and how many came ever.
     cancelled: bool = False

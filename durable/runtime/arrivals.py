@@ -6,7 +6,7 @@ each outcome may wake one, and the next outcome waits until that one has come to
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from durable.core.journal import Kind, Outcome, Row
@@ -14,9 +14,6 @@ from durable.core.replay import Replay
 
 #: How many recorded outcomes are delivered in one go before the event loop gets its turn.
 REPLAY_SLICE = 1000
-#: For how many rounds of the event loop a handler of several flows must have done nothing to be at rest: a finished
-#: task wakes whoever gathers it after two, so this is enough for task groups in task groups.
-REST = 8
 
 
 class Receiver(Protocol):
@@ -30,6 +27,12 @@ class Receiver(Protocol):
     flows: int
     #: How many outcomes it has seen.
     delivered: int
+    #: Counts what it does.
+    activity: int
+
+    def when_at_rest(self, then: Callable[[], None]) -> None:
+        """Call `then` when each of its flows waits, and none will go on by itself."""
+        ...
 
     def wants(self, entry: int) -> bool:
         """Whether somebody may still wait for this entry."""
@@ -53,9 +56,8 @@ class Arrivals:
         self._started = False
         #: Outcomes that came while the handler was not ready for them.
         self._news: deque[tuple[int, Outcome]] = deque()
-        #: Whether the next outcome waits until the handler has come to rest; and a count of what it did.
+        #: Whether the next outcome waits until the handler has come to rest.
         self.settling = False
-        self.activity = 0
         #: Whether two flows have ever waited at the same time: that one waits now says nothing of the others then.
         self.concurrent = False
 
@@ -89,7 +91,7 @@ class Arrivals:
 
     def match(self, entry: int, kind: Kind, name: str, fingerprint: bytes | None) -> Row | None:
         """See `Replay.match`."""
-        self.activity += 1
+        self._receiver.activity += 1
         return None if self.replay is None else self.replay.match(entry, kind, name, fingerprint)
 
     def asked_more(self) -> None:
@@ -123,7 +125,7 @@ class Arrivals:
         if self.concurrent or receiver.flows > flows:
             if self._news or (self.replay is not None and self.replay.outcomes_left):
                 self.settling = True
-                self._settle(REST, self.activity)
+                receiver.when_at_rest(self._hand_over)
             return
         for _ in range(REPLAY_SLICE):
             arrival = self._next()
@@ -132,20 +134,13 @@ class Arrivals:
             receiver.arrive(*arrival)
         receiver.loop.call_soon(self.pump, 1)
 
-    def _settle(self, rounds: int, activity: int) -> None:
-        """Once the handler has been at rest for some rounds of the event loop, hand over the next outcome."""
+    def _hand_over(self) -> None:
+        """The handler is at rest: it gets the next outcome."""
         receiver = self._receiver
-        if not receiver.active:
-            return
-        if self.activity != activity:
-            rounds = REST
-        if rounds:
-            receiver.loop.call_soon(self._settle, rounds - 1, self.activity)
-            return
         arrival = self._next()
         if arrival is not None:
             receiver.arrive(*arrival)
-            receiver.loop.call_soon(self._settle, REST, self.activity)
+            receiver.when_at_rest(self._hand_over)
             return
         self.settling = False
         receiver.at_rest()

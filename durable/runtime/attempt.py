@@ -6,7 +6,7 @@ back through `deliver`. When it is over, however it ended, nothing it still does
 
 import asyncio
 import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextvars import Context
 from threading import get_ident
 from typing import Any, Protocol
@@ -34,6 +34,7 @@ from durable.runtime.cancels import Cancels
 from durable.runtime.failures import contains_end, failure_of_exception, problem_of
 from durable.runtime.operations import Operations
 from durable.runtime.registry import Registered, check_text
+from durable.runtime.rest import Resting
 from durable.runtime.steps import CURRENT, IN_STEP, NO_TIMEOUT, Step, Steps, timed_out
 from durable.service import Handler
 
@@ -67,6 +68,14 @@ class Host(Protocol):
 
     def parked(self, attempt: "Attempt") -> None:
         """The handler only waits now."""
+        ...
+
+    def when_settled(self, then: Callable[[], None]) -> None:
+        """Call `then` when what was submitted so far is committed and has been acted upon."""
+        ...
+
+    def when_at_rest(self, one: Resting, then: Callable[[], None]) -> None:
+        """Call `then` when each flow of a handler waits, and none will go on by itself."""
         ...
 
 
@@ -105,8 +114,10 @@ class Attempt:
         self.touched = loop.time()
         #: Completions from outside that were handed to it: see `Invocation.notified`.
         self.notified = 0
-        #: Whether a suspension was offered and not yet answered.
-        self.offered = False
+        #: Whether it ends as soon as its handler is at rest, because that only waits.
+        self._giving_way = False
+        #: Counts what its handler does.
+        self.activity = 0
         #: How many outcomes the handler has seen.
         self.delivered = 0
         self._operations = Operations(self, submission.service, submission.key, keyed)
@@ -308,7 +319,6 @@ class Attempt:
         if self._closing:
             self.loop.call_soon(self._end_if_drained)
         self.touched = self.loop.time()
-        self.offered = False
         self._arrivals.add(entry, outcome)
 
     def wants(self, entry: int) -> bool:
@@ -380,7 +390,7 @@ class Attempt:
         if CURRENT.get() is not self:
             self._check_place()
         self._check_active()
-        self._arrivals.activity += 1
+        self.activity += 1
         if self._cancels.any:
             self._cancels.check_wait(future, self.delivered)
         if future.outcome is not None:
@@ -406,7 +416,7 @@ class Attempt:
             yield from self._block(future)
         finally:
             self.flows -= 1
-            self._arrivals.activity += 1
+            self.activity += 1
 
     async def until_delivered(self, future: DurableFuture[Any]) -> None:
         """See `steps.Owner`."""
@@ -538,18 +548,35 @@ class Attempt:
             and all(not waiter.done() for waiter in self._blocked)
         )
 
-    def offer_suspension(self) -> None:
-        """Offer to give up its memory; the answer is `end`, or a delivery."""
+    @property
+    def _is_stuck(self) -> bool:
+        """Whether everything waits, and the journal has more: the code does not come to what is recorded."""
         arrivals = self._arrivals
-        replay = arrivals.replay if arrivals.replaying and not arrivals.settling else None
-        if replay is not None and self._blocked and self._steps.quiet:
-            # everything waits, and the journal has more: the code does not come to what is recorded
+        return arrivals.replaying and not arrivals.settling and bool(self._blocked) and self._steps.quiet
+
+    def give_way(self) -> None:
+        """Give its memory up if its handler only waits: once what was asked for is durable, and it is at rest.
+
+        So what is answered at once has come back by then, nothing is cut off, and nothing would have gone on.
+        """
+        if not self._giving_way:
+            self._giving_way = True
+            self.host.when_settled(lambda: self.when_at_rest(self._unload))
+
+    def _unload(self) -> None:
+        self._giving_way = False
+        replay = self._arrivals.replay
+        if self._is_stuck and replay is not None:
             self.broken = stuck(replay, self.asked)
             self.fail(self.broken)
             self._end_failed()
-        elif self.idle and not self.offered:
-            self.offered = True
+        elif self.idle:
             self.host.submit(Suspend(self.seq, self.number, self.waiting_for(), self.notified))
+            self.end()
+
+    def when_at_rest(self, then: Callable[[], None]) -> None:
+        """See `arrivals.Receiver`."""
+        self.host.when_at_rest(self, then)
 
     # ---- taking entries ----
 

@@ -71,6 +71,9 @@ class Loop:
         self._max_concurrent = max_concurrent
         self._timer_window = timer_window
         self._queue: list[Command] = []
+        #: Who is called once the turn is over that is under way, and the one that takes what is queued.
+        self._after_turn: list[Callable[[], None]] = []
+        self._after_next: list[Callable[[], None]] = []
         self._turning = False
         self._kicked = False
         self._closing = False
@@ -192,6 +195,15 @@ class Loop:
             self._kicked = True
             self._loop.call_soon(self._begin)
 
+    def when_settled(self, then: Callable[[], None]) -> None:
+        """Call `then` when what was submitted so far is committed and has been acted upon."""
+        if self._queue:
+            self._after_next.append(then)
+        elif self._turning:
+            self._after_turn.append(then)
+        else:
+            self._loop.call_soon(then)
+
     def ask(self, make: Callable[[int], Command], *, result: bool = False) -> "asyncio.Future[Any]":
         """Submit a command that is answered: by its `Reply`, or with `result=True` by the outcome it leads to."""
         if self.failure is not None:
@@ -208,6 +220,7 @@ class Loop:
         if self._turning or not self._queue or self.failure is not None:
             return
         commands, self._queue = self._queue, []
+        self._after_turn, self._after_next = self._after_next, []
         self._turning = True
         try:
             turn = Turn(self.world, commands, self.clock.now_ms())
@@ -254,8 +267,11 @@ class Loop:
         self._turning = False
         if self.failure is not None:
             return
+        after, self._after_turn = self._after_turn, []
         self._begin()  # the disk works while what was committed is acted upon
         self._act(turn)
+        for then in after:
+            self._loop.call_soon(then)
 
     @property
     def closing(self) -> bool:

@@ -17,6 +17,7 @@ from durable.runtime.attempt import Attempt
 from durable.runtime.blocked import Blocked
 from durable.runtime.clock import Clock
 from durable.runtime.registry import Registered, Registry
+from durable.runtime.rest import Rest
 from durable.runtime.watch import Watch
 from durable.service import Handler
 from durable.store import Store
@@ -38,6 +39,10 @@ class Runtime(Protocol):
         """Have a command settled in the next turn."""
         ...
 
+    def when_settled(self, then: Callable[[], None]) -> None:
+        """Call `then` when what was submitted so far is committed and has been acted upon."""
+        ...
+
     def fail(self, error: BaseException) -> None:
         """Nothing can be promised any more."""
         ...
@@ -54,6 +59,10 @@ class Roster:
         self._engine = engine
         #: Have a command settled in the next turn.
         self.submit: Callable[[Command], None] = engine.submit
+        #: See `Runtime`.
+        self.when_settled = engine.when_settled
+        #: See `Rest`.
+        self.when_at_rest = Rest(loop).when_at_rest
         self._loop = loop
         self.context = copy_context()
         self._max_concurrent = max_concurrent
@@ -101,8 +110,8 @@ class Roster:
             for attempt in self.attempts.values():
                 if wanted <= 0:
                     return
-                if attempt.offered or attempt.idle:
-                    attempt.offer_suspension()
+                if attempt.idle:
+                    attempt.give_way()
                     wanted -= 1
         if self._room is not None and len(self._ready) < READY_MAX:
             self._room.set_result(None)
@@ -248,11 +257,4 @@ class Roster:
     def parked(self, attempt: Attempt) -> None:
         """The handler only waits now: with an inactivity timeout of zero it is unloaded at once."""
         if attempt.handler.settings.inactivity_timeout_ms == 0 or self._ready:
-            self._loop.call_soon(self._offer_soon, attempt, 4)
-
-    def _offer_soon(self, attempt: Attempt, hops: int) -> None:
-        """A few rounds of the event loop later, so that the handler's other flows have had theirs."""
-        if hops:
-            self._loop.call_soon(self._offer_soon, attempt, hops - 1)
-        elif attempt.active:
-            attempt.offer_suspension()
+            attempt.give_way()

@@ -1,4 +1,4 @@
-"""Attempts that wait too long offer to be unloaded; those that then do not yield are interrupted."""
+"""Attempts that wait too long are unloaded; those that do not yield are interrupted."""
 
 import asyncio
 from collections.abc import Mapping
@@ -63,10 +63,11 @@ class Watch:
         inactive_at = attempt.touched + _inactivity_s(attempt)
         if now < inactive_at:
             return inactive_at
-        attempt.offer_suspension()
-        if attempt.offered or not attempt.active:
-            return float("inf")
-        abort_at = inactive_at + (attempt.handler.settings.abort_timeout_ms or 0) / 1000
+        abort_s = (attempt.handler.settings.abort_timeout_ms or 0) / 1000
+        attempt.give_way()
+        if attempt.idle:
+            return now + (_inactivity_s(attempt) or abort_s)
+        abort_at = inactive_at + abort_s
         if now < abort_at:
             return min(abort_at, now + _inactivity_s(attempt)) if _inactivity_s(attempt) else abort_at
         attempt.abort()

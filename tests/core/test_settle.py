@@ -14,6 +14,7 @@ from durable.core.commands import (
     Declare,
     Finished,
     KeyFree,
+    Pause,
     Record,
     Recover,
     Resume,
@@ -26,7 +27,7 @@ from durable.core.commands import (
 )
 from durable.core.effects import Completed, Failed, Interrupt, StartAttempt
 from durable.core.invocation import Flavor, Problem, Status
-from durable.core.journal import CANCELLED, EMPTY, Kind, Outcome, failure_of
+from durable.core.journal import CANCELLED, EMPTY, GIVEN_UP, Kind, Outcome, failure_of
 from durable.core.retry import RetryPolicy
 from durable.core.settle import advance
 from durable.core.turn import Turn
@@ -49,6 +50,7 @@ from tests.core.support import (
     id_of,
     opened,
     replies,
+    runs,
     sleep,
     started,
     step,
@@ -397,13 +399,13 @@ def test_a_waiting_handler_is_let_go_and_starts_again_with_what_it_waits_for() -
     assert all((row.ordinal or 0) < start.until for row in at_once(core.store.journal(one.seq)))
 
 
-def test_an_offer_to_suspend_that_has_not_seen_the_news_is_refused() -> None:
+def test_who_let_its_handler_go_without_having_seen_the_news_begins_again() -> None:
     core = Core()
     one = core.submit(submission(1))
     core.settle(awakeable(one))
-    core.settle(CompleteEntry(one.id, 1, ONE), suspend(one, 1, notified=0))
-    assert one.status is Status.RUNNING
-    core.settle(awakeable(one), suspend(one, 2, notified=1))
+    turn = core.settle(CompleteEntry(one.id, 1, ONE), suspend(one, 1, notified=0))
+    assert (one.status, one.attempt, started(turn)) == (Status.RUNNING, 2, [one.seq])
+    core.settle(awakeable(one), suspend(one, 2, notified=0))
     assert core.invocation(one.id).status is Status.SUSPENDED
 
 
@@ -411,8 +413,30 @@ def test_a_sleep_that_is_over_at_once_counts_as_news() -> None:
     core = Core()
     one = core.submit(submission(1))
     turn = core.settle(sleep(one, core.now), suspend(one, 1, notified=0))
-    assert one.status is Status.RUNNING
+    assert (one.status, one.attempt, started(turn)) == (Status.RUNNING, 2, [one.seq])
     assert delivered(turn) == [(one.seq, 1, EMPTY)]
+
+
+def test_who_let_its_handler_go_without_having_seen_the_news_is_paused_where_it_was_to_be() -> None:
+    core = Core()
+    one = core.submit(submission(1))
+    core.settle(awakeable(one))
+    turn = core.settle(Pause(one.id), CompleteEntry(one.id, 1, ONE), suspend(one, 1, notified=0))
+    assert (core.invocation(one.id).status, started(turn)) == (Status.PAUSED, [])
+    assert started(core.settle(Resume(one.id))) == [one.seq]
+
+
+def test_who_let_its_handler_go_before_it_saw_a_cancel_begins_again_and_no_step_is_left_open() -> None:
+    core = Core()
+    one = core.submit(submission(1))
+    core.settle(runs(one, interruptible=True))
+    core.settle(awakeable(one))
+    turn = core.settle(Cancel(one.id), suspend(one, 2, notified=0))
+    assert (one.status, one.attempt, started(turn)) == (Status.RUNNING, 2, [one.seq])
+    assert [(row.entry, row.kind, row.value) for row in turn.writes.journal] == [
+        (0, Kind.CANCEL, CANCELLED.value),
+        (1, Kind.RUN, GIVEN_UP.value),
+    ]
 
 
 def test_it_sleeps_on_until_the_whole_expression_has_come_true() -> None:

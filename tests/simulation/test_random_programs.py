@@ -40,6 +40,7 @@ from durable.core.invocation import Invocation, Status
 from durable.core.journal import CANCELLED, KILLED, Kind
 from durable.runtime.attempt import Attempt
 from durable.runtime.registry import Registered, Registry
+from durable.runtime.rest import Rest, Resting
 from durable.service import Settings
 from durable.store.memory import Tables
 from durable.store.rows import invocation_of
@@ -350,6 +351,8 @@ class Verifier:
         self.registry = registry
         self.context = copy_context()
         self.commands: list[Command] = []
+        #: Of the replay's event loop.
+        self.rest: Rest
 
     def submit(self, command: Command) -> None:
         self.commands.append(command)
@@ -366,6 +369,12 @@ class Verifier:
     def parked(self, attempt: Attempt) -> None:
         pass
 
+    def when_settled(self, then: Callable[[], None]) -> None:
+        pass
+
+    def when_at_rest(self, one: Resting, then: Callable[[], None]) -> None:
+        self.rest.when_at_rest(one, then)
+
 
 async def replay(host: Verifier, tables: Tables, invocation: Invocation, *, to_the_end: bool) -> None:
     """A fresh attempt over a complete journal comes to the outcome that is kept, and asks for nothing new.
@@ -374,6 +383,7 @@ async def replay(host: Verifier, tables: Tables, invocation: Invocation, *, to_t
     failed when a cancel was recorded and not yet told: a replay may be told first.)
     """
     host.commands.clear()
+    host.rest = Rest(asyncio.get_running_loop())
     submission = invocation.submission
     registered = host.registry.find(f"{submission.service}/{submission.handler}")
     attempt = Attempt(host, invocation, 99, registered, None, asyncio.get_running_loop())

@@ -102,16 +102,21 @@ def step_row(turn: Turn, invocation: Invocation, command: Fail, part: int, outco
 
 
 def suspend(turn: Turn, command: Suspend) -> None:
-    """Let a waiting handler go, unless news for it is under way."""
+    """The attempt has let its waiting handler go; where there is news that it had not seen, it is started again."""
     invocation = attempt_of(turn, command.seq, command.attempt)
-    if invocation is None or invocation.notified != command.notified:
+    if invocation is None:
         return
     turn.actions.append(Interrupt(invocation.seq, invocation.attempt, "suspended"))
+    up_to_date = invocation.notified == command.notified
     if invocation.pausing:
         park(turn, invocation)
     else:
         invocation.status = Status.SUSPENDED
-        invocation.waiting = command.waiting
+        invocation.waiting = command.waiting if up_to_date else None
         turn.touch(invocation)
         turn.world.visitors.add(invocation.seq)
     leaf_ended(turn, invocation)
+    if invocation.status is Status.SUSPENDED and not up_to_date:
+        if invocation.cancelled:
+            give_steps_up(turn, invocation)
+        turn.start(invocation)
