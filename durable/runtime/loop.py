@@ -8,6 +8,7 @@ the engine starts: there is no recovery besides the `Recover` command.
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from functools import partial
 from typing import Any
 
@@ -87,6 +88,7 @@ class Loop:
     async def start(self) -> None:
         """Open the store, give every invocation whose turn it is its next attempt, and arm the timers."""
         self._loop = asyncio.get_running_loop()
+        self.context = copy_context()
         self._replies = Replies(self._loop)
         opened = await self.store.open()
         for service, text in opened.settings.items():
@@ -193,7 +195,7 @@ class Loop:
         self._queue.append(command)
         if not self._turning and not self._kicked:
             self._kicked = True
-            self._loop.call_soon(self._begin)
+            self._loop.call_soon(self._begin, context=self.context)
 
     def when_settled(self, then: Callable[[], None]) -> None:
         """Call `then` when what was submitted so far is committed and has been acted upon."""
@@ -202,7 +204,7 @@ class Loop:
         elif self._turning:
             self._after_turn.append(then)
         else:
-            self._loop.call_soon(then)
+            self._loop.call_soon(then, context=self.context)
 
     def ask(self, make: Callable[[int], Command], *, result: bool = False) -> "asyncio.Future[Any]":
         """Submit a command that is answered: by its `Reply`, or with `result=True` by the outcome it leads to."""

@@ -1,25 +1,25 @@
 """When is a handler at rest? When each of its flows waits, and none will go on by itself.
 
-asyncio does not tell what belongs to whom, but it can be seen: a task that is about to run waits for no future, or
-for one that is done; and a task inherits the context of whoever made it, so `CURRENT` names its handler. Between two
-tasks (one has ended, and its group has not heard of it yet) there are moments in which nothing can be seen. So a
-handler is at rest after some rounds of the event loop in which it did nothing.
+asyncio does not tell what belongs to whom. But whatever is about to run stands in the event loop's queue with its
+context, and tasks and callbacks inherit that of whoever made them: so `CURRENT` names the handler. (The engine's own
+callbacks run in a context of their own.) An event loop that does not show its queue, as uvloop, is given some rounds
+more: there a handler is at rest when it has asked for nothing in all of them.
 """
 
 import asyncio
-import gc
 from collections.abc import Callable
 from contextvars import Context
-from typing import Any, Protocol
+from typing import Protocol
 
 from durable.runtime.steps import CURRENT
 
-#: For how many rounds of the event loop a handler must have asked for nothing; in the last of them its tasks are
-#: looked at. A finished task wakes whoever gathers it after two rounds.
-REST = 8
-LOOKS = 4
-#: How often a handler with a task that never stops running is looked at before it counts as being at rest.
-PATIENCE = 100
+#: In how many rounds of the event loop, one after the other, nothing of a handler was about to run.
+REST = 2
+#: Where that cannot be seen: for how many it must have asked for nothing. A finished task wakes whoever gathers it
+#: after two of them, so that this is enough for task groups in task groups.
+REST_UNSEEN = 8
+#: How often something of a handler may be about to run, before it counts as being at rest: it never stops.
+PATIENCE = 1000
 
 
 class Resting(Protocol):
@@ -33,64 +33,54 @@ class Resting(Protocol):
 class _Watched:
     __slots__ = ("activity", "one", "patience", "rounds", "then")
 
-    def __init__(self, one: Resting, then: Callable[[], None]) -> None:
+    def __init__(self, one: Resting, then: Callable[[], None], rounds: int) -> None:
         self.one = one
         self.then = then
         self.activity = one.activity
-        self.rounds = REST
+        self.rounds = rounds
         self.patience = PATIENCE
 
 
 class Rest:
     """Watches handlers, all of them with one callback a round, until they are at rest."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, context: Context) -> None:
         self._loop = loop
+        self._context = context
         self._watched: list[_Watched] = []
+        self._rounds = REST_UNSEEN if about_to_run(loop) is None else REST
 
     def when_at_rest(self, one: Resting, then: Callable[[], None]) -> None:
         """Call `then` when it is at rest; never, if its attempt is over by then."""
         if not self._watched:
-            self._loop.call_soon(self._round)
-        self._watched.append(_Watched(one, then))
+            self._loop.call_soon(self._round, context=self._context)
+        self._watched.append(_Watched(one, then, self._rounds))
 
     def _round(self) -> None:
-        rested = []
-        moving: set[object] | None = None
-        for watched in self._watched:
-            one = watched.one
+        moving = about_to_run(self._loop) or ()
+        watched, self._watched = self._watched, []
+        rested: list[_Watched] = []
+        for each in watched:
+            one = each.one
             if not one.active:
                 continue
-            if one.activity != watched.activity:
-                watched.activity, watched.rounds = one.activity, REST
-            elif watched.rounds <= LOOKS and watched.patience:
-                if moving is None:
-                    moving = owners_about_to_run(self._loop)
-                if one in moving:
-                    watched.patience -= 1
-                    watched.rounds = REST
-            watched.rounds -= 1
-            rested.append(watched)
-        self._watched = [watched for watched in rested if watched.rounds]
+            if one.activity != each.activity:
+                each.activity, each.rounds = one.activity, self._rounds
+            elif one in moving and each.patience:
+                each.patience -= 1
+                each.rounds = self._rounds
+            else:
+                each.rounds -= 1
+            (self._watched if each.rounds else rested).append(each)
         if self._watched:
-            self._loop.call_soon(self._round)
-        for watched in rested:
-            if not watched.rounds:
-                watched.then()
+            self._loop.call_soon(self._round, context=self._context)
+        for each in rested:
+            each.then()
 
 
-def owners_about_to_run(loop: asyncio.AbstractEventLoop) -> set[object]:
-    """What `CURRENT` holds in the tasks that run as soon as the event loop comes to them."""
-    owners = set()
-    for task in asyncio.all_tasks(loop):
-        waits_for = getattr(task, "_fut_waiter", None)
-        if waits_for is None or waits_for.done():
-            owners.add(context_of(task).get(CURRENT))
-    return owners
-
-
-def context_of(task: "asyncio.Task[Any]") -> Context:
-    """The context a task runs in, which it shows only from Python 3.12 on."""
-    if hasattr(task, "get_context"):
-        return task.get_context()  # type: ignore[no-any-return]
-    return next((found for found in gc.get_referents(task) if type(found) is Context), Context())
+def about_to_run(loop: asyncio.AbstractEventLoop) -> set[object] | None:
+    """What `CURRENT` holds for everything in the event loop's queue; None where it does not show that."""
+    ready = getattr(loop, "_ready", None)
+    if ready is None:
+        return None
+    return {handle._context.get(CURRENT) for handle in list(ready)}  # a copy: threads may add to it meanwhile

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from contextvars import copy_context
+from contextvars import Context
 from typing import Any, Protocol
 
 from durable.core.commands import Command, Fail
@@ -34,6 +34,8 @@ class Runtime(Protocol):
     store: Store
     registry: Registry
     clock: Clock
+    #: The context variables of whoever started the engine: handlers begin with them, and its callbacks run in them.
+    context: Context
 
     def submit(self, command: Command) -> None:
         """Have a command settled in the next turn."""
@@ -62,9 +64,9 @@ class Roster:
         #: See `Runtime`.
         self.when_settled = engine.when_settled
         #: See `Rest`.
-        self.when_at_rest = Rest(loop).when_at_rest
+        self.when_at_rest = Rest(loop, engine.context).when_at_rest
         self._loop = loop
-        self.context = copy_context()
+        self.context = engine.context
         self._max_concurrent = max_concurrent
         self._defaults = defaults
         self._watch = Watch(loop, self.attempts)
@@ -246,7 +248,7 @@ class Roster:
     def left_behind(self, attempt: Attempt) -> None:
         """A step was made and not awaited yet; if it still is not when this round of the event loop is over, …"""
         if not self._left_behind:
-            self._loop.call_soon(self._start_left_behind)
+            self._loop.call_soon(self._start_left_behind, context=self.context)
         self._left_behind.append(attempt)
 
     def _start_left_behind(self) -> None:

@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from inspect import CO_COROUTINE
 from types import FunctionType
 from typing import Any, Protocol
@@ -39,6 +39,7 @@ class Step:
     __slots__ = (
         "args",
         "begun",
+        "context",
         "decode",
         "direct",
         "encode",
@@ -69,6 +70,8 @@ class Step:
         self.options = options
         #: How many outcomes the handler had seen when it asked.
         self.seen = seen
+        #: The context variables of the flow that asked: it runs in them, whoever starts it.
+        self.context = copy_context()
         #: An async function without a time limit is awaited as it is: the hot path.
         self.direct = (
             type(fn) is FunctionType and bool(fn.__code__.co_flags & CO_COROUTINE) and options.timeout_ms is None
@@ -204,7 +207,7 @@ class Steps:
             self._withheld.append(future)
             return
         future.step.started = True
-        task = self._owner.loop.create_task(self._beside(future))
+        task = self._owner.loop.create_task(self._beside(future), context=future.step.context)
         self._tasks[task] = future
         self._starting += 1
         task.add_done_callback(self._gone)

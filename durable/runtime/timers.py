@@ -82,12 +82,12 @@ class Timers:
             heapq.heappush(self._heap, timer)
 
     def _trim(self) -> None:
-        """Forget the latest ones: the store has them."""
-        self._heap.sort()
-        for timer in self._heap[self._window :]:
-            self._known.discard(timer)
-        del self._heap[self._window :]
-        self._horizon = self._heap[-1]
+        """Forget the latest ones: the store has them. Those that were removed leave the heap, too."""
+        self._heap = sorted(self._known)
+        if len(self._heap) > self._window:
+            del self._heap[self._window :]
+            self._known = set(self._heap)
+            self._horizon = self._heap[-1]
 
     def _arm(self) -> None:
         if self._handle is not None:

@@ -383,7 +383,7 @@ async def replay(host: Verifier, tables: Tables, invocation: Invocation, *, to_t
     failed when a cancel was recorded and not yet told: a replay may be told first.)
     """
     host.commands.clear()
-    host.rest = Rest(asyncio.get_running_loop())
+    host.rest = Rest(asyncio.get_running_loop(), host.context)
     submission = invocation.submission
     registered = host.registry.find(f"{submission.service}/{submission.handler}")
     attempt = Attempt(host, invocation, 99, registered, None, asyncio.get_running_loop())
