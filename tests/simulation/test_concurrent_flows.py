@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable
+from contextvars import ContextVar
 from unittest.mock import patch
 
 import pytest
@@ -178,3 +179,31 @@ def test_what_is_about_to_run_can_be_seen_on_the_event_loops_of_asyncio() -> Non
         return rest.about_to_run(asyncio.get_running_loop())
 
     assert asyncio.run(main()) == {None}
+
+
+def test_a_step_runs_in_the_context_of_the_flow_that_asked_for_it() -> None:
+    """Whoever makes it start: the flow itself, one beside it, or the engine, for several handlers at once."""
+    who = ContextVar("who", default="nobody")
+
+    def services(sim: Sim) -> Iterable[object]:
+        async def look() -> str:
+            return who.get()
+
+        @handler(service="S")
+        async def parent(ctx: Context, name: str) -> list[str]:
+            async def flow(number: int) -> list[str]:
+                who.set(f"{name}{number}")
+                return [await ctx.run(look), *await gather(ctx.run(look), ctx.run(look))]
+
+            who.set(name)
+            left = ctx.run(look)
+            await asyncio.sleep(0)
+            found = await asyncio.gather(flow(1), flow(2))
+            return [await left, *found[0], *found[1]]
+
+        return [parent]
+
+    async def scenario(sim: Sim) -> list[list[str]]:
+        return list(await asyncio.gather(sim.call("S/parent", "a"), sim.call("S/parent", "b")))
+
+    assert check(services, scenario) == [[name] + [f"{name}1"] * 3 + [f"{name}2"] * 3 for name in "ab"]
