@@ -14,7 +14,6 @@ from typing import Any, Protocol
 import msgspec
 
 from durable.core.commands import Command, Fail, Finish, Suspend, Unloaded
-from durable.core.duration import parse
 from durable.core.invocation import Invocation, KeyedObject
 from durable.core.journal import GIVEN_UP, Failure, Kind, Outcome, Row
 from durable.core.replay import stuck
@@ -23,7 +22,6 @@ from durable.errors import (
     AttemptEnded,
     JournalMismatchError,
     NotInHandlerError,
-    RetryableError,
     UsageError,
     WrongLoopError,
 )
@@ -31,11 +29,12 @@ from durable.futures import DurableFuture, error_of
 from durable.operations import Request
 from durable.runtime.arrivals import Arrivals
 from durable.runtime.cancels import Cancels
-from durable.runtime.failures import contains_end, failure_of_exception, problem_of
+from durable.runtime.failures import contains_end, failure_of_exception, problem_of, retry_after_ms
 from durable.runtime.operations import Operations
 from durable.runtime.registry import Registered, check_text
 from durable.runtime.rest import Resting
 from durable.runtime.steps import CURRENT, IN_STEP, NO_TIMEOUT, Step, Steps, timed_out
+from durable.runtime.waiters import Waiters
 from durable.service import Handler
 
 log = logging.getLogger("durable")
@@ -127,11 +126,8 @@ class Attempt:
         self.asked = 0
         self.flows = 0
         self._pending: dict[int, DurableFuture[Any]] = {}
-        self._blocked: dict[asyncio.Future[None], DurableFuture[Any]] = {}
-        #: Flows that wait for nothing but the end of the attempt.
-        self._ended: list[asyncio.Future[None]] = []
-        self._flow_of: dict[asyncio.Future[None], asyncio.Task[Any] | None] = {}
-        self._cancels = Cancels(self._blocked, self._flow_of, self._pending)
+        self._waiters = Waiters(loop)
+        self._cancels = Cancels(self._waiters, self._pending)
         #: Whether a cancel waits until calls and steps have ended.
         self.cancel_accepted = invocation.cancelling > 0
         self._failure: Fail | None = None
@@ -226,10 +222,7 @@ class Attempt:
 
     def _unwind(self) -> None:
         """Raise `AttemptEnded` wherever the handler waits for something durable; cancel what waits elsewhere."""
-        for waiter in [*self._blocked, *self._ended]:
-            if not waiter.done():
-                waiter.set_exception(AttemptEnded())
-                waiter.exception()  # retrieved: nobody may be left to await it
+        self._waiters.unwind()
         self._steps.drop()
         self._pending.clear()
         if self.task is not None and not self.task.done():
@@ -248,23 +241,18 @@ class Attempt:
         """End the attempt with a failure that may be retried, once its other steps have ended and are recorded."""
         if not self.active or self._failure is not None:
             return
-        problem = problem_of(error, entry, step.name if step is not None else "")
+        policy = self.handler.policy
         step_policy = None
         if step is not None and step.options.retry is not None:
-            step_policy = step.options.retry.merged_over(self.handler.policy)
-        retry_after_ms = None
-        if isinstance(error, RetryableError) and getattr(error, "retry_after", None) is not None:
-            try:
-                retry_after_ms = parse(error.retry_after)
-            except Exception as bad:
-                log.warning("%s: RetryableError(retry_after=...): %s", self.target, bad)
+            step_policy = step.options.retry.merged_over(policy)
+        problem = problem_of(error, entry, step.name if step is not None else "")
         self._failure = Fail(
             self.seq,
             self.number,
             problem,
-            self.handler.policy,
+            policy,
             step_policy,
-            retry_after_ms,
+            retry_after_ms(error, self.target),
             Failure(problem.message, 500).outcome(),
             step.recorded if step is not None else False,
             step.seen if step is not None else 0,
@@ -327,7 +315,7 @@ class Attempt:
 
     def at_rest(self) -> None:
         """See `arrivals.Receiver`."""
-        if self._blocked and self._steps.quiet:
+        if self._waiters.blocked and self._steps.quiet:
             self.host.parked(self)
 
     def arrive(self, entry: int, outcome: Outcome) -> None:
@@ -345,7 +333,7 @@ class Attempt:
                 future.complete(outcome, self.delivered)
         if self._cancels.any:
             self._cancels.raise_where_it_waits(self.delivered)
-        if self._steps.quiet and any(not waiter.done() for waiter in self._blocked):
+        if self._steps.quiet and self._waiters.some_wait:
             self.host.parked(self)  # what ran beside the wait has ended
         if self._closing:
             self.loop.call_soon(self._end_if_drained)
@@ -420,31 +408,18 @@ class Attempt:
 
     async def until_delivered(self, future: DurableFuture[Any]) -> None:
         """See `steps.Owner`."""
-        waiter = self._waiter(future)
+        waiter = self._waiters.begin(future)
         try:
             await waiter
         finally:
-            self._waited(waiter)
-
-    def _waiter(self, future: DurableFuture[Any]) -> "asyncio.Future[None]":
-        waiter: asyncio.Future[None] = self.loop.create_future()
-        self._blocked[waiter] = future
-        self._flow_of[waiter] = asyncio.current_task()
-        future.wake(waiter)
-        return waiter
-
-    def _waited(self, waiter: "asyncio.Future[None]") -> None:
-        del self._blocked[waiter], self._flow_of[waiter]
+            self._waiters.end(waiter)
 
     def _never(self) -> Generator[Any, None, None]:
         """Wait until the attempt is unwound; where it was unwound already, for ever."""
-        waiter: asyncio.Future[None] = self.loop.create_future()
-        if self.active:
-            self._ended.append(waiter)
-        yield from waiter
+        yield from self._waiters.until_unwound() if self.active else self.loop.create_future()
 
     def _block(self, future: DurableFuture[Any]) -> Generator[Any, None, None]:
-        waiter = self._waiter(future)
+        waiter = self._waiters.begin(future)
         self.touched = self.loop.time()
         try:
             if self._steps.quiet:
@@ -455,7 +430,7 @@ class Attempt:
                 raise UsageError(NO_TIMEOUT) from None
             raise
         finally:
-            self._waited(waiter)
+            self._waiters.end(waiter)
 
     def timed_out(self, error: asyncio.CancelledError) -> bool:
         """Whether a time-out of asyncio or anyio cancelled the wait: then the attempt is broken for good."""
@@ -532,8 +507,7 @@ class Attempt:
 
     def waiting_for(self) -> int | Group:
         """What would let the handler go on, as an expression."""
-        nodes = tuple(future.waiting_for() for waiter, future in self._blocked.items() if not waiter.done())
-        return nodes[0] if len(nodes) == 1 else Group("any", nodes)
+        return self._waiters.expression()
 
     @property
     def idle(self) -> bool:
@@ -541,18 +515,17 @@ class Attempt:
         return (
             self.active
             and self._steps.quiet
-            and bool(self._blocked)
+            and self._waiters.all_wait
             and self._arrivals.none_left
             and self._steps.left_over is None
             and self._failure is None
-            and all(not waiter.done() for waiter in self._blocked)
         )
 
     @property
     def _is_stuck(self) -> bool:
         """Whether everything waits, and the journal has more: the code does not come to what is recorded."""
         arrivals = self._arrivals
-        return arrivals.replaying and not arrivals.settling and bool(self._blocked) and self._steps.quiet
+        return arrivals.replaying and not arrivals.settling and bool(self._waiters.blocked) and self._steps.quiet
 
     def give_way(self) -> None:
         """Give its memory up if its handler only waits: once what was asked for is durable, and it is at rest.

@@ -12,8 +12,7 @@ from typing import Any
 
 from durable.core.journal import CANCELLED, Outcome
 from durable.futures import DurableFuture, error_of
-
-Waiter = asyncio.Future[None]
+from durable.runtime.waiters import Waiters
 
 
 class Cancel:
@@ -32,14 +31,8 @@ class Cancel:
 class Cancels:
     """Decides what is raised where; knows who waits for what, and what has no outcome yet."""
 
-    def __init__(
-        self,
-        blocked: "Mapping[Waiter, DurableFuture[Any]]",
-        flow_of: "Mapping[Waiter, asyncio.Task[Any] | None]",
-        pending: "Mapping[int, DurableFuture[Any]]",
-    ) -> None:
-        self._blocked = blocked
-        self._flow_of = flow_of
+    def __init__(self, waiters: Waiters, pending: "Mapping[int, DurableFuture[Any]]") -> None:
+        self._waiters = waiters
         self._pending = pending
         self._due: list[Cancel] = []
         #: Flows that are told when they go on.
@@ -74,12 +67,14 @@ class Cancels:
                 self.count += 1
         if self._due[0].ready is None:
             return
-        waiters = [waiter for waiter, future in self._blocked.items() if future.interruptible and not waiter.done()]
+        waiters = [
+            waiter for waiter, future in self._waiters.blocked.items() if future.interruptible and not waiter.done()
+        ]
         for waiter in waiters:
             waiter.set_exception(error_of(self._due[0].outcome))
             waiter.exception()  # retrieved: its flow may be gone
         if waiters:
-            self._raised(rank, {self._flow_of[waiter] for waiter in waiters})
+            self._raised(rank, {self._waiters.flow_of[waiter] for waiter in waiters})
 
     def _steps_before(self, rank: int) -> bool:
         return any(future.begun is not None and future.begun < rank for future in self._pending.values())
@@ -118,7 +113,7 @@ class Cancels:
         """These flows are told; the others that are in a wait are told when they go on."""
         self.last = outcome = self._due.pop(0).outcome
         self.raised += 1
-        self._owed.update((flow, outcome) for flow in self._flow_of.values() if flow not in told)
+        self._owed.update((flow, outcome) for flow in self._waiters.flow_of.values() if flow not in told)
         self.any = bool(self._due or self._owed)
         after, self._after = self._after, []
         for future, ended in after:

@@ -1,12 +1,16 @@
 """What an exception that left a handler or a step means: terminal, or to be retried; and how it is shown."""
 
 import asyncio
+import logging
 import traceback
 
+from durable.core.duration import parse
 from durable.core.invocation import Problem
 from durable.core.journal import Outcome
-from durable.errors import AttemptEnded, TerminalError
+from durable.errors import AttemptEnded, RetryableError, TerminalError
 from durable.futures import outcome_of
+
+log = logging.getLogger("durable")
 
 #: How much of an error's text is stored.
 TEXT_LENGTH_MAX = 8 * 1024
@@ -47,6 +51,17 @@ def problem_of(error: BaseException, entry: int, name: str) -> Problem:
         entry=entry,
         name=name,
     )
+
+
+def retry_after_ms(error: BaseException, target: str) -> int | None:
+    """When a `RetryableError` wants to be retried, if it says so in words that can be read."""
+    if not isinstance(error, RetryableError) or getattr(error, "retry_after", None) is None:
+        return None
+    try:
+        return parse(error.retry_after)
+    except Exception as bad:
+        log.warning("%s: RetryableError(retry_after=...): %s", target, bad)
+        return None
 
 
 def _name(error: BaseException) -> str:

@@ -1,0 +1,60 @@
+"""What the flows of one handler wait for, each in a future of the event loop that somebody completes."""
+
+import asyncio
+from typing import Any
+
+from durable.core.waiting import Group
+from durable.errors import AttemptEnded
+from durable.futures import DurableFuture
+
+Waiter = asyncio.Future[None]
+
+
+class Waiters:
+    """Who waits for what, and who only for the end of the attempt."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.blocked: dict[Waiter, DurableFuture[Any]] = {}
+        self.flow_of: dict[Waiter, asyncio.Task[Any] | None] = {}
+        self._for_the_end: list[Waiter] = []
+
+    def begin(self, future: DurableFuture[Any]) -> Waiter:
+        """The flow of now waits for this, until `end`."""
+        waiter: Waiter = self._loop.create_future()
+        self.blocked[waiter] = future
+        self.flow_of[waiter] = asyncio.current_task()
+        future.wake(waiter)
+        return waiter
+
+    def end(self, waiter: Waiter) -> None:
+        """It waits no longer."""
+        del self.blocked[waiter], self.flow_of[waiter]
+
+    def until_unwound(self) -> Waiter:
+        """A flow waits for nothing but the end of the attempt."""
+        waiter: Waiter = self._loop.create_future()
+        self._for_the_end.append(waiter)
+        return waiter
+
+    def unwind(self) -> None:
+        """Raise `AttemptEnded` in every flow that waits."""
+        for waiter in [*self.blocked, *self._for_the_end]:
+            if not waiter.done():
+                waiter.set_exception(AttemptEnded())
+                waiter.exception()  # retrieved: nobody may be left to await it
+
+    @property
+    def some_wait(self) -> bool:
+        """Whether a flow waits that was not woken."""
+        return any(not waiter.done() for waiter in self.blocked)
+
+    @property
+    def all_wait(self) -> bool:
+        """Whether some wait, and none of them was woken."""
+        return bool(self.blocked) and not any(waiter.done() for waiter in self.blocked)
+
+    def expression(self) -> int | Group:
+        """What would let one go on."""
+        nodes = tuple(future.waiting_for() for waiter, future in self.blocked.items() if not waiter.done())
+        return nodes[0] if len(nodes) == 1 else Group("any", nodes)
