@@ -113,7 +113,7 @@ class Attempt:
         self.touched = loop.time()
         #: Completions from outside that were handed to it: see `Invocation.notified`.
         self.notified = 0
-        #: Whether it ends as soon as its handler is at rest, because that only waits.
+        #: Whether it ends as soon as its handler is at rest, if that only waits by then.
         self._giving_way = False
         #: Counts what its handler does.
         self.activity = 0
@@ -522,7 +522,7 @@ class Attempt:
         )
 
     @property
-    def _is_stuck(self) -> bool:
+    def is_stuck(self) -> bool:
         """Whether everything waits, and the journal has more: the code does not come to what is recorded."""
         arrivals = self._arrivals
         return arrivals.replaying and not arrivals.settling and bool(self._waiters.blocked) and self._steps.quiet
@@ -539,7 +539,7 @@ class Attempt:
     def _unload(self) -> None:
         self._giving_way = False
         replay = self._arrivals.replay
-        if self._is_stuck and replay is not None:
+        if self.is_stuck and replay is not None:
             self.broken = stuck(replay, self.asked)
             self.fail(self.broken)
             self._end_failed()

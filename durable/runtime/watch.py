@@ -65,7 +65,7 @@ class Watch:
             return inactive_at
         abort_s = (attempt.handler.settings.abort_timeout_ms or 0) / 1000
         attempt.give_way()
-        if attempt.idle:
+        if attempt.idle or attempt.is_stuck:
             return now + (_inactivity_s(attempt) or abort_s)
         abort_at = inactive_at + abort_s
         if now < abort_at:

@@ -459,3 +459,31 @@ def test_a_change_that_the_journal_does_not_see_goes_on(what: str) -> None:
 
 def test_the_two_sets_are_really_written_in_another_order() -> None:
     assert list({0, 8}) != list({8, 0})
+
+
+@pytest.mark.parametrize("abort_timeout", ["10m", 0])
+def test_a_handler_that_waits_before_all_that_is_recorded_is_told_so_and_not_that_it_does_not_yield(
+    abort_timeout: str | int,
+) -> None:
+    def services(sim: Sim) -> list[object]:
+        once = RetryPolicy("10ms", max_attempts=2, on_max_attempts="pause")
+
+        @handler(service="S", retry=once, inactivity_timeout="100ms", abort_timeout=abort_timeout)
+        async def waits(ctx: Context) -> str:
+            answer = ctx.awakeable(str)
+            if sim.effect("tries") == 1:
+                await ctx.run(str, "recorded")
+                raise RuntimeError("as planned")
+            return await answer
+
+        return [waits]
+
+    async def scenario(sim: Sim) -> str:
+        sent = await sim.send("S/waits")
+        await sim.until(lambda: sim.effects["tries"] == 2)
+        await asyncio.sleep(0.2)
+        problem = (await sim.engine.describe(sent.id)).last_failure
+        await sim.engine.kill(sent.id)
+        return problem.type if problem is not None else ""
+
+    assert simulate(services, scenario)[0] == "JournalMismatchError"
