@@ -70,7 +70,7 @@ class Step:
         self.options = options
         #: How many outcomes the handler had seen when it asked.
         self.seen = seen
-        #: The context variables of the flow that asked: it runs in them, whoever starts it.
+        #: The context variables of the flow that asked: in a task of its own it runs in them, whoever starts it.
         self.context = copy_context()
         #: An async function without a time limit is awaited as it is: the hot path.
         self.direct = (

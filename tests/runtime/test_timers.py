@@ -21,7 +21,7 @@ class Stored:
         self.clock = VirtualClock(loop)
         self.stored: set[Timer] = set()
         self.fired: list[tuple[Timer, int]] = []
-        self.timers_of = Timers(self, self.clock, loop, self.fire, self.failed, window=window)
+        self.window = Timers(self, self.clock, loop, self.fire, self.failed, window=window)
 
     async def timers(self, after: Timer | None, limit: int) -> Iterable[Timer]:
         found = sorted(timer for timer in self.stored if after is None or timer > after)[:limit]
@@ -38,9 +38,9 @@ class Stored:
 
     def commit(self, added: Iterable[Timer] = (), removed: Iterable[Timer] = ()) -> None:
         self.stored.difference_update(removed)
-        self.timers_of.remove(removed)
+        self.window.remove(removed)
         self.stored.update(added)
-        self.timers_of.add(added)
+        self.window.add(added)
 
 
 def at(ms: int, seq: int) -> Timer:
@@ -50,7 +50,7 @@ def at(ms: int, seq: int) -> Timer:
 def test_one_that_was_taken_back_and_set_again_is_not_trimmed_away() -> None:
     async def main() -> list[tuple[Timer, int]]:
         engine = Stored(window=1)
-        await engine.timers_of.start()
+        await engine.window.start()
         engine.commit(added=[at(40, 3)])
         engine.commit(removed=[at(40, 3)])
         engine.commit(added=[at(40, 1)])
@@ -74,7 +74,7 @@ def test_whatever_comes_and_goes_each_one_that_is_left_fires_when_it_is_due(firs
 async def random_life(seed: int) -> tuple[list[tuple[Timer, int]], list[Timer]]:
     draw = random.Random(seed)
     engine = Stored(window=draw.choice([1, 2, 5]))
-    await engine.timers_of.start()
+    await engine.window.start()
     ever: set[Timer] = set()
     for _ in range(60):
         now = engine.clock.now_ms() - EPOCH_MS

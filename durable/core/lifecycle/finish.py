@@ -107,16 +107,15 @@ def suspend(turn: Turn, command: Suspend) -> None:
     if invocation is None:
         return
     turn.actions.append(Interrupt(invocation.seq, invocation.attempt, "suspended"))
-    up_to_date = invocation.notified == command.notified
     if invocation.pausing:
         park(turn, invocation)
     else:
         invocation.status = Status.SUSPENDED
-        invocation.waiting = command.waiting if up_to_date else None
+        invocation.waiting = command.waiting
         turn.touch(invocation)
         turn.world.visitors.add(invocation.seq)
     leaf_ended(turn, invocation)
-    if invocation.status is Status.SUSPENDED and not up_to_date:
-        if invocation.cancelled:
+    if invocation.status is Status.SUSPENDED and invocation.notified != command.notified:
+        if invocation.cancelled:  # that was the news, or part of it
             give_steps_up(turn, invocation)
         turn.start(invocation)
