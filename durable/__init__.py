@@ -53,7 +53,7 @@ from durable.operations import Awakeable, Call, Promise, Request, SendHandle
 from durable.saga import Saga
 from durable.serde import Serde
 from durable.service import Handler, Service, VirtualObject, Workflow, handler
-from durable.store.query import ChildView, EntryView, InvocationView, TimerView, WaitView
+from durable.views.invocations import ChildView, EntryView, InvocationView, TimerView, WaitView
 
 __all__ = [
     "Applied",

@@ -7,7 +7,7 @@ from typing import Generic, Protocol, TypeVar
 from durable.core.journal import Outcome
 from durable.errors import OutputNotReadyError
 from durable.futures import error_of
-from durable.store.query import InvocationView
+from durable.views.invocations import InvocationView
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)

@@ -24,7 +24,8 @@ saga futures
 operations
 context
 runtime
-telemetry client
+views telemetry
+client
 engine
 testing admin ingress kafka restate
 cli

@@ -472,7 +472,7 @@ UNREADABLE: list[tuple[Any, bytes, str]] = [
     (Point, b"", "truncated"),
     (Any, b"{", "truncated"),
     (Any, b"[1] 2", "trailing characters"),
-    (Any, b'"\xff"', "utf-8"),
+    (Any, b'"\xff"', "cannot read JSON"),
     (Any, b'"\\ud800"', "truncated"),
     (Any, b'"\\ud800\\u0041"', "surrogate"),
     (User, b'{"userName":"\\ud800"}', "hex escape"),

@@ -45,26 +45,10 @@ class Writes(msgspec.Struct):
     ordinals_reserved: int | None = None
 
     def __bool__(self) -> bool:
-        return bool(
-            self.journal
-            or self.changed
-            or self.created
-            or self.timers_added
-            or self.timers_removed
-            or self.state
-            or self.state_cleared
-            or self.promises
-            or self.promises_cleared
-            or self.listeners_added
-            or self.listeners_removed
-            or self.signals_added
-            or self.signals_removed
-            or self.purged
-            or self.journals_purged
-            or self.settings
-            or self.declared
-            or self.ordinals_reserved is not None
-        )
+        return self != _NOTHING
+
+
+_NOTHING = Writes()
 
 
 class Need(msgspec.Struct):

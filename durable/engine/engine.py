@@ -111,7 +111,14 @@ class Engine(Control):
             self._check_place()
             raise EngineNotRunningError("this engine was already started; make a new one to start again")
         self._started = True
-        loop = Loop(self._store, self._registry, self._clock, defaults=self._defaults.retry, **self._options)
+        loop = Loop(
+            self._store,
+            self._registry,
+            self._clock,
+            defaults=self._defaults.retry,
+            declaration=_declaration,
+            **self._options,
+        )
         self._stay()
         try:
             await loop.start()
@@ -404,3 +411,9 @@ class Engine(Control):
         )
         outcome = await self._running().ask(lambda token: ask.Submit(submission, token), result=True)
         value_of(outcome, patcher.output.decode)
+
+
+def _declaration(registry: Registry, service: str) -> str:
+    from durable.views.services import declaration  # only once an engine runs: it needs schema libraries
+
+    return declaration(registry, service)

@@ -14,10 +14,11 @@ from durable.runtime.deadlocks import Deadlock
 from durable.runtime.loop import Loop
 from durable.runtime.registry import check_text
 from durable.serde import serde_for
-from durable.store.query import Filter, InvocationView, describe, view_of
+from durable.store.filter import Filter
+from durable.views.invocations import InvocationView, describe, view_of
 
 if TYPE_CHECKING:  # schemas need libraries that a start should not wait for
-    from durable.runtime.catalog import ServiceView
+    from durable.views.services import ServiceView
 
 #: What `Engine.invocations` can be asked for.
 STATUSES = frozenset({*Status, "ready"})
@@ -53,7 +54,7 @@ class Reading(Access):
             )
         stored = frozenset("running" if one == "ready" else one for one in wanted)
         where = Filter(service=service, handler=handler, key=key, status=stored, limit=limit, before=before)
-        views = [self._as_of_now(loop, view) for view in await loop.store.find(where)]
+        views = [self._as_of_now(loop, view_of(one)) for one in await loop.store.find(where)]
         return [
             msgspec.structs.replace(view, input=None, output=None)
             for view in views
@@ -85,7 +86,7 @@ class Reading(Access):
 
     async def services(self) -> "list[ServiceView]":
         """The services of this engine: types, schemas, documentation, what holds for them, and their revision."""
-        from durable.runtime.catalog import service_views
+        from durable.views.services import service_views
 
         loop = self._running()
         return service_views(self._registry, loop.revisions)

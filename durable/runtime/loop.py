@@ -61,6 +61,7 @@ class Loop:
         max_concurrent: int = 1000,
         timer_window: int = WINDOW,
         defaults: RetryPolicy,
+        declaration: Callable[[Registry, str], str],
     ) -> None:
         self.store = store
         self.registry = registry
@@ -69,6 +70,8 @@ class Loop:
         #: How often each service's declaration has changed, counted from 1.
         self.revisions: dict[str, int] = {}
         self._defaults = defaults
+        #: A digest of what a service's code declares.
+        self._declaration = declaration
         self._max_concurrent = max_concurrent
         self._timer_window = timer_window
         self._queue: list[Command] = []
@@ -114,11 +117,9 @@ class Loop:
 
     def _declare(self, declared: dict[str, tuple[int, str]]) -> None:
         """A service that is not what it was has a new revision."""
-        from durable.runtime.catalog import declaration  # only once an engine runs: it needs schema libraries
-
         for service in self.registry.declared:
             revision, before = declared.get(service, (0, ""))
-            now = declaration(self.registry, service)
+            now = self._declaration(self.registry, service)
             self.revisions[service] = revision if now == before else revision + 1
             if now != before:
                 self.submit(Declare(service, revision + 1, now))

@@ -10,9 +10,10 @@ from typing import Protocol
 import msgspec
 
 from durable.core.effects import Need, Timer, Writes
+from durable.core.invocation import Invocation
 from durable.core.journal import Row
 from durable.core.world import Loaded
-from durable.store.query import Filter, InvocationView
+from durable.store.filter import Filter
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -88,8 +89,8 @@ class Store(Protocol):
         """Invocations whose outcome a handler is attached to, in order of their ids, those later than `after`."""
         ...
 
-    async def find(self, where: Filter) -> Sequence[InvocationView]:
-        """Invocations as a person reads them."""
+    async def find(self, where: Filter) -> Sequence[Invocation]:
+        """Invocations that a filter selects, newest first, as their rows stand."""
         ...
 
     async def backup(self, path: str) -> None:

@@ -13,8 +13,8 @@ from durable.core.turn import JOINED
 from durable.core.world import Loaded
 from durable.errors import EngineFailedError, EngineLockedError, EngineNotRunningError
 from durable.store import Expired, Opened
-from durable.store.query import Filter, InvocationView, matches, view_of
-from durable.store.rows import attach_journal, fixed, invocation_of, moving
+from durable.store.filter import Filter, matches
+from durable.store.rows import attach_journal, fixed, invocation_of, moving, without_journal
 
 
 class Tables(msgspec.Struct):
@@ -115,7 +115,7 @@ class MemoryStore:
         for seq in writes.journals_purged:
             tables.journal.pop(seq, None)
             if seq in tables.invocations:
-                tables.invocations[seq] = (*tables.invocations[seq][:-1], 0)
+                tables.invocations[seq] = without_journal(tables.invocations[seq])
         tables.settings |= writes.settings
         tables.declared |= writes.declared
         if writes.ordinals_reserved is not None:
@@ -199,11 +199,11 @@ class MemoryStore:
         ids = sorted(topic.removeprefix(JOINED) for topic in topics)
         return [id for id in ids if id > after][:limit]
 
-    async def find(self, where: Filter) -> Sequence[InvocationView]:
+    async def find(self, where: Filter) -> Sequence[Invocation]:
         """A listing, newest first."""
         self._check()
         invocations = [self._invocation(seq) for seq in sorted(self.tables.invocations, reverse=True)]
-        return [view_of(one) for one in invocations if matches(where, one)][: where.limit]
+        return [one for one in invocations if matches(where, one)][: where.limit]
 
     async def backup(self, path: str) -> None:
         """There is no file to copy."""

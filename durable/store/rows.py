@@ -79,6 +79,12 @@ def _journal_until(invocation: Invocation, completed_at: int) -> int:
     return completed_at + invocation.submission.journal_retention_ms if invocation.journal_kept else 0
 
 
+def without_journal(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The row of an invocation whose journal is gone."""
+    place = FIXED_COUNT + MOVING_NAMES.index("journal_until")
+    return (*row[:place], 0, *row[place + 1 :])
+
+
 def invocation_of(row: Sequence[Any]) -> Invocation:
     """The invocation of a row that selects `FIXED, MOVING`.
 

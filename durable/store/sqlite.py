@@ -27,8 +27,8 @@ from durable.errors import (
 )
 from durable.store import Expired, Opened
 from durable.store.faults import explain
+from durable.store.filter import Filter
 from durable.store.lock import FileLock
-from durable.store.query import Filter, InvocationView, view_of
 from durable.store.rows import FIXED, MOVING, attach_journal, invocation_of
 from durable.store.statements import statements
 
@@ -234,7 +234,7 @@ class SqliteStore:
         values = (len(JOINED) + 1, JOINED, after, limit)
         return await self._read(lambda database: [row[0] for row in database.execute(sql, values)])
 
-    async def find(self, where: Filter) -> Sequence[InvocationView]:
+    async def find(self, where: Filter) -> Sequence[Invocation]:
         """A listing, newest first."""
         clauses: list[str] = []
         values: list[Any] = []
@@ -252,7 +252,7 @@ class SqliteStore:
         condition = f" WHERE {' AND '.join(clauses)}" if clauses else ""
         sql = f"{_SELECT}{condition} ORDER BY seq DESC LIMIT ?"
         found = await self._read(lambda database: database.execute(sql, (*values, where.limit)).fetchall())
-        return [view_of(invocation_of(row)) for row in found]
+        return [invocation_of(row) for row in found]
 
     async def backup(self, path: str) -> None:
         """A snapshot through a second, reading connection: commits go on while it is written."""

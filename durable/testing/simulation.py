@@ -16,14 +16,15 @@ import msgspec
 
 from durable.client import value_of
 from durable.core.effects import Need, Timer, Writes
+from durable.core.invocation import Invocation
 from durable.core.journal import Row
 from durable.core.world import Loaded
 from durable.engine import Engine
 from durable.errors import EngineFailedError, EngineNotRunningError
 from durable.serde import serde_for
 from durable.store import Expired, Opened, Store
+from durable.store.filter import Filter
 from durable.store.memory import MemoryStore, Tables
-from durable.store.query import Filter, InvocationView
 from durable.testing.checkers import check_tables
 from durable.testing.virtual import VirtualClock, run
 
@@ -152,7 +153,7 @@ class FaultyStore:
         self._check()
         return await self._inner.attached(after, limit)
 
-    async def find(self, where: Filter) -> Sequence[InvocationView]:
+    async def find(self, where: Filter) -> Sequence[Invocation]:
         """See `Store`."""
         self._check()
         return await self._inner.find(where)

@@ -43,10 +43,10 @@ from durable.core.journal import CANCELLED, COMMAND, COMPLETION, DETACHED, GIVEN
 from durable.runtime.registry import Registry
 from durable.service import Settings
 from durable.store.memory import MemoryStore, Tables
-from durable.store.query import InvocationView
 from durable.store.rows import invocation_of
 from durable.testing import Fault, Mode, Sim, run, simulation
 from durable.testing.checkers import check_commit, check_tables
+from durable.views.invocations import InvocationView
 from tests.simulation.test_random_programs import Verifier, replay
 
 #: Layers of objects: a call goes to the layer below, so that nothing can wait for itself.

@@ -7,7 +7,7 @@ import pytest
 
 from durable.core.effects import Need
 from durable.store import Store
-from durable.store.query import Filter
+from durable.store.filter import Filter
 from durable.store.sqlite import SqliteStore
 from tests.core.driver import TURNS, Driver
 from tests.store.support import opened, play

@@ -13,8 +13,9 @@ from durable.core.journal import CANCELLED, COMPLETION, EMPTY, INTERRUPTIBLE, KI
 from durable.core.waiting import Group
 from durable.errors import EngineFailedError, EngineNotRunningError, StorageError
 from durable.store import Store
-from durable.store.query import Filter, InvocationView, matches, view_of
+from durable.store.filter import Filter, matches
 from durable.store.rows import attach_journal
+from durable.views.invocations import view_of
 from tests.store.support import DAY, NOW, Stores, a_completed, a_row, an_invocation, opened, play, using
 
 VALUE = Outcome(True, b'"value"')
@@ -131,7 +132,7 @@ def test_every_field_of_an_invocation_comes_back(stores: Stores, written: Invoca
             assert await loaded(store, 1) == written
         async with using(stores) as store:
             assert await loaded(store, 1) == written
-            assert list(await store.find(Filter())) == [view_of(written)]
+            assert [view_of(one) for one in await store.find(Filter())] == [view_of(written)]
 
     play(story)
 
@@ -166,7 +167,7 @@ def test_an_invocation_that_is_created_again_with_its_id_is_refused(stores: Stor
             with pytest.raises(EngineFailedError):
                 await store.commit(Writes(created={2: msgspec.structs.replace(one, seq=2)}))
         async with using(stores) as store:
-            assert [view.seq for view in await store.find(Filter())] == [1]
+            assert [one.seq for one in await store.find(Filter())] == [1]
 
     play(story)
 
@@ -195,7 +196,7 @@ def test_an_expired_result_is_forgotten_and_its_id_taken_in_one_turn(stores: Sto
             await store.commit(Writes(purged=[1], created={2: new}))
         async with using(stores) as store:
             assert (await store.load(Need(ids={old.id}))).invocations == [new]
-            assert [view.seq for view in await store.find(Filter())] == [2]
+            assert [one.seq for one in await store.find(Filter())] == [2]
 
     play(story)
 
@@ -644,7 +645,7 @@ def test_every_legal_key_is_itself(stores: Stores, key: str) -> None:
             assert list(target.queue) == [1]
             assert list(found.topics[key]) == [(1, 1)]
             assert found.signals[1] == [Signal(50, key, VALUE)]
-            assert [view.key for view in await store.find(Filter(key=key))] == [key]
+            assert [one.submission.key for one in await store.find(Filter(key=key))] == [key]
 
     play(story)
 
@@ -822,7 +823,7 @@ def test_forgetting_takes_every_trace_and_nothing_else(stores: Stores) -> None:
             assert [one.seq for one in found.invocations] == [2]
             assert found.signals == {2: [Signal(21, "s", VALUE)]}
             assert (list(await store.journal(1)), len(await store.journal(2))) == ([], 1)
-            assert [view.seq for view in await store.find(Filter())] == [2]
+            assert [one.seq for one in await store.find(Filter())] == [2]
 
     play(story)
 
@@ -926,7 +927,7 @@ def test_a_journal_is_forgotten_and_its_invocation_stays(stores: Stores) -> None
             assert await expired(store, NOW + DAY) == {(1, False), (2, False)}
             await store.commit(Writes(journals_purged=[1]))
             await store.commit(Writes(purged=[1]))
-            assert [view.seq for view in await store.find(Filter())] == [2]
+            assert [one.seq for one in await store.find(Filter())] == [2]
 
     play(story)
 
@@ -1028,7 +1029,7 @@ def test_a_listing_is_newest_first_and_filtered(stores: Stores, where: Filter) -
         async with using(stores) as store:
             await store.commit(Writes(created={one.seq: one for one in house}))
         async with using(stores) as store:
-            assert list(await store.find(where)) == expected
+            assert [view_of(one) for one in await store.find(where)] == expected
 
     play(story)
 
@@ -1038,11 +1039,11 @@ def test_pages_follow_each_other_without_a_gap_while_new_ones_arrive(stores: Sto
     async def story() -> None:
         async with using(stores) as store:
             await store.commit(Writes(created={one.seq: one for one in a_full_house()}))
-            seen: list[InvocationView] = []
+            seen: list[Invocation] = []
             while found := list(await store.find(Filter(limit=page, before=seen[-1].seq if seen else None))):
                 seen += found
                 await store.commit(Writes(created={100 + len(seen): an_invocation(100 + len(seen))}))
-            assert [view.seq for view in seen] == list(range(14, 0, -1))
+            assert [one.seq for one in seen] == list(range(14, 0, -1))
 
     play(story)
 
@@ -1185,6 +1186,6 @@ def test_after_a_failed_commit_every_further_one_is_refused(stores: Stores) -> N
                 await store.commit(Writes(settings={"later": "{}"}, ordinals_reserved=99))
         async with opened(stores()) as (store, where):
             assert where.settings == {}
-            assert [view.seq for view in await store.find(Filter())] == [9]
+            assert [one.seq for one in await store.find(Filter())] == [9]
 
     play(story)

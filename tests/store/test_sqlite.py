@@ -35,7 +35,7 @@ from durable.core.journal import Kind, Outcome, Row
 from durable.core.lifecycle.cancel import has_leaves
 from durable.store import Expired, Opened, Store
 from durable.store.faults import explain
-from durable.store.query import Filter
+from durable.store.filter import Filter
 from durable.store.sqlite import APPLICATION_ID, SqliteStore, migrations
 from tests.store.support import DAY, HOLDS_THE_LOCK, NOW, a_row, an_invocation, opened, play, program
 

@@ -31,7 +31,9 @@ from durable import (
     handler,
 )
 from durable.core.retry import DEFAULT
-from durable.runtime.catalog import (
+from durable.runtime.registry import Registry
+from durable.service import Options, Settings, settings_of
+from durable.views.services import (
     CAPPED,
     IGNORED,
     HandlerView,
@@ -42,8 +44,6 @@ from durable.runtime.catalog import (
     deployment_id,
     service_views,
 )
-from durable.runtime.registry import Registry
-from durable.service import Options, Settings, settings_of
 
 DAY = 86_400_000
 #: What an engine says where nobody else does.
@@ -764,7 +764,7 @@ def everything() -> str:
 
 def test_a_declaration_is_the_same_in_every_process() -> None:
     root = Path(__file__).parents[2]
-    code = "from tests.runtime.test_catalog import everything; print(everything())"
+    code = "from tests.views.test_services import everything; print(everything())"
     running = [
         subprocess.Popen(
             [sys.executable, "-c", code],
@@ -815,7 +815,7 @@ def test_a_declaration_is_made_within_a_millisecond() -> None:
 def test_a_service_without_pydantic_types_is_described_without_pydantic() -> None:
     code = (
         "import sys; from durable import *; from durable.runtime.registry import Registry; "
-        "from durable.runtime.catalog import declaration; from durable.service import Settings\n"
+        "from durable.views.services import declaration; from durable.service import Settings\n"
         "async def f(ctx: Context, arg: int) -> str: ...\n"
         "declaration(Registry([handler(service='S')(f)], Settings()), 'S')\n"
         "print(*sys.modules)"

@@ -1,4 +1,4 @@
-"""The catalogue: what an engine's services look like to those who operate them.
+"""What an engine's services look like to those who operate them.
 
 A service shows what holds for it, defaults and `Engine.configure` included; a handler shows only what it says itself.
 `declaration` is a digest of what code says, and of nothing else: where it changes, the service has a new revision.
