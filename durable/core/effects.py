@@ -89,11 +89,10 @@ class Deliver(msgspec.Struct, frozen=True, gc=False):
 
 
 class Interrupt(msgspec.Struct, frozen=True, gc=False):
-    """End an attempt without an outcome; `why` is for its log line."""
+    """End an attempt without an outcome."""
 
     seq: int
     attempt: int
-    why: str
 
 
 class InterruptSteps(msgspec.Struct, frozen=True, gc=False):

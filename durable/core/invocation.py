@@ -112,6 +112,10 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str = ""
     at: int = 0
     code: int = 500
+    #: A `Reason` where it was paused at once, because trying again cannot help; empty for ordinary failures.
+    reason: str = ""
+    #: With a reason: the handler has not seen a cancel yet, and cannot be told of it before that is cured.
+    cancel_waits: bool = False
 
 
 class Invocation(msgspec.Struct):

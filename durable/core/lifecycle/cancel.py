@@ -46,7 +46,7 @@ def kill(turn: Turn, command: Kill) -> None:
     for id in open_calls(invocation):
         turn.tell(Kill(id))
     if invocation.status is Status.RUNNING:
-        turn.actions.append(Interrupt(invocation.seq, invocation.attempt, "killed"))
+        turn.actions.append(Interrupt(invocation.seq, invocation.attempt))
     turn.complete(invocation, KILLED)
     turn.reply(command.token, "done", invocation)
 

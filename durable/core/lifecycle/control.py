@@ -3,8 +3,7 @@
 from durable.core.commands import Attach, Cancel, Configure, Declare, Kill, Pause, Recover, Resume
 from durable.core.effects import Need
 from durable.core.invocation import Status
-from durable.core.lifecycle.cancel import leaf_ended
-from durable.core.lifecycle.pause import park
+from durable.core.lifecycle.after import Again, after
 from durable.core.lifecycle.submit import expired
 from durable.core.turn import Turn, need_id, need_invocation
 from durable.core.world import World
@@ -37,11 +36,8 @@ def recover(turn: Turn, command: Recover) -> None:
         return
     if invocation.started:  # by this process, since: it needs nothing
         return
-    if invocation.status is Status.RUNNING and invocation.pausing:
-        park(turn, invocation)
-        leaf_ended(turn, invocation)
-    elif invocation.status is Status.RUNNING:
-        turn.start(invocation)
+    if invocation.status is Status.RUNNING:
+        after(turn, invocation, Again())
     elif invocation.damaged:  # it was loaded as paused: from now on it is stored so
         turn.touch(invocation)
 

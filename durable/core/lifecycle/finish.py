@@ -4,10 +4,9 @@ import msgspec
 
 from durable.core.commands import Fail, Finish, Suspend
 from durable.core.effects import Failed, Interrupt
-from durable.core.invocation import Invocation, Status
+from durable.core.invocation import Invocation
 from durable.core.journal import COMMAND, COMPLETION, Kind, Outcome, Row
-from durable.core.lifecycle.cancel import give_steps_up, leaf_ended
-from durable.core.lifecycle.pause import park
+from durable.core.lifecycle.after import Again, BackOff, Stop, Wait, after
 from durable.core.lifecycle.record import attempt_of
 from durable.core.retry import RetryPolicy
 from durable.core.turn import Turn
@@ -22,30 +21,30 @@ def finish(turn: Turn, command: Finish) -> None:
 
 
 def fail(turn: Turn, command: Fail) -> None:
-    """Back off, give the step up, pause, or give the invocation up: as the policy says."""
+    """Back off, give the step up, pause, or give the invocation up: as the policy says.
+
+    Where trying again cannot help (`Problem.reason`) no policy is asked: it is paused at once, and never ended, as
+    other code can still save its work.
+    """
     invocation = attempt_of(turn, command.seq, command.attempt)
     if invocation is None:
         return
-    invocation.problem = msgspec.structs.replace(command.problem, at=turn.now)
-    if invocation.cancelled and (command.cancel_due or command.cancels < invocation.cancels):
-        turn.actions.append(Failed(invocation, turn.now))  # the handler has a cancel to see: nothing to wait for
-        invocation.status = Status.BACKING_OFF
-        give_steps_up(turn, invocation)
-        if invocation.pausing:
-            park(turn, invocation)
-        else:
-            turn.start(invocation)
-        leaf_ended(turn, invocation)
-        return
-    turn.world.visitors.add(invocation.seq)
-    entry = command.problem.entry
-    if command.step_policy is not None:
+    unseen = command.cancel_due or command.cancels < invocation.cancels
+    problem = command.problem
+    invocation.problem = msgspec.structs.replace(problem, at=turn.now, cancel_waits=bool(problem.reason) and unseen)
+    if invocation.cancelled and unseen:  # the handler has a cancel to see: nothing to wait for
+        turn.actions.append(Failed(invocation, turn.now))
+        after(turn, invocation, Again(cancelled=True))
+    elif problem.reason:
+        stop(turn, invocation)
+    elif command.step_policy is not None:
+        entry = problem.entry
         failures = invocation.step_failures.get(entry, 0) + 1
         if command.step_policy.exhausted(failures):
             give_step_up(turn, invocation, command)
-            return
-        invocation.step_failures = {**invocation.step_failures, entry: failures}
-        back_off(turn, invocation, command, command.step_policy, failures)
+        else:
+            invocation.step_failures = {**invocation.step_failures, entry: failures}
+            back_off(turn, invocation, command, command.step_policy, failures)
     else:
         invocation.failures += 1
         if not command.policy.exhausted(invocation.failures):
@@ -54,26 +53,23 @@ def fail(turn: Turn, command: Fail) -> None:
             turn.actions.append(Failed(invocation, None))
             turn.complete(invocation, command.failure)
         else:
-            park(turn, invocation)
-            turn.actions.append(Failed(invocation, None))
-    leaf_ended(turn, invocation)
+            stop(turn, invocation)
+
+
+def stop(turn: Turn, invocation: Invocation) -> None:
+    """It is not tried again until somebody resumes it."""
+    turn.actions.append(Failed(invocation, None))
+    after(turn, invocation, Stop())
 
 
 def back_off(turn: Turn, invocation: Invocation, command: Fail, policy: RetryPolicy, failures: int) -> None:
     """Try again later, at a time that is stored; or when it is resumed, where it was to be paused."""
-    if invocation.pausing:
-        park(turn, invocation)
-        turn.actions.append(Failed(invocation, None))
-        return
     delay_ms = command.retry_after_ms
     if delay_ms is None:
         delay_ms = policy.delay_ms(failures)
     retry_at = turn.now + delay_ms
-    invocation.status = Status.BACKING_OFF
-    invocation.due_at = retry_at
-    turn.add_timer(retry_at, invocation.seq, 0)
-    turn.touch(invocation)
-    turn.actions.append(Failed(invocation, retry_at))
+    turn.actions.append(Failed(invocation, None if invocation.pausing else retry_at))
+    after(turn, invocation, BackOff(retry_at))
 
 
 def give_step_up(turn: Turn, invocation: Invocation, command: Fail) -> None:
@@ -86,11 +82,7 @@ def give_step_up(turn: Turn, invocation: Invocation, command: Fail) -> None:
     invocation.last_entry = max(invocation.last_entry, entry)
     invocation.step_failures = {step: count for step, count in invocation.step_failures.items() if step != entry}
     turn.actions.append(Failed(invocation, turn.now))
-    if invocation.pausing:
-        park(turn, invocation)
-    else:
-        turn.start(invocation)
-    leaf_ended(turn, invocation)
+    after(turn, invocation, Again())
 
 
 def step_row(turn: Turn, invocation: Invocation, command: Fail, part: int, outcome: Outcome) -> Row:
@@ -106,16 +98,8 @@ def suspend(turn: Turn, command: Suspend) -> None:
     invocation = attempt_of(turn, command.seq, command.attempt)
     if invocation is None:
         return
-    turn.actions.append(Interrupt(invocation.seq, invocation.attempt, "suspended"))
-    if invocation.pausing:
-        park(turn, invocation)
-    else:
-        invocation.status = Status.SUSPENDED
-        invocation.waiting = command.waiting
-        turn.touch(invocation)
-        turn.world.visitors.add(invocation.seq)
-    leaf_ended(turn, invocation)
-    if invocation.status is Status.SUSPENDED and invocation.notified != command.notified:
-        if invocation.cancelled:  # that was the news, or part of it
-            give_steps_up(turn, invocation)
-        turn.start(invocation)
+    turn.actions.append(Interrupt(invocation.seq, invocation.attempt))
+    if invocation.notified == command.notified:
+        after(turn, invocation, Wait(command.waiting))
+    else:  # a cancel may be part of it
+        after(turn, invocation, Again(cancelled=invocation.cancelled))

@@ -2,8 +2,8 @@
 
 from durable.core.commands import Pause, Resume, Unloaded
 from durable.core.effects import Interrupt, Unload
-from durable.core.invocation import Invocation, Status
-from durable.core.lifecycle.cancel import leaf_ended
+from durable.core.invocation import Status
+from durable.core.lifecycle.after import Again, after, park
 from durable.core.lifecycle.record import attempt_of
 from durable.core.turn import Turn
 
@@ -31,19 +31,8 @@ def unloaded(turn: Turn, command: Unloaded) -> None:
     if invocation is None:
         return
     if invocation.pausing:
-        turn.actions.append(Interrupt(invocation.seq, invocation.attempt, "paused"))
-        park(turn, invocation)
-        leaf_ended(turn, invocation)
-    else:
-        turn.start(invocation)
-
-
-def park(turn: Turn, invocation: Invocation) -> None:
-    """It waits for an operator; what arrives meanwhile is stored."""
-    invocation.status = Status.PAUSED
-    invocation.waiting = None
-    turn.touch(invocation)
-    turn.world.visitors.add(invocation.seq)
+        turn.actions.append(Interrupt(invocation.seq, invocation.attempt))
+    after(turn, invocation, Again())
 
 
 def resume(turn: Turn, command: Resume) -> None:

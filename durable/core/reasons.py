@@ -1,0 +1,66 @@
+"""Why an attempt that failed is paused at once: trying again cannot help, only other code or an operator can.
+
+What an operator reads, and what `engine.resume_all(reason=...)` takes.
+"""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why an invocation is paused at once, whatever its retry policy says."""
+
+    #: A step or a handler has done its work, and what it returned cannot be stored.
+    RESULT_NOT_STORABLE = "result-not-storable"
+    #: An argument, a state value, a signal … cannot be stored.
+    VALUE_NOT_STORABLE = "value-not-storable"
+    #: The input does not fit the handler's annotation any more.
+    INPUT_NOT_READABLE = "input-not-readable"
+    #: A recorded result, a state value, a signal … does not fit the annotation it is read with.
+    VALUE_NOT_READABLE = "value-not-readable"
+    #: Something is larger than `max_value_size`.
+    VALUE_TOO_LARGE = "value-too-large"
+    #: Its handler, or one that it calls, is not registered.
+    HANDLER_GONE = "handler-gone"
+    #: The code asks for something else than the journal records.
+    JOURNAL_MISMATCH = "journal-mismatch"
+    #: The code uses the context in a way that cannot work.
+    MISUSE = "misuse"
+    #: The store refused what it asked for, and nothing of it was written.
+    COMMIT_REFUSED = "commit-refused"
+    #: Its stored rows cannot be read.
+    DAMAGED = "damaged"
+
+
+#: What to do about it, a sentence an operator can follow.
+ADVICE: dict[str, str] = {
+    Reason.RESULT_NOT_STORABLE: (
+        "What it did is done, and its result could not be kept. Deploy code whose result can be stored and resume "
+        "it: the step (of a result of the handler, only its end) then runs again."
+    ),
+    Reason.VALUE_NOT_STORABLE: "Deploy code that passes a value which can be stored, and resume it.",
+    Reason.INPUT_NOT_READABLE: "Deploy a handler that can read the stored input, and resume it; or kill it.",
+    Reason.VALUE_NOT_READABLE: "Deploy code whose annotation fits the stored value, and resume it; or kill it.",
+    Reason.VALUE_TOO_LARGE: (
+        "Raise max_value_size, or deploy code that keeps the value elsewhere and passes a reference, and resume it."
+    ),
+    Reason.HANDLER_GONE: "Add the handler to Engine(services=[...]) and resume it; or kill it.",
+    Reason.JOURNAL_MISMATCH: (
+        "Restore the code that wrote its journal and resume it; or kill it, and then restart it as new if it is to "
+        "run again."
+    ),
+    Reason.MISUSE: "Deploy code without the mistake that the error names, and resume it; or kill it.",
+    Reason.COMMIT_REFUSED: "Remove what the error names, and resume it; or kill it.",
+    Reason.DAMAGED: "Kill it, or restore a backup.",
+}
+
+#: What is added where its handler has not seen a cancel.
+CANCEL_WAITS = (
+    "A cancel waits for that: its handler is told of it, and can compensate, as soon as its code runs again. To give "
+    "it up without compensation, kill it."
+)
+
+
+def advice(reason: str, *, cancelling: bool) -> str:
+    """What to do about an invocation that is paused for this reason; empty where it has none."""
+    text = ADVICE.get(reason, "")
+    return f"{text} {CANCEL_WAITS}" if text and cancelling else text
