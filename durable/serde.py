@@ -58,6 +58,9 @@ MAX_DEPTH: Final = 200
 #: The same for pydantic, which needs about 6 KiB of stack a level: this fits into a thread that has 256 KiB.
 MAX_DEPTH_PYDANTIC: Final = 32
 
+#: The first pydantic that can be told to refuse a value of another type than the annotation's.
+PYDANTIC_MIN: Final = (2, 7)
+
 #: `Signature.default` of an input that has none.
 REQUIRED: Final[Any] = inspect.Parameter.empty
 
@@ -212,6 +215,10 @@ def _mentions_pydantic(annotation: Any, seen: set[int]) -> bool:
 def _pydantic(annotation: Any) -> Serde[Any]:
     import pydantic
 
+    if tuple(map(int, pydantic.VERSION.split(".")[:2])) < PYDANTIC_MIN:
+        raise TypeError(
+            f"pydantic {pydantic.VERSION} is too old, {'.'.join(map(str, PYDANTIC_MIN))} or newer is needed"
+        )
     adapter = pydantic.TypeAdapter[Any](annotation)
     # round_trip leaves out computed fields, which a model with extra="forbid" would not take back;
     # without "error", a value of another type is written with a warning that no one reads

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -420,21 +421,34 @@ def serve(
     served: Served, folder: Path, log: Path, *, at: str = ""
 ) -> Iterator[tuple[httpx.Client, subprocess.Popen[bytes]]]:
     """A server under uvicorn, on a port that the system chose; killed at the end if it still runs."""
-    command = deadly(at, 0, "module", "uvicorn", *served.uvicorn, "--host", "127.0.0.1", "--port", "0")
-    environment = os.environ | {served.env: str(folder / "served.db")}
-    with log.open("wb") as output:
-        server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        running = re.compile(r"Uvicorn running on (http://127\.0\.0\.1:\d+)")
-        wait_until(lambda: server.poll() is not None or running.search(log.read_text()) is not None)
-        address = running.search(log.read_text())
-        assert address is not None, log.read_text()
-        with httpx.Client(base_url=address[1], trust_env=False) as http:
-            yield http, server
-    finally:
-        if server.poll() is None:
-            server.kill()
-        server.wait()
+    with reserved_port() as port:
+        command = deadly(at, 0, "module", "uvicorn", *served.uvicorn, "--host", "127.0.0.1", "--port", str(port))
+        environment = os.environ | {served.env: str(folder / "served.db")}
+        with log.open("wb") as output:
+            server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            wait_until(lambda: server.poll() is not None or listens(port))
+            assert server.poll() is None, log.read_text()
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
+                yield http, server
+        finally:
+            if server.poll() is None:
+                server.kill()
+            server.wait()
+
+
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port that nobody else is given: a socket holds it, which never listens, so that a server may take it too."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def wait_until(happened: Callable[[], bool], seconds: float = 30) -> None:

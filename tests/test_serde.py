@@ -191,7 +191,7 @@ ROUND_TRIPS: list[tuple[Any, Any]] = [
     (Parcel, Parcel(Decimal("1.10"), NOON)),
     (Color, Color.RED),
     (Level, Level.LOW | Level.HIGH),
-    (Literal["a", 1], 1),
+    (Literal[1, 2], 1),
     (UserId, UserId(7)),
     (dt.datetime, NOON),
     (dt.datetime, dt.datetime(2026, 1, 1)),
@@ -393,20 +393,25 @@ class Lost(msgspec.Struct):
     thing: "Ghost"
 
 
+def passes_the_cause_on(error: SerializationError) -> bool:
+    """What the library said is in the message. How it words that is its own business: no test asserts it."""
+    return error.__cause__ is None or type(error.__cause__).__name__ in str(error)
+
+
 REFUSED: list[tuple[Any, str]] = [
-    (Opaque, "`Opaque`"),
-    (list[Opaque], "Opaque"),
-    (Holder, "`Opaque`"),
+    (Opaque, "cannot store `Opaque`: TypeError: no JSON form is known for `Opaque`"),
+    (list[Opaque], "no JSON form is known for `Opaque`"),
+    (Holder, "cannot store `Holder`: TypeError: no JSON form is known for `Opaque`"),
     (Lost, "Ghost"),
-    (Opaque | int, "custom type"),
-    (dt.date | dt.datetime, "more than one str-like type"),
-    (Order | Picky, "more than one dataclass or attrs type"),
+    (Opaque | int, "Opaque"),
+    (dt.date | dt.datetime, "datetime.date | datetime.datetime"),
+    (Order | Picky, "Picky"),
     (Iterator[int], "Iterator"),
     (Callable[[], int], "Callable"),
-    (complex, "complex"),
+    (complex, "`complex`"),
     (type, "`type`"),
-    (ValueError, "ValueError"),
-    ("Point", "Point"),
+    (ValueError, "`ValueError`"),
+    ("Point", "`Point`"),
     (3, "`3`"),
     (User | Point, "Point"),
 ]
@@ -416,8 +421,29 @@ REFUSED: list[tuple[Any, str]] = [
 def test_a_type_that_cannot_be_stored_is_refused_at_declaration(annotation: Any, named: str) -> None:
     with pytest.raises(SerializationError) as caught:
         serde_for(annotation)
+    assert str(caught.value).startswith("cannot store `")
     assert named in str(caught.value)
+    assert passes_the_cause_on(caught.value)
     assert "Annotated[T, Serde(encode=..., decode=...)]" in str(caught.value)
+
+
+def test_a_type_that_only_a_newer_msgspec_stores_is_refused_at_declaration_by_an_older_one() -> None:
+    mixed = Literal["a", 1]
+    try:
+        serde = serde_for(mixed)
+    except SerializationError as error:
+        assert "Literal['a', 1]" in str(error)
+    else:
+        assert [serde.decode(serde.encode(value)) for value in ("a", 1)] == ["a", 1]
+
+
+def test_a_pydantic_that_is_too_old_is_named_at_declaration(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Fresh(pydantic.BaseModel):
+        name: str
+
+    monkeypatch.setattr(pydantic, "VERSION", "2.6.4")
+    with pytest.raises(SerializationError, match=r"pydantic 2\.6\.4 is too old, 2\.7 or newer is needed"):
+        serde_for(Fresh)
 
 
 def nested(depth: int) -> list[Any]:
@@ -435,26 +461,28 @@ def numbers() -> Iterator[int]:
     yield 1
 
 
+UNTYPED = "without an annotation"
+
 UNWRITABLE: list[tuple[Any, Any, str]] = [
-    (Any, numbers(), "generator"),
-    (list[int], numbers(), "generator"),
-    (Any, Opaque(), "Opaque"),
-    (Any, ADA, "User"),
-    (Any, Loud(), "Loud"),
-    (str, "\ud800", "surrogates not allowed"),
-    (Any, {"\ud800": 1}, "surrogates not allowed"),
-    (Any, {(1, 2): 3}, "keys"),
-    (int, 10**5000, "4300 digits"),
+    (Any, numbers(), f"of type `generator` {UNTYPED}: "),
+    (list[int], numbers(), "of type `generator` annotated as `list[int]`: "),
+    (Any, Opaque(), f"of type `Opaque` {UNTYPED}: "),
+    (Any, ADA, f"of type `User` {UNTYPED}: "),
+    (Any, Loud(), f"of type `Loud` {UNTYPED}: "),
+    (str, "\ud800", "of type `str` annotated as `str`: "),
+    (Any, {"\ud800": 1}, f"of type `dict` {UNTYPED}: "),
+    (Any, {(1, 2): 3}, f"of type `dict` {UNTYPED}: "),
+    (int, 10**5000, "of type `int` annotated as `int`: "),
     (Any, nested(MAX_DEPTH + 1), "deeper than 200"),
-    (Any, nested(50_000), "recursion"),
-    (Any, CYCLE, "recursion"),
+    (Any, nested(50_000), f"of type `list` {UNTYPED}: "),
+    (Any, CYCLE, f"of type `list` {UNTYPED}: "),
     (bytes, "text", "it is not bytes"),
     (bytes, 5, "it is not bytes"),
     (None, 5, "promises None"),
-    (User, {"userName": "Ada"}, "Expected `User`"),
-    (list[User], [Point(1)], "Point"),
-    (list[User], User, "ModelMetaclass"),
-    (list[User], CYCLE, "Circular"),
+    (User, {"userName": "Ada"}, "of type `dict` annotated as `User`: "),
+    (list[User], [Point(1)], "User]`: "),
+    (list[User], User, "User]`: "),
+    (list[User], CYCLE, "User]`: "),
 ]
 
 
@@ -463,41 +491,57 @@ def test_a_value_that_cannot_be_written_is_refused_by_name(annotation: Any, valu
     with pytest.raises(SerializationError) as caught:
         serde_for(annotation).encode(value)
     assert named in str(caught.value)
+    assert passes_the_cause_on(caught.value)
     assert len(str(caught.value).encode()) < 2000
 
 
-UNREADABLE: list[tuple[Any, bytes, str]] = [
-    (Point, b'{"x":"a"}', "Expected `int`, got `str` - at `$.x`"),
-    (Point, b"{}", "missing required field `x`"),
-    (Point, b"", "truncated"),
-    (Any, b"{", "truncated"),
-    (Any, b"[1] 2", "trailing characters"),
-    (Any, b'"\xff"', "cannot read JSON"),
-    (Any, b'"\\ud800"', "truncated"),
-    (Any, b'"\\ud800\\u0041"', "surrogate"),
-    (User, b'{"userName":"\\ud800"}', "hex escape"),
-    (int, b"1.5", "Expected `int`, got `float`"),
-    (bool, b"1", "Expected `bool`, got `int`"),
-    (Any, b"1e400", "out of range"),
-    (Any, b"9" * 10**6, "out of range"),
-    (int, b"9" * 10**6, "out of range"),
-    (User, b'{"userName":' + b"9" * 10**6 + b"}", "out of range"),
-    (float, b"1e" + b"9" * 10**6, "out of range"),
-    (Color, b'"blue"', "Invalid enum value"),
-    (Annotated[int, msgspec.Meta(ge=0)], b"-1", ">= 0"),
-    (Annotated[int, pydantic.Field(gt=0)], b"0", "greater than 0"),
-    (User, b'{"userName":"Ada"}', "born"),
-    (None, b"1", "expected nothing"),
-    (Picky, b'{"age":-1}', "too young"),
+UNREADABLE: list[tuple[Any, bytes]] = [
+    (Point, b'{"x":"a"}'),
+    (Point, b"{}"),
+    (Point, b""),
+    (Any, b"{"),
+    (Any, b"[1] 2"),
+    (Any, b'"\xff"'),
+    (Any, b'"\\ud800"'),
+    (Any, b'"\\ud800\\u0041"'),
+    (User, b'{"userName":"\\ud800"}'),
+    (int, b"1.5"),
+    (bool, b"1"),
+    (Any, b"1e400"),
+    (Any, b"9" * 10**6),
+    (int, b"9" * 10**6),
+    (User, b'{"userName":' + b"9" * 10**6 + b"}"),
+    (float, b"1e" + b"9" * 10**6),
+    (Color, b'"blue"'),
+    (Annotated[int, msgspec.Meta(ge=0)], b"-1"),
+    (Annotated[int, pydantic.Field(gt=0)], b"0"),
+    (User, b'{"userName":"Ada"}'),
+    (None, b"1"),
+    (Picky, b'{"age":-1}'),
 ]
 
 
-@pytest.mark.parametrize(("annotation", "data", "named"), UNREADABLE, ids=lambda value: repr(value)[:30])
-def test_bytes_that_do_not_fit_are_refused_with_the_place(annotation: Any, data: bytes, named: str) -> None:
+@pytest.mark.parametrize(("annotation", "data"), UNREADABLE, ids=lambda value: repr(value)[:30])
+def test_bytes_that_do_not_fit_are_refused_by_name(annotation: Any, data: bytes) -> None:
     with pytest.raises(SerializationError) as caught:
         serde_for(annotation).decode(data)
-    assert named in str(caught.value)
+    name = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    assert str(caught.value).startswith("cannot read JSON: " if annotation is Any else f"cannot read `{name}`: ")
+    assert passes_the_cause_on(caught.value)
     assert len(str(caught.value)) < 2000
+
+
+@pytest.mark.parametrize(
+    ("annotation", "data", "place"),
+    [
+        (Order, b'{"id":"1","paid":true}', "lines"),
+        (User, b'{"userName":"Ada"}', "born"),
+        (Picky, b'{"age":-1}', "too young"),
+    ],
+)
+def test_the_place_and_the_reason_are_named(annotation: Any, data: bytes, place: str) -> None:
+    with pytest.raises(SerializationError, match=place):
+        serde_for(annotation).decode(data)
 
 
 def test_not_a_number_is_refused_when_it_is_read_as_a_float() -> None:
@@ -537,7 +581,7 @@ def decode_bombs() -> None:
                     assert count * levels <= limit
                 except SerializationError as exc:
                     assert count * levels > limit or data == left * count, exc
-                    assert "deeper" in str(exc) or "truncated" in str(exc) or "EOF" in str(exc)
+                    assert "deeper" in str(exc) or str(exc).startswith("cannot read ")
                 assert time.perf_counter() - started < 1  # measured: below 0.1 s
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from enum import Enum
+from enum import StrEnum
 from hashlib import blake2b
 
 from examples.checkout.orders import Order
 
 
-class Fault(Enum):
+class Fault(StrEnum):
     """What a service may do to a request; the value is how the report calls it."""
 
     FAILED = "500 before the work"
