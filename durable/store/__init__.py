@@ -13,7 +13,15 @@ from durable.core.effects import Need, Timer, Writes
 from durable.core.invocation import Invocation
 from durable.core.journal import Row
 from durable.core.world import Loaded
+from durable.errors import StorageError
 from durable.store.filter import Filter
+
+
+class CommitRefused(StorageError):
+    """A turn that cannot be stored: nothing of it was written, for certain, and the store can be used on.
+
+    `__cause__` says why: a value that is too large or that SQLite cannot hold, a row that exists already.
+    """
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -53,7 +61,8 @@ class Store(Protocol):
     def commit(self, writes: Writes) -> Awaitable[None]:
         """Write a turn in one transaction and return when it is durable.
 
-        After an error the outcome is unknown: the store refuses every further commit.
+        `CommitRefused` means that nothing was written, and the store goes on. After any other error the outcome is
+        unknown: the store refuses every further commit with `EngineFailedError`.
         """
         ...
 

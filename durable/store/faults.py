@@ -41,6 +41,27 @@ _BY_CODE: dict[int, tuple[type[StorageError], str]] = {
 }
 
 
+#: What SQLite says of one statement and its values: the file is as sound as before, and so is the next transaction.
+_OF_THE_BATCH = {
+    sqlite3.SQLITE_ERROR,
+    sqlite3.SQLITE_TOOBIG,
+    sqlite3.SQLITE_CONSTRAINT,
+    sqlite3.SQLITE_MISMATCH,
+    sqlite3.SQLITE_RANGE,
+}
+
+
+def only_the_batch(error: Exception) -> bool:
+    """Whether an error before COMMIT concerns only what was to be written, not the disk and not the database.
+
+    Also what sqlite3 raises by itself, without a code of SQLite, about values it cannot bind.
+    """
+    code = getattr(error, "sqlite_errorcode", None)
+    if isinstance(code, int):
+        return code & 0xFF in _OF_THE_BATCH
+    return not isinstance(error, OSError | MemoryError)
+
+
 def explain(error: Exception, path: str) -> StorageError:
     """The `StorageError` for what sqlite3 or the operating system raised."""
     if isinstance(error, StorageError):

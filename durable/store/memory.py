@@ -12,7 +12,7 @@ from durable.core.journal import Outcome, Row
 from durable.core.turn import JOINED
 from durable.core.world import Loaded
 from durable.errors import EngineFailedError, EngineLockedError, EngineNotRunningError
-from durable.store import Expired, Opened
+from durable.store import CommitRefused, Expired, Opened
 from durable.store.filter import Filter, matches
 from durable.store.rows import attach_journal, fixed, invocation_of, moving, without_journal
 
@@ -68,6 +68,10 @@ class MemoryStore:
     async def commit(self, writes: Writes) -> None:
         """Write a turn."""
         self._check()
+        for invocation in writes.created.values():
+            taken = self.tables.ids.get(invocation.id)
+            if invocation.seq in self.tables.invocations or (taken is not None and taken not in writes.purged):
+                raise CommitRefused(f"the invocation {invocation.seq} {invocation.id} exists; nothing was written")
         try:
             self._write(writes)
         except Exception as error:
@@ -76,10 +80,6 @@ class MemoryStore:
 
     def _write(self, writes: Writes) -> None:
         tables = self.tables
-        for invocation in writes.created.values():
-            taken = tables.ids.get(invocation.id)
-            if invocation.seq in tables.invocations or (taken is not None and taken not in writes.purged):
-                raise ValueError(f"the invocation {invocation.seq} {invocation.id} exists")
         self._forget([seq for seq in writes.purged if seq not in writes.created])
         for row in writes.journal:
             tables.journal.setdefault(row.invocation, {})[row.entry, row.part] = row

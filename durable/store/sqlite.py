@@ -25,8 +25,8 @@ from durable.errors import (
     StorageError,
     StorageVersionError,
 )
-from durable.store import Expired, Opened
-from durable.store.faults import explain
+from durable.store import CommitRefused, Expired, Opened
+from durable.store.faults import explain, only_the_batch
 from durable.store.filter import Filter
 from durable.store.lock import FileLock
 from durable.store.rows import FIXED, MOVING, attach_journal, invocation_of
@@ -147,13 +147,17 @@ class SqliteStore:
     # ---- writing ----
 
     def commit(self, writes: Writes) -> Awaitable[None]:
-        """Write a turn. A failed commit closes the store to every further one: its outcome is unknown."""
+        """Write a turn. After an error other than `CommitRefused` its outcome is unknown, and no other is written."""
         if self._failed is not None:
             raise EngineFailedError(self._failed)
-        batch = statements(writes)
+        try:
+            batch = statements(writes)
+        except Exception as error:
+            raise CommitRefused(f"a turn cannot be written: {error!r}; nothing of it was") from error
         return self._use().post(lambda database: self._transact(database, batch))
 
     def _transact(self, database: sqlite3.Connection, batch: Sequence[tuple[str, Sequence[Any]]]) -> None:
+        committing = False
         try:
             if len(batch) == 1:  # one statement is a transaction by itself, and two round trips less
                 database.execute(*batch[0])
@@ -161,9 +165,12 @@ class SqliteStore:
             database.execute("BEGIN IMMEDIATE")
             for text, values in batch:
                 database.execute(text, values)
+            committing = True
             database.execute("COMMIT")
         except Exception as error:
             cause = explain(error, self.path)
+            if not committing and only_the_batch(error) and _rolled_back(database):
+                raise CommitRefused(f"a turn was not stored; nothing of it was written: {cause}") from cause
             self._failed = f"a commit failed and the engine stopped; whether it took effect is unknown: {cause}"
             raise EngineFailedError(self._failed) from cause
 
@@ -290,6 +297,17 @@ def migrations() -> list[tuple[int, str]]:
     folder = resources.files("durable.store.migrations")
     scripts = [file for file in folder.iterdir() if file.name.endswith(".sql")]
     return sorted((int(file.name.removesuffix(".sql")), file.read_text("utf-8")) for file in scripts)
+
+
+def _rolled_back(database: sqlite3.Connection) -> bool:
+    """Whether nothing is left of what was begun. A statement without BEGIN has undone itself."""
+    if not database.in_transaction:
+        return True
+    try:
+        database.execute("ROLLBACK")
+    except sqlite3.Error:
+        return False
+    return not database.in_transaction
 
 
 def _load(database: sqlite3.Connection, need: Need) -> Loaded:

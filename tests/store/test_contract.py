@@ -11,8 +11,8 @@ from durable.core.effects import Need, Timer, Writes
 from durable.core.invocation import Caller, Flavor, Invocation, Open, Problem, Signal, Status, Submission
 from durable.core.journal import CANCELLED, COMPLETION, EMPTY, INTERRUPTIBLE, KILLED, Kind, Outcome, Row
 from durable.core.waiting import Group
-from durable.errors import EngineFailedError, EngineNotRunningError, StorageError
-from durable.store import Store
+from durable.errors import EngineNotRunningError, StorageError
+from durable.store import CommitRefused, Store
 from durable.store.filter import Filter, matches
 from durable.store.rows import attach_journal
 from durable.views.invocations import view_of
@@ -164,7 +164,7 @@ def test_an_invocation_that_is_created_again_with_its_id_is_refused(stores: Stor
         one = an_invocation(1)
         async with using(stores) as store:
             await store.commit(Writes(created={1: one}))
-            with pytest.raises(EngineFailedError):
+            with pytest.raises(CommitRefused):
                 await store.commit(Writes(created={2: msgspec.structs.replace(one, seq=2)}))
         async with using(stores) as store:
             assert [one.seq for one in await store.find(Filter())] == [1]
@@ -1172,20 +1172,19 @@ def test_one_store_at_a_time(stores: Stores) -> None:
 TWICE = Writes(created={9: an_invocation(9)}, settings={"after": "the error"})
 
 
-def test_after_a_failed_commit_every_further_one_is_refused(stores: Stores) -> None:
-    """Its outcome is unknown (design decision 10): only a new start may look at the file again."""
+def test_a_refused_commit_leaves_nothing_and_the_next_one_is_written(stores: Stores) -> None:
+    """Only an unknown outcome is unknown: what was refused before anything was written harms no other turn."""
 
     async def story() -> None:
         async with using(stores) as store:
             await store.commit(Writes(created={9: an_invocation(9)}))
-            with pytest.raises(EngineFailedError):
-                await store.commit(TWICE)
-            with pytest.raises(EngineFailedError):
-                await store.commit(Writes(settings={"later": "{}"}))
-            with pytest.raises(EngineFailedError):
-                await store.commit(Writes(settings={"later": "{}"}, ordinals_reserved=99))
+            for _ in range(2):
+                with pytest.raises(CommitRefused) as caught:
+                    await store.commit(TWICE)
+                assert "nothing" in str(caught.value)
+            await store.commit(Writes(settings={"later": "{}"}, created={10: an_invocation(10)}))
         async with opened(stores()) as (store, where):
-            assert where.settings == {}
-            assert [one.seq for one in await store.find(Filter())] == [9]
+            assert where.settings == {"later": "{}"}
+            assert [one.seq for one in await store.find(Filter())] == [10, 9]
 
     play(story)

@@ -34,7 +34,7 @@ from durable.core.ids import awakeable_id
 from durable.core.invocation import Caller, Status
 from durable.core.journal import Kind, Outcome, Row
 from durable.core.lifecycle.cancel import has_leaves
-from durable.store import Expired, Opened, Store
+from durable.store import CommitRefused, Expired, Opened, Store
 from durable.store.faults import explain
 from durable.store.filter import Filter
 from durable.store.sqlite import APPLICATION_ID, SqliteStore, migrations
@@ -806,7 +806,7 @@ def test_a_value_that_talks_of_locks_is_just_a_value(path: Path) -> None:
     async def story() -> None:
         async with opened(SqliteStore(path)) as (store, _):
             await store.commit(Writes(created={1: one}, settings={talk: talk}))
-            with pytest.raises(EngineFailedError) as caught:
+            with pytest.raises(CommitRefused) as caught:
                 await store.commit(Writes(created={2: two}))
             assert type(caught.value.__cause__) is StorageError
 
@@ -1024,26 +1024,36 @@ def test_a_commit_error_stops_the_engine_loudly_and_a_fresh_one_finishes(
         pytest.param(a_row(1, 2, name="\ud800"), id="lone surrogate"),
         pytest.param(a_row(1, 2, name=object()), id="no text at all"),  # type: ignore[arg-type]
         pytest.param(a_row(1, 2**63), id="number beyond 64 bits"),
+        pytest.param(a_row(1, 2, value=b"x" * 70_000), id="beyond SQLite's limit"),
+        pytest.param(a_row(1, 2, name="x" * 70_000), id="text beyond SQLite's limit"),
+        pytest.param(object(), id="no row at all"),
+        pytest.param((1, 2), id="half a row"),
     ],
 )
-def test_a_value_that_cannot_be_stored_fails_the_commit_and_nothing_of_the_turn_stays(
-    path: Path, poison: Row
+@pytest.mark.parametrize("alone", [False, True], ids=["in a turn", "alone"])
+def test_a_value_that_cannot_be_stored_is_refused_and_nothing_of_its_turn_stays(
+    path: Path, poison: Any, alone: bool
 ) -> None:
-    """Such a value should never come this far. Where one does, the turn must not be left half open."""
+    """Such a value should never come this far. Where one does, it is one turn's trouble."""
 
     async def story() -> None:
         async with opened(SqliteStore(path)) as (store, _):
+            await cast(SqliteStore, store)._use().post(limited)
             step = a_row(1, 1, outcome=Outcome(True, b"1"))
-            with pytest.raises(EngineFailedError):
-                await store.commit(
-                    Writes(created={1: an_invocation(1)}, journal=[step, poison], settings={"A": "{}"})
-                )
-            for writes in (Writes(settings={"B": "{}"}), Writes(settings={"B": "{}"}, journal=[step])):
-                with pytest.raises(EngineFailedError):
-                    await store.commit(writes)
+            turn = Writes(created={1: an_invocation(1)}, journal=[step, poison], settings={"A": "{}"})
+            for _ in range(2):
+                with pytest.raises(CommitRefused) as caught:
+                    await store.commit(Writes(journal=[poison]) if alone else turn)
+                assert caught.value.__cause__ is not None
+            await store.commit(Writes(settings={"B": "{}"}, journal=[step]))
+            await store.commit(Writes(settings={"C": "{}"}))
         async with opened(SqliteStore(path)) as (store, where):
-            assert where.settings == {}
+            assert where.settings == {"B": "{}", "C": "{}"}
             assert list(await store.find(Filter())) == []
+            assert list(await store.journal(1)) == [step]
+
+    def limited(database: sqlite3.Connection) -> None:
+        database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 65_536)
 
     play(story)
 
