@@ -219,7 +219,9 @@ class _Combined(DurableFuture[T_co]):
             try:
                 self.result()
                 self._failed = False
-            except Exception:
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException:  # a user's decoder may raise anything; whoever awaits this gets to see it
                 self._failed = True
         return self._failed
 
@@ -428,20 +430,20 @@ def outcome_of(error: TerminalError) -> Outcome:
 def _metadata(error: TerminalError) -> dict[str, str]:
     try:
         return {_text(name): _text(value) for name, value in error.metadata.items()}
-    except Exception:  # anything can be assigned to it
+    except BaseException:  # anything can be assigned to it
         return {}
 
 
 def _code(code: object) -> int:
     try:
         return int(code)  # type: ignore[call-overload, no-any-return]
-    except Exception:
+    except BaseException:
         return 500
 
 
 def _text(value: object) -> str:
     """Text that can be stored: without lone surrogates, and whatever the value's own methods do."""
     try:
-        return str(value).encode("utf-8", "replace").decode()
-    except Exception:
+        return str.encode(str(value), "utf-8", "replace").decode()
+    except BaseException:
         return f"<{type(value).__name__}>"

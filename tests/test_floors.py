@@ -7,7 +7,7 @@ from pathlib import Path
 HOUSE = Path(__file__).parent.parent / "durable"
 #: From the ground up, a floor a line, its rooms in words. An import goes to a lower floor, or stays in its room.
 FLOORS = """
-errors
+errors log
 core.journal core.waiting core.ids core.duration core.reasons
 core.retry core.replay
 core.invocation
@@ -45,21 +45,25 @@ def room_of(module: str) -> str:
     return max(rooms, key=len, default=".")
 
 
-def imports() -> dict[str, set[str]]:
-    """Which modules each module imports, wherever in the file and for whatever purpose."""
+def all_imports() -> dict[str, set[str]]:
+    """What each module imports, wherever in the file and for whatever purpose."""
     files = {module_of(path): path for path in HOUSE.rglob("*.py")}
     found: dict[str, set[str]] = {module: set() for module in files}
     for module, path in files.items():
         for node in ast.walk(ast.parse(path.read_text())):
-            names: list[str] = []
             if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
+                found[module].update(alias.name for alias in node.names)
             elif isinstance(node, ast.ImportFrom):
                 assert node.level == 0, f"{module}: imports are written in full"
                 names = [f"{node.module}.{alias.name}" for alias in node.names]
-                names = [name if name in files else str(node.module) for name in names]
-            found[module].update(name for name in names if name in files)
+                found[module].update(name if name in files else str(node.module) for name in names)
     return found
+
+
+def imports() -> dict[str, set[str]]:
+    """The same, within the house."""
+    found = all_imports()
+    return {module: needed & found.keys() for module, needed in found.items()}
 
 
 def test_imports_go_to_lower_floors_or_stay_in_their_room() -> None:
@@ -74,3 +78,21 @@ def test_imports_go_to_lower_floors_or_stay_in_their_room() -> None:
 
 def test_no_import_closes_a_circle() -> None:
     TopologicalSorter(imports()).prepare()  # raises CycleError, naming the circle
+
+
+def test_what_decides_is_pure() -> None:
+    """The core knows no clock, chance, event loop, file or log: asked again, it says the same."""
+    impure = {"asyncio", "logging", "os", "random", "secrets", "sqlite3", "threading", "time", "durable.log"}
+    wrong = [
+        f"{module} imports {name}"
+        for module, needed in all_imports().items()
+        for name in needed
+        if module.startswith("durable.core.") and (name in impure or name.split(".")[0] in impure)
+    ]
+    assert not wrong, wrong
+
+
+def test_there_is_one_way_to_the_log() -> None:
+    """Through `durable.log`, which survives whatever the user's log handlers do: `from durable import log`."""
+    wrong = [module for module, needed in all_imports().items() if "logging" in needed and module != "durable.log"]
+    assert not wrong, wrong

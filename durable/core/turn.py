@@ -26,6 +26,8 @@ class Turn:
         self.world = world
         self.now = now
         self.commands: deque[Command] = deque(commands)
+        #: How many came from outside.
+        self.size = len(self.commands)
         #: What the command that is being applied told others: settled next, before what came from outside.
         self.told: list[Command] = []
         self.writes = Writes()

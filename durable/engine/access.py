@@ -1,7 +1,5 @@
 """What every part of the engine's face needs: the running loop, asked from the right place."""
 
-import asyncio
-import os
 import secrets
 from typing import Any
 
@@ -10,27 +8,12 @@ from durable.core.effects import Reply
 from durable.core.ids import invocation_id, is_invocation_id
 from durable.core.invocation import Flavor
 from durable.core.journal import Outcome
-from durable.errors import (
-    EngineNotRunningError,
-    ForkedEngineError,
-    InvalidRequestError,
-    NotFoundError,
-    WrongLoopError,
-)
+from durable.engine.life import Life
+from durable.errors import EngineNotRunningError, InvalidRequestError, NotFoundError
 from durable.runtime.clock import Clock
 from durable.runtime.loop import Loop
 from durable.runtime.registry import Registry
 from durable.store import Store
-
-_forks = 0
-
-
-def _count_fork() -> None:
-    global _forks
-    _forks += 1
-
-
-os.register_at_fork(after_in_child=_count_fork)
 
 
 class Access:
@@ -40,9 +23,8 @@ class Access:
         self._store = store
         self._registry = registry
         self._clock = clock
-        self._loop: Loop | None = None
-        self._event_loop: asyncio.AbstractEventLoop | None = None
-        self._forks = _forks
+        #: From one start to the next.
+        self._life: Life | None = None
         self._last_ordinal = 0
 
     async def _ask(self, make: Any, id: str = "") -> Reply:
@@ -67,37 +49,22 @@ class Access:
         """The raw outcome, if it is there."""
         return (await self._ask(lambda token: ask.Attach(checked(id), token), id)).outcome
 
+    @property
+    def _loop(self) -> Loop | None:
+        return None if self._life is None else self._life.loop
+
     def _running(self) -> Loop:
-        self._check_place()
-        if self._loop is None:
+        return self._living().loop
+
+    def _living(self) -> Life:
+        life = self._life
+        if life is None:
             raise EngineNotRunningError(
                 "the engine is not running: use it inside `async with Engine(...) as engine:`"
             )
-        if self._loop.failure is not None:
-            raise self._loop.failure
-        if self._loop.closing:
-            raise EngineNotRunningError("the engine is closed, or being closed: start a new one")
-        return self._loop
-
-    def _check_place(self) -> None:
-        if self._forks != _forks:
-            raise ForkedEngineError(
-                "this engine belongs to the parent process: a forked child must open its own engine, on another file"
-            )
-        try:
-            here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
-        except RuntimeError:
-            here = None
-        if self._event_loop is not None and here is not self._event_loop:
-            raise WrongLoopError(
-                "this engine runs on another event loop: from a thread, use "
-                "asyncio.run_coroutine_threadsafe(engine.call(...), loop) with the loop that started it"
-            )
-
-    def _stay(self) -> None:
-        """From now on it belongs to this process and this event loop."""
-        self._event_loop = asyncio.get_running_loop()
-        self._forks = _forks
+        life.check_place()
+        life.check_running()
+        return life
 
     def _new_id(self, now: int) -> str:
         self._last_ordinal = ordinal = max(self._last_ordinal + 1, now << 16)

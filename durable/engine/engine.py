@@ -1,6 +1,5 @@
 """The object you embed: it opens the file, runs handlers, and closes in order."""
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ from durable.core.invocation import Flavor, already_started
 from durable.core.retry import DEFAULT, RetryPolicy
 from durable.engine.access import checked
 from durable.engine.control import Control
+from durable.engine.life import Life
 from durable.errors import (
     DeclarationError,
     EngineNotRunningError,
@@ -26,6 +26,7 @@ from durable.errors import (
 from durable.futures import error_of
 from durable.runtime.clock import Clock, SystemClock
 from durable.runtime.loop import Loop
+from durable.runtime.observer import Observer
 from durable.runtime.registry import PATCH_STATE, Registered, Registry, check_headers, check_text
 from durable.runtime.timers import WINDOW
 from durable.serde import serde_for
@@ -56,7 +57,10 @@ class Engine(Control):
     - `synchronous`: "FULL" survives power loss; "NORMAL" survives a killed process, and is faster.
     - `shutdown_timeout` (5 seconds): how long leaving the `async with` block may take.
 
-    `store` and `clock` replace the file and the system's clock, for tests.
+    An engine that was closed can be started again, in the same way, on another event loop too: one engine of a module
+    serves all its tests.
+
+    `store` and `clock` replace the file and the system's clock, for tests; `observer` follows what happens.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class Engine(Control):
         store: Store | None = None,
         clock: Clock | None = None,
         timers_in_memory: int = WINDOW,
+        observer: Observer | None = None,
     ) -> None:
         if (path is None) == (store is None):
             raise ValueError("Engine(path, services=[...]) needs the path of its database file (or a store=)")
@@ -93,40 +98,48 @@ class Engine(Control):
         if store is None:
             store = SqliteStore(os.fspath(path or ""), synchronous=synchronous)
         super().__init__(store, Registry(services, defaults), clock or SystemClock())
-        self._options = {"max_concurrent": max_concurrent_invocations, "timer_window": timers_in_memory}
         self._defaults = defaults
+        self._max_concurrent = max_concurrent_invocations
+        self._timer_window = timers_in_memory
+        self._observer = observer
         self._shutdown_s = parse(shutdown_timeout) / 1000
-        self._started = False
-        self._closing: asyncio.Task[None] | None = None
-        self._configuring = asyncio.Lock()
 
     # ---- life ----
 
     async def start(self) -> Self:
         """Open the file and go on with everything that is unfinished. `async with` does it for you.
 
-        Raises `EngineLockedError` where another engine has the file, and other `StorageError`s.
+        Raises `EngineLockedError` where another engine has the file, and other `StorageError`s;
+        `EngineNotRunningError` where this one was started already, and not closed.
         """
-        if self._started:
-            self._check_place()
-            raise EngineNotRunningError("this engine was already started; make a new one to start again")
-        self._started = True
-        loop = Loop(
-            self._store,
-            self._registry,
-            self._clock,
-            defaults=self._defaults.retry,
-            declaration=_declaration,
-            **self._options,
+        await self._previous_life()
+        life = self._life = Life(
+            Loop(
+                self._store,
+                self._registry,
+                self._clock,
+                max_concurrent=self._max_concurrent,
+                timer_window=self._timer_window,
+                defaults=self._defaults.retry,
+                declaration=_declaration,
+                observer=self._observer,
+            )
         )
-        self._stay()
-        try:
-            await loop.start()
-        except BaseException:
-            self._started = False
-            raise
-        self._loop = loop
+        await life.start()
         return self
+
+    async def _previous_life(self) -> None:
+        """Wait for the end of a life that ends; take the place of one that was left behind."""
+        while (life := self._life) is not None and not life.over:
+            life.check_place()
+            if life.loop.failure is not None:
+                await life.close(0)
+            elif life.ends:
+                await life.ended()
+            else:
+                raise EngineNotRunningError("this engine was already started: close it before it is started again")
+        if life is not None:
+            life.abandon()
 
     async def close(self) -> None:
         """End all attempts without losing anything they did, and let the file go. Idempotent.
@@ -134,12 +147,18 @@ class Engine(Control):
         Running steps may finish and are recorded, within `shutdown_timeout`. Handlers are unwound, not failed: no
         compensation runs, and the next start continues them.
         """
-        if self._loop is None:
-            return
-        self._check_place()
-        if self._closing is None:  # a task of its own: whoever waits for it may be cancelled, the file is let go
-            self._closing = asyncio.get_running_loop().create_task(self._loop.close(self._shutdown_s))
-        await asyncio.shield(self._closing)
+        if self._life is not None:
+            self._life.check_place()
+            await self._life.close(self._shutdown_s)
+
+    def abandon(self) -> None:
+        """Stop at once and write nothing more, as if the process had been killed: for tests of what follows a crash.
+
+        The file is let go; the next start goes on with what is durable. Handlers are unwound. Idempotent.
+        """
+        if self._life is not None:
+            self._life.check_place()
+            self._life.abandon()
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -364,7 +383,7 @@ class Engine(Control):
         accepted from now on. What is not named keeps its configured value; with None the class decides again. Raises
         `NotFoundError`, `InvalidRequestError`.
         """
-        loop = self._running()
+        life = self._living()
         if not self._registry.has(service):
             raise NotFoundError(f"this engine has no service {service}")
         unknown = options.keys() - Configuration.__annotations__.keys()
@@ -382,11 +401,11 @@ class Engine(Control):
             raise InvalidRequestError(str(error)) from None
         fields = {name: name if name == "public" else f"{name}_ms" for name in options}
         reset = {fields[name]: None for name, value in options.items() if value is None}
-        async with self._configuring:  # each change is made to what the one before it left
+        async with life.configuring:  # each change is made to what the one before it left
             before = self._registry.configured.get(service, Settings())
             text = msgspec.json.encode(changes.over(msgspec.structs.replace(before, **reset))).decode()
             await self._ask(lambda token: ask.Configure(service, text, token))
-            loop.registry.configure(service, text)
+            self._registry.configure(service, text)
 
     async def patch_state(
         self, service: str, key: str, state: Mapping[str, Any], *, idempotency_key: str | None = None

@@ -5,7 +5,6 @@ back through `deliver`. When it is over, however it ended, nothing it still does
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Generator, Sequence
 from contextvars import Context
 from threading import get_ident
@@ -13,6 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from durable import log
 from durable.core.commands import Command, Fail, Finish, Suspend, Unloaded
 from durable.core.invocation import Invocation, KeyedObject
 from durable.core.journal import GIVEN_UP, Failure, Kind, Outcome, Row
@@ -20,6 +20,7 @@ from durable.core.replay import stuck
 from durable.core.waiting import Group
 from durable.errors import (
     AttemptEnded,
+    DurableError,
     JournalMismatchError,
     NotInHandlerError,
     UsageError,
@@ -30,14 +31,14 @@ from durable.operations import Request
 from durable.runtime.arrivals import Arrivals
 from durable.runtime.cancels import Cancels
 from durable.runtime.failures import contains_end, failure_of_exception, problem_of, retry_after_ms
+from durable.runtime.observer import Observer
 from durable.runtime.operations import Operations
 from durable.runtime.registry import Registered, check_text
 from durable.runtime.rest import Resting
 from durable.runtime.steps import CURRENT, IN_STEP, NO_TIMEOUT, Step, Steps, timed_out
+from durable.runtime.tasks import unmourned
 from durable.runtime.waiters import Waiters
 from durable.service import Handler
-
-log = logging.getLogger("durable")
 
 #: How often a handler may swallow the end of its attempt without giving way in between.
 STRIKES = 100
@@ -48,6 +49,7 @@ class Host(Protocol):
 
     #: The context variables that handlers begin with: those of whoever started the engine.
     context: Context
+    observer: Observer | None
 
     def submit(self, command: Command) -> None:
         """Have a command settled in the next turn."""
@@ -75,6 +77,10 @@ class Host(Protocol):
 
     def when_at_rest(self, one: Resting, then: Callable[[], None]) -> None:
         """Call `then` when each flow of a handler waits, and none will go on by itself."""
+        ...
+
+    def cut_off(self) -> bool:
+        """Whether the event loop comes to its end, and all its tasks were cancelled: then this attempt is over."""
         ...
 
 
@@ -120,6 +126,7 @@ class Attempt:
         #: How many outcomes the handler has seen.
         self.delivered = 0
         self._operations = Operations(self, submission.service, submission.key, keyed)
+        self.observer = host.observer
         self._steps = Steps(self)
         self._arrivals = Arrivals(self)
         #: How many entries the handler has asked for, and how many flows of it wait.
@@ -148,8 +155,10 @@ class Attempt:
     def start(self, rows: Sequence[Row], until: int) -> None:
         """Run the handler over what is recorded."""
         self.touched = self.loop.time()
+        if self.observer is not None:
+            self.observer.attempt_started(self.request.id, self.target, self.number)
         self._arrivals.start(rows, until)
-        self.task = self.loop.create_task(self._run(), context=self.host.context.copy())
+        self.task = unmourned(self.loop.create_task(self._run(), context=self.host.context.copy()))
 
     async def _run(self) -> None:
         CURRENT.set(self)
@@ -165,26 +174,33 @@ class Attempt:
             self._check_end()
             outcome = Outcome(True, self._encode_result(value))
         except BaseException as error:
-            if not self.active:
-                return
-            if self._told or (contains_end(error) and (self._failure is not None or self._closing)):
-                self._end_failed()
-                return
-            failure = failure_of_exception(error)
+            failure = self._raised(error)
             if failure is None:
-                self.fail(self.broken or error)
-                self._end_failed()
-                return
-            try:
-                self._check_end()
-            except JournalMismatchError as other:
-                self.fail(other)
-                self._end_failed()
                 return
             outcome = failure
-        self.active, self._finished = False, True
+        self._finished = True
         self.host.submit(Finish(self.seq, self.number, outcome))
-        self._unwind()
+        self._over("finished")
+
+    def _raised(self, error: BaseException) -> Outcome | None:
+        """What left the handler: the outcome it stands for, or None where the attempt has not finished with it."""
+        if self.host.cut_off() or not self.active:
+            return None
+        if self._told or (contains_end(error) and (self._failure is not None or self._closing)):
+            self._end_failed()  # if no other step of the handler is still to end
+            return None
+        failure = failure_of_exception(error)
+        if failure is None:
+            self.fail(self.broken or error)
+            self._end_failed()
+            return None
+        try:
+            self._check_end()
+        except DurableError as other:  # it does not end as its journal does, or is broken
+            self.fail(other)
+            self._end_failed()
+            return None
+        return failure
 
     def _encode_result(self, value: Any) -> bytes:
         data = self.handler.output.encode(value)
@@ -198,9 +214,8 @@ class Attempt:
             self._arrivals.replay.check_end(self.asked)
 
     def end(self) -> None:
-        """The attempt is over (suspended, killed, paused, shut down): let the handler's coroutine go."""
-        self.active = False
-        self._unwind()
+        """The attempt is over (killed, paused, shut down): let the handler's coroutine go."""
+        self._over("ended")
 
     def close(self, *, pausing: bool = False) -> None:
         """Let the steps that run end and be recorded, then end: nothing new is started from now on."""
@@ -212,13 +227,21 @@ class Attempt:
         if self._closing and self.active and self._steps.quiet and self._failure is None:
             if self._pausing:
                 self.host.submit(Unloaded(self.seq, self.number))
-            self.end()
+            self._over("unloaded")
 
     def abort(self) -> None:
         """The handler does not yield: its attempt has failed."""
         self._steps.running.clear()
         self.fail(TimeoutError("the abort timeout ran out: the handler did not yield after its inactivity timeout"))
         self._end_failed()
+
+    def _over(self, how: str) -> None:
+        """From now on nothing that the handler still does has any effect."""
+        was_active, self.active = self.active, False
+        observer = self.observer
+        if observer is not None and was_active and self.task is not None:
+            observer.attempt_ended(self.request.id, self.target, self.number, how)
+        self._unwind()
 
     def _unwind(self) -> None:
         """Raise `AttemptEnded` wherever the handler waits for something durable; cancel what waits elsewhere."""
@@ -289,10 +312,9 @@ class Attempt:
         failure = self._failure
         if failure is None or not self.active or self._steps.running:
             return
-        self.active = False
         failure = msgspec.structs.replace(failure, cancels=self.cancels, cancel_due=self.cancel_due)
         self.host.submit(failure)
-        self._unwind()
+        self._over("failed")
 
     # ---- what was committed comes back ----
 
@@ -434,7 +456,7 @@ class Attempt:
 
     def timed_out(self, error: asyncio.CancelledError) -> bool:
         """Whether a time-out of asyncio or anyio cancelled the wait: then the attempt is broken for good."""
-        if not timed_out(error, (asyncio.current_task(), self.task)):
+        if self.host.cut_off() or not timed_out(error, (asyncio.current_task(), self.task)):
             return False
         self.broken = self.broken or UsageError(NO_TIMEOUT)
         return True
@@ -545,7 +567,7 @@ class Attempt:
             self._end_failed()
         elif self.idle:
             self.host.submit(Suspend(self.seq, self.number, self.waiting_for(), self.notified))
-            self.end()
+            self._over("suspended")
 
     def when_at_rest(self, then: Callable[[], None]) -> None:
         """See `arrivals.Receiver`."""

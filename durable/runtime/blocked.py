@@ -6,7 +6,6 @@ engines; it exists from the first attempt on, and sleeps while no attempt is in 
 """
 
 import asyncio
-import logging
 import os
 import sys
 import threading
@@ -17,11 +16,10 @@ from contextvars import Context
 from types import FrameType
 from typing import Any, ClassVar, NamedTuple
 
+from durable import log
 from durable.runtime.attempt import Attempt
 from durable.runtime.clock import Clock, SystemClock
 from durable.runtime.steps import CURRENT, IN_STEP, Steps
-
-log = logging.getLogger("durable")
 
 #: How often the event loop is asked to answer: what blocks it is found at most that much too late.
 PERIOD_S = 0.25

@@ -10,13 +10,13 @@ yet, and behind a circle that somebody broke there may be another.
 """
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from durable import log
 from durable.core.effects import Key, Need
 from durable.core.invocation import Invocation, Status
 from durable.core.journal import Kind
@@ -24,8 +24,6 @@ from durable.core.turn import JOINED
 from durable.core.waiting import entries
 from durable.runtime.attempt import Attempt
 from durable.store import Store
-
-log = logging.getLogger("durable")
 
 #: How long after something was suspected the walk begins: most waits are over by then.
 LOOK_AFTER_S = 1.0

@@ -1,16 +1,17 @@
-"""What an exception that left a handler or a step means: terminal, or to be retried; and how it is shown."""
+"""What an exception that left a handler or a step means: terminal, or to be retried; and how it is shown.
+
+Exceptions are the user's: their attributes and methods may raise, and a group may hold itself. Nothing here raises.
+"""
 
 import asyncio
-import logging
 import traceback
 
+from durable import log
 from durable.core.duration import parse
 from durable.core.invocation import Problem
-from durable.core.journal import Outcome
+from durable.core.journal import Failure, Outcome
 from durable.errors import AttemptEnded, RetryableError, TerminalError
 from durable.futures import outcome_of
-
-log = logging.getLogger("durable")
 
 #: How much of an error's text is stored.
 TEXT_LENGTH_MAX = 8 * 1024
@@ -21,8 +22,16 @@ def failure_of_exception(error: BaseException) -> Outcome | None:
 
     A group counts as terminal when every exception in it is; the first one stands for all.
     """
-    terminal = _terminal_in(error)
-    return None if terminal is None else outcome_of(terminal)
+    try:
+        terminal = _terminal_in(error)
+    except BaseException:  # nothing can be said of it: it is retried, as whatever is not terminal
+        return None
+    if terminal is None:
+        return None
+    try:
+        return outcome_of(terminal)
+    except BaseException:
+        return Failure(describe(terminal), 500).outcome()
 
 
 def _terminal_in(error: BaseException) -> TerminalError | None:
@@ -36,16 +45,19 @@ def _terminal_in(error: BaseException) -> TerminalError | None:
 
 
 def contains_end(error: BaseException) -> bool:
-    """Whether a group carries the end of the attempt out of a task group."""
-    if isinstance(error, BaseExceptionGroup):
-        return any(contains_end(one) for one in error.exceptions)
-    return isinstance(error, AttemptEnded)
+    """Whether it is the end of the attempt, or a group that carries it out of a task group."""
+    try:
+        if isinstance(error, BaseExceptionGroup):
+            return any(contains_end(one) for one in error.exceptions)
+        return isinstance(error, AttemptEnded)
+    except BaseException:
+        return False
 
 
 def problem_of(error: BaseException, entry: int, name: str) -> Problem:
-    """An exception as an operator reads it. Never raises, whatever the exception's own methods do."""
+    """An exception as an operator reads it."""
     return Problem(
-        message=_clip(_describe(error)),
+        message=_clip(describe(error)),
         type=_clip(_name(error), 200),
         stacktrace=_clip(_stacktrace(error)),
         entry=entry,
@@ -55,11 +67,11 @@ def problem_of(error: BaseException, entry: int, name: str) -> Problem:
 
 def retry_after_ms(error: BaseException, target: str) -> int | None:
     """When a `RetryableError` wants to be retried, if it says so in words that can be read."""
-    if not isinstance(error, RetryableError) or getattr(error, "retry_after", None) is None:
-        return None
     try:
+        if not isinstance(error, RetryableError) or getattr(error, "retry_after", None) is None:
+            return None
         return parse(error.retry_after)
-    except Exception as bad:
+    except BaseException as bad:
         log.warning("%s: RetryableError(retry_after=...): %s", target, bad)
         return None
 
@@ -68,10 +80,11 @@ def _name(error: BaseException) -> str:
     return str(type.__getattribute__(type(error), "__name__"))
 
 
-def _describe(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
+    """Its class and message."""
     name = _clip(_name(error), 200)
     try:
-        text = str(error)
+        text = _plain(str(error))
     except BaseException as worse:
         text = f"<its message cannot be shown: {_name(worse)}>"
     if not text and isinstance(error, asyncio.CancelledError):
@@ -81,11 +94,16 @@ def _describe(error: BaseException) -> str:
 
 def _stacktrace(error: BaseException) -> str:
     try:
-        return "".join(traceback.format_exception(error))
+        return _plain("".join(traceback.format_exception(error)))
     except BaseException as worse:
         return f"<its traceback cannot be shown: {_name(worse)}>"
 
 
+def _plain(text: str) -> str:
+    """Without lone surrogates, to be stored. `str(x)` may be of a subclass, whose methods are the user's again."""
+    return str.encode(text, "utf-8", "replace").decode()
+
+
 def _clip(text: str, length: int = TEXT_LENGTH_MAX) -> str:
-    text = text.encode("utf-8", "replace").decode()
+    text = _plain(text)
     return text if len(text) <= length else text[:length] + " … (cut)"

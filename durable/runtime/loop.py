@@ -6,14 +6,15 @@ the engine starts: there is no recovery besides the `Recover` command.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from functools import partial
 from typing import Any
 
+from durable import log
 from durable.core.commands import Command, Declare, Expire, Recover, TimerFired
 from durable.core.effects import (
+    Action,
     Completed,
     Deliver,
     Failed,
@@ -33,24 +34,30 @@ from durable.core.world import World
 from durable.errors import EngineFailedError, EngineNotRunningError
 from durable.runtime.clock import Clock
 from durable.runtime.deadlocks import Deadlocks
+from durable.runtime.failures import describe
+from durable.runtime.observer import Observer, guarded
 from durable.runtime.registry import Registry
 from durable.runtime.replies import Replies
 from durable.runtime.roster import Roster
+from durable.runtime.tasks import unmourned
 from durable.runtime.timers import WINDOW, Timers
 from durable.store import Expired, Store
-
-log = logging.getLogger("durable")
 
 #: How many invocations one turn of recovery takes.
 BATCH = 500
 #: How many completed invocations one turn of clean-up forgets.
 CLEAN_BATCH = 100
+#: How long a commit may take that is under way when the time to shut down is over.
+LAST_COMMIT_S = 1.0
 #: How often results past their retention are looked for: as often as the shortest retention, within these.
 CLEAN_EVERY_S, CLEAN_EVERY_S_MIN = 3600.0, 60.0
 
 
 class Loop:
-    """The engine's heart: everything that changes passes through here."""
+    """The engine's heart: everything that changes passes through here.
+
+    It lives once, on the event loop on which it is made: from `start` to `close`, `abandon`, or a failure.
+    """
 
     def __init__(
         self,
@@ -62,18 +69,17 @@ class Loop:
         timer_window: int = WINDOW,
         defaults: RetryPolicy,
         declaration: Callable[[Registry, str], str],
+        observer: Observer | None = None,
     ) -> None:
         self.store = store
         self.registry = registry
         self.clock = clock
+        self.observer = None if observer is None else guarded(observer)
         self.failure: BaseException | None = None
         #: How often each service's declaration has changed, counted from 1.
         self.revisions: dict[str, int] = {}
-        self._defaults = defaults
         #: A digest of what a service's code declares.
         self._declaration = declaration
-        self._max_concurrent = max_concurrent
-        self._timer_window = timer_window
         self._queue: list[Command] = []
         #: Who is called once the turn is over that is under way, and the one that takes what is queued.
         self._after_turn: list[Callable[[], None]] = []
@@ -81,36 +87,44 @@ class Loop:
         self._turning = False
         self._kicked = False
         self._closing = False
+        #: Whether nothing happens any more: it is closed, or abandoned.
+        self._over = False
+        self._keeper: asyncio.Task[None] | None = None
         self._loading: asyncio.Task[None] | None = None
         self._committing: asyncio.Future[None] | None = None
         self._cleaner: asyncio.TimerHandle | None = None
         self._chores: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        self.context = copy_context()
+        #: Empty until the store is open.
+        self.world = World(0, 0)
+        self._replies = Replies(self._loop)
+        self.roster = Roster(self, self._loop, max_concurrent, defaults)
+        self.attempts = self.roster.attempts
+        self.deadlocks = Deadlocks(store, self.attempts, self._loop, self._chore)
+        self.timers = Timers(store, clock, self._loop, self._timers_due, self.fail, window=timer_window)
+        self._deeds = self._all_deeds()
 
     # ---- life ----
 
     async def start(self) -> None:
         """Open the store, give every invocation whose turn it is its next attempt, and arm the timers."""
-        self._loop = asyncio.get_running_loop()
-        self.context = copy_context()
-        self._replies = Replies(self._loop)
         opened = await self.store.open()
-        for service, text in opened.settings.items():
-            self.registry.configure(service, text)
-        self.roster = Roster(self, self._loop, self._max_concurrent, self._defaults)
-        self.attempts = self.roster.attempts
-        self.deadlocks = Deadlocks(self.store, self.attempts, self._loop, self._chore)
-        self.world = World(opened.next_ordinal, opened.next_seq)
-        self.timers = Timers(
-            self.store, self.clock, self._loop, self._timers_due, self.fail, window=self._timer_window
-        )
         try:
+            self.registry.forget_configuration()
+            for service, text in opened.settings.items():
+                self.registry.configure(service, text)
+            self.world = World(opened.next_ordinal, opened.next_seq)
             await self.timers.start()
             if self.failure is not None:
                 raise self.failure
+            self._declare(opened.declared)
         except BaseException:
+            self._over = True
+            self.timers.close()
             await self.store.close()
             raise
-        self._declare(opened.declared)
+        self._keeper = unmourned(self._loop.create_task(self._keep()))
         self._chore(self._recover())
         self._chore(self.deadlocks.begin())
         self._clean()
@@ -142,24 +156,83 @@ class Loop:
         """End the attempts, let what they handed in become durable, close the store: within `grace_s` seconds."""
         if self._closing:
             return
+        self._stop()
+        self.roster.close()
+        deadline = self._loop.time() + grace_s
+        try:
+            await self._drain(deadline - grace_s / 5)
+            self.roster.end_all()
+            await self._drain(deadline)
+            self.roster.bury()
+            await self._commit_rest(max(deadline, self._loop.time() + LAST_COMMIT_S))
+        except BaseException:
+            self.abandon()
+            raise
+        if self.busy():
+            log.warning("the engine was closed while a commit was under way; whether it took effect is unknown")
+            self.abandon()
+            return
+        self._over = True
+        closed = EngineNotRunningError("the engine was closed before this was answered; attach again after a start")
+        self._replies.fail_all(closed)
+        await self.store.close()
+
+    def _stop(self) -> None:
+        """Begin nothing any more by itself."""
         self._closing = True
         self.timers.close()
         self.deadlocks.close()
         if self._cleaner is not None:
             self._cleaner.cancel()
-        for task in self._chores:
+        for task in [*self._chores, *([self._keeper] if self._keeper is not None else ())]:
             task.cancel()
-        self.roster.close()
-        deadline = self._loop.time() + grace_s
-        await self._drain(deadline - grace_s / 5)
-        self.roster.end_all()
-        await self._drain(deadline)
-        self.roster.bury()
-        while busy := self.busy():
-            await asyncio.wait(busy)
-        closed = EngineNotRunningError("the engine was closed before this was answered; attach again after a start")
-        self._replies.fail_all(closed)
-        await self.store.close()
+
+    async def _commit_rest(self, deadline: float) -> None:
+        """What was handed in becomes durable."""
+        while (self._queue and self.failure is None) or self.busy():
+            left = deadline - self._loop.time()
+            if left <= 0:
+                return
+            if busy := self.busy():
+                await asyncio.wait(busy, timeout=left)
+            else:
+                await asyncio.sleep(0)
+
+    def abandon(self) -> None:
+        """Stop at once and write nothing more, as if the process had been killed. Idempotent; needs no event loop."""
+        if self._over:
+            return
+        self._over = True
+        self._queue.clear()
+        try:
+            if not self._loop.is_closed():
+                self._stop()
+                if self._loading is not None:
+                    self._loading.cancel()
+                told = EngineNotRunningError("the engine was stopped before this was answered; attach after a start")
+                self._replies.fail_all(told)
+                self.roster.fail()
+            self.roster.forget()
+        finally:
+            self.store.abandon()
+
+    async def _keep(self) -> None:
+        """Wait for the end of the event loop: whoever ends it in good order cancels all its tasks, and so this one.
+
+        An engine that was not closed by then is gone. Its handlers did not fail: nothing they make of it is recorded.
+        """
+        try:
+            await self._loop.create_future()
+        finally:
+            self.cut_off()
+
+    def cut_off(self) -> bool:
+        """Whether the event loop is coming to its end, and all its tasks were cancelled: then it is over."""
+        keeper = self._keeper
+        if keeper is None or self._closing or not keeper.cancelling():
+            return False
+        self.abandon()
+        return True
 
     async def _drain(self, deadline: float) -> None:
         """Wait until every coroutine of a handler has returned and nothing is left to commit."""
@@ -174,24 +247,26 @@ class Loop:
 
     def fail(self, error: BaseException) -> None:
         """Nothing can be promised any more: stop everything, tell everybody, acknowledge nothing."""
-        if self.failure is not None:
+        if self.failure is not None or self._over:
             return
         if not isinstance(error, EngineFailedError):
-            wrapped = EngineFailedError(f"the engine stopped: {type(error).__name__}: {error}")
+            wrapped = EngineFailedError(f"the engine stopped: {describe(error)}")
             wrapped.__cause__ = error
             error = wrapped
         self.failure = error
-        self.deadlocks.close()
-        log.critical("%s", error, exc_info=error.__cause__)
         self._queue.clear()
-        self.roster.fail()
         self._replies.fail_all(error)
+        self.deadlocks.close()
+        self.roster.fail()
+        if self.observer is not None:
+            self.observer.engine_failed(error)
+        log.critical("%s", error, cause=error.__cause__)
 
     # ---- turns ----
 
     def submit(self, command: Command) -> None:
         """Have a command settled in the next turn."""
-        if self.failure is not None:
+        if self.failure is not None or self._over:
             return
         self._queue.append(command)
         if not self._turning and not self._kicked:
@@ -220,7 +295,7 @@ class Loop:
     def _begin(self) -> None:
         """Take what is queued and settle it at once; where something has to be loaded first, in a task."""
         self._kicked = False
-        if self._turning or not self._queue or self.failure is not None:
+        if self._turning or not self._queue or self.failure is not None or self._over:
             return
         commands, self._queue = self._queue, []
         self._after_turn, self._after_next = self._after_next, []
@@ -231,7 +306,7 @@ class Loop:
             if need is None:
                 self._commit(turn)
             else:
-                self._loading = self._loop.create_task(self._load(turn, need))
+                self._loading = unmourned(self._loop.create_task(self._load(turn, need)))
         except Exception as error:
             self.fail(error)
 
@@ -268,7 +343,7 @@ class Loop:
         """What the turn decided is durable: go on with the next one, then act upon this one."""
         self.world.end_turn()
         self._turning = False
-        if self.failure is not None:
+        if self.failure is not None or self._over:
             return
         after, self._after_turn = self._after_turn, []
         self._begin()  # the disk works while what was committed is acted upon
@@ -281,6 +356,11 @@ class Loop:
         """Whether it shuts down, or has."""
         return self._closing
 
+    @property
+    def over(self) -> bool:
+        """Whether it is closed, or was abandoned: nothing happens any more."""
+        return self._over
+
     def busy(self) -> "list[asyncio.Future[Any]]":
         """What a turn that is under way waits for."""
         return [future for future in (self._loading, self._committing) if future is not None]
@@ -288,50 +368,77 @@ class Loop:
     # ---- acting ----
 
     def _act(self, turn: Turn) -> None:
-        attempts = self.attempts
+        """Do all that the turn decided, also where one deed raises: that is a bug, of which the engine fails."""
+        deeds = self._deeds
+        failed: BaseException | None = None
         for action in turn.actions:
-            kind = type(action)
-            if kind is Deliver:
-                assert isinstance(action, Deliver)
-                attempt = attempts.get(action.seq)
-                if attempt is not None and attempt.number == action.attempt:
-                    attempt.deliver(action.entry, action.outcome, action.notified)
-            elif kind is StartAttempt:
-                assert isinstance(action, StartAttempt)
-                submission = action.invocation.submission
-                keyed = self.world.keys.get((submission.service, submission.key or ""))
-                self.roster.admit(action, keyed if submission.key is not None else None)
-            elif kind is Completed:
-                assert isinstance(action, Completed)
-                self.roster.release(action.seq)
-                self.deadlocks.ended(action.seq)
-                self._replies.completed(action)
-            elif kind is Reply:
-                assert isinstance(action, Reply)
-                self._replies.reply(action)
-            elif kind is Interrupt:
-                assert isinstance(action, Interrupt)
-                self.roster.release(action.seq)
-            elif kind is InterruptSteps or kind is Unload:
-                assert isinstance(action, InterruptSteps | Unload)
-                attempt = attempts.get(action.seq)
-                if attempt is not None and attempt.number == action.attempt:
-                    if kind is Unload:
-                        attempt.close(pausing=True)
-                    else:
-                        attempt.interrupt_steps()
-            elif kind is MayDeadlock:
-                assert isinstance(action, MayDeadlock)
-                self.deadlocks.suspect(action.seq)
-            elif kind is Failed:
-                assert isinstance(action, Failed)
-                self.roster.release(action.invocation.seq)
-                self._log_failure(action)
-        if turn.writes.timers_removed:
-            self.timers.remove(turn.writes.timers_removed)
-        if turn.writes.timers_added:
-            self.timers.add(turn.writes.timers_added)
-        self.roster.launch_ready()
+            try:
+                deeds[type(action)](action)
+            except BaseException as error:
+                failed = failed or error
+        try:
+            if turn.writes.timers_removed:
+                self.timers.remove(turn.writes.timers_removed)
+            if turn.writes.timers_added:
+                self.timers.add(turn.writes.timers_added)
+            self.roster.launch_ready()
+            if self.observer is not None:
+                self.observer.turn_committed(turn.size)
+        except BaseException as error:
+            failed = failed or error
+        if isinstance(failed, KeyboardInterrupt | SystemExit):  # meant for the process; what was decided is done
+            raise failed
+        if failed is not None:
+            self.fail(failed)
+
+    def _all_deeds(self) -> dict[type[Action], Callable[[Any], None]]:
+        """What each kind of action means: of those in `Action`, none is missing."""
+        return {
+            Deliver: self._deliver,
+            StartAttempt: self._start_attempt,
+            Completed: self._complete,
+            Reply: self._replies.reply,
+            Interrupt: self._interrupt,
+            InterruptSteps: self._interrupt_steps,
+            Unload: self._unload,
+            MayDeadlock: self._may_deadlock,
+            Failed: self._failed,
+        }
+
+    def _deliver(self, action: Deliver) -> None:
+        attempt = self.attempts.get(action.seq)
+        if attempt is not None and attempt.number == action.attempt:
+            attempt.deliver(action.entry, action.outcome, action.notified)
+
+    def _start_attempt(self, action: StartAttempt) -> None:
+        submission = action.invocation.submission
+        keyed = self.world.keys.get((submission.service, submission.key or ""))
+        self.roster.admit(action, keyed if submission.key is not None else None)
+
+    def _complete(self, action: Completed) -> None:
+        self.roster.release(action.seq)
+        self.deadlocks.ended(action.seq)
+        self._replies.completed(action)
+
+    def _interrupt(self, action: Interrupt) -> None:
+        self.roster.release(action.seq)
+
+    def _interrupt_steps(self, action: InterruptSteps) -> None:
+        attempt = self.attempts.get(action.seq)
+        if attempt is not None and attempt.number == action.attempt:
+            attempt.interrupt_steps()
+
+    def _unload(self, action: Unload) -> None:
+        attempt = self.attempts.get(action.seq)
+        if attempt is not None and attempt.number == action.attempt:
+            attempt.close(pausing=True)
+
+    def _may_deadlock(self, action: MayDeadlock) -> None:
+        self.deadlocks.suspect(action.seq)
+
+    def _failed(self, action: Failed) -> None:
+        self.roster.release(action.invocation.seq)
+        self._log_failure(action)
 
     def _log_failure(self, failed: Failed) -> None:
         invocation = failed.invocation
@@ -380,7 +487,7 @@ class Loop:
             self._cleaner = self._loop.call_later(delay_s, self._clean)
 
     def _chore(self, work: Any) -> None:
-        task = self._loop.create_task(work)
+        task = unmourned(self._loop.create_task(work))
         self._chores.add(task)
         task.add_done_callback(self._chore_done)
 

@@ -161,9 +161,18 @@ class Registry:
         """Whether there is such a service, with a handler of one of these flavors (of any, where none is given)."""
         return any(one.service == service and (not flavors or one.flavor in flavors) for one in self)
 
+    def forget_configuration(self) -> None:
+        """Nothing is set at run time any more: another life of the engine reads anew what is."""
+        configured, self.configured = self.configured, {}
+        for service in configured:
+            self._merge_again(service)
+
     def configure(self, service: str, text: str) -> None:
         """Have options that were set at run time override what the class says, for invocations from now on."""
         self.configured[service] = _settings.decode(text)
+        self._merge_again(service)
+
+    def _merge_again(self, service: str) -> None:
         for handler in self.declared.get(service, ()):
             name = (service, handler.name)
             settings = self._merged(handler)

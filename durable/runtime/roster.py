@@ -1,12 +1,12 @@
 """Which attempts there are: who runs, who waits for a slot, and whose coroutine has not returned yet."""
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
 from typing import Any, Protocol
 
+from durable import log
 from durable.core.commands import Command, Fail
 from durable.core.effects import StartAttempt
 from durable.core.invocation import Invocation, KeyedObject, Problem
@@ -16,14 +16,16 @@ from durable.core.waiting import entries
 from durable.runtime.attempt import Attempt
 from durable.runtime.blocked import Blocked
 from durable.runtime.clock import Clock
+from durable.runtime.observer import Observer
 from durable.runtime.registry import Registered, Registry
 from durable.runtime.rest import Rest
+from durable.runtime.tasks import let_go, unmourned
 from durable.runtime.watch import Watch
 from durable.service import Handler
 from durable.store import Store
 
-log = logging.getLogger("durable")
-
+#: How many of what is left at the end a line of the log names.
+NAMED_MAX = 10
 #: Up to how many attempts wait for a slot before whoever brings more of them is made to wait.
 READY_MAX = 500
 
@@ -36,6 +38,7 @@ class Runtime(Protocol):
     clock: Clock
     #: The context variables of whoever started the engine: handlers begin with them, and its callbacks run in them.
     context: Context
+    observer: Observer | None
 
     def submit(self, command: Command) -> None:
         """Have a command settled in the next turn."""
@@ -47,6 +50,10 @@ class Runtime(Protocol):
 
     def fail(self, error: BaseException) -> None:
         """Nothing can be promised any more."""
+        ...
+
+    def cut_off(self) -> bool:
+        """Whether the event loop is coming to its end, and all its tasks were cancelled."""
         ...
 
 
@@ -63,10 +70,12 @@ class Roster:
         self.submit: Callable[[Command], None] = engine.submit
         #: See `Runtime`.
         self.when_settled = engine.when_settled
+        self.cut_off = engine.cut_off
         #: See `Rest`.
         self.when_at_rest = Rest(loop, engine.context).when_at_rest
         self._loop = loop
         self.context = engine.context
+        self.observer = engine.observer
         self._max_concurrent = max_concurrent
         self._defaults = defaults
         self._watch = Watch(loop, self.attempts)
@@ -132,7 +141,7 @@ class Roster:
         if attempt.is_first:
             attempt.start((), until)
         else:
-            self._launching[attempt.seq] = self._loop.create_task(self._start_from_journal(attempt, until))
+            self._launching[attempt.seq] = unmourned(self._loop.create_task(self._start_from_journal(attempt, until)))
         self._watch.begin(attempt)
 
     async def _start_from_journal(self, attempt: Attempt, until: int) -> None:
@@ -181,16 +190,17 @@ class Roster:
 
     def end_all(self) -> None:
         """End the attempts that are still there, and name the steps that still run."""
+        running: list[str] = []
         for attempt in list(self.attempts.values()):
-            for name in attempt.running_steps():
-                log.warning(
-                    "%s %s: step %r still ran when the engine shut down; it runs again at the next start",
-                    attempt.target,
-                    attempt.request.id,
-                    name,
-                )
+            running += [f"{name!r} of {attempt.target} {attempt.request.id}" for name in attempt.running_steps()]
             attempt.end()
             self._linger(attempt)
+        if running:
+            log.warning(
+                "when the engine shut down, %s still ran; they run again at the next start: %s",
+                _counted(len(running), "step"),
+                _some(running),
+            )
 
     def fail(self) -> None:
         """The engine has failed: all are over."""
@@ -207,9 +217,22 @@ class Roster:
 
     def bury(self) -> None:
         """Nobody waits any longer: name those that did not end."""
-        for task, name in self._lingering.items():
+        left = [name for task, name in self._lingering.items() if not task.done()]
+        if left:
+            log.warning(
+                "when the engine shut down, %s did not end; what is left of them has no effect any more: %s",
+                _counted(len(left), "handler"),
+                _some(left),
+            )
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go what is left; needs no event loop."""
+        for task in self.tasks():
             if not task.done():
-                log.warning("%s did not end when the engine shut down; its coroutine is left behind", name)
+                let_go(task)
+        self.attempts.clear()
+        self._ready.clear()
         self._blocked.close()
 
     def _linger(self, attempt: Attempt) -> None:
@@ -260,3 +283,11 @@ class Roster:
         """The handler only waits now: with an inactivity timeout of zero it is unloaded at once."""
         if attempt.handler.settings.inactivity_timeout_ms == 0 or self._ready:
             attempt.give_way()
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:NAMED_MAX]) + (", …" if len(names) > NAMED_MAX else "")

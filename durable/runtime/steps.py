@@ -15,10 +15,12 @@ from anyio import to_thread
 
 from durable.core.commands import Command, Finished, Record
 from durable.core.journal import CANCELLED, INTERRUPTIBLE, Kind, Outcome
-from durable.errors import AttemptEnded, TerminalError, UsageError
-from durable.futures import DurableFuture, outcome_of
-from durable.operations import StepOptions
+from durable.errors import AttemptEnded, UsageError
+from durable.futures import DurableFuture
+from durable.operations import Request, StepOptions
 from durable.runtime.failures import failure_of_exception
+from durable.runtime.observer import Observer
+from durable.runtime.tasks import unmourned
 from durable.serde import return_annotation, serde_for
 
 NO_TIMEOUT = (
@@ -97,6 +99,8 @@ class Owner(Protocol):
     #: Why nothing may be executed any more.
     broken: BaseException | None
     loop: asyncio.AbstractEventLoop
+    request: Request
+    observer: Observer | None
 
     @property
     def cancel_due(self) -> bool:
@@ -207,7 +211,7 @@ class Steps:
             self._withheld.append(future)
             return
         future.step.started = True
-        task = self._owner.loop.create_task(self._beside(future), context=future.step.context)
+        task = unmourned(self._owner.loop.create_task(self._beside(future), context=future.step.context))
         self._tasks[task] = future
         self._starting += 1
         task.add_done_callback(self._gone)
@@ -223,15 +227,22 @@ class Steps:
         if step is not None and not step.begun:  # cancelled before its first line
             self._starting -= 1
             step.started = False
+        error = None if task.cancelled() else task.exception()
+        if error is not None and self._owner.active:  # a bug of ours: the handler must not wait for ever
+            self._owner.fail(error)
 
     async def execute(self, future: DurableFuture[Any]) -> None:
         """Run the step's function, hand in what it gave, and wait until that is durable."""
         step: Step = future.step
         step.started = True
         outcome: Outcome | None = None
+        raised: BaseException | None = None
+        observer = self._owner.observer
         self.running[future.entry] = step.name
         self._executing[future.entry] = asyncio.current_task()
         mark = CURRENT.set(IN_STEP)
+        if observer is not None:
+            observer.step_started(self._owner.request.id, future.entry, step.name)
         try:
             if step.direct:
                 value = await step.fn(*step.args, **step.kwargs)
@@ -240,21 +251,24 @@ class Steps:
             data = step.encode(value)
             future.preset(step.decode(data))
             outcome = Outcome(True, data)
-        except TerminalError as error:
-            outcome = outcome_of(error)
         except asyncio.CancelledError as error:
+            raised = error
             self._cancelled(error, future, step)
         except BaseException as error:
-            if not self._owner.active:
+            raised = error
+            if self._owner.active:
+                outcome = failure_of_exception(error)
+                if outcome is None:
+                    self._owner.fail(error, step, future.entry)
+            elif not isinstance(error, Exception):
                 raise
-            outcome = failure_of_exception(error)
-            if outcome is None:
-                self._owner.fail(error, step, future.entry)
         finally:
             CURRENT.reset(mark)
             self.running.pop(future.entry, None)
             self._executing.pop(future.entry, None)
             self._owner.a_step_ended()
+            if observer is not None:
+                observer.step_ended(self._owner.request.id, future.entry, step.name, raised)
         if not self._owner.active:
             raise AttemptEnded
         if outcome is not None:
@@ -282,9 +296,10 @@ class Steps:
     def _cancelled(self, error: asyncio.CancelledError, future: DurableFuture[Any], step: Step) -> None:
         """By the engine, by the handler's own task group, by `asyncio.timeout`, or raised by the step itself?"""
         task = asyncio.current_task()
-        if not self._owner.active:
+        timed_out = self._owner.active and self._owner.timed_out(error)
+        if not self._owner.active:  # or not any more: the event loop ends
             raise error
-        if self._owner.timed_out(error):
+        if timed_out:
             self._owner.fail(UsageError(NO_TIMEOUT), step, future.entry)
         elif step.interrupted:
             if self._owner.cancel_accepted:

@@ -58,6 +58,10 @@ class Store(Protocol):
         """Let the file go. Idempotent."""
         ...
 
+    def abandon(self) -> None:
+        """Let the file go as a killed process would, whatever is under way. Idempotent; needs no event loop."""
+        ...
+
     def commit(self, writes: Writes) -> Awaitable[None]:
         """Write a turn in one transaction and return when it is durable.
 

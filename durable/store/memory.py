@@ -51,7 +51,7 @@ class MemoryStore:
         if self.tables.in_use:
             raise EngineLockedError("these tables are in use by another engine: one engine per file")
         self.tables.in_use = True
-        self._open = True
+        self._open, self._failed = True, False
         return Opened(
             next_ordinal=self.tables.ordinals,
             next_seq=max(self.tables.invocations, default=0) + 1,
@@ -60,6 +60,10 @@ class MemoryStore:
         )
 
     async def close(self) -> None:
+        """Let the tables go."""
+        self.abandon()
+
+    def abandon(self) -> None:
         """Let the tables go."""
         if self._open:
             self._open = False

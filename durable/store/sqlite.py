@@ -5,7 +5,7 @@ import os
 import sqlite3
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from functools import partial
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -45,9 +45,38 @@ class _Connection(aiosqlite.Connection):
     """aiosqlite hops to its thread at every awaited call; this hands it a whole batch as one function."""
 
     def post(self, work: Callable[[sqlite3.Connection], T]) -> "asyncio.Future[T]":
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._tx.put_nowait((future, partial(work, self._conn)))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        connection = self._conn
+
+        def tell(settle: Callable[[Any], None], what: object) -> None:
+            if not future.done():
+                settle(what)
+
+        def do() -> None:
+            settle: Callable[[Any], None] = future.set_result
+            what: object
+            try:
+                what = work(connection)
+            except BaseException as error:
+                settle, what = future.set_exception, error
+            with suppress(RuntimeError):  # the event loop was closed, and nobody waits any more
+                loop.call_soon_threadsafe(tell, settle, what)
+
+        self._tx.put_nowait((None, do))
         return future
+
+    def drop(self) -> None:
+        """Close the connection and end the thread, as soon as that has done what it is at."""
+
+        def close() -> object:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+            return aiosqlite.core._STOP_RUNNING_SENTINEL
+
+        self._running = False
+        self._tx.put_nowait((None, close))
 
 
 async def _whole(connection: _Connection) -> None:
@@ -86,6 +115,7 @@ class SqliteStore:
         """Lock the file, open it and migrate it."""
         if self._connection is not None:
             raise EngineNotRunningError(f"this store of {self.path} is open already")
+        self._failed = None
         try:
             self._lock.acquire()
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -143,6 +173,13 @@ class SqliteStore:
             raise explain(error, self.path) from error
         finally:
             self._lock.release()
+
+    def abandon(self) -> None:
+        """Let the connection and the lock go, without the event loop and without a checkpoint."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.drop()
+        self._lock.release()
 
     # ---- writing ----
 

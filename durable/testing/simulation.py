@@ -8,24 +8,20 @@ however often the engine dies under it.
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextvars import copy_context
 from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from durable.client import value_of
-from durable.core.effects import Need, Timer, Writes
-from durable.core.invocation import Invocation
-from durable.core.journal import Row
-from durable.core.world import Loaded
 from durable.engine import Engine
 from durable.errors import EngineFailedError, EngineNotRunningError
+from durable.runtime.observer import Observer
 from durable.serde import serde_for
-from durable.store import Expired, Opened, Store
-from durable.store.filter import Filter
 from durable.store.memory import MemoryStore, Tables
 from durable.testing.checkers import check_tables
+from durable.testing.faults import around
 from durable.testing.virtual import VirtualClock, run
 
 T = TypeVar("T")
@@ -65,32 +61,34 @@ class CommitLog(msgspec.Struct):
     restarts: int = 0
 
 
-class FaultyStore:
-    """A store that dies, or asks for a restart, at given commits."""
+class Faults:
+    """What happens to the calls of one engine's store: it dies, or asks for a restart, at given commits."""
 
-    def __init__(self, inner: Store, mode: Mode, log: CommitLog, on_restart: Callable[[], None]) -> None:
-        self._inner = inner
+    def __init__(self, mode: Mode, log: CommitLog, on_restart: Callable[[], None]) -> None:
         self._mode = mode
         self._log = log
         self._on_restart = on_restart
         self._dead = False
 
-    async def open(self) -> Opened:
-        """See `Store`."""
-        return await self._inner.open()
+    def __call__(self, name: str, method: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        """See `durable.testing.faults.around`. A dead process can do nothing but let its file go."""
+        if name in ("open", "close", "abandon"):
+            return method(*arguments)
+        if name == "commit":
+            return self._commit(method, arguments)
+        return self._alive(method, arguments)
 
-    async def close(self) -> None:
-        """See `Store`."""
-        await self._inner.close()
+    async def _alive(self, method: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        self._check()
+        return await method(*arguments)
 
-    async def commit(self, writes: Writes) -> None:
-        """See `Store`; but die where the mode says so."""
+    async def _commit(self, method: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         self._check()
         self._log.commits += 1
         how = self._fault()
         if how == "before":
             self._die()
-        await self._inner.commit(writes)
+        await method(*arguments)
         if how == "after":
             self._die()
         if how == "restart":
@@ -113,55 +111,15 @@ class FaultyStore:
         if self._dead:
             raise SimulatedCrash("the process is dead")
 
-    async def load(self, need: Need) -> Loaded:
-        """See `Store`."""
-        self._check()
-        return await self._inner.load(need)
 
-    async def journal(self, seq: int) -> Sequence[Row]:
-        """See `Store`."""
-        self._check()
-        return await self._inner.journal(seq)
+class _Undertaker(Observer):
+    """Has an engine that failed replaced by the next one."""
 
-    async def running(self, after: int, limit: int) -> Sequence[int]:
-        """See `Store`."""
-        self._check()
-        return await self._inner.running(after, limit)
+    def __init__(self, replace: Callable[[], None]) -> None:
+        self._replace = replace
 
-    async def timers(self, after: Timer | None, limit: int) -> Sequence[Timer]:
-        """See `Store`."""
-        self._check()
-        return await self._inner.timers(after, limit)
-
-    async def expired(self, now: int, limit: int) -> Sequence[Expired]:
-        """See `Store`."""
-        self._check()
-        return await self._inner.expired(now, limit)
-
-    async def holder(self, service: str, key: str) -> int | None:
-        """See `Store`."""
-        self._check()
-        return await self._inner.holder(service, key)
-
-    async def contended(self, after: tuple[str, str] | None, limit: int) -> Sequence[tuple[str, str]]:
-        """See `Store`."""
-        self._check()
-        return await self._inner.contended(after, limit)
-
-    async def attached(self, after: str, limit: int) -> Sequence[str]:
-        """See `Store`."""
-        self._check()
-        return await self._inner.attached(after, limit)
-
-    async def find(self, where: Filter) -> Sequence[Invocation]:
-        """See `Store`."""
-        self._check()
-        return await self._inner.find(where)
-
-    async def backup(self, path: str) -> None:
-        """See `Store`."""
-        self._check()
-        await self._inner.backup(path)
+    def engine_failed(self, error: BaseException) -> None:
+        self._replace()
 
 
 class Sim:
@@ -274,31 +232,23 @@ class Sim:
     async def _next(self) -> None:
         while True:
             self.tables.in_use = False
-            store = FaultyStore(MemoryStore(self.tables), self.mode, self.log, self._ask_restart)
+            store = around(MemoryStore(self.tables), Faults(self.mode, self.log, self._ask_restart))
             options: dict[str, Any] = dict(self._options)
             if self.mode.always_suspend:
                 options["inactivity_timeout"] = 0
             if self.mode.minimal:
                 options |= {"timers_in_memory": 1, "max_concurrent_invocations": 1}
+            options["observer"] = _Undertaker(self._crashed)
             self.engine = Engine(services=self._services(self), store=store, clock=self.clock, **options)
             try:
                 await self.engine.start()
             except (EngineFailedError, SimulatedCrash):
                 continue
-            self._watch(self.engine)
             self._up.set()
             return
 
-    def _watch(self, engine: Engine) -> None:
-        loop = engine._loop
-        assert loop is not None
-        fail = loop.fail
-
-        def failed(error: BaseException) -> None:
-            fail(error)
-            self._schedule(clean=False)
-
-        loop.fail = failed  # type: ignore[method-assign]
+    def _crashed(self) -> None:
+        self._schedule(clean=False)
 
     def _ask_restart(self) -> None:
         self._schedule(clean=True)
@@ -315,14 +265,9 @@ class Sim:
         if clean:
             await self.engine.close()
         else:
-            loop = self.engine._loop
-            assert loop is not None
-            loop._closing = True
-            if loop.failure is None:
+            if self.engine.failure is None:
                 self.log.crashes += 1
-                loop.fail = type(loop).fail.__get__(loop)  # type: ignore[method-assign]
-                loop.fail(SimulatedCrash("killed by the scenario"))
-            loop.timers.close()
+            self.engine.abandon()
             for _ in range(10):
                 await asyncio.sleep(0)
         self._restarting = None

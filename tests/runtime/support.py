@@ -4,7 +4,7 @@ import asyncio
 import gc
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, cast
+from typing import Any, NamedTuple, NoReturn
 
 import pytest
 
@@ -12,6 +12,7 @@ from durable import Context, Engine, InvocationView, RetryPolicy, TerminalError,
 from durable.store import Store
 from durable.store.sqlite import SqliteStore
 from durable.testing import VirtualClock, VirtualLoop
+from durable.testing.faults import around
 
 #: Three tries, a tenth of a second apart, then paused.
 THREE_TRIES = RetryPolicy(initial_interval="100ms", factor=1, max_attempts=3)
@@ -21,32 +22,32 @@ UNKNOWN = "inv_1" + "0" * 33
 SOON = 20.0
 
 
-class AtWork:
+def at_work(inner: Store) -> Store:
     """A store that tells a virtual loop when its thread is at work, so that time stands still meanwhile."""
+    calls = 0
+    loop = asyncio.get_running_loop()
+    if isinstance(loop, VirtualLoop):
+        loop.outside.append(lambda: calls > 0)
 
-    def __init__(self, inner: Store) -> None:
-        self._inner = inner
-        self._calls = 0
-        loop = asyncio.get_running_loop()
-        if isinstance(loop, VirtualLoop):
-            loop.outside.append(lambda: self._calls > 0)
+    async def counted(method: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        nonlocal calls
+        calls += 1
+        try:
+            return await method(*arguments)
+        finally:
+            calls -= 1
 
-    def __getattr__(self, name: str) -> Any:
-        async def counted(*arguments: Any) -> Any:
-            self._calls += 1
-            try:
-                return await getattr(self._inner, name)(*arguments)
-            finally:
-                self._calls -= 1
+    def call(name: str, method: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        return method(*arguments) if name == "abandon" else counted(method, arguments)
 
-        return counted
+    return around(inner, call)
 
 
 def engine_on(path: Path, *services: object, **options: Any) -> Engine:
     """An engine on a real file, whose time is the virtual loop's."""
-    store = AtWork(SqliteStore(path, synchronous="NORMAL"))
+    store = at_work(SqliteStore(path, synchronous="NORMAL"))
     clock = VirtualClock(asyncio.get_running_loop())
-    return Engine(services=services, store=cast(Store, store), clock=clock, **{"retry": THREE_TRIES} | options)
+    return Engine(services=services, store=store, clock=clock, **{"retry": THREE_TRIES} | options)
 
 
 async def settled(engine: Engine, id: str, *, within: float = SOON) -> InvocationView:

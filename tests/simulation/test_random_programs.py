@@ -39,6 +39,7 @@ from durable.core.commands import Command, Finish, Finished
 from durable.core.invocation import Invocation, Status
 from durable.core.journal import CANCELLED, KILLED, Kind
 from durable.runtime.attempt import Attempt
+from durable.runtime.observer import Observer
 from durable.runtime.registry import Registered, Registry
 from durable.runtime.rest import Rest, Resting
 from durable.service import Settings
@@ -350,6 +351,7 @@ class Verifier:
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
         self.context = copy_context()
+        self.observer: Observer | None = None
         self.commands: list[Command] = []
         #: Of the replay's event loop.
         self.rest: Rest
@@ -368,6 +370,9 @@ class Verifier:
 
     def parked(self, attempt: Attempt) -> None:
         pass
+
+    def cut_off(self) -> bool:
+        return False
 
     def when_settled(self, then: Callable[[], None]) -> None:
         pass

@@ -1,0 +1,128 @@
+"""One life of an engine, from a start to a close: in one process, on one event loop.
+
+Everything that must not outlive it hangs on it, so that the engine can be started again, on another event loop too.
+"""
+
+import asyncio
+import os
+from contextlib import suppress
+
+from durable.errors import EngineNotRunningError, ForkedEngineError, WrongLoopError
+from durable.runtime.loop import Loop
+
+_forks = 0
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
+
+
+class Life:
+    """Begins with `start`, ends with `close` or `abandon`, or with its event loop."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self.event_loop = asyncio.get_running_loop()
+        #: One change of a service's options after the other.
+        self.configuring = asyncio.Lock()
+        self._forks = _forks
+        self._starting: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._abandoned = False
+
+    # ---- where it stands ----
+
+    @property
+    def over(self) -> bool:
+        """Whether the next one can begin: it was closed, abandoned, or did not start, or its event loop is gone."""
+        if self._abandoned or self.loop.over or self.event_loop.is_closed():
+            return True
+        return self._starting is not None and self._starting.done() and not self._started
+
+    @property
+    def _started(self) -> bool:
+        starting = self._starting
+        return starting is not None and starting.done() and not starting.cancelled() and not starting.exception()
+
+    @property
+    def ends(self) -> bool:
+        """Whether it ends or has ended."""
+        return self.over or self._closing is not None
+
+    def check_running(self) -> None:
+        """Whether it can be asked anything. Raises why not."""
+        if self.loop.failure is not None:
+            raise self.loop.failure
+        if self.ends or self.loop.closing:
+            raise EngineNotRunningError("the engine is closed, or being closed: start it again to use it")
+        if not self._started:
+            raise EngineNotRunningError("the engine is being started: wait for `start()`")
+
+    def check_place(self) -> None:
+        """Whether it can be used here. Raises `ForkedEngineError`, `WrongLoopError`."""
+        if self._forks != _forks:
+            raise ForkedEngineError(
+                "this engine belongs to the parent process: a forked child must open its own engine, on another file"
+            )
+        if self.over:
+            return
+        try:
+            here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if here is not self.event_loop:
+            raise WrongLoopError(
+                "this engine runs on another event loop: from a thread, use "
+                "asyncio.run_coroutine_threadsafe(engine.call(...), loop) with the loop that started it"
+            )
+
+    # ---- beginning and ending ----
+
+    async def start(self) -> None:
+        """Begin. Where it is closed meanwhile that ends in an `EngineNotRunningError`."""
+        self._starting = self.event_loop.create_task(self.loop.start())  # its own: whoever closes can end it
+        try:
+            await self._starting
+        except asyncio.CancelledError:
+            if self._closing is None:
+                if self._started:  # at that very moment; nobody knows that it runs
+                    self.abandon()
+                raise
+            raise EngineNotRunningError("the engine was closed while it started") from None
+        if self._closing is not None:
+            raise EngineNotRunningError("the engine was closed while it started")
+
+    async def close(self, grace_s: float) -> None:
+        """End. Idempotent: whoever asks waits for the same end, and may be cancelled without harm."""
+        if self._closing is None:
+            if self.over:
+                return
+            self._closing = self.event_loop.create_task(self._close(grace_s))
+        await asyncio.shield(self._closing)
+
+    async def _close(self, grace_s: float) -> None:
+        starting = self._starting
+        if starting is not None and not starting.done():
+            starting.cancel()
+            await asyncio.wait([starting])
+        if self._started:
+            await self.loop.close(grace_s)
+
+    def abandon(self) -> None:
+        """End at once, and write nothing more. Idempotent; needs no event loop."""
+        self._abandoned = True
+        if self._forks != _forks:
+            return  # the file, the thread and the lock are the parent's
+        if self._starting is not None and not self.event_loop.is_closed():
+            self._starting.cancel()
+        self.loop.abandon()
+
+    async def ended(self) -> None:
+        """Wait until it is over, if somebody closes it."""
+        if self._closing is not None:
+            with suppress(Exception):  # that is told to whoever closed it
+                await asyncio.shield(self._closing)
