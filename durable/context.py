@@ -25,6 +25,7 @@ from durable.core.duration import Duration
 from durable.core.ids import awakeable_id, fingerprint, is_invocation_id, parse_awakeable_id, seed
 from durable.core.journal import Kind, Outcome
 from durable.core.retry import RetryPolicy
+from durable.core.state_version import state_version
 from durable.errors import InvalidRequestError, OutputNotReadyError, TerminalError
 from durable.futures import DurableFuture, outcome_of
 from durable.operations import Awakeable, Call, Operations, Promise, Request, SendHandle, StepOptions, found
@@ -343,6 +344,16 @@ class SharedObjectContext(Context):
             Kind.STATE_KEYS, "", lambda: serde_for(list[str]).encode(sorted(operations.state_names()))
         )
         return _known(operations, data, serde_for(list[str]).decode)
+
+    def state_version(self) -> DurableFuture[str]:
+        """A name for the whole state as it is now, which changes when any value does; as in `Engine.get_state`."""
+        operations = self._operations
+
+        def version() -> bytes:
+            values = {name: operations.state(name) or b"" for name in operations.state_names()}
+            return serde_for(str).encode(state_version(values))
+
+        return _known(operations, operations.read(Kind.STATE_KEYS, "version", version), serde_for(str).decode)
 
 
 class ObjectContext(SharedObjectContext):

@@ -8,7 +8,7 @@ from durable.core.ids import parse_awakeable_id
 from durable.core.invocation import Flavor
 from durable.core.journal import Outcome
 from durable.engine.access import check_number, checked
-from durable.engine.reading import Reading
+from durable.engine.state import KeyState
 from durable.errors import (
     ConflictError,
     GoneError,
@@ -23,7 +23,7 @@ from durable.runtime.registry import check_text
 from durable.serde import serde_for
 
 
-class Control(Reading):
+class Control(KeyState):
     """Cancel, kill, pause, resume, restart, purge; awakeables, signals and promises completed from outside."""
 
     async def cancel(self, id: str, *, kill: bool = False) -> Applied:

@@ -27,7 +27,7 @@ from durable.futures import error_of
 from durable.runtime.clock import Clock, SystemClock
 from durable.runtime.loop import Loop
 from durable.runtime.observer import Observer
-from durable.runtime.registry import PATCH_STATE, Registered, Registry, check_headers, check_text
+from durable.runtime.registry import Registered, Registry, check_headers, check_text
 from durable.runtime.timers import WINDOW
 from durable.serde import serde_for
 from durable.service import Configuration, Handler, Options, Settings, settings_of
@@ -374,7 +374,7 @@ class Engine(Control):
         """An invocation's result as it is now. Raises `OutputNotReadyError`, its error, or `NotFoundError`."""
         return await self.invocation(id, type).output()
 
-    # ---- services and their state ----
+    # ---- services ----
 
     async def configure(self, service: str, **options: Unpack[Configuration]) -> None:
         """Set options of a service at run time: `public`, the timeouts and the retentions.
@@ -406,30 +406,6 @@ class Engine(Control):
             text = msgspec.json.encode(changes.over(msgspec.structs.replace(before, **reset))).decode()
             await self._ask(lambda token: ask.Configure(service, text, token))
             self._registry.configure(service, text)
-
-    async def patch_state(
-        self, service: str, key: str, state: Mapping[str, Any], *, idempotency_key: str | None = None
-    ) -> None:
-        """Replace the whole state of one key: names that are not in `state` are deleted.
-
-        Waits for its turn behind the key's exclusive invocations. With an idempotency key it can be repeated after a
-        crash and takes effect once. Raises `NotFoundError`.
-        """
-        self._stateful(service)
-        encode = serde_for(Any).encode
-        patcher = self._registry.find(f"{service}/{PATCH_STATE}")
-        data = patcher.encode_input({name: encode(value) for name, value in state.items()})
-        submission = patcher.submission(
-            self._new_id(self._clock.now_ms()),
-            data,
-            key=key,
-            headers={},
-            idempotency_key=idempotency_key,
-            caller=None,
-            due_at=None,
-        )
-        outcome = await self._running().ask(lambda token: ask.Submit(submission, token), result=True)
-        value_of(outcome, patcher.output.decode)
 
 
 def _declaration(registry: Registry, service: str) -> str:

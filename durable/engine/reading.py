@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -13,7 +13,6 @@ from durable.errors import InvalidRequestError, NotFoundError
 from durable.runtime.deadlocks import Deadlock
 from durable.runtime.loop import Loop
 from durable.runtime.registry import check_text
-from durable.serde import serde_for
 from durable.store.filter import Filter
 from durable.views.invocations import InvocationView, describe, view_of
 
@@ -84,6 +83,10 @@ class Reading(Access):
             return msgspec.structs.replace(view, status="ready")
         return view
 
+    def check_running(self) -> None:
+        """Raise what any other call would raise: `EngineNotRunningError`, `EngineFailedError`, `WrongLoopError`, …"""
+        self._running()
+
     async def services(self) -> "list[ServiceView]":
         """The services of this engine: types, schemas, documentation, what holds for them, and their revision."""
         from durable.views.services import service_views
@@ -105,14 +108,6 @@ class Reading(Access):
         Each is logged once as well. Cancelling or killing any member frees the others.
         """
         return await self._running().deadlocks.find()
-
-    async def get_state(self, service: str, key: str) -> dict[str, Any]:
-        """The committed state of one key of a virtual object or workflow. Raises `NotFoundError`."""
-        self._stateful(service)
-        check_text("key", key)
-        loaded = await self._running().store.load(Need(keys={(service, key)}))
-        decode = serde_for(Any).decode
-        return {name: decode(value) for one in loaded.keys for name, value in sorted(one.state.items())}
 
     async def backup(self, path: str | os.PathLike[str]) -> None:
         """Write a consistent copy of the database to a new file while everything goes on.

@@ -16,7 +16,7 @@ from durable.context import (
 from durable.core.ids import claimed_id
 from durable.core.invocation import Caller, Flavor, Submission
 from durable.core.retry import RetryPolicy
-from durable.errors import DeclarationError, InvalidRequestError, NotFoundError
+from durable.errors import DeclarationError, InvalidRequestError, NotFoundError, TerminalError
 from durable.serde import REQUIRED, Serde, serde_for
 from durable.service import Handler, Service, Settings, VirtualObject, Workflow
 
@@ -30,6 +30,8 @@ CONTEXTS: dict[Flavor, type[Context]] = {
 KEY_LENGTH_MAX = 64 * 1024
 #: The built-in handler behind `Engine.patch_state`.
 PATCH_STATE = "$patch-state"
+#: The header in which it gets the version of the state that it is to replace.
+EXPECTED_VERSION = "expected-version"
 _settings = msgspec.json.Decoder(Settings)
 
 
@@ -134,8 +136,9 @@ class Registry:
         return iter(self._handlers.values())
 
     def get(self, service: str, name: str) -> Registered | None:
-        """The handler, if this engine has it."""
-        return self._handlers.get((service, name))
+        """The handler, if this engine has it; state can be patched of services that it has no more, too."""
+        found = self._handlers.get((service, name))
+        return _patcher(service, self._defaults) if found is None and name == PATCH_STATE else found
 
     def find(self, target: Handler[Any, Any] | str) -> Registered:
         """The handler a call names. Raises `NotFoundError`, naming what there is."""
@@ -239,6 +242,9 @@ class Registry:
 
 async def _patch_state(ctx: ObjectContext, state: dict[str, bytes]) -> None:
     """Replace the whole state of a key. An exclusive handler like any other: it waits for its turn."""
+    expected = ctx.request.headers.get(EXPECTED_VERSION)
+    if expected is not None and await ctx.state_version() != expected:
+        raise TerminalError(f"the state of {ctx.request.target.rpartition('/')[0]} has changed: read it again", 409)
     ctx.clear_all()
     for name, value in state.items():
         ctx.set_raw(name, value)

@@ -1,0 +1,10 @@
+"""The admin API: an engine seen and steered over HTTP, in Restate's wire format.
+
+`create_app(engine)` is an ASGI app to mount in your own; it needs the extra `http`. Restate's own command line,
+unmodified, operates an embedded engine through it.
+"""
+
+from durable.admin.app import App, create_app
+from durable.admin.security import Limits
+
+__all__ = ["App", "Limits", "create_app"]

@@ -1,0 +1,270 @@
+"""Steering invocations: Restate's routes for one of them, for many at once, and the two older forms."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Literal
+
+import msgspec
+from starlette.responses import Response
+
+from durable.admin.errors import BadRequest
+from durable.admin.operations import Answer, Call, Operation, empty, json
+from durable.admin.wire import Batch, BatchRestartResult, BatchResult, NotDone, OldAndNew, Restarted, Sid
+from durable.client import Applied
+from durable.core.ids import is_invocation_id
+from durable.errors import ConflictError, NotFoundError, RequestError, TooEarlyError
+
+#: What Restate says where an invocation is in no state for something, by verb and error.
+_REFUSALS: dict[tuple[str, type[RequestError]], str] = {
+    ("cancel", ConflictError): "The invocation '{id}' was already completed.",
+    ("kill", ConflictError): "The invocation '{id}' was already completed.",
+    ("pause", ConflictError): "The invocation '{id}' is not running, cannot be paused.",
+    ("resume", ConflictError): "The invocation '{id}' is completed, cannot be resumed.",
+    ("resume", TooEarlyError): "The invocation '{id}' is either inboxed or scheduled, cannot be resumed.",
+    ("purge", ConflictError): "The invocation '{id}' is not yet completed.",
+    ("purge-journal", ConflictError): "The invocation '{id}' is not yet completed.",
+    ("restart-as-new", ConflictError): "The invocation '{id}' is still running, cannot be restarted.",
+    ("restart-as-new", TooEarlyError): "The invocation '{id}' cannot be restarted because it's not running yet.",
+}
+_UNKNOWN = "The requested invocation '{id}' does not exist"
+
+
+class Resume(msgspec.Struct, frozen=True):
+    """How to go on."""
+
+    #: The code to go on with: "keep", "latest", or the running deployment's id, which are all the same here.
+    deployment: str = "keep"
+
+
+class Restart(msgspec.Struct, frozen=True):
+    """Where to begin again."""
+
+    #: How many entries of the journal are kept with their outcomes, after the input.
+    from_: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)] = msgspec.field(default=0, name="from")
+    deployment: str = "latest"
+
+
+class Delete(msgspec.Struct, frozen=True):
+    """How to end it."""
+
+    mode: Literal["Cancel", "cancel", "Kill", "kill", "Purge", "purge"] = "Cancel"
+
+
+async def cancel_invocation(call: Call) -> Response:
+    """Let it undo what it did: its handler sees one cancellation, after the calls it made have ended."""
+    applied = await _steer("cancel", call.path["id"], call.engine.cancel)
+    return empty(202 if applied is Applied.ACCEPTED else 200)
+
+
+async def kill_invocation(call: Call) -> Response:
+    """End it now, with every call it waits for, without running any more of their code."""
+    await _steer("kill", call.path["id"], call.engine.kill)
+    return empty()
+
+
+async def pause_invocation(call: Call) -> Response:
+    """Let its steps end, then nothing happens until it is resumed or cancelled."""
+    applied = await _steer("pause", call.path["id"], call.engine.pause)
+    return empty(202 if applied is Applied.ACCEPTED else 200)
+
+
+async def resume_invocation(call: Call) -> Response:
+    """Go on with a paused one; retry at once one that is backing off."""
+    await _check_deployment(call, call.query.deployment)
+    await _steer("resume", call.path["id"], call.engine.resume)
+    return empty()
+
+
+async def purge_invocation(call: Call) -> Response:
+    """Forget a completed one: its result, its journal, its idempotency key."""
+    await _steer("purge", call.path["id"], call.engine.purge)
+    return empty()
+
+
+async def purge_journal(call: Call) -> Response:
+    """Forget the journal of a completed one; its result stays."""
+    await _steer("purge-journal", call.path["id"], call.engine.purge_journal)
+    return empty()
+
+
+async def restart_invocation(call: Call) -> Response:
+    """Do a completed one again as a new one, with the same input."""
+    await _check_deployment(call, call.query.deployment)
+    handle = await _steer("restart-as-new", call.path["id"], _restart(call, call.query.from_))
+    return json(Restarted(handle.id))
+
+
+async def delete_invocation(call: Call) -> Response:
+    """Cancel, kill or purge it if that can be done; the answer is the same where it cannot."""
+    engine = call.engine
+    verbs = {"cancel": engine.cancel, "kill": engine.kill, "purge": engine.purge}
+    mode = call.query.mode.lower()
+    return await _if_possible(mode, call.path["id"], verbs[mode])
+
+
+async def kill_by_sid(call: Call) -> Response:
+    """Kill it if there is one: the form of the first releases."""
+    return await _if_possible("kill", call.body.sid, call.engine.kill)
+
+
+async def _if_possible(verb: str, id: str, act: Callable[[str], Awaitable[Any]]) -> Response:
+    try:
+        await _steer(verb, id, act)
+    except RequestError as error:
+        if error.code == 400:
+            raise
+    return empty(202)
+
+
+async def _steer(verb: str, id: str, act: Callable[[str], Awaitable[Any]]) -> Any:
+    """Do it; what the engine refuses is said in Restate's words."""
+    if not is_invocation_id(id):
+        raise BadRequest(400, "The request field 'invocation_id' is invalid. Reason: bad format")
+    try:
+        return await act(id)
+    except NotFoundError:
+        raise NotFoundError(_UNKNOWN.format(id=id)) from None
+    except RequestError as error:
+        said = _REFUSALS.get((verb, type(error)))
+        if said is None or "damaged" in str(error):
+            raise
+        raise type(error)(said.format(id=id)) from None
+
+
+def _restart(call: Call, from_entry: int) -> Callable[[str], Awaitable[Any]]:
+    return lambda id: call.engine.restart_as_new(id, from_entry=from_entry)
+
+
+async def _check_deployment(call: Call, wanted: str | None) -> None:
+    """There is one deployment: what names another one cannot be done."""
+    if wanted in (None, "keep", "latest"):
+        call.engine.check_running()
+        return
+    running = {view.deployment_id for view in await call.engine.services()}
+    if wanted not in running:
+        raise BadRequest(400, f"The deployment '{wanted}' does not run here; name 'keep', 'latest', or what does")
+
+
+# ---- many at once ----
+
+
+async def batch_cancel(call: Call) -> Response:
+    """Cancel each."""
+    return await _batch(call, "cancel", call.engine.cancel)
+
+
+async def batch_kill(call: Call) -> Response:
+    """Kill each."""
+    return await _batch(call, "kill", call.engine.kill)
+
+
+async def batch_pause(call: Call) -> Response:
+    """Pause each."""
+    return await _batch(call, "pause", call.engine.pause)
+
+
+async def batch_resume(call: Call) -> Response:
+    """Resume each."""
+    await _check_deployment(call, call.body.deployment)
+    return await _batch(call, "resume", call.engine.resume)
+
+
+async def batch_purge(call: Call) -> Response:
+    """Purge each."""
+    return await _batch(call, "purge", call.engine.purge)
+
+
+async def batch_purge_journal(call: Call) -> Response:
+    """Purge the journal of each."""
+    return await _batch(call, "purge-journal", call.engine.purge_journal)
+
+
+async def batch_restart(call: Call) -> Response:
+    """Do each again, from its start."""
+    await _check_deployment(call, call.body.deployment)
+    done, failed = await _each(call, "restart-as-new", _restart(call, 0))
+    return json(BatchRestartResult([OldAndNew(id, handle.id) for id, handle in done], failed))
+
+
+async def _batch(call: Call, verb: str, act: Callable[[str], Awaitable[Any]]) -> Response:
+    done, failed = await _each(call, verb, act)
+    return json(BatchResult([id for id, _ in done], failed))
+
+
+async def _each(
+    call: Call, verb: str, act: Callable[[str], Awaitable[Any]]
+) -> tuple[list[tuple[str, Any]], list[NotDone]]:
+    """Do it to each, all in one turn of the engine; one that is refused holds up no other."""
+    ids = list(dict.fromkeys(call.body.invocation_ids))
+    if len(ids) > call.admin.limits.batch:
+        raise BadRequest(400, f"a batch has at most {call.admin.limits.batch} invocations, not {len(ids)}")
+    results = await asyncio.gather(*(_steer(verb, id, act) for id in ids), return_exceptions=True)
+    done: list[tuple[str, Any]] = []
+    failed: list[NotDone] = []
+    for id, result in zip(ids, results, strict=True):
+        if isinstance(result, RequestError | BadRequest):
+            failed.append(NotDone(id, str(result)))
+        elif isinstance(result, BaseException):
+            raise result
+        else:
+            done.append((id, result))
+    return done, failed
+
+
+def _verb(
+    verb: str, run: Callable[[Call], Awaitable[Response]], summary: str, answers: dict[int, Answer], query: Any = None
+) -> Operation:
+    everywhere = {404: Answer("There is no such invocation."), 409: Answer("Its status does not allow it.")}
+    return Operation(
+        method="PATCH", path=f"/invocations/{{id}}/{verb}", run=run, tag="invocations", summary=summary, query=query,
+        answers={**everywhere, **answers},
+    )  # fmt: skip
+
+
+def _batch_verb(verb: str, run: Callable[[Call], Awaitable[Response]], result: Any = BatchResult) -> Operation:
+    return Operation(
+        method="POST", path=f"/internal/invocations_batch_operations/{verb}", run=run, tag="batch operations",
+        summary=f"{verb} many invocations", body=Batch, answers={200: Answer("What became of each.", result)},
+    )  # fmt: skip
+
+
+_DONE = Answer("Done.")
+_LATER = Answer("Durable; it takes effect when the handler comes to it.")
+_TOO_EARLY = Answer("Its turn has not come.")
+
+OPERATIONS = (
+    _verb("cancel", cancel_invocation, "Cancel an invocation", {200: _DONE, 202: _LATER}),
+    _verb("kill", kill_invocation, "Kill an invocation", {200: _DONE}),
+    _verb("pause", pause_invocation, "Pause an invocation", {200: Answer("It is paused already."), 202: _LATER}),
+    _verb("resume", resume_invocation, "Resume an invocation", {200: _DONE, 425: _TOO_EARLY}, Resume),
+    _verb("purge", purge_invocation, "Purge an invocation", {200: _DONE}),
+    _verb("purge-journal", purge_journal, "Purge the journal of an invocation", {200: _DONE}),
+    _verb(
+        "restart-as-new",
+        restart_invocation,
+        "Do an invocation again",
+        {
+            200: Answer("The new invocation.", Restarted),
+            410: Answer("Its journal is gone."),
+            422: Answer("It belongs to a workflow."),
+            425: _TOO_EARLY,
+        },
+        Restart,
+    ),
+    Operation(
+        method="DELETE", path="/invocations/{id}", run=delete_invocation, tag="invocations",
+        summary="Cancel, kill or purge an invocation", query=Delete,
+        answers={202: Answer("If it can be done, it is.")},
+    ),
+    Operation(
+        method="DELETE", path="/invocations", run=kill_by_sid, tag="invocations", summary="Kill an invocation",
+        body=Sid, answers={202: Answer("If it can be done, it is.")},
+    ),
+    _batch_verb("cancel", batch_cancel),
+    _batch_verb("kill", batch_kill),
+    _batch_verb("pause", batch_pause),
+    _batch_verb("resume", batch_resume),
+    _batch_verb("purge", batch_purge),
+    _batch_verb("purge-journal", batch_purge_journal),
+    _batch_verb("restart-as-new", batch_restart, BatchRestartResult),
+)  # fmt: skip

@@ -1,0 +1,125 @@
+"""The OpenAPI documents: of this API, written from its operations, and of what a service can be asked over HTTP."""
+
+import re
+from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+from starlette.responses import Response
+
+from durable.admin.errors import Problem
+from durable.admin.operations import Answer, Call, Operation, json
+
+_REFS = "#/components/schemas/{name}"
+#: What any operation may answer before, or instead of, doing anything.
+_EVERYWHERE = {
+    400: Answer("It cannot be read, or makes no sense."),
+    401: Answer("The bearer token is missing or wrong."),
+    403: Answer("Not allowed."),
+    413: Answer("The body is too long."),
+    414: Answer("Path and query are too long."),
+    421: Answer("This name is not served here."),
+    431: Answer("The headers are too long."),
+    503: Answer("The engine does not run, or has failed."),
+}
+_WITH_BODY = {
+    415: Answer("The body is not JSON."),
+    422: Answer("The body is JSON, but does not fit."),
+}
+
+
+def openapi_operation(operations: Iterable[Operation]) -> Operation:
+    """`GET /openapi`, describing these and itself."""
+    described: list[Operation] = []
+
+    @cache
+    def document() -> dict[str, Any]:
+        return openapi_document(described)
+
+    async def get_openapi(call: Call) -> Response:
+        """This document."""
+        return json(document())
+
+    itself = Operation(
+        method="GET", path="/openapi", run=get_openapi, tag="engine", summary="This document",
+        answers={200: Answer("OpenAPI 3.1.", dict[str, Any])},
+    )  # fmt: skip
+    described += [*operations, itself]
+    return itself
+
+
+def openapi_document(operations: Iterable[Operation]) -> dict[str, Any]:
+    """What these operations take and answer."""
+    operations = list(operations)
+    bodies = [one.body for one in operations if one.body is not None]
+    answers = [answer.body for one in operations for answer in one.answers.values() if answer.body is not None]
+    kinds = list(dict.fromkeys([Problem, *bodies, *answers]))
+    schemas, components = msgspec.json.schema_components(kinds, ref_template=_REFS)
+    by_kind = dict(zip(kinds, schemas, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for one in operations:
+        paths.setdefault(one.path, {})[one.method.lower()] = _operation(one, by_kind)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "durable admin API",
+            "version": version("durable-engine"),
+            "description": "See and steer a durable engine. Every path also answers under /v2, /v3 and /v4.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{}, {"bearer": []}],
+    }
+
+
+def _operation(one: Operation, by_kind: dict[Any, Any]) -> dict[str, Any]:
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        for name in re.findall(r"\{(\w+)\}", one.path)
+    ]
+    if one.query is not None:
+        parameters += _query_parameters(one.query)
+    described: dict[str, Any] = {
+        "operationId": one.id,
+        "tags": [one.tag],
+        "summary": one.summary,
+        "description": (one.run.__doc__ or "").strip(),
+        "parameters": parameters,
+        "responses": {
+            str(status): _answer(status, answer, by_kind)
+            for status, answer in sorted({**_EVERYWHERE, **_if_changing(one), **one.answers}.items())
+        },
+    }
+    if one.body is not None:
+        described["requestBody"] = {
+            "required": not one.body_optional,
+            "content": {"application/json": {"schema": by_kind[one.body]}},
+        }
+    return described
+
+
+def _if_changing(one: Operation) -> dict[int, Answer]:
+    return {} if one.method == "GET" else _WITH_BODY
+
+
+def _answer(status: int, answer: Answer, by_kind: dict[Any, Any]) -> dict[str, Any]:
+    kind = answer.body if status < 400 else Problem
+    described: dict[str, Any] = {"description": answer.description}
+    if kind is not None:
+        described["content"] = {answer.media: {"schema": by_kind[kind]}}
+    return described
+
+
+def _query_parameters(kind: Any) -> list[dict[str, Any]]:
+    [schema], components = msgspec.json.schema_components([kind], ref_template=_REFS)
+    properties = components[kind.__name__]["properties"] if "$ref" in schema else schema["properties"]
+    comments = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    return [
+        {"name": name, "in": "query", "required": comments[name].required, "schema": inner}
+        for name, inner in properties.items()
+    ]

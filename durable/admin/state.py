@@ -1,0 +1,61 @@
+"""The state of keys, replaced from outside."""
+
+import asyncio
+
+from starlette.responses import Response
+
+from durable.admin.errors import BadRequest
+from durable.admin.operations import Answer, Call, Operation, empty
+from durable.admin.wire import ModifyState
+from durable.core.state_version import state_version
+from durable.engine.state import raise_conflict
+from durable.errors import ConflictError, NotFoundError
+
+#: How long an answer waits for the key to be free: within that, a stale version is refused even if it was not stale
+#: when it was sent.
+PATIENCE_S = 1.0
+
+
+async def modify_state(call: Call) -> Response:
+    """Replace the whole state of one key: names that are left out are deleted.
+
+    Of a service that is gone, state can still be cleared.
+    Waits in the key's queue, behind exclusive handlers. A version that is stale is refused.
+    """
+    service, change = call.path["service"], call.body
+    engine = call.engine
+    kinds = {view.name: view.ty for view in await engine.services()}
+    if service not in kinds and change.new_state:
+        raise NotFoundError(f"The requested service '{service}' does not exist")
+    if kinds.get(service) == "Service":
+        raise BadRequest(400, "Cannot modify state for service type Service")
+    values = {name: _bytes(name, numbers) for name, numbers in change.new_state.items()}
+    if change.version is not None:
+        now = state_version(await engine.stored_state(service, change.object_key))
+        if now != change.version:
+            raise ConflictError(f"the state of {service}/{change.object_key} has changed: read it again")
+    done = await engine.replace_state(service, change.object_key, values, expected_version=change.version)
+    await asyncio.wait({done}, timeout=PATIENCE_S)
+    if done.done():
+        raise_conflict(done.result())
+    return empty(202)
+
+
+def _bytes(name: str, numbers: list[int]) -> bytes:
+    try:
+        return bytes(numbers)
+    except ValueError:
+        raise BadRequest(422, f"new_state: the value of {name!r} has numbers that are no bytes, 0 to 255") from None
+
+
+OPERATIONS = (
+    Operation(
+        method="POST", path="/services/{service}/state", run=modify_state, tag="services",
+        summary="Replace the state of a key", body=ModifyState,
+        answers={
+            202: Answer("Durable: done, or waiting for the key to be free."),
+            404: Answer("There is no such service."),
+            409: Answer("The state is not the one whose version was given."),
+        },
+    ),
+)  # fmt: skip

@@ -1,0 +1,397 @@
+"""Bodies as they travel: Restate's names, fields and forms, and what people see of an engine put into them."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from durable.core.invocation import Problem as Failure
+from durable.serde import serde_for
+from durable.views.invocations import EntryView, InvocationView
+from durable.views.services import HandlerView, Notice, RetryPolicyView, ServiceView
+
+# ---- the engine ----
+
+
+class Version(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What answers here."""
+
+    #: Of this package.
+    version: str
+    #: Of Restate's admin API.
+    min_admin_api_version: int
+    max_admin_api_version: int
+    ingress_endpoint: str | None = None
+    features: dict[str, bool] | UnsetType = UNSET
+
+
+# ---- services ----
+
+
+class HandlerMetadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One handler: its types, and the options that it sets itself; those it leaves out are its service's."""
+
+    name: str
+    #: Absent in plain services.
+    ty: Literal["Exclusive", "Shared", "Workflow"] | None = None
+    documentation: str | None = None
+    metadata: dict[str, str] = {}
+    idempotency_retention: str | None = None
+    journal_retention: str | None = None
+    inactivity_timeout: str | None = None
+    abort_timeout: str | None = None
+    enable_lazy_state: bool | None = None
+    public: bool | None = None
+    input_description: str
+    output_description: str
+    input_json_schema: dict[str, Any] | None = None
+    output_json_schema: dict[str, Any] | None = None
+    retry_policy: RetryPolicyView | None = None
+    info: tuple[Notice, ...] = ()
+
+
+class ServiceMetadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One service, with the options that hold for handlers that say nothing themselves. Durations are text."""
+
+    name: str
+    ty: Literal["Service", "VirtualObject", "Workflow"]
+    handlers: list[HandlerMetadata]
+    deployment_id: str
+    revision: int
+    documentation: str | None = None
+    metadata: dict[str, str] = {}
+    public: bool
+    idempotency_retention: str
+    #: Only workflows have one.
+    workflow_completion_retention: str | None = None
+    journal_retention: str
+    inactivity_timeout: str
+    abort_timeout: str
+    enable_lazy_state: bool
+    retry_policy: RetryPolicyView
+    info: tuple[Notice, ...] = ()
+
+
+class Services(msgspec.Struct, frozen=True):
+    """All services."""
+
+    services: list[ServiceMetadata]
+
+
+class Handlers(msgspec.Struct, frozen=True):
+    """All handlers of a service."""
+
+    handlers: list[HandlerMetadata]
+
+
+class ModifyService(msgspec.Struct, frozen=True):
+    """What to change; what is left out or null stays. Durations as in "5 hours", "1h 30m" or "PT5M"."""
+
+    public: bool | None = None
+    idempotency_retention: str | None = None
+    workflow_completion_retention: str | None = None
+    journal_retention: str | None = None
+    inactivity_timeout: str | None = None
+    abort_timeout: str | None = None
+
+
+def service_metadata(view: ServiceView) -> ServiceMetadata:
+    """A service as it travels."""
+    fields = {name: getattr(view, name) for name in ServiceMetadata.__struct_fields__}
+    return ServiceMetadata(**{**fields, "handlers": [handler_metadata(one) for one in view.handlers]})
+
+
+def handler_metadata(view: HandlerView) -> HandlerMetadata:
+    """A handler as it travels."""
+    return HandlerMetadata(**{name: getattr(view, name) for name in HandlerMetadata.__struct_fields__})
+
+
+# ---- state ----
+
+
+class ModifyState(msgspec.Struct, frozen=True):
+    """The whole new state of one key, by name, each value as the numbers of its bytes."""
+
+    object_key: str
+    new_state: dict[str, list[int]]
+    #: The version of the state that this is meant to replace; without one, whatever is there.
+    version: str | None = None
+
+
+# ---- deployments ----
+
+
+class ServiceNameRevision(msgspec.Struct, frozen=True):
+    """A service of a deployment."""
+
+    name: str
+    revision: int
+
+
+class _Deployment(msgspec.Struct, frozen=True, kw_only=True):
+    """The code that runs in this process, which is the only deployment there is."""
+
+    id: str
+    #: Names this process; nothing can be sent there.
+    uri: str
+    protocol_type: Literal["RequestResponse", "BidiStream"] = "BidiStream"
+    http_version: str = "HTTP/2.0"
+    created_at: str
+    min_protocol_version: int = 5
+    max_protocol_version: int = 5
+    sdk_version: str
+
+
+class Deployment(_Deployment, frozen=True, kw_only=True):
+    """The code that runs in this process, with the names of its services."""
+
+    services: list[ServiceNameRevision]
+
+
+class DetailedDeployment(_Deployment, frozen=True, kw_only=True):
+    """The code that runs in this process, with its services."""
+
+    services: list[ServiceMetadata]
+
+
+class Deployments(msgspec.Struct, frozen=True):
+    """All deployments: one."""
+
+    deployments: list[Deployment]
+
+
+# ---- invocations ----
+
+
+class Restarted(msgspec.Struct, frozen=True):
+    """The id of the invocation that does another one again."""
+
+    new_invocation_id: str
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Which invocations a batch operation is for."""
+
+    invocation_ids: list[str]
+    #: For resume and restart-as-new: "keep", "latest" or the id of the running deployment.
+    deployment: str | None = None
+
+
+class NotDone(msgspec.Struct, frozen=True):
+    """An invocation that a batch operation could not be done to."""
+
+    invocation_id: str
+    error: str
+
+
+class OldAndNew(msgspec.Struct, frozen=True):
+    """An invocation that was restarted, and the one that does it again."""
+
+    old_invocation_id: str
+    new_invocation_id: str
+
+
+class BatchResult(msgspec.Struct, frozen=True):
+    """What became of each."""
+
+    succeeded: list[str]
+    failed: list[NotDone]
+
+
+class BatchRestartResult(msgspec.Struct, frozen=True):
+    """What became of each."""
+
+    succeeded: list[OldAndNew]
+    failed: list[NotDone]
+
+
+class Sid(msgspec.Struct, frozen=True):
+    """The oldest form of naming an invocation."""
+
+    sid: str
+
+
+SERVICE_TYPES: Final[Mapping[str, str]] = {
+    "service": "service",
+    "exclusive": "virtual_object",
+    "shared": "virtual_object",
+    "workflow": "workflow",
+    "workflow-shared": "workflow",
+}
+
+
+class Listed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One invocation, with the names that it has in the table `sys_invocation`; what is null is left out."""
+
+    id: str
+    target: str
+    target_service_name: str
+    target_service_key: str | None = None
+    target_handler_name: str
+    status: str
+    created_at: str
+    modified_at: str
+    completed_at: str | None = None
+    #: The start of a scheduled one.
+    scheduled_start_at: str | None = None
+    #: When one that is backing off is tried again.
+    next_retry_at: str | None = None
+    idempotency_key: str | None = None
+    #: "ingress", "service" or "restart_as_new".
+    invoked_by: str
+    invoked_by_id: str | None = None
+    invoked_by_target: str | None = None
+    restarted_from: str | None = None
+    #: How often its handler was started.
+    attempts: int = 0
+    #: Failed attempts since the last progress.
+    retry_count: int = 0
+    last_failure: str | None = None
+    completion_result: str | None = None
+    #: A cancel, a pause that waits until steps have ended.
+    cancelling: bool = False
+    pausing: bool = False
+
+
+class Payload(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A value as its serializer wrote it: JSON, or bytes; one of the two."""
+
+    json: msgspec.Raw | UnsetType = UNSET
+    base64: bytes | UnsetType = UNSET
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One entry of a journal; 0 is the input."""
+
+    index: int
+    #: "input", "run", "sleep", "call", "send", "awakeable", "signal", "promise", "get", "set", …, "output".
+    kind: str
+    name: str = ""
+    #: "open", "done", "success" or "failure".
+    result: str
+    value: Payload | None = None
+    #: A sleep's due time, a callee's id, a topic.
+    detail: str | None = None
+    appended_at: str
+    completed_at: str | None = None
+
+
+class Journal(msgspec.Struct, frozen=True):
+    """What a handler did, in its order; empty where it was purged."""
+
+    invocation_id: str
+    entries: list[Entry]
+
+
+class Wait(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an invocation waits for before it goes on."""
+
+    kind: str
+    entry: int = 0
+    name: str = ""
+    detail: str | None = None
+    due_at: str | None = None
+
+
+class Described(Listed, frozen=True, kw_only=True, omit_defaults=True):
+    """All that is known of one invocation."""
+
+    headers: dict[str, str] = {}
+    input: Payload | None = None
+    output: Payload | None = None
+    failure: Failure | None = None
+    waits_for: list[Wait] = []
+    journal_size: int = 0
+
+
+def instant(ms: int | None) -> str | None:
+    """A moment as it travels: RFC 3339 in UTC, to the millisecond."""
+    if ms is None:
+        return None
+    return f"{datetime.fromtimestamp(ms // 1000, UTC):%Y-%m-%dT%H:%M:%S}.{ms % 1000:03}Z"
+
+
+def listed(view: InvocationView) -> Listed:
+    """An invocation as it travels in a list."""
+    return Listed(**_listed(view))
+
+
+def described(view: InvocationView, *, show_payloads: bool) -> Described:
+    """An invocation as it travels alone."""
+    return Described(
+        **_listed(view),
+        headers=view.headers if show_payloads else {},
+        input=payload(view.input, show_payloads),
+        output=payload(view.output, show_payloads),
+        failure=view.last_failure,
+        waits_for=[
+            Wait(kind=one.kind, entry=one.entry, name=one.name, detail=one.detail, due_at=instant(one.due_at))
+            for one in view.waits_for
+        ],
+        journal_size=len(view.journal),
+    )
+
+
+def journal(view: InvocationView, *, show_payloads: bool) -> Journal:
+    """A journal as it travels."""
+    return Journal(view.id, [_entry(one, show_payloads) for one in view.journal])
+
+
+def _entry(one: EntryView, show_payloads: bool) -> Entry:
+    shown = None if one.kind == "sleep" or one.result == "open" else payload(one.value, show_payloads)
+    return Entry(
+        index=one.entry,
+        kind=one.kind,
+        name=one.name,
+        result=one.result,
+        value=shown,
+        detail=instant(int(one.detail)) if one.kind == "sleep" and one.detail else one.detail,
+        appended_at=instant(one.recorded_at) or "",
+        completed_at=instant(one.completed_at),
+    )
+
+
+def payload(value: bytes | None, show: bool) -> Payload | None:
+    """A stored value; None where there is none, and where it is withheld."""
+    if not value or not show:
+        return None
+    try:
+        msgspec.json.decode(value)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return Payload(base64=value)
+    return Payload(json=msgspec.Raw(value))
+
+
+def _listed(view: InvocationView) -> dict[str, Any]:
+    restarted, called = view.restarted_from is not None, view.caller_id is not None
+    problem = view.last_failure
+    return {
+        "id": view.id,
+        "target": view.target,
+        "target_service_name": view.service,
+        "target_service_key": view.key,
+        "target_handler_name": view.handler,
+        "status": view.status,
+        "created_at": instant(view.created_at),
+        "modified_at": instant(view.modified_at),
+        "completed_at": instant(view.completed_at),
+        "scheduled_start_at": instant(view.due_at) if view.status == "scheduled" else None,
+        "next_retry_at": instant(view.due_at) if view.status == "backing-off" else None,
+        "idempotency_key": view.idempotency_key,
+        "invoked_by": "restart_as_new" if restarted else "service" if called else "ingress",
+        "invoked_by_id": view.caller_id,
+        "invoked_by_target": view.caller_target,
+        "restarted_from": view.restarted_from,
+        "attempts": view.attempt,
+        "retry_count": view.failures,
+        "last_failure": None if problem is None else f"[{problem.code}] {problem.type}: {problem.message}",
+        "completion_result": view.completion_result,
+        "cancelling": view.cancelling,
+        "pausing": view.pausing,
+    }
+
+
+#: The value of JSON input, as a handler's untyped input would be read.
+decode_any = serde_for(Any).decode

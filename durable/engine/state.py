@@ -1,0 +1,98 @@
+"""The state of keys, read and replaced from outside."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from durable.core import commands as ask
+from durable.core.effects import Need
+from durable.core.journal import Outcome, failure_of
+from durable.engine.reading import Reading
+from durable.errors import ConflictError
+from durable.futures import error_of
+from durable.runtime.registry import EXPECTED_VERSION, PATCH_STATE, check_text
+from durable.serde import serde_for
+from durable.views.state import StateView
+
+
+class KeyState(Reading):
+    """The committed state of a virtual object's or workflow's keys."""
+
+    async def get_state(self, service: str, key: str) -> StateView:
+        """The committed state of one key of a virtual object or workflow. Raises `NotFoundError`."""
+        self._stateful(service)
+        return StateView(await self.stored_state(service, key))
+
+    async def stored_state(self, service: str, key: str) -> dict[str, bytes]:
+        """The same, as the serializers wrote it; of services that this engine has no more, too."""
+        check_text("service", service)
+        check_text("key", key)
+        loaded = await self._running().store.load(Need(keys={(service, key)}))
+        return {name: value for one in loaded.keys for name, value in sorted(one.state.items())}
+
+    async def patch_state(
+        self,
+        service: str,
+        key: str,
+        state: Mapping[str, Any],
+        *,
+        expected_version: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> None:
+        """Replace the whole state of one key: names that are not in `state` are deleted.
+
+        Waits for its turn behind the key's exclusive invocations. With `expected_version` (of what `get_state` gave)
+        nothing is changed, and a `ConflictError` raised, where the state is another one by then. With an idempotency
+        key it can be repeated after a crash and takes effect once. Raises `NotFoundError`.
+        """
+        self._stateful(service)
+        encode = serde_for(Any).encode
+        values = {name: encode(value) for name, value in state.items()}
+        outcome = await (await self._patch(service, key, values, expected_version, idempotency_key))
+        raise_conflict(outcome)
+
+    async def replace_state(
+        self, service: str, key: str, state: Mapping[str, bytes], *, expected_version: str | None = None
+    ) -> "asyncio.Future[Outcome]":
+        """`patch_state` with values that are serialized already, for those who do not wait for the key to be free.
+
+        Returns once the change is durable, with the future of its outcome: `raise_conflict` tells what that means.
+        The state of a service that this engine has no more can be cleared, but not set.
+        """
+        if state:
+            self._stateful(service)
+        return await self._patch(service, key, state, expected_version, None)
+
+    async def _patch(
+        self,
+        service: str,
+        key: str,
+        state: Mapping[str, bytes],
+        expected_version: str | None,
+        idempotency_key: str | None,
+    ) -> "asyncio.Future[Outcome]":
+        loop = self._running()
+        patcher = self._registry.get(service, PATCH_STATE)
+        assert patcher is not None, "there is one for every service"
+        submission = patcher.submission(
+            self._new_id(self._clock.now_ms()),
+            patcher.encode_input(dict(state)),
+            key=key,
+            headers={} if expected_version is None else {EXPECTED_VERSION: expected_version},
+            idempotency_key=idempotency_key,
+            caller=None,
+            due_at=None,
+        )
+        outcome = loop.ask(lambda token: ask.Submit(submission, token), result=True)
+        await loop.ask(lambda token: ask.Attach(submission.id, token))  # of the same turn: answered by its commit
+        return outcome
+
+
+def raise_conflict(outcome: Outcome) -> None:
+    """Raise what a change of state failed with: a `ConflictError` where the state was not the expected one."""
+    if outcome.ok:
+        return
+    failure = failure_of(outcome)
+    if failure.kind == "terminal" and failure.code == 409:
+        raise ConflictError(failure.message)
+    raise error_of(outcome)

@@ -1,0 +1,228 @@
+"""Steering invocations over HTTP: status codes and messages, as Restate's clients know them."""
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from durable import ConflictError
+from tests.admin.support import JSON, UNKNOWN, Served, story
+
+Make = Callable[[Served], Awaitable[str]]
+
+
+async def scheduled(admin: Served) -> str:
+    return await admin.send("Greeter/greet", "you", delay="1h")
+
+
+async def pending(admin: Served) -> str:
+    await admin.reaches(await admin.send("Cart/hold", key="k"), "running")
+    return await admin.send("Cart/add", "shoe", key="k")
+
+
+async def running(admin: Served) -> str:
+    return await admin.reaches(await admin.send("Greeter/work"), "running")
+
+
+async def suspended(admin: Served) -> str:
+    return await admin.reaches(await admin.send("Greeter/wait"), "suspended")
+
+
+async def backing_off(admin: Served) -> str:
+    return await admin.reaches(await admin.send("Greeter/fail"), "backing-off")
+
+
+async def paused(admin: Served) -> str:
+    return await admin.reaches(await admin.send("Greeter/stop"), "paused")
+
+
+async def completed(admin: Served) -> str:
+    return await admin.completed("Greeter/greet", "you")
+
+
+async def forgotten_journal(admin: Served) -> str:
+    return await admin.completed("Greeter/forget", idempotency_key="once")
+
+
+async def workflow(admin: Served) -> str:
+    id = await admin.send("SignUp/run", key="w")
+    await admin.engine.kill(id)
+    return id
+
+
+async def unknown(admin: Served) -> str:
+    return UNKNOWN
+
+
+async def malformed(admin: Served) -> str:
+    return "inv_nonsense"
+
+
+GONE = "The requested invocation '{id}' does not exist"
+COMPLETED = "The invocation '{id}' was already completed."
+NOT_YET = "The invocation '{id}' is not yet completed."
+NOT_RUNNING = "The invocation '{id}' is not running, cannot be paused."
+TOO_EARLY = "The invocation '{id}' is either inboxed or scheduled, cannot be resumed."
+NO_RESTART = "The invocation '{id}' is still running, cannot be restarted."
+RESTART_EARLY = "The invocation '{id}' cannot be restarted because it's not running yet."
+BAD = "The request field 'invocation_id' is invalid. Reason: bad format"
+
+#: Verb, what it is done to, status, message.
+TABLE: list[tuple[str, Make, int, str]] = [
+    ("cancel", scheduled, 200, ""),  # C-057
+    ("cancel", pending, 200, ""),
+    ("cancel", running, 202, ""),  # C-058
+    ("cancel", suspended, 202, ""),
+    ("cancel", backing_off, 202, ""),
+    ("cancel", paused, 202, ""),
+    ("cancel", completed, 409, COMPLETED),
+    ("cancel", unknown, 404, GONE),
+    ("kill", scheduled, 200, ""),  # C-063
+    ("kill", running, 200, ""),
+    ("kill", completed, 409, COMPLETED),
+    ("kill", unknown, 404, GONE),
+    ("pause", running, 202, ""),  # C-065
+    ("pause", suspended, 202, ""),
+    ("pause", backing_off, 202, ""),
+    ("pause", paused, 200, ""),
+    ("pause", pending, 409, NOT_RUNNING),
+    ("pause", scheduled, 409, NOT_RUNNING),
+    ("pause", completed, 409, NOT_RUNNING),
+    ("pause", unknown, 404, GONE),
+    ("resume", paused, 200, ""),  # C-066
+    ("resume", suspended, 200, ""),
+    ("resume", backing_off, 200, ""),
+    ("resume", running, 200, ""),
+    ("resume", pending, 425, TOO_EARLY),
+    ("resume", scheduled, 425, TOO_EARLY),
+    ("resume", completed, 409, "The invocation '{id}' is completed, cannot be resumed."),
+    ("resume", unknown, 404, GONE),
+    ("resume?deployment=latest", paused, 200, ""),
+    ("resume?deployment=dp_14LsPzGz9HBxXIeBoH5wYUh", paused, 400, "The deployment 'dp_14LsPzGz9HBxXIeBoH5wYUh'"),
+    ("restart-as-new", running, 409, NO_RESTART),  # C-070
+    ("restart-as-new", suspended, 409, NO_RESTART),
+    ("restart-as-new", paused, 409, NO_RESTART),
+    ("restart-as-new", pending, 425, RESTART_EARLY),
+    ("restart-as-new", scheduled, 425, RESTART_EARLY),
+    ("restart-as-new", forgotten_journal, 410, "the journal of the invocation {id} is gone"),
+    ("restart-as-new", workflow, 422, "belongs to a workflow"),
+    ("restart-as-new", unknown, 404, GONE),
+    ("restart-as-new?from=7", completed, 400, "has no entry 7"),
+    ("restart-as-new?from=-1", completed, 400, "from"),
+    ("restart-as-new?from=9223372036854775808", completed, 400, "from"),
+    ("restart-as-new?from=x", completed, 400, "from"),
+    ("purge", completed, 200, ""),  # C-077
+    ("purge", running, 409, NOT_YET),
+    ("purge", unknown, 404, GONE),
+    ("purge-journal", completed, 200, ""),
+    ("purge-journal", running, 409, NOT_YET),
+    ("purge-journal", unknown, 404, GONE),
+    *[(verb, malformed, 400, BAD) for verb in ("cancel", "kill", "pause", "resume", "purge", "restart-as-new")],
+]
+
+
+@pytest.mark.parametrize(("verb", "make", "status", "message"), TABLE)
+def test_a_verb_answers_by_the_invocations_status(verb: str, make: Make, status: int, message: str) -> None:
+    async def tell(admin: Served) -> None:
+        id = await make(admin)
+        verb_, question, query = verb.partition("?")
+        answer = await admin.patch(f"/invocations/{id}/{verb_}{question}{query}")
+        assert answer.status_code == status, answer.text
+        if message:
+            assert message.format(id=id) in answer.json()["message"]
+            assert answer.json()["restate_code"] is None
+        else:
+            assert answer.content == b""
+
+    story(tell)
+
+
+def test_a_restart_names_the_new_invocation() -> None:
+    async def tell(admin: Served) -> None:
+        old = await completed(admin)
+        answer = await admin.patch(f"/v4/invocations/{old}/restart-as-new?from=0&deployment=latest")
+        assert answer.status_code == 200
+        new = answer.json()["new_invocation_id"]
+        assert await admin.engine.attach(new) == "Hello, you!"
+        assert (await admin.engine.describe(new)).restarted_from == old
+
+    story(tell)
+
+
+def test_delete_by_mode_is_accepted_whatever_becomes_of_it() -> None:
+    async def tell(admin: Served) -> None:
+        modes = {"?mode=kill": "killed", "?mode=Kill": "killed", "": "cancelled", "?mode=Cancel": "cancelled"}
+        for mode, ended in modes.items():
+            id = await suspended(admin)
+            assert (await admin.http.delete(f"/invocations/{id}{mode}")).status_code == 202
+            await admin.reaches(id, "completed")
+            output = (await admin.engine.describe(id)).output or b""
+            assert ended in output.decode()
+            assert (await admin.http.delete(f"/invocations/{id}{mode}")).status_code == 202, "it has ended already"
+            assert (await admin.http.delete(f"/invocations/{id}?mode=purge")).status_code == 202
+            assert (await admin.http.delete(f"/invocations/{id}?mode=Purge")).status_code == 202, "it is gone"
+            assert (await admin.patch(f"/invocations/{id}/purge")).status_code == 404
+        assert (await admin.http.delete(f"/invocations/{UNKNOWN}")).status_code == 202
+        assert (await admin.http.delete("/invocations/nonsense")).status_code == 400
+        assert (await admin.http.delete(f"/invocations/{UNKNOWN}?mode=explode")).status_code == 400
+
+    story(tell)
+
+
+def test_the_oldest_form_kills_by_sid() -> None:
+    async def tell(admin: Served) -> None:
+        id = await suspended(admin)
+        answer = await admin.http.request("DELETE", "/invocations", json={"sid": id})
+        assert answer.status_code == 202
+        await admin.reaches(id, "completed")
+        assert "killed" in ((await admin.engine.describe(id)).output or b"").decode()
+        for body, status in ((b'{"sid": "x"}', 400), (b"{}", 422), (b"", 400), (b"no JSON", 400)):
+            answer = await admin.http.request("DELETE", "/invocations", content=body, headers=JSON)
+            assert answer.status_code == status, body
+
+    story(tell)
+
+
+def test_a_batch_says_what_became_of_each() -> None:
+    async def tell(admin: Served) -> None:
+        batch = "/internal/invocations_batch_operations"
+        one, other, done = await suspended(admin), await suspended(admin), await completed(admin)
+        ids = [one, done, UNKNOWN, "nonsense", other, one]
+        answer = await admin.http.post(f"/v4{batch}/pause", json={"invocation_ids": ids})
+        assert answer.status_code == 200
+        assert answer.json() == {
+            "succeeded": [one, other],
+            "failed": [
+                {"invocation_id": done, "error": NOT_RUNNING.format(id=done)},
+                {"invocation_id": UNKNOWN, "error": GONE.format(id=UNKNOWN)},
+                {"invocation_id": "nonsense", "error": BAD},
+            ],
+        }
+        for verb in ("resume", "cancel", "kill"):
+            answer = await admin.http.post(f"{batch}/{verb}", json={"invocation_ids": [other]})
+            assert [*answer.json()["succeeded"], *answer.json()["failed"]] != [], verb
+        await admin.reaches(other, "completed")
+        answer = await admin.http.post(f"{batch}/restart-as-new", json={"invocation_ids": [done, one]})
+        [again] = answer.json()["succeeded"]
+        assert again["old_invocation_id"] == done
+        assert await admin.engine.attach(again["new_invocation_id"]) == "Hello, you!"
+        for verb in ("purge-journal", "purge"):
+            answer = await admin.http.post(f"{batch}/{verb}", json={"invocation_ids": [done]})
+            assert answer.json() == {"succeeded": [done], "failed": []}
+        too_many = [UNKNOWN[:-4] + f"{number:04}" for number in range(1001)]
+        answer = await admin.http.post(f"{batch}/kill", json={"invocation_ids": too_many})
+        assert answer.status_code == 400
+        assert "at most 1000" in answer.json()["message"]
+        assert (await admin.http.post(f"{batch}/kill", json={})).status_code == 422
+
+    story(tell)
+
+
+def test_the_engine_says_conflict_where_the_route_says_409() -> None:
+    """The messages are Restate's over HTTP, and the engine's own in Python."""
+
+    async def tell(admin: Served) -> None:
+        id = await completed(admin)
+        with pytest.raises(ConflictError, match="was already completed"):
+            await admin.engine.cancel(id)
+
+    story(tell)
