@@ -22,6 +22,11 @@ def warning(message: str, *arguments: object) -> None:
     _say(logging.WARNING, message, arguments)
 
 
+def error(message: str, *arguments: object, cause: BaseException | None = None) -> None:
+    """Something failed, and everything else goes on; `cause` is shown with its traceback."""
+    _say(logging.ERROR, message, arguments, cause)
+
+
 def critical(message: str, *arguments: object, cause: BaseException | None = None) -> None:
     """The engine cannot go on; `cause` is shown with its traceback."""
     _say(logging.CRITICAL, message, arguments, cause)

@@ -6,5 +6,6 @@ unmodified, operates an embedded engine through it.
 
 from durable.admin.app import App, create_app
 from durable.admin.security import Limits
+from durable.admin.sql.reader import QueryLimits
 
-__all__ = ["App", "Limits", "create_app"]
+__all__ = ["App", "Limits", "QueryLimits", "create_app"]

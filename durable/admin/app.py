@@ -2,7 +2,6 @@
 
 import inspect
 import ipaddress
-import logging
 import os
 import time
 from collections import Counter
@@ -17,7 +16,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from durable.admin import absent, deployments, health, invocations, services, state
+from durable import log
+from durable.admin import absent, deployments, health, invocations, query, services, state
 from durable.admin.errors import BadRequest, answer_to, problem
 from durable.admin.openapi import openapi_operation
 from durable.admin.operations import Admin, Call, Operation, Routes, empty
@@ -33,9 +33,8 @@ from durable.admin.security import (
     refusal_of,
     too_long,
 )
+from durable.admin.sql.reader import QueryLimits
 from durable.engine import Engine
-
-log = logging.getLogger("durable")
 
 #: Decides in place of a token, or besides it, who is let in.
 Authorize = Callable[[Request], bool | Awaitable[bool]]
@@ -53,6 +52,7 @@ def create_app(
     allowed_hosts: Iterable[str] = LOOPBACK,
     show_payloads: bool = True,
     limits: Limits | None = None,
+    query_limits: QueryLimits | None = None,
     ingress_url: str | None = None,
 ) -> "App":
     """The admin API of an engine as an ASGI app, to be mounted under any prefix, before or after the engine starts.
@@ -69,7 +69,7 @@ def create_app(
     - `allowed_hosts`: names under which the app is reached, as in `Host`; by default only those of this machine.
       "*" allows every name: then any web page in an operator's browser can reach the app.
     - `show_payloads=False`: inputs, results, recorded values, state and headers are left out of every answer.
-    - `limits`: see `Limits`.
+    - `limits`, `query_limits`: see `Limits` and `QueryLimits`.
     - `ingress_url`: where handlers can be invoked over HTTP, if anywhere, for `GET /version` and OpenAPI documents.
 
     Raises `ValueError` for an empty token, a token that is given twice, or what is no host name.
@@ -84,6 +84,8 @@ def create_app(
         show_payloads=show_payloads,
         limits=policy.limits,
         ingress_url=ingress_url,
+        query_limits=query_limits or QueryLimits(),
+        readers=query.readers(),
         created_at=time.time_ns() // 1_000_000,
     )
     return App(admin, policy, authorize)
@@ -111,6 +113,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *services.OPERATIONS,
     *state.OPERATIONS,
     *deployments.OPERATIONS,
+    *query.OPERATIONS,
     *absent.OPERATIONS,
 )
 ROUTES = Routes((*OPERATIONS, openapi_operation(OPERATIONS)))

@@ -1,11 +1,11 @@
 """What goes wrong, as HTTP says it: one place where errors become answers."""
 
-import logging
 from collections.abc import Mapping
 
 import msgspec
 from starlette.responses import Response
 
+from durable import log
 from durable.admin.operations import Operation, json
 from durable.admin.security import printable
 from durable.errors import (
@@ -16,8 +16,6 @@ from durable.errors import (
     SerializationError,
     StorageBusyError,
 )
-
-log = logging.getLogger("durable")
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -57,5 +55,5 @@ def answer_to(error: Exception, operation: Operation) -> Response:
         case DurableError():
             log.error("%s %s: %s", operation.method, operation.path, printable(str(error)))
             return problem(500, str(error))
-    log.error("%s %s failed", operation.method, operation.path, exc_info=error)
+    log.error("%s %s failed", operation.method, operation.path, cause=error)
     return problem(500, "an internal error, whose details are in the log")

@@ -9,10 +9,12 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
+from anyio import CapacityLimiter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from durable.admin.security import Limits
+from durable.admin.sql.reader import QueryLimits
 from durable.engine import Engine
 
 #: Oldest and newest version of Restate's admin API whose prefix is understood; without a prefix it is the newest.
@@ -28,6 +30,9 @@ class Admin(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     limits: Limits = Limits()
     #: Where this engine can be invoked over HTTP, if anywhere.
     ingress_url: str | None = None
+    query_limits: QueryLimits = QueryLimits()
+    #: Threads in which SQL runs.
+    readers: CapacityLimiter
     #: When the app was made, in ms since the epoch: for clients, when this code was deployed.
     created_at: int = 0
 

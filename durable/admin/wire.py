@@ -386,7 +386,7 @@ def _listed(view: InvocationView) -> dict[str, Any]:
         "restarted_from": view.restarted_from,
         "attempts": view.attempt,
         "retry_count": view.failures,
-        "last_failure": None if problem is None else f"[{problem.code}] {problem.type}: {problem.message}",
+        "last_failure": None if problem is None else f"[{problem.code}] {problem.message}",
         "completion_result": view.completion_result,
         "cancelling": view.cancelling,
         "pausing": view.pausing,

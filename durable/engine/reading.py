@@ -83,6 +83,15 @@ class Reading(Access):
             return msgspec.structs.replace(view, status="ready")
         return view
 
+    @property
+    def path(self) -> str | None:
+        """The database file; None where the store is no file."""
+        return getattr(self._store, "path", None)
+
+    def now_ms(self) -> int:
+        """The time by the engine's clock, in ms since the epoch."""
+        return self._clock.now_ms()
+
     def check_running(self) -> None:
         """Raise what any other call would raise: `EngineNotRunningError`, `EngineFailedError`, `WrongLoopError`, …"""
         self._running()

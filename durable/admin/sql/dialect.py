@@ -1,0 +1,129 @@
+"""From the SQL that Restate's clients and their users write to what SQLite takes.
+
+Their dialect is DataFusion's, close to PostgreSQL's. What differs is rewritten token by token; what is inside strings
+and quoted names is left alone:
+
+    sj.index                            a word that SQLite reserves is quoted
+    information_schema.columns          a table of its own
+    first_value(a), first_value(a ORDER BY b)   a value of the group's first row
+    a ILIKE b, string_agg, CAST(a AS STRING)    LIKE, group_concat, TEXT
+    now() - INTERVAL '1 hour'           a function, since times are text
+    FROM (SELECT * FROM t x) WHERE x.a  a subquery without a name gets that of its own table
+"""
+
+import re
+from collections.abc import Sequence
+
+_TOKEN = re.compile(
+    r"""(?P<space>\s+|--[^\n]*|/\*.*?(?:\*/|\Z))
+      | (?P<text>[xX]?'(?:[^']|'')*')
+      | (?P<quoted>"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\])
+      | (?P<number>\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+)
+      | (?P<word>[^\W\d]\w*)
+      | (?P<other><=|>=|<>|!=|==|\|\||::|->>|->|.)""",
+    re.VERBOSE | re.DOTALL,
+)
+#: Columns that hold times, all of the same width as text: they can be compared and joined to other text.
+TIMES = frozenset({"created_at", "modified_at", "completed_at", "appended_at", "last_start_at", "next_retry_at"})
+#: Types that are text in SQLite.
+_TEXTS = frozenset({"string", "varchar", "timestamp"})
+_WIDTH = len("2026-11-29T14:09:25.742Z")
+
+
+class SqlError(Exception):
+    """A statement that is refused before it runs."""
+
+
+def to_sqlite(sql: str) -> str:
+    """The statement as SQLite takes it. Raises `SqlError` for what has no counterpart."""
+    return " ".join(_rewrite([match[0] for match in _TOKEN.finditer(sql) if match.lastgroup != "space"]))
+
+
+def _rewrite(tokens: Sequence[str]) -> list[str]:
+    out: list[str] = []
+    at = 0
+    while at < len(tokens):
+        token, after = tokens[at], tokens[at + 1 : at + 3]
+        word = token.lower()
+        if word == "index":
+            out.append('"index"')
+        elif word == "ilike":
+            out.append("LIKE")
+        elif word == "string_agg" and after[:1] == ["("]:
+            out.append("group_concat")
+        elif word in _TEXTS and after[:1] == [")"] and [one.lower() for one in out[-1:]] == ["as"]:
+            out.append("TEXT")
+        elif word == "information_schema" and len(after) == 2 and after[0] == ".":
+            out.append(f"information_schema_{after[1].lower()}")
+            at += 2
+        elif word == "first_value" and after[:1] == ["("]:
+            end = _closing(tokens, at + 1)
+            if [one.lower() for one in tokens[end + 1 : end + 2]] == ["over"]:
+                out.append(token)  # the window function, which SQLite has
+            else:
+                out += _first_value(tokens[at + 2 : end])
+                at = end
+        elif word == "from" and after[:1] == ["("] and (alias := _alias(tokens, at + 1)):
+            end = _closing(tokens, at + 1)
+            out += [token, "(", *_rewrite(tokens[at + 2 : end]), ")", "AS", alias]
+            at = end
+        elif word == "interval" and after[:1] and after[0].startswith("'"):
+            at += _interval(out, after[0])
+        elif token == "::":
+            raise SqlError("write CAST(value AS type): value::type is not understood")
+        else:
+            out.append(token)
+        at += 1
+    return out
+
+
+def _alias(tokens: Sequence[str], opening: int) -> str:
+    """What rows of a subquery without a name are called outside: as inside. Empty where that is not needed."""
+    end = _closing(tokens, opening)
+    follows = tokens[end + 1].lower() if end + 1 < len(tokens) else ""
+    if follows not in ("", ";", "where", "group", "order", "limit"):
+        return ""
+    inside = [token.lower() for token in tokens[opening + 1 : end]]
+    if inside.count("from") != 1 or inside.count("select") != 1:
+        return ""
+    rest = tokens[opening + 1 :][inside.index("from") + 1 : end - opening - 1]
+    named = rest[2:3] if [token.lower() for token in rest[1:2]] == ["as"] else rest[1:2]
+    return named[0] if named and named[0].isidentifier() and named[0].lower() not in _CLAUSES else ""
+
+
+_CLAUSES = frozenset("where group order limit having join left inner cross natural on union window".split())  # noqa: SIM905
+
+
+def _closing(tokens: Sequence[str], opening: int) -> int:
+    depth = 0
+    for at in range(opening, len(tokens)):
+        depth += {"(": 1, ")": -1}.get(tokens[at], 0)
+        if depth == 0:
+            return at
+    raise SqlError("a parenthesis is not closed")
+
+
+def _first_value(inside: Sequence[str]) -> list[str]:
+    """SQLite takes a column outside of aggregates from one row of the group, the same for all of them."""
+    lower, depth = [token.lower() for token in inside], 0
+    for at, token in enumerate(lower):
+        depth += {"(": 1, ")": -1}.get(token, 0)
+        if depth == 0 and lower[at : at + 2] == ["order", "by"]:
+            break
+    else:
+        return ["(", *_rewrite(inside), ")"]
+    value, order, aggregate = _rewrite(inside[:at]), list(inside[at + 2 :]), "min"
+    if order[-1:] and order[-1].lower() in ("asc", "desc"):
+        aggregate = "min" if order.pop().lower() == "asc" else "max"
+    if not order or order[-1].lower() not in TIMES or "," in order:
+        raise SqlError(f"first_value(... ORDER BY ...) is understood for one of {', '.join(sorted(TIMES))}")
+    return ["substr", "(", aggregate, "(", *_rewrite(order), "||", "(", *value, ")", ")", ",", str(_WIDTH + 1), ")"]
+
+
+def _interval(out: list[str], text: str) -> int:
+    """`now() - INTERVAL '1 hour'` becomes `now_and('-', '1 hour')`; returns how many more tokens it took."""
+    if [token.lower() for token in out[-4:-1]] != ["now", "(", ")"] or out[-1] not in "+-":
+        raise SqlError("INTERVAL is understood in now() - INTERVAL '1 hour' and now() + INTERVAL '1 hour'")
+    sign = out[-1]
+    out[-4:] = ["now_and", "(", f"'{sign}'", ",", text, ")"]
+    return 1

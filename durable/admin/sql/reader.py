@@ -1,0 +1,224 @@
+"""One statement, read-only and bounded: on a connection of its own, in a thread, by somebody who may write anything.
+
+What keeps it harmless, each enough by itself against most of what could be tried:
+
+- The file is attached read-only, and nothing but temporary views was ever written by this connection.
+- An authorizer lets through SELECT, reads and a list of functions: no PRAGMA, ATTACH or recursion, no writes.
+- The engine's tables cannot be named: the file is attached under a random name, and every name in it is hidden behind
+  an empty temporary view.
+- Time, rows, bytes, lengths and the size of the statement are limited.
+"""
+
+import re
+import secrets
+import sqlite3
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from durable.admin.sql import arrow
+from durable.admin.sql.dialect import SqlError, to_sqlite
+from durable.admin.sql.tables import BOOLEANS, DOCUMENTS, KINDS, NAMES, TABLES, information_schema
+from durable.core.duration import parse
+
+_READABLE = NAMES | {"information_schema_columns", "information_schema_tables", "_service", "_deployment"}
+#: Functions that compute something from their arguments, in bounded time and space.
+_FUNCTIONS = frozenset(
+    re.findall(
+        r"\S+",
+        """
+        abs avg ceil ceiling char coalesce concat concat_ws count cume_dist date datetime dense_rank exp first_value
+        floor group_concat hex ifnull iif instr json json_array json_array_length json_each json_extract
+        json_group_array json_group_object json_object json_quote json_tree json_type json_valid julianday lag
+        last_value lead length like ln log lower ltrim max min mod now now_and nth_value ntile nullif percent_rank pow
+        power rank replace round row_number rtrim sign sqrt strftime substr substring sum time total trim trunc
+        typeof unicode unixepoch upper -> ->>
+        """,
+    )
+)
+_LIMITS = {
+    sqlite3.SQLITE_LIMIT_LENGTH: 16 * 1024 * 1024,
+    sqlite3.SQLITE_LIMIT_SQL_LENGTH: 128 * 1024,
+    sqlite3.SQLITE_LIMIT_COLUMN: 500,
+    sqlite3.SQLITE_LIMIT_EXPR_DEPTH: 200,
+    sqlite3.SQLITE_LIMIT_COMPOUND_SELECT: 20,
+    sqlite3.SQLITE_LIMIT_VDBE_OP: 100_000,
+    sqlite3.SQLITE_LIMIT_FUNCTION_ARG: 32,
+    sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 200,
+    sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER: 1,
+    sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH: 1,
+    sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
+}
+#: How many steps of SQLite's machine lie between two looks at the time.
+_STEPS = 20_000
+_FETCH = 200
+
+
+class QueryLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """How much one statement may take."""
+
+    seconds: float = 5.0
+    rows: int = 10_000
+    #: Of the result, about.
+    bytes: int = 32 * 1024 * 1024
+    #: Of the statement.
+    length: int = 64 * 1024
+
+
+class TooMuch(SqlError):
+    """A statement that ran into a limit. `status` is the HTTP status that says so."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the file does not say."""
+
+    #: Name, revision, public, type, deployment's id.
+    services: Sequence[tuple[str, int, bool, str, str]]
+    #: Id, endpoint, when it was deployed, what runs it.
+    deployment: tuple[str, str, str, str] | None
+    now: int
+
+
+class Result(msgspec.Struct, frozen=True):
+    """Columns and rows, each row a tuple."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+
+    def kinds(self) -> list[tuple[str, arrow.Kind]]:
+        """Columns with their types, which SQLite does not know: those of the values."""
+        return [(name, _kind(name, [row[at] for row in self.rows])) for at, name in enumerate(self.columns)]
+
+    def json(self) -> bytes:
+        """`{"rows": [{…}]}`; what is null is left out, bytes are hexadecimal."""
+        kinds = self.kinds()
+        return msgspec.json.encode({"rows": [_object(kinds, row) for row in self.rows]})
+
+    def arrow(self) -> bytes:
+        """An Arrow stream."""
+        return b"".join(arrow.stream(self.kinds(), self.rows))
+
+
+def query(path: str, sql: str, facts: Facts, limits: QueryLimits, *, show_payloads: bool) -> Result:
+    """Run one statement. Raises `SqlError`, `TooMuch`, and `sqlite3.Error` where the file cannot be read."""
+    if len(sql) > limits.length:
+        raise TooMuch(413, f"the statement is longer than {limits.length} characters")
+    if "\0" in sql or sql.encode("utf-8", "replace").decode() != sql:
+        raise SqlError("the statement has a NUL character, or is no valid Unicode")
+    text = to_sqlite(sql).rstrip("; ")
+    if text.partition(" ")[0].lower() not in ("select", "with", "values"):
+        raise SqlError("only SELECT can be asked")
+    connection = sqlite3.connect("file::memory:", uri=True, isolation_level=None, timeout=limits.seconds)
+    try:
+        _prepare(connection, path, facts, show_payloads)
+        return _run(connection, text, limits)
+    finally:
+        connection.close()
+
+
+def _prepare(connection: sqlite3.Connection, path: str, facts: Facts, show_payloads: bool) -> None:
+    database = f"_{secrets.token_hex(16)}"
+    connection.execute(f"ATTACH ? AS {database}", (f"{Path(path).as_uri()}?mode=ro",))
+    connection.execute("PRAGMA temp_store = FILE")  # what is sorted goes to an unlinked file, not to memory
+    connection.execute("CREATE TEMP TABLE _service (name, revision, public, ty, deployment_id)")
+    connection.executemany("INSERT INTO _service VALUES (?, ?, ?, ?, ?)", facts.services)
+    connection.execute("CREATE TEMP TABLE _deployment (id, endpoint, created_at, server)")
+    if facts.deployment is not None:
+        connection.execute("INSERT INTO _deployment VALUES (?, ?, ?, ?)", facts.deployment)
+    for statement in information_schema():
+        connection.execute(statement)
+    for table in TABLES:
+        connection.execute(table.view(database, show_payloads=show_payloads))
+    own = connection.execute(f"SELECT name FROM {database}.sqlite_master WHERE type IN ('table', 'view')")
+    for (name,) in own.fetchall():
+        if name not in _READABLE and not name.startswith("sqlite_"):
+            quoted = name.replace('"', '""')
+            connection.execute(f'CREATE TEMP VIEW "{quoted}" AS SELECT NULL AS hidden WHERE 0')
+    connection.create_function("now", 0, lambda: _instant(facts.now))
+    connection.create_function("now_and", 2, lambda sign, text: _instant(facts.now, sign, text))
+    connection.execute("SELECT 1 FROM json_each('[]'), json_tree('[]')")  # made here: not allowed later
+    for limit, value in _LIMITS.items():
+        connection.setlimit(limit, value)
+    connection.execute("PRAGMA query_only = ON")
+    connection.set_authorizer(_authorizer(database))
+
+
+def _authorizer(database: str) -> Any:
+    def allow(action: int, one: str | None, two: str | None, where: str | None, view: str | None) -> int:
+        match action:
+            case sqlite3.SQLITE_SELECT:
+                return sqlite3.SQLITE_OK
+            case sqlite3.SQLITE_READ if where == database or one in _READABLE or one in ("json_each", "json_tree"):
+                return sqlite3.SQLITE_OK
+            case sqlite3.SQLITE_FUNCTION if two in _FUNCTIONS:
+                return sqlite3.SQLITE_OK
+        return sqlite3.SQLITE_DENY
+
+    return allow
+
+
+def _run(connection: sqlite3.Connection, text: str, limits: QueryLimits) -> Result:
+    ends = time.monotonic() + limits.seconds
+    connection.set_progress_handler(lambda: int(time.monotonic() > ends), _STEPS)
+    rows: list[tuple[Any, ...]] = []
+    size = 0
+    try:
+        cursor = connection.execute(text)
+        columns = tuple(name for name, *_ in cursor.description)
+        while batch := cursor.fetchmany(_FETCH):
+            rows += batch
+            size += sum(len(value) if isinstance(value, str | bytes) else 8 for row in batch for value in row)
+            if len(rows) > limits.rows:
+                raise TooMuch(422, f"more than {limits.rows} rows: add a LIMIT, or a narrower WHERE")
+            if size > limits.bytes:
+                raise TooMuch(422, f"the result has more than {limits.bytes} bytes: select fewer rows or columns")
+    except sqlite3.Error as error:
+        if time.monotonic() > ends:
+            raise TooMuch(408, f"the statement took longer than {limits.seconds:g} seconds") from None
+        raise _explained(error) from None
+    return Result(columns, rows)
+
+
+def _explained(error: sqlite3.Error) -> Exception:
+    """A fault of the statement as `SqlError`; a fault of the file as it is."""
+    name = getattr(error, "sqlite_errorname", "")
+    if name.startswith(("SQLITE_BUSY", "SQLITE_IOERR", "SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_CANTOPEN")):
+        return error
+    return SqlError(str(error))
+
+
+def _kind(name: str, values: Sequence[Any]) -> arrow.Kind:
+    kinds = {type(value) for value in values if value is not None}
+    if not kinds:
+        return KINDS.get(name, "text")
+    if kinds == {int}:
+        return "bool" if name in BOOLEANS and {*values} <= {0, 1, None} else "int"
+    if kinds <= {int, float}:
+        return "float"
+    return "binary" if kinds == {bytes} else "text"
+
+
+def _object(kinds: Sequence[tuple[str, arrow.Kind]], row: tuple[Any, ...]) -> dict[str, Any]:
+    shown: dict[str, Any] = {}
+    for (name, kind), value in zip(kinds, row, strict=True):
+        if value is None:
+            continue
+        if isinstance(value, bytes):
+            shown[name] = value.hex()
+        elif kind == "bool":
+            shown[name] = bool(value)
+        else:
+            shown[name] = msgspec.Raw(value.encode()) if name in DOCUMENTS and isinstance(value, str) else value
+    return shown
+
+
+def _instant(now: int, sign: str = "+", duration: str = "0") -> str:
+    ms = now + (-1 if sign == "-" else 1) * parse(duration.strip())
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(ms // 1000)) + f".{ms % 1000:03}Z"

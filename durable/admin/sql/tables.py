@@ -1,0 +1,390 @@
+"""Restate's introspection tables, as views over this engine's tables.
+
+Columns that mean nothing inside one process are there and null. Times are text in RFC 3339, durations in ISO 8601, so
+that rows read as they do from Restate's server.
+"""
+
+from typing import Final, Literal
+
+import msgspec
+
+from durable.core.turn import JOINED
+
+Kind = Literal["text", "int", "bool", "binary"]
+
+
+class Column(msgspec.Struct, frozen=True):
+    """A column of a view."""
+
+    name: str
+    #: SQL over the view's source.
+    value: str = "NULL"
+    kind: Kind = "text"
+    #: Whether it may hold what users put in: null where payloads are withheld.
+    payload: bool = False
+
+
+class Table(msgspec.Struct, frozen=True):
+    """A view."""
+
+    name: str
+    columns: tuple[Column, ...]
+    #: What follows FROM; "{db}" is the engine's database.
+    source: str
+
+    def view(self, database: str, *, show_payloads: bool) -> str:
+        """The statement that creates it for one connection."""
+        columns = ", ".join(
+            f'{"NULL" if column.payload and not show_payloads else column.value} AS "{column.name}"'
+            for column in self.columns
+        )
+        return f"CREATE TEMP VIEW {self.name} AS SELECT {columns} FROM {self.source}".replace("{db}", database)
+
+
+def time(ms: str) -> str:
+    """A moment in ms since the epoch, as text."""
+    return f"strftime('%Y-%m-%dT%H:%M:%fZ', {ms} / 1000.0, 'unixepoch')"
+
+
+def _duration(ms: str) -> str:
+    return f"'PT' || ({ms} / 1000) || iif({ms} % 1000, '.' || substr('00' || {ms} % 1000, -3), '') || 'S'"
+
+
+def _json(text: str, path: str) -> str:
+    return f"CASE WHEN json_valid({text}) THEN json_extract({text}, '{path}') END"
+
+
+def _text(blob: str) -> str:
+    return f"CAST({blob} AS TEXT)"
+
+
+def _failure(ok: str, blob: str) -> str:
+    """`[409] cancelled`, of a stored outcome that is a failure."""
+    code, message = _json(_text(blob), "$.code"), _json(_text(blob), "$.message")
+    return f"CASE {ok} WHEN 0 THEN '[' || coalesce({code}, 500) || '] ' || coalesce({message}, '') END"
+
+
+_TARGET: Final = "i.service || '/' || iif(i.key IS NULL, '', i.key || '/') || i.handler"
+_KIND: Final = (
+    "CASE i.flavor WHEN 'service' THEN 'service' WHEN 'exclusive' THEN 'virtual_object' WHEN 'shared'"
+    " THEN 'virtual_object' ELSE 'workflow' END"
+)
+_INVOKED_BY: Final = (
+    "CASE WHEN i.restarted_from IS NOT NULL THEN 'restart_as_new' WHEN i.caller_id IS NOT NULL THEN 'service'"
+    " ELSE 'ingress' END"
+)
+_STORED_STATUS: Final = (
+    "CASE i.status WHEN 'pending' THEN 'inboxed' WHEN 'ready' THEN 'invoked' WHEN 'running' THEN 'invoked'"
+    " WHEN 'backing-off' THEN 'invoked' ELSE i.status END"
+)
+_PROBLEM: Final = "i.last_failure"
+_LAST_FAILURE: Final = (
+    f"CASE WHEN json_valid({_PROBLEM}) THEN '[' || coalesce(json_extract({_PROBLEM}, '$.code'), 500) || '] '"
+    f" || coalesce(json_extract({_PROBLEM}, '$.message'), '') END"
+)
+_FAILED_ENTRY: Final = _json(_PROBLEM, "$.entry")
+_FAILED_NAME: Final = _json(_PROBLEM, "$.name")
+_FAILED_KIND: Final = f"CASE WHEN {_FAILED_ENTRY} > 0 THEN 'Run' END"
+#: The code that runs is the only one there is: what has begun goes on with it.
+_DEPLOYMENT: Final = "CASE WHEN i.attempt > 0 THEN (SELECT id FROM temp._deployment) END"
+_SERVER: Final = "CASE WHEN i.attempt > 0 THEN (SELECT server FROM temp._deployment) END"
+_JOURNAL: Final = "SELECT count(*) FROM {db}.journal j WHERE j.invocation = i.seq AND j.entry > 0"
+
+_PERSISTED: Final = (
+    Column("id", "i.id"),
+    Column("vqueue_id"),
+    Column("target", _TARGET),
+    Column("target_service_name", "i.service"),
+    Column("target_service_key", "i.key"),
+    Column("target_handler_name", "i.handler"),
+    Column("target_service_ty", _KIND),
+    Column("scope"),
+    Column("limit_key"),
+    Column("idempotency_key", "i.idempotency_key"),
+    Column("invoked_by", _INVOKED_BY),
+    Column("invoked_by_service_name", "substr(i.caller_target, 1, instr(i.caller_target, '/') - 1)"),
+    Column("invoked_by_id", "i.caller_id"),
+    Column("invoked_by_subscription_id"),
+    Column("invoked_by_target", "i.caller_target"),
+    Column("restarted_from", "i.restarted_from"),
+    Column("pinned_deployment_id", _DEPLOYMENT),
+    Column("pinned_service_protocol_version", kind="int"),
+    Column("trace_id"),
+    Column("journal_size", f"iif(i.journal_until IS 0, 0, 1 + ({_JOURNAL}))", "int"),
+    Column("journal_commands_size", f"iif(i.journal_until IS 0, 0, 1 + ({_JOURNAL} AND j.part = 0))", "int"),
+    Column("created_at", time("i.created_at")),
+    Column("created_using_restate_version"),
+    Column("modified_at", time("i.modified_at")),
+    Column("inboxed_at", f"CASE i.status WHEN 'pending' THEN {time('i.modified_at')} END"),
+    Column("scheduled_at", f"CASE i.status WHEN 'scheduled' THEN {time('i.created_at')} END"),
+    Column("scheduled_start_at", f"CASE i.status WHEN 'scheduled' THEN {time('i.due_at')} END"),
+    Column("running_at"),
+    Column("completed_at", time("i.completed_at")),
+    Column("completion_retention", _duration("i.completion_retention_ms")),
+    Column("journal_retention", _duration("i.journal_retention_ms")),
+    Column("suspended_waiting_for_completions"),
+    Column("suspended_waiting_for_signals"),
+    Column("suspended_waiting_future_json", "i.waiting_for"),
+)
+_ATTEMPTS: Final = (
+    Column("retry_count", "CASE WHEN i.attempt > 0 AND i.completed_at IS NULL THEN i.failures END", "int"),
+    Column("last_start_at", f"CASE i.status WHEN 'running' THEN {time('i.modified_at')} END"),
+    Column("next_retry_at", f"CASE i.status WHEN 'backing-off' THEN {time('i.due_at')} END"),
+    Column("last_attempt_deployment_id", f"CASE WHEN i.completed_at IS NULL THEN {_DEPLOYMENT} END"),
+    Column("last_attempt_server", f"CASE WHEN i.completed_at IS NULL THEN {_SERVER} END"),
+    Column("last_failure", _LAST_FAILURE),
+    Column("last_failure_error_code"),
+    Column("last_failure_related_entry_index", _FAILED_ENTRY, "int"),
+    Column("last_failure_related_entry_name", _FAILED_NAME),
+    Column("last_failure_related_entry_type", _FAILED_KIND),
+    Column("last_failure_related_command_index", _FAILED_ENTRY, "int"),
+    Column("last_failure_related_command_name", _FAILED_NAME),
+    Column("last_failure_related_command_type", _FAILED_KIND),
+    Column("last_awaiting_on_future_json"),
+)
+_RESULT: Final = (
+    Column("completion_result", "CASE i.ok WHEN 1 THEN 'success' WHEN 0 THEN 'failure' END"),
+    Column("completion_failure", _failure("i.ok", "i.output")),
+)
+_PARTITION: Final = Column("partition_key", "0", "int")
+_INVOCATIONS: Final = "{db}.invocations i"
+
+#: Kinds of entries in Restate's words.
+_COMMANDS: Final = {
+    "run": "Run", "sleep": "Sleep", "call": "Call", "send": "OneWayCall", "awakeable": "Awakeable",
+    "complete-awakeable": "CompleteAwakeable", "signal": "Signal", "send-signal": "SendSignal",
+    "promise": "GetPromise", "peek-promise": "PeekPromise", "complete-promise": "CompletePromise",
+    "attach": "AttachInvocation", "output": "GetInvocationOutput", "get": "GetEagerState", "set": "SetState",
+    "clear": "ClearState", "clear-all": "ClearAllState", "state-keys": "GetEagerStateKeys", "now": "Now",
+    "cancel": "SendSignal",
+}  # fmt: skip
+_WORDS: Final = " ".join(f"WHEN '{kind}' THEN '{word}'" for kind, word in _COMMANDS.items())
+_ENTRY_TYPE: Final = f"CASE j.kind {_WORDS} ELSE j.kind END"
+_CALLEE: Final = "CASE WHEN j.kind IN ('call', 'send') AND j.part = 0 THEN j.detail END"
+_IS_CALL: Final = "j.kind IN ('call', 'send') AND j.part = 0"
+#: What Restate's command line reads of an entry: when a sleep ends, what is called.
+_ENTRY_JSON: Final = """CASE
+    WHEN j.half <> 'Command' THEN NULL
+    WHEN j.kind = 'sleep' THEN json_object('Command', json_object('Sleep', json_object(
+        'wake_up_time', CAST(j.detail AS INTEGER), 'completion_id', j.entry, 'name', '')))
+    WHEN j.kind = 'run' THEN json_object('Command', json_object('Run', json_object(
+        'completion_id', j.entry, 'name', coalesce(j.name, ''))))
+    WHEN j.kind IN ('call', 'send') AND j.name LIKE '%/%' AND j.name NOT LIKE '%/%/%' THEN json_object(
+        'Command', json_object(iif(j.kind = 'call', 'Call', 'OneWayCall'), json_object(
+            'request', json_object(
+                'invocation_id', replace(j.detail, '{joined}', ''),
+                'invocation_target', json_object('Service', json_object(
+                    'name', substr(j.name, 1, instr(j.name, '/') - 1),
+                    'handler', substr(j.name, instr(j.name, '/') + 1), 'scope', NULL)),
+                'span_context', json('{no_span}'), 'parameter', json('[]'), 'headers', json('[]'),
+                'idempotency_key', NULL, 'completion_retention_duration', json('{no_time}'),
+                'journal_retention_duration', json('{no_time}')),
+            'invoke_time', 0, 'invocation_id_completion_id', 2 * j.entry, 'result_completion_id', 2 * j.entry + 1,
+            'name', '')))
+    END"""
+_NO_SPAN: Final = (
+    '{"span_context":{"trace_id":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0],"span_id":[0,0,0,0,0,0,0,0],"trace_flags":0,'
+    '"is_remote":false,"trace_state":""},"cause":null}'
+)
+_NO_TIME: Final = '{"secs":0,"nanos":0}'
+
+
+def _entry_json() -> str:
+    filled = _ENTRY_JSON.replace("{joined}", JOINED).replace("{no_span}", _NO_SPAN).replace("{no_time}", _NO_TIME)
+    return " ".join(filled.split())
+
+
+#: A journal with its input and output, which are stored with the invocation. A completion has the number of its
+#: command, and comes before it: clients ask for the last ones first, and turn them round.
+_ENTRIES: Final = """(
+    SELECT i.id, 1 + coalesce((SELECT max(j.entry) FROM {db}.journal j WHERE j.invocation = i.seq), 0) AS entry,
+        0 AS part, 'Output' AS kind, '' AS name, NULL AS detail, i.output AS value, 1 AS completed,
+        i.completed_at AS at, 'Command' AS half
+    FROM {db}.invocations i WHERE i.completed_at IS NOT NULL AND i.journal_until IS NOT 0
+    UNION ALL
+    SELECT i.id, j.entry, j.part, j.kind, j.name, j.detail, j.value, 1, j.at, 'Notification'
+    FROM {db}.invocations i JOIN {db}.journal j ON j.invocation = i.seq WHERE j.part = 1 OR j.entry = 0
+    UNION ALL
+    SELECT i.id, j.entry, j.part, j.kind, j.name, j.detail, j.value, j.ok IS NOT NULL OR EXISTS (
+            SELECT 1 FROM {db}.journal c WHERE c.invocation = i.seq AND c.entry = j.entry AND c.part = 1
+        ), j.at, 'Command'
+    FROM {db}.invocations i JOIN {db}.journal j ON j.invocation = i.seq WHERE j.part = 0 AND j.entry > 0
+    UNION ALL
+    SELECT i.id, 0, 0, 'Input', '', NULL, i.input, 1, i.created_at, 'Command'
+    FROM {db}.invocations i WHERE i.journal_until IS NOT 0
+) j"""
+_EVENT: Final = (
+    f"json_object('ty', 'TransientError', 'error_code', coalesce(json_extract({_PROBLEM}, '$.code'), 500),"
+    f" 'error_message', json_extract({_PROBLEM}, '$.message'),"
+    f" 'error_stacktrace', json_extract({_PROBLEM}, '$.stacktrace'))"
+)
+_NOTHING: Final = "(SELECT 1) WHERE 0"
+
+
+def _empty(name: str, *columns: str) -> Table:
+    """A table that is always empty here."""
+    return Table(name, tuple(map(Column, columns)), _NOTHING)
+
+
+TABLES: Final = (
+    Table(
+        "sys_invocation",
+        (*_PERSISTED, *_ATTEMPTS, Column("status", "i.status"), *_RESULT),
+        _INVOCATIONS,
+    ),
+    Table(
+        "sys_invocation_status",
+        (_PARTITION, *_PERSISTED, Column("status", _STORED_STATUS), *_RESULT),
+        _INVOCATIONS,
+    ),
+    Table(
+        "sys_invocation_state",
+        (_PARTITION, Column("id", "i.id"), Column("in_flight", "i.status = 'running'", "bool"), *_ATTEMPTS),
+        f"{_INVOCATIONS} WHERE i.attempt > 0 AND i.completed_at IS NULL",
+    ),
+    Table(
+        "sys_journal",
+        (
+            _PARTITION,
+            Column("id", "j.id"),
+            Column("index", "j.entry", "int"),
+            Column("entry_type", f"j.half || ': ' || {_ENTRY_TYPE}"),
+            Column("name", f"iif({_entry_json()} IS NOT NULL AND j.kind <> 'run', '', j.name)"),
+            Column("completed", "j.completed", "bool"),
+            Column("invoked_id", f"replace({_CALLEE}, '{JOINED}', '')"),
+            Column("invoked_target", f"CASE WHEN {_IS_CALL} THEN j.name END"),
+            Column("sleep_wakeup_at", f"CASE WHEN j.kind = 'sleep' AND j.part = 0 THEN {time('j.detail')} END"),
+            Column("promise_name", "CASE WHEN j.kind LIKE '%promise' AND j.part = 0 THEN j.name END"),
+            Column("raw", "j.value", "binary", payload=True),
+            Column("raw_length", "length(j.value)", "int"),
+            Column("version", "2", "int"),
+            Column("entry_json", _entry_json()),
+            Column("entry_lite_json", _entry_json()),
+            Column("appended_at", time("j.at")),
+        ),
+        _ENTRIES,
+    ),
+    Table(
+        "sys_journal_events",
+        (
+            _PARTITION,
+            Column("id", "i.id"),
+            Column("after_journal_entry_index", f"coalesce({_FAILED_ENTRY}, 0)", "int"),
+            Column("appended_at", time(f"({_json(_PROBLEM, '$.at')})")),
+            Column("event_type", "'TransientError'"),
+            Column("event_json", _EVENT),
+        ),
+        f"{_INVOCATIONS} WHERE json_valid(i.last_failure)",
+    ),
+    Table(
+        "sys_inbox",
+        (
+            _PARTITION,
+            Column("service_name", "i.service"),
+            Column("service_key", "i.key"),
+            Column("id", "i.id"),
+            Column("sequence_number", "i.queued", "int"),
+            Column("created_at", time("i.created_at")),
+        ),
+        f"{_INVOCATIONS} WHERE i.queued IS NOT NULL AND i.status = 'pending'",
+    ),
+    Table(
+        "sys_keyed_service_status",
+        (
+            _PARTITION,
+            Column("service_name", "i.service"),
+            Column("service_key", "i.key"),
+            Column("invocation_id", "i.id"),
+        ),
+        f"{_INVOCATIONS} WHERE i.queued IS NOT NULL AND i.status NOT IN ('pending', 'scheduled', 'completed')",
+    ),
+    Table(
+        "sys_promise",
+        (
+            _PARTITION,
+            Column("scope"),
+            Column("service_name", "p.service"),
+            Column("service_key", "p.key"),
+            Column("key", "p.name"),
+            Column("completed", "1", "bool"),
+            Column("completion_success_value", "CASE p.ok WHEN 1 THEN p.value END", "binary", payload=True),
+            Column("completion_success_value_utf8", "CASE p.ok WHEN 1 THEN CAST(p.value AS TEXT) END", payload=True),
+            Column("completion_failure", _failure("p.ok", "p.value")),
+        ),
+        "{db}.promises p",
+    ),
+    Table(
+        "state",
+        (
+            _PARTITION,
+            Column("scope"),
+            Column("service_name", "s.service"),
+            Column("service_key", "s.key"),
+            Column("key", "s.name"),
+            Column("key_length", "length(s.name)", "int"),
+            Column("value_utf8", "CAST(s.value AS TEXT)", payload=True),
+            Column("value", "s.value", "binary", payload=True),
+            Column("value_length", "length(s.value)", "int"),
+        ),
+        "{db}.state s",
+    ),
+    Table(
+        "sys_service",
+        (
+            Column("name", "name"),
+            Column("revision", "revision", "int"),
+            Column("public", "public", "bool"),
+            Column("ty", "ty"),
+            Column("deployment_id", "deployment_id"),
+        ),
+        "temp._service",
+    ),
+    Table(
+        "sys_deployment",
+        (
+            Column("id", "id"),
+            Column("ty", "'http'"),
+            Column("endpoint", "endpoint"),
+            Column("created_at", "created_at"),
+            Column("min_service_protocol_version", kind="int"),
+            Column("max_service_protocol_version", kind="int"),
+            Column("services", "(SELECT json_group_array(name) FROM temp._service)"),
+        ),
+        "temp._deployment",
+    ),
+    _empty("sys_locks", "partition_key", "scope", "lock_name", "acquired_at", "acquired_by"),
+    _empty("sys_rules", "pattern", "concurrency", "description", "disabled", "version", "last_modified"),
+    _empty(
+        "sys_user_limits", "partition_key", "scope", "l1", "l2", "level", "usage", "concurrency_limit",
+        "rule_pattern", "available", "num_waiters",
+    ),
+)  # fmt: skip
+
+NAMES: Final = frozenset(table.name for table in TABLES)
+BOOLEANS: Final = frozenset(
+    {column.name for table in TABLES for column in table.columns if column.kind == "bool"}
+    | {"pinned_deployment_exists", "disabled"}
+)
+KINDS: Final = {column.name: column.kind for table in TABLES for column in table.columns}
+#: Columns that hold JSON, and are JSON in JSON.
+DOCUMENTS: Final = frozenset({"services"})
+
+
+def information_schema() -> list[str]:
+    """What `information_schema.tables` and `information_schema.columns` show, as statements for one connection."""
+    types = {"text": "Utf8", "int": "Int64", "bool": "Boolean", "binary": "Binary"}
+    columns = ", ".join(
+        f"('restate', 'public', '{table.name}', '{column.name}', {position}, '{types[column.kind]}')"
+        for table in TABLES
+        for position, column in enumerate(table.columns, 1)
+    )
+    tables = ", ".join(f"('restate', 'public', '{table.name}', 'VIEW')" for table in TABLES)
+    return [
+        f"CREATE TEMP TABLE information_schema_columns ({_OF_COLUMNS})",
+        f"INSERT INTO information_schema_columns VALUES {columns}",
+        "CREATE TEMP TABLE information_schema_tables (table_catalog, table_schema, table_name, table_type)",
+        f"INSERT INTO information_schema_tables VALUES {tables}",
+    ]
+
+
+_OF_COLUMNS: Final = "table_catalog, table_schema, table_name, column_name, ordinal_position, data_type"

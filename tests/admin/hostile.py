@@ -1,0 +1,144 @@
+"""Statements that nobody may run, one a line; and some that are too long to be written down."""
+
+#: Tables that are there, and not for operators.
+HIDDEN = """
+invocations
+journal
+timers
+signals
+listeners
+settings
+meta
+services
+main.invocations
+temp.invocations
+main.sqlite_master
+sqlite_master
+sqlite_schema
+sqlite_temp_master
+temp.sqlite_master
+pragma_table_list
+pragma_database_list
+pragma_table_info('state')
+dbstat
+sqlite_stmt
+sqlite_dbpage
+fsdir('/')
+generate_series(1, 10)
+main.state
+bytecode('select 1')
+""".strip().splitlines()
+
+STATEMENTS = """
+WITH sys_invocation AS (SELECT * FROM invocations) SELECT * FROM sys_invocation
+WITH state AS (SELECT * FROM journal) SELECT * FROM state
+WITH sys_promise AS (SELECT name FROM sqlite_master) SELECT * FROM sys_promise
+ATTACH '/tmp/evil.db' AS evil
+ATTACH 'file:/etc/passwd?mode=rw' AS evil
+DETACH main
+VACUUM
+VACUUM INTO '/tmp/evil.db'
+PRAGMA writable_schema = 1
+PRAGMA journal_mode = DELETE
+PRAGMA query_only = 0
+PRAGMA database_list
+PRAGMA temp_store_directory = '/tmp'
+CREATE TABLE evil (a)
+CREATE TEMP TABLE evil (a)
+CREATE VIEW evil AS SELECT 1
+CREATE TEMP VIEW sys_invocation AS SELECT 1
+CREATE TRIGGER evil AFTER INSERT ON state BEGIN SELECT 1; END
+DROP TABLE invocations
+DROP VIEW sys_invocation
+DELETE FROM state
+UPDATE state SET value = 1
+INSERT INTO state VALUES (1)
+REPLACE INTO state VALUES (1)
+WITH a AS (SELECT 1) DELETE FROM state
+WITH a AS (SELECT 1) INSERT INTO _service SELECT 1, 2, 3, 4, 5
+WITH a AS (SELECT 1) UPDATE _deployment SET id = 1
+ALTER TABLE state RENAME TO s
+REINDEX
+ANALYZE
+BEGIN
+BEGIN IMMEDIATE
+COMMIT
+ROLLBACK
+SAVEPOINT a
+RELEASE a
+EXPLAIN SELECT 1
+EXPLAIN QUERY PLAN SELECT 1
+SELECT load_extension('/tmp/evil.so')
+SELECT readfile('/etc/passwd')
+SELECT writefile('/tmp/evil', 'x')
+SELECT edit('x')
+SELECT fts3_tokenizer('simple')
+SELECT randomblob(1000000000)
+SELECT zeroblob(1000000000)
+SELECT hex(randomblob(1000))
+SELECT sqlite_version()
+SELECT sqlite_compileoption_get(1)
+SELECT changes()
+SELECT last_insert_rowid()
+SELECT 'a' GLOB '*'
+SELECT 'a' REGEXP 'a'
+SELECT 'a' MATCH 'a'
+SELECT printf('%.*c', 1000000000, 'x')
+SELECT printf('%1000000000d', 1)
+SELECT format('%.*c', 1000000000, 'x')
+WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c
+WITH c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT x FROM c LIMIT 10
+SELECT 1; SELECT 2
+SELECT 1; DROP TABLE state
+;
+;;
+--
+/* */
+(SELECT 1)
+SELECT
+SELECT * FROM
+SELECT 'a
+SELECT "
+SELECT )
+SELECT (
+SELECT ?
+SELECT :a
+SELECT @a
+SELECT $a
+SELECT ?99999
+SELECT x'0'
+SELECT * FROM no_such_table
+SELECT no_such_column FROM state
+SELECT no_such_function(1)
+COPY state TO '/tmp/x'
+SET a = 1
+SHOW TABLES
+DESCRIBE state
+CALL x()
+SELECT now_and('-', 'nonsense')
+SELECT now_and(1, 2, 3)
+SELECT * FROM json_each('{')
+""".strip().splitlines()
+
+MADE = [
+    "",
+    "   ",
+    "\x00",
+    "SELECT \x00",
+    "SELECT 1 -- \n; DELETE FROM state",
+    "SELECT '\udcff'",
+    "SELECT \ufffe",
+    "SELECT " + "(" * 5000 + "1" + ")" * 5000,
+    "SELECT " + "-" * 2000 + "1",
+    "SELECT " + "NOT " * 2000 + "1",
+    "SELECT " + "1+" * 30_000 + "1",
+    "SELECT " + ",".join(["1"] * 2000),
+    "SELECT 1" + " UNION SELECT 1" * 500,
+    "SELECT coalesce(" + ",".join(["1"] * 200) + ")",
+    "SELECT 1 WHERE 1 IN (" + ",".join(["1"] * 60_000) + ")",
+    "SELECT '" + "a" * 200_000 + "'",
+    "SELECT 'a' LIKE '" + "%a" * 500 + "'",
+    "SELECT * FROM " + ", ".join(["sys_invocation"] * 65),
+    "SELECT * FROM json_each('" + "[" * 5000 + "]" * 5000 + "')",
+    "VALUES " + ",".join(["(1)"] * 12_000),
+]

@@ -1,0 +1,353 @@
+"""SQL for operators: the queries of Restate's command line, and what somebody hostile could write instead."""
+
+import asyncio
+import shutil
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pyarrow as pa  # type: ignore[import-untyped]
+import pytest
+
+from durable import Engine
+from durable.admin import QueryLimits, create_app
+from durable.admin.sql import arrow
+from durable.admin.sql.dialect import SqlError, to_sqlite
+from durable.admin.sql.reader import _READABLE, Facts, Result, TooMuch, query
+from durable.admin.sql.tables import TABLES
+from tests.admin.hostile import HIDDEN, MADE, STATEMENTS
+from tests.admin.support import Desk, Served, services, story
+
+FACTS = Facts(
+    services=[("Cart", 1, True, "virtual_object", "dp_1"), ("Greeter", 2, False, "service", "dp_1")],
+    deployment=("dp_1", "http://embedded.invalid/", "2026-11-29T00:00:00.000Z", "durable/1 python/3"),
+    now=1_796_000_000_123,
+)
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A file with some of everything, as an engine left it that is still there."""
+    path = tmp_path_factory.mktemp("sql") / "app.db"
+
+    async def fill() -> None:
+        desk = Desk()
+        async with Engine(path, services=services(desk), synchronous="NORMAL", inactivity_timeout=0) as engine:
+            admin = Served(engine, desk, None)  # type: ignore[arg-type]
+            await admin.completed("Greeter/greet", "you", idempotency_key="one")
+            await admin.reaches(await admin.send("Greeter/fail"), "backing-off")
+            await admin.reaches(await admin.send("Greeter/stop"), "paused")
+            await admin.reaches(await admin.send("Greeter/wait"), "suspended")
+            await admin.send("Greeter/greet", "later", delay="1h")
+            await admin.completed("Cart/add", "shoe", key="k")
+            await admin.reaches(await admin.send("Cart/hold", key="k"), "running")
+            await admin.send("Cart/add", "hat", key="k")
+            killed = await admin.send("SignUp/run", key="w")
+            await engine.kill(killed)
+            for suffix in ("", "-wal"):
+                shutil.copy(f"{path}{suffix}", path.parent / f"copy.db{suffix}")
+            desk.gate.set()
+
+    asyncio.run(fill())
+    yield path.parent / "copy.db"
+
+
+def ask(path: Path, sql: str, show_payloads: bool = True, **limits: Any) -> Result:
+    return query(str(path), sql, FACTS, QueryLimits(**limits), show_payloads=show_payloads)
+
+
+def rows(path: Path, sql: str) -> list[dict[str, Any]]:
+    result = ask(path, sql)
+    return [dict(zip(result.columns, row, strict=True)) for row in result.rows]
+
+
+# ---- what Restate's command line asks ----
+
+
+def test_every_table_can_be_read_and_has_restates_columns(database: Path) -> None:
+    for table in TABLES:
+        assert ask(database, f"SELECT * FROM {table.name}").columns == tuple(column.name for column in table.columns)
+        listed = rows(
+            database,
+            f"SELECT column_name FROM information_schema.columns WHERE table_name = '{table.name}'"
+            " ORDER BY ordinal_position",
+        )
+        assert [row["column_name"] for row in listed] == [column.name for column in table.columns]
+
+
+def test_an_invocation_reads_as_it_does_from_restates_server(database: Path) -> None:
+    found = {row["target"]: row for row in rows(database, "select * from sys_invocation order by created_at desc")}
+    statuses = {row["status"] for row in rows(database, "SELECT status FROM sys_invocation")}
+    assert statuses == {"completed", "backing-off", "paused", "suspended", "scheduled", "running", "pending"}
+    stopped, failing, killed = found["Greeter/stop"], found["Greeter/fail"], found["SignUp/w/run"]
+    assert stopped["target_service_ty"] == "service"
+    assert stopped["invoked_by"] == "ingress"
+    assert stopped["last_failure"] == "[500] ValueError: paused"
+    assert stopped["completion_retention"] == "PT86400S"
+    assert failing["next_retry_at"] > failing["created_at"]
+    assert (killed["completion_result"], killed["completion_failure"]) == ("failure", "[409] killed")
+    assert killed["target_service_key"] == "w"
+
+
+CLI = [
+    """SELECT target_service_name, target_handler_name, 'pending' as status, COUNT(1) as num_invocations,
+       MIN(created_at) as oldest_at, FIRST_VALUE(id ORDER BY created_at ASC) as oldest_invocation
+       FROM sys_invocation_status WHERE status == 'inboxed' AND target_service_name IN ('Cart','Greeter')
+       GROUP BY target_service_name, target_handler_name""",
+    """SELECT service_name, service_key, COUNT(1) as num_pending FROM sys_inbox WHERE service_name IN ('Cart')
+       GROUP BY service_name, service_key ORDER BY num_pending DESC""",
+    """SELECT target_service_name as service_name, target_service_key as service_key, status as invocation_status,
+       first_value(id) as invocation_holding_lock, first_value(target_handler_name) as handler,
+       first_value(last_failure) as last_failure_message, 0 as num_pending, sum(retry_count) as num_retries
+       FROM sys_invocation WHERE status != 'pending' AND target_service_name IN ('Cart')
+       GROUP BY target_service_name, target_service_key, status""",
+    """SELECT inv.id, inv.target, dp.id IS NOT NULL as pinned_deployment_exists FROM sys_invocation inv
+       LEFT JOIN sys_deployment dp ON dp.id = inv.pinned_deployment_id WHERE inv.target_service_name = 'Cart'
+       ORDER BY inv.created_at DESC, inv.id""",
+    "SELECT COUNT(1) FROM (SELECT * FROM sys_invocation inv LIMIT 50000 ) WHERE status != 'completed'",
+    """SELECT COUNT(1) FROM (SELECT * FROM sys_invocation inv LIMIT 50000 )
+       WHERE inv.target_service_name IN ('Greeter') AND status IN ('running','suspended','backing-off')""",
+    "SELECT COUNT(*) FROM information_schema.columns WHERE table_name = 'sys_journal' AND column_name IN ('name')",
+    """SELECT sj.index, sj.entry_type, sj.completed, sj.sleep_wakeup_at, sj.version, sj.entry_json, sj.appended_at
+       FROM sys_journal sj ORDER BY index DESC LIMIT 100""",
+    "select key, value from state where service_name = 'Cart' and service_key = 'k' ;",
+    """SELECT id, target FROM sys_invocation_status WHERE ((target = 'Greeter/boom' AND target_service_ty = 'service')
+       OR (target LIKE 'Greeter/boom/%' AND target_service_ty != 'service')) AND status != 'completed' LIMIT 500""",
+]
+
+
+def test_the_queries_of_the_command_line_are_answered(database: Path) -> None:
+    pending, inbox, locks, joined, open_, active, columns, journal, state, none = (rows(database, sql) for sql in CLI)
+    [waiting] = rows(database, "SELECT id FROM sys_invocation WHERE status = 'pending'")
+    assert [(row["num_invocations"], row["oldest_invocation"]) for row in pending] == [(1, waiting["id"])]
+    assert inbox == [{"service_name": "Cart", "service_key": "k", "num_pending": 1}]
+    [running] = [row for row in locks if row["invocation_status"] == "running"]
+    assert (running["handler"], running["num_retries"]) == ("hold", 0)
+    assert {row["pinned_deployment_exists"] for row in joined} == {0, 1}
+    assert ask(database, CLI[3]).kinds()[2] == ("pinned_deployment_exists", "bool")
+    assert open_ == [{"COUNT(1)": 6}] or list(open_[0].values()) == [6]
+    assert list(active[0].values()) == [2]
+    assert list(columns[0].values()) == [1]
+    assert {row["index"] for row in journal} >= {0, 1}
+    assert state == [{"key": "items", "value": b'["shoe"]'}]
+    assert none == []
+
+
+def test_a_journal_is_commands_and_notifications(database: Path) -> None:
+    [held] = rows(
+        database, "SELECT id FROM sys_invocation WHERE target_handler_name = 'add' AND status = 'completed'"
+    )
+    entries = rows(
+        database, f"SELECT index, entry_type, raw FROM sys_journal WHERE id = '{held['id']}' ORDER BY index"
+    )
+    assert [(row["index"], row["entry_type"]) for row in entries] == [
+        (0, "Command: Input"),
+        (1, "Command: GetEagerState"),
+        (2, "Command: SetState"),
+        (3, "Command: Output"),
+    ]
+    assert (entries[0]["raw"], entries[3]["raw"]) == (b'"shoe"', b"1")
+
+
+def test_text_that_is_no_dialect_is_left_alone() -> None:
+    assert to_sqlite("select 'index ilike ::', \"index\" -- now() index\n from t /* :: */") == (
+        "select 'index ilike ::' , \"index\" from t"
+    )
+    assert to_sqlite("x ILIKE 'a%' and sj.index = 1") == "x LIKE 'a%' and sj . \"index\" = 1"
+    assert to_sqlite("first_value(x) over (order by y)") == "first_value ( x ) over ( order by y )"
+    assert to_sqlite("cast(null AS STRING)") == "cast ( null AS TEXT )"
+    for wrong in ("x::text", "first_value(a ORDER BY b)", "x - interval '1 day'", "first_value((a)"):
+        with pytest.raises(SqlError):
+            to_sqlite(wrong)
+
+
+def test_time_is_compared_as_text(database: Path) -> None:
+    [row] = rows(database, "SELECT now() AS a, now() - INTERVAL '1 hour' AS b, now() + interval '30 minutes' AS c")
+    assert row == {"a": "2026-11-30T00:53:20.123Z", "b": "2026-11-29T23:53:20.123Z", "c": "2026-11-30T01:23:20.123Z"}
+
+
+# ---- what is hostile ----
+
+
+def listing(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir() if not file.name.endswith("-shm")}
+
+
+SECRETS = ["SELECT * FROM {}", "SELECT count(*) FROM {}", "SELECT 1 WHERE EXISTS (SELECT 1 FROM {})"]
+
+
+def test_hostile_statements_are_refused_and_leave_no_trace(database: Path) -> None:
+    """R-15: about two hundred, each with an error of its own; afterwards the folder is what it was, to the byte."""
+    before, took = listing(database.parent), 0.0
+    outside = {file for file in Path("/tmp").iterdir() if file.name.startswith("evil")}
+    hidden = [form.format(name) for form in SECRETS for name in HIDDEN]
+    for sql in (*hidden, *STATEMENTS, *MADE):
+        began = time.perf_counter()
+        with pytest.raises(SqlError):
+            shown = ask(database, sql)
+            raise AssertionError(f"{sql[:100]} was answered: {shown.rows[:3]}")
+        took = max(took, time.perf_counter() - began)
+    assert len(hidden) + len(STATEMENTS) + len(MADE) > 180
+    assert took < 5
+    assert listing(database.parent) == before
+    assert {file for file in Path("/tmp").iterdir() if file.name.startswith("evil")} == outside
+
+
+CUBE = "FROM json_each({n}) a, json_each({n}) b, json_each({n}) c"
+BOMBS = {
+    "a cross join": f"SELECT count(*) {CUBE}, json_each({{n}}) d",
+    "sorting": f"SELECT a.value {CUBE} ORDER BY a.value || b.value DESC",
+    "grouping": f"SELECT a.value || b.value || c.value, count(*) {CUBE} GROUP BY 1",
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_statement_that_takes_long_is_interrupted(database: Path, bomb: str) -> None:
+    numbers = "'[" + ",".join(map(str, range(1000))) + "]'"
+    began = time.perf_counter()
+    with pytest.raises(TooMuch, match=r"longer than 0.2 seconds") as caught:
+        ask(database, BOMBS[bomb].format(n=numbers), seconds=0.2)
+    assert caught.value.status == 408
+    assert time.perf_counter() - began < 2
+
+
+def test_results_have_limits(database: Path) -> None:
+    numbers = "'[" + ",".join(map(str, range(101))) + "]'"
+    assert len(ask(database, f"SELECT value FROM json_each({numbers}) LIMIT 100", rows=100).rows) == 100
+    with pytest.raises(TooMuch, match="more than 100 rows"):
+        ask(database, f"SELECT value FROM json_each({numbers})", rows=100)
+    wide = f"SELECT '{'x' * 1000}' FROM json_each({numbers})"
+    with pytest.raises(TooMuch, match="more than 100000 bytes"):
+        ask(database, wide, bytes=100_000)
+    assert ask(database, wide, bytes=101_000).rows
+    with pytest.raises(TooMuch, match="longer than 10 characters"):
+        ask(database, "SELECT 1234", length=10)
+
+
+def test_payloads_can_be_withheld(database: Path) -> None:
+    for sql in (
+        "SELECT raw FROM sys_journal",
+        "SELECT value, value_utf8 FROM state",
+        "SELECT completion_success_value, completion_success_value_utf8 FROM sys_promise",
+    ):
+        assert all(value is None for row in ask(database, sql, show_payloads=False).rows for value in row)
+    assert rows(database, "SELECT value_utf8 FROM state") == [{"value_utf8": '["shoe"]'}]
+
+
+def test_the_engines_tables_are_all_hidden(database: Path) -> None:
+    with sqlite3.connect(database) as connection:
+        names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    connection.close()
+    for name in {*names} - _READABLE:
+        with pytest.raises(SqlError):
+            ask(database, f"SELECT * FROM {name}")
+
+
+# ---- Arrow ----
+
+
+def test_an_arrow_stream_is_what_arrow_reads() -> None:
+    columns: list[tuple[str, arrow.Kind]] = [
+        ("COUNT(1)", "int"), ("näme", "text"), ("f", "float"), ("b", "bool"), ("raw", "binary"),
+    ]  # fmt: skip
+    rows: list[tuple[Any, ...]] = [
+        (
+            number if number % 3 else None,
+            f"{number}é" if number % 5 else None,
+            number / 7,
+            bool(number % 2) if number % 4 else None,
+            bytes([number % 256]) * (number % 9) if number % 2 else None,
+        )
+        for number in range(arrow.BATCH_ROWS * 2 + 5)
+    ]
+    for some in (rows, rows[:1], []):
+        table = pa.ipc.open_stream(b"".join(arrow.stream(columns, some))).read_all()
+        table.validate(full=True)
+        assert table.schema.types == [pa.int64(), pa.string(), pa.float64(), pa.bool_(), pa.binary()]
+        assert [tuple(row.values()) for row in table.to_pylist()] == some
+    for width in range(1, 20):
+        names: list[tuple[str, arrow.Kind]] = [("c" * at, "text") for at in range(1, width + 1)]
+        table = pa.ipc.open_stream(b"".join(arrow.stream(names, [["x" * at for at in range(width)]]))).read_all()
+        table.validate(full=True)
+        assert table.column_names == [name for name, _ in names]
+
+
+# ---- over HTTP ----
+
+
+def over_http(path: Path, tell: Callable[[httpx.AsyncClient, Engine], Awaitable[None]], **options: Any) -> None:
+    async def main() -> None:
+        desk = Desk()
+        engine = Engine(path, services=services(desk), synchronous="NORMAL", inactivity_timeout=0)
+        transport = httpx.ASGITransport(create_app(engine, **options))
+        async with engine, httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            await engine.call("Greeter/greet", "you")
+            await engine.call("Cart/add", "shoe", key="k")
+            await tell(http, engine)
+            desk.gate.set()
+
+    asyncio.run(main())
+
+
+async def post(http: httpx.AsyncClient, sql: str, accept: str = "application/json") -> httpx.Response:
+    return await http.post("/v4/query", json={"query": sql}, headers={"accept": accept})
+
+
+def test_json_for_those_who_ask_for_it_and_arrow_for_others(tmp_path: Path) -> None:
+    async def tell(http: httpx.AsyncClient, engine: Engine) -> None:
+        sql = "SELECT key, value, value_length, scope FROM state"
+        answer = await post(http, sql)
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.json() == {"rows": [{"key": "items", "value": b'["shoe"]'.hex(), "value_length": 8}]}
+        answer = await post(http, sql, "*/*")
+        assert answer.headers["content-type"] == "application/vnd.apache.arrow.stream"
+        [row] = pa.ipc.open_stream(answer.content).read_all().to_pylist()
+        assert row == {"key": "items", "value": b'["shoe"]', "value_length": 8, "scope": None}
+        [service] = (await post(http, "SELECT * FROM sys_service WHERE name = 'Cart'")).json()["rows"]
+        deployment = service.pop("deployment_id")
+        assert service == {"name": "Cart", "revision": 1, "public": True, "ty": "virtual_object"}
+        [found] = (await post(http, "SELECT id, services FROM sys_deployment")).json()["rows"]
+        assert found == {"id": deployment, "services": ["Cart", "Greeter", "SignUp"]}
+
+    over_http(tmp_path / "app.db", tell)
+
+
+def test_what_cannot_be_asked_is_told_why(tmp_path: Path) -> None:
+    async def tell(http: httpx.AsyncClient, engine: Engine) -> None:
+        for sql, status, message in (
+            ("SELECT * FROM y", 400, "no such table: y"),
+            ("DELETE FROM state", 400, "only SELECT can be asked"),
+            ("SELECT * FROM sys_invocation", 422, "more than 1 rows: add a LIMIT"),
+            ("SELECT " + "1" * 300, 413, "longer than 200 characters"),
+        ):
+            answer = await post(http, sql)
+            assert (answer.status_code, message in answer.json()["message"]) == (status, True), answer.text
+        assert (await http.post("/query", json={"sql": "SELECT 1"})).status_code == 422
+
+    over_http(tmp_path / "app.db", tell, query_limits=QueryLimits(rows=1, length=200))
+
+
+def test_a_long_statement_holds_up_neither_loop_nor_writer(tmp_path: Path) -> None:
+    async def tell(http: httpx.AsyncClient, engine: Engine) -> None:
+        numbers = "'[" + ",".join(map(str, range(1000))) + "]'"
+        long = asyncio.create_task(post(http, BOMBS["a cross join"].format(n=numbers)))
+        done = 0
+        while not long.done():
+            await engine.call("Greeter/greet", "you")
+            done += 1
+        assert (await long).status_code == 408
+        assert done > 20, "handlers went on meanwhile"
+
+    over_http(tmp_path / "app.db", tell, query_limits=QueryLimits(seconds=0.7))
+
+
+def test_an_engine_without_a_file_has_nothing_to_query() -> None:
+    async def tell(admin: Served) -> None:
+        answer = await post(admin.http, "SELECT 1")
+        assert answer.status_code == 501
+        assert "no file" in answer.json()["message"]
+
+    story(tell)
