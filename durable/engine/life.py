@@ -88,9 +88,12 @@ class Life:
         try:
             await self._starting
         except asyncio.CancelledError:
-            if self._closing is None:
-                if self._started:  # at that very moment; nobody knows that it runs
+            here = asyncio.current_task()
+            if here is not None and here.cancelling():
+                if self._started and self._closing is None:  # at that very moment; nobody knows that it runs
                     self.abandon()
+                raise
+            if not self.ends:
                 raise
             raise EngineNotRunningError("the engine was closed while it started") from None
         if self._closing is not None:

@@ -175,7 +175,11 @@ class Loop:
         self._over = True
         closed = EngineNotRunningError("the engine was closed before this was answered; attach again after a start")
         self._replies.fail_all(closed)
-        await self.store.close()
+        try:
+            await self.store.close()
+        except BaseException:  # the file is let go all the same
+            self.store.abandon()
+            raise
 
     def _stop(self) -> None:
         """Begin nothing any more by itself."""

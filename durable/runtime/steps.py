@@ -11,8 +11,6 @@ from inspect import CO_COROUTINE
 from types import FunctionType
 from typing import Any, Protocol
 
-from anyio import to_thread
-
 from durable.core.commands import Command, Finished, Record
 from durable.core.journal import CANCELLED, INTERRUPTIBLE, Kind, Outcome
 from durable.errors import AttemptEnded, UsageError
@@ -21,6 +19,7 @@ from durable.operations import Request, StepOptions
 from durable.runtime.failures import failure_of_exception
 from durable.runtime.observer import Observer
 from durable.runtime.tasks import unmourned
+from durable.runtime.threads import run_in_thread
 from durable.serde import return_annotation, serde_for
 
 NO_TIMEOUT = (
@@ -369,7 +368,7 @@ async def call_step(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
 async def _call_other(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if inspect.iscoroutinefunction(getattr(fn, "__call__", None)):  # noqa: B004
         return await fn(*args, **kwargs)
-    value = await to_thread.run_sync(lambda: fn(*args, **kwargs), abandon_on_cancel=True)
+    value = await run_in_thread(lambda: fn(*args, **kwargs))
     return await value if inspect.isawaitable(value) else value
 
 

@@ -244,6 +244,10 @@ class Sim:
                 await self.engine.start()
             except (EngineFailedError, SimulatedCrash):
                 continue
+            except EngineNotRunningError:  # closed meanwhile
+                if self._stopping:
+                    return
+                raise
             self._up.set()
             return
 

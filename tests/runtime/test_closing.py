@@ -1,0 +1,154 @@
+"""A shutdown is quiet: what is left is one line of the log, and nothing is tried on a store that is closed."""
+
+import asyncio
+import logging
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from durable import Context, Engine, EngineNotRunningError, handler
+from durable.store import Store
+from durable.testing import MemoryStore, run
+from durable.testing.faults import around
+from tests.runtime.support import complaints
+
+
+@handler(service="Many")
+async def endless(ctx: Context, number: int) -> None:
+    await ctx.run(asyncio.sleep, 30)
+
+
+@handler(service="Many")
+async def swallows(ctx: Context, number: int) -> None:
+    while True:
+        try:
+            await asyncio.sleep(0.01)
+        except BaseException:
+            await asyncio.sleep(0)
+
+
+def said(caplog: pytest.LogCaptureFixture, level: int = logging.WARNING) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "durable" and record.levelno >= level]
+
+
+@pytest.mark.parametrize("ticks", range(8))
+def test_a_close_without_any_time_while_steps_end_says_nothing_of_a_closed_store(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, ticks: int
+) -> None:
+    """However far the outcomes of two hundred steps have come by then: they are committed, or as if never given."""
+
+    async def story() -> None:
+        now = asyncio.Event()
+
+        @handler(service="Many")
+        async def many(ctx: Context, number: int) -> int:
+            await ctx.run(now.wait)
+            return number
+
+        async with Engine(tmp_path / "a.db", services=[many], shutdown_timeout=0, synchronous="NORMAL") as engine:
+            asks = [asyncio.create_task(engine.call(many, number)) for number in range(200)]
+            await asyncio.sleep(0.3)
+            now.set()
+            for _ in range(ticks):
+                await asyncio.sleep(0)
+        told = await asyncio.gather(*asks, return_exceptions=True)
+        assert {type(one) for one in told} <= {int, EngineNotRunningError}
+        assert engine.failure is None
+
+    asyncio.run(story())
+    assert said(caplog, logging.ERROR) == []
+    assert [text for text in said(caplog) if "closed" in text or "failed" in text] == []
+    assert complaints(caplog) == []
+
+
+def test_what_was_handed_in_is_committed_by_a_close_without_any_time(tmp_path: Path) -> None:
+    """A step whose result the engine was given does not run again, although nobody was left to see it committed."""
+    executed: list[int] = []
+    stepped = asyncio.Event()
+
+    async def step(number: int) -> int:
+        executed.append(number)
+        stepped.set()
+        return number
+
+    @handler(service="Last")
+    async def last(ctx: Context) -> int:
+        return await ctx.run(step, 1)
+
+    async def story() -> None:
+        engine = Engine(tmp_path / "a.db", services=[last], shutdown_timeout=0)
+        await engine.start()
+        handle = await engine.send(last)
+        await stepped.wait()
+        await engine.close()
+        async with engine:
+            assert await handle.result() == 1
+
+    asyncio.run(story())
+    assert executed == [1]
+
+
+def test_two_hundred_steps_that_still_run_are_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def story() -> None:
+        async with Engine(tmp_path / "a.db", services=[endless, swallows], shutdown_timeout="100ms") as engine:
+            for number in range(200):
+                await engine.send(endless, number)
+            for number in range(50):
+                await engine.send(swallows, number)
+            await asyncio.sleep(0.2)
+
+    asyncio.run(story())
+    steps, handlers = said(caplog)
+    assert "200 steps still ran" in steps
+    assert steps.count("'sleep' of Many/endless inv_1") == 10
+    assert steps.endswith(", …")
+    assert "50 handlers did not end" in handlers
+    assert handlers.count("Many/swallows inv_1") == 10
+
+
+def test_handlers_that_swallow_everything_do_not_keep_asyncio_run_from_its_end(tmp_path: Path) -> None:
+    """R-32: it would wait for their tasks for ever. They were let go: `swallows` never returns."""
+
+    async def story() -> None:
+        async with Engine(tmp_path / "a.db", services=[swallows], shutdown_timeout="100ms") as engine:
+            for number in range(10):
+                await engine.send(swallows, number)
+            await asyncio.sleep(0.05)
+
+    thread = threading.Thread(target=asyncio.run, args=(story(),), daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_a_commit_that_does_not_return_holds_up_a_close_for_a_moment_only(caplog: pytest.LogCaptureFixture) -> None:
+    """Somebody else's lock on the file, or a disk that hangs: whether it took effect is seen at the next start."""
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        hangs = False
+
+        def do(name: str, method: Any, arguments: tuple[Any, ...]) -> Any:
+            return loop.create_future() if hangs and name == "commit" else method(*arguments)
+
+        memory = MemoryStore()
+        store: Store = around(memory, do)
+        engine = await Engine(services=[endless], store=store, shutdown_timeout="3s").start()
+        await engine.send(endless, 1)
+        hangs = True
+        asking = asyncio.create_task(engine.send(endless, 2))
+        await asyncio.sleep(0.01)
+        before = loop.time()
+        await engine.close()
+        assert loop.time() - before <= 4.1
+        with pytest.raises(EngineNotRunningError):
+            await asking
+        assert not memory.tables.in_use, "the file is let go"
+        hangs = False
+        async with engine:
+            assert len(await engine.invocations()) == 1
+
+    run(story)
+    assert any("whether it took effect is unknown" in text for text in said(caplog))
