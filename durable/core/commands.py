@@ -298,6 +298,16 @@ class Recover(msgspec.Struct, frozen=True, gc=False):
     token: int = 0
 
 
+class NoteDamage(msgspec.Struct, frozen=True, gc=False):
+    """What is stored of an invocation, or what it reads, is damaged: it is paused with that cause."""
+
+    seq: int
+    problem: Problem
+    #: Of the attempt that found it; 0 where it was read otherwise.
+    attempt: int = 0
+    token: int = 0
+
+
 class Configure(msgspec.Struct, frozen=True, gc=False):
     """Keep options that were set at run time; `text` is how the runtime writes them."""
 
@@ -333,6 +343,8 @@ class Notify(msgspec.Struct, frozen=True, gc=False):
     seq: int
     entry: int
     outcome: Outcome
+    #: What the entry must hang on (`Open.ref`): a damaged address never completes somebody else's entry.
+    ref: str
 
 
 class KeyFree(msgspec.Struct, frozen=True, gc=False):
@@ -362,6 +374,7 @@ Command = (
     | Restart
     | Purge
     | Recover
+    | NoteDamage
     | Configure
     | Declare
     | Expire

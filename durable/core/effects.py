@@ -134,6 +134,8 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     seq: int = 0
     id: str = ""
     outcome: Outcome | None = None
+    #: What is damaged.
+    cause: str = ""
 
 
 class Failed(msgspec.Struct, frozen=True, gc=False):

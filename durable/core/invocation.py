@@ -11,12 +11,14 @@ the read models show it as `ready`.
 """
 
 from collections import deque
+from collections.abc import Container
 from enum import StrEnum
 
 import msgspec
 
 from durable.core.ids import run_number
 from durable.core.journal import INTERRUPTIBLE, Failure, Kind, Outcome
+from durable.core.reasons import Reason
 from durable.core.waiting import Group
 
 
@@ -97,8 +99,8 @@ class Submission(msgspec.Struct, frozen=True):
         return f"{self.service}/{self.key}/{self.handler}"
 
 
-#: The type of the problem of an invocation whose stored row cannot be read.
-DAMAGED = "StorageCorruptError"
+#: The type of the problem of an invocation that is damaged, or reads what is.
+DAMAGED_TYPE = "StorageCorruptError"
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -167,6 +169,10 @@ class Invocation(msgspec.Struct):
     cancels: int = 0
     #: Its attempt was started by this process.
     started: bool = False
+    #: What is stored of it cannot be read: it was loaded as paused, and can only be killed.
+    damaged: bool = False
+    #: It was found damaged when it was loaded, and is not stored as paused yet.
+    unnoted: bool = False
 
     @property
     def id(self) -> str:
@@ -186,10 +192,18 @@ class Invocation(msgspec.Struct):
         """Tells the awakeables of this run from those of another one with the same id."""
         return run_number(self.run) if self.run != self.id else 0
 
-    @property
-    def damaged(self) -> bool:
-        """Whether its row cannot be read: it was loaded as paused, and can only be killed."""
-        return self.status is Status.PAUSED and self.problem is not None and self.problem.type == DAMAGED
+    def found_damaged(self, cause: str) -> None:
+        """Note that what is stored of it cannot be read: it is paused, and one that has ended stays as it is."""
+        self.damaged = True
+        if self.status is Status.COMPLETED:
+            self.problem = damage(cause)
+            return
+        if self.status in (Status.SCHEDULED, Status.PENDING):
+            self.queued = None  # its turn never comes
+        noted = self.status is Status.PAUSED and self.problem is not None and self.problem.reason == Reason.DAMAGED
+        if not noted:
+            self.problem, self.unnoted = damage(cause), True
+        self.status, self.waiting, self.cancelling, self.pausing = Status.PAUSED, None, 0, False
 
 
 class Signal(msgspec.Struct, frozen=True, gc=False):
@@ -210,6 +224,40 @@ class KeyedObject(msgspec.Struct):
     state: dict[str, bytes]
     #: Settled promises of a workflow.
     promises: dict[str, Outcome]
+    #: State and promises that are there and cannot be read, with the cause.
+    damaged_state: dict[str, str] = {}
+    damaged_promises: dict[str, str] = {}
+    #: Causes of damage that leaves open which name it is about: then no name can be said to be absent.
+    lost_state: dict[str, str] = {}
+    lost_promises: dict[str, str] = {}
+
+    def forget(self) -> None:
+        """The workflow is over: its state and promises are gone."""
+        for named in (self.state, self.damaged_state, self.lost_state):
+            named.clear()
+        for settled in (self.promises, self.damaged_promises, self.lost_promises):
+            settled.clear()
+
+    def state_damage(self, name: str) -> str | None:
+        """Why the state of this name cannot be told, or None where it can."""
+        return _damage(name, self.state, self.damaged_state, self.lost_state)
+
+    def promise_damage(self, name: str) -> str | None:
+        """Why nobody can tell whether and how this promise is settled, or None."""
+        return _damage(name, self.promises, self.damaged_promises, self.lost_promises)
+
+
+def _damage(name: str, sound: Container[str], damaged: dict[str, str], lost: dict[str, str]) -> str | None:
+    if not damaged and not lost:
+        return None
+    if name in damaged:
+        return damaged[name]
+    return None if name in sound else next(iter(lost.values()), None)
+
+
+def damage(cause: str, reason: str = Reason.DAMAGED) -> Problem:
+    """The problem of an invocation that is paused because something that is stored cannot be read."""
+    return Problem(cause, DAMAGED_TYPE, reason=reason)
 
 
 def already_started(target: str) -> Failure:

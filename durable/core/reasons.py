@@ -29,6 +29,8 @@ class Reason(StrEnum):
     COMMIT_REFUSED = "commit-refused"
     #: Its stored rows cannot be read.
     DAMAGED = "damaged"
+    #: It asked for a state value or a promise whose stored row cannot be read.
+    READS_DAMAGED = "reads-damaged"
 
 
 #: What to do about it, a sentence an operator can follow.
@@ -50,7 +52,10 @@ ADVICE: dict[str, str] = {
     ),
     Reason.MISUSE: "Deploy code without the mistake that the error names, and resume it; or kill it.",
     Reason.COMMIT_REFUSED: "Remove what the error names, and resume it; or kill it.",
-    Reason.DAMAGED: "Kill it, or restore a backup.",
+    Reason.DAMAGED: "Kill it, or restore a backup: durable.restore(backup, path).",
+    Reason.READS_DAMAGED: (
+        "Restore a backup: durable.restore(backup, path). Or kill it, and write the state anew with engine.patch_state."
+    ),
 }
 
 #: What is added where its handler has not seen a cancel.

@@ -12,6 +12,7 @@ from durable.core.effects import Need
 from durable.core.lifecycle import (
     cancel,
     control,
+    damage,
     finish,
     forget,
     open_entry,
@@ -49,6 +50,7 @@ _APPLY: dict[type, Callable[[Turn, Any], None]] = {
     ask.Purge: forget.purge,
     ask.Expire: forget.expire,
     ask.Recover: control.recover,
+    ask.NoteDamage: damage.note_damage,
     ask.Configure: control.configure,
     ask.Declare: control.declare,
 }
@@ -75,17 +77,20 @@ _NEEDS: dict[type, Callable[[World, Any, Need], None]] = {
     ask.Cancel: control.needs_id,
     ask.Kill: control.needs_id,
     ask.Pause: control.needs_id,
-    ask.Resume: control.needs_id,
+    ask.Resume: pause.needs_resume,
     ask.Restart: restart.needs,
     ask.Purge: forget.needs_purge,
     ask.Expire: forget.needs_expire,
     ask.Recover: control.needs_seq,
+    ask.NoteDamage: control.needs_seq,
 }
 
 
 def advance(turn: Turn) -> Need | None:
     """Apply commands until none is left (None), or until one needs something that is not in memory."""
     commands, world = turn.commands, turn.world
+    while world.unnoted:
+        commands.appendleft(damage.to_note(world.unnoted.pop()))
     while commands:
         command = commands[0]
         kind = type(command)

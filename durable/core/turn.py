@@ -68,6 +68,10 @@ class Turn:
 
     def start(self, invocation: Invocation) -> None:
         """Give an invocation its next attempt."""
+        if invocation.queued is None and invocation.submission.flavor is Flavor.EXCLUSIVE:
+            self._queue_again(invocation)
+            if invocation.status is Status.PENDING:
+                return
         invocation.status = Status.RUNNING
         invocation.attempt += 1
         invocation.due_at = None
@@ -78,6 +82,13 @@ class Turn:
         invocation.started = True
         self.touch(invocation)
         self.actions.append(StartAttempt(invocation, invocation.attempt, self.world.next_ordinal))
+
+    def _queue_again(self, invocation: Invocation) -> None:
+        """Its place in its key's queue was damaged: it gets the last one."""
+        free = self.enqueue(invocation)
+        invocation.status = Status.PAUSED if free else Status.PENDING
+        invocation.pausing = False
+        self.touch(invocation)
 
     def complete_entry(self, invocation: Invocation, entry: int, outcome: Outcome, kind: Kind) -> None:
         """Write the outcome of an open entry, and let its attempt know."""
@@ -115,10 +126,11 @@ class Turn:
         self.world.visitors.add(invocation.seq)
         self.actions.append(Completed(invocation.seq, submission.id, outcome))
         if submission.caller is not None and submission.caller.waits:
-            self.tell(Notify(submission.caller.seq, submission.caller.entry, outcome))
+            self.tell(Notify(submission.caller.seq, submission.caller.entry, outcome, submission.id))
         if invocation.listened:
-            for seq, entry in self.take_listeners(output_topic(submission.id)):
-                self.tell(Notify(seq, entry, outcome))
+            topic = output_topic(submission.id)
+            for seq, entry in self.take_listeners(topic):
+                self.tell(Notify(seq, entry, outcome, topic))
         if invocation.queued is not None:
             self.free_key(invocation)
         if submission.completion_retention_ms <= 0:
@@ -137,8 +149,7 @@ class Turn:
                 for name in [name for name in table if name[:2] == key]:
                     del table[name]
             if key in self.world.keys:
-                self.world.keys[key].state.clear()
-                self.world.keys[key].promises.clear()
+                self.world.keys[key].forget()
         self.writes.changed.pop(seq, None)
         self.writes.purged.append(seq)
         self.world.absent.add(seq)
@@ -254,20 +265,24 @@ class Turn:
         if target is None:
             return
         held = bool(target.queue) and target.queue[0] == invocation.seq
-        target.queue.remove(invocation.seq)
+        if invocation.seq in target.queue:  # a damaged one may be found in another queue than its own
+            target.queue.remove(invocation.seq)
         if held and target.queue:
             self.tell(KeyFree(target.queue[0]))
 
     # ---- replies ----
 
-    def reply(self, token: int, result: str, invocation: Invocation | None = None) -> None:
+    def reply(self, token: int, result: str, invocation: Invocation | None = None, *, cause: str = "") -> None:
         """Answer the command with this token, once the turn is committed."""
         if not token:
             return
         if invocation is None:
-            self.actions.append(Reply(token, result))
+            self.actions.append(Reply(token, result, cause=cause))
         else:
-            self.actions.append(Reply(token, result, invocation.seq, invocation.id, invocation.outcome))
+            if invocation.damaged and invocation.problem is not None:
+                cause = invocation.problem.message
+            seq, id, outcome = invocation.seq, invocation.id, invocation.outcome
+            self.actions.append(Reply(token, result, seq, id, outcome, cause=cause))
 
 
 def output_topic(id: str) -> str:
@@ -313,6 +328,12 @@ def need_object(world: World, need: Need, submission: Submission) -> None:
     """Ask for the object a submission runs on."""
     if submission.key is not None and (submission.service, submission.key) not in world.keys:
         need.keys.add((submission.service, submission.key))
+
+
+def need_journal(world: World, need: Need, seq: int) -> None:
+    """Ask for a whole journal."""
+    if seq not in world.journals and seq not in world.unreadable:
+        need.journals.add(seq)
 
 
 def need_topic(world: World, need: Need, topic: str) -> None:

@@ -22,6 +22,8 @@ class Loaded(msgspec.Struct):
     topics: dict[str, list[tuple[int, int]]] = {}
     signals: dict[int, list[Signal]] = {}
     journals: dict[int, list[Row]] = {}
+    #: Whose journal was asked for and is damaged, with the cause.
+    unreadable: dict[int, str] = {}
 
 
 #: How many objects without a running invocation stay in memory, so that the next call of a busy key reads nothing.
@@ -48,6 +50,10 @@ class World:
         self.absent: set[int | str] = set()
         #: Whole journals, valid for one turn.
         self.journals: dict[int, list[Row]] = {}
+        #: Those that are damaged, with the cause; valid for one turn, too.
+        self.unreadable: dict[int, str] = {}
+        #: Loaded just now, and damaged: that is to be noted before anything else is done with them.
+        self.unnoted: list[Invocation] = []
         #: Touched by this turn and not running: they leave memory after it.
         self.visitors: set[int] = set()
         self._evict_above = IDLE_KEYS
@@ -61,6 +67,8 @@ class World:
                 self.visitors.add(invocation.seq)
                 if invocation.seq in loaded.signals:
                     self.signals[invocation.seq] = loaded.signals[invocation.seq]
+                if invocation.unnoted:
+                    self.unnoted.append(invocation)
         self.absent.update(seq for seq in need.seqs if seq not in self.invocations)
         self.absent.update(id for id in need.ids if id not in self.by_id)
         for found in loaded.keys:
@@ -70,6 +78,7 @@ class World:
                 self.keys[key] = KeyedObject(key[0], key[1], deque(), {}, {})
         for seq in need.journals:
             self.journals[seq] = loaded.journals.get(seq, [])
+        self.unreadable |= loaded.unreadable
         for topic in need.topics:
             self.topics.setdefault(topic, set(loaded.topics.get(topic, ())))
 
@@ -98,6 +107,7 @@ class World:
         self.topics.clear()
         self.absent.clear()
         self.journals.clear()
+        self.unreadable.clear()
         if len(self.keys) > self._evict_above:
             self._evict_keys()
 

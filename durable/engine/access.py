@@ -9,7 +9,7 @@ from durable.core.ids import invocation_id, is_invocation_id
 from durable.core.invocation import Flavor
 from durable.core.journal import Outcome
 from durable.engine.life import Life
-from durable.errors import EngineNotRunningError, InvalidRequestError, NotFoundError
+from durable.errors import ConflictError, EngineNotRunningError, InvalidRequestError, NotFoundError
 from durable.runtime.clock import Clock
 from durable.runtime.loop import Loop
 from durable.runtime.registry import Registry
@@ -32,6 +32,11 @@ class Access:
         if reply.result == "not-found":
             raise unknown(id)
         assert isinstance(reply, Reply)
+        if reply.result == "damaged" and id:
+            raise ConflictError(
+                f"the invocation {reply.id} is damaged: all that can be done is to kill it, and then to purge it "
+                f"({reply.cause}). {restore_hint(self._store)}"
+            )
         return reply
 
     @staticmethod
@@ -87,6 +92,12 @@ def checked(id: str) -> str:
     if not isinstance(id, str) or not is_invocation_id(id):
         raise InvalidRequestError(f"{id!r} is no invocation id: those start with inv_1 and have 38 characters")
     return id
+
+
+def restore_hint(store: Store) -> str:
+    """The other way out of damage, for the end of an error's text."""
+    path = getattr(store, "path", None)
+    return f"A backup brings all of it back: durable.restore(backup, {path!r})" if isinstance(path, str) else ""
 
 
 def unknown(id: str) -> NotFoundError:

@@ -7,13 +7,14 @@ from durable.core import commands as ask
 from durable.core.ids import parse_awakeable_id
 from durable.core.invocation import Flavor
 from durable.core.journal import Outcome
-from durable.engine.access import check_number, checked
+from durable.engine.access import check_number, checked, restore_hint
 from durable.engine.state import KeyState
 from durable.errors import (
     ConflictError,
     GoneError,
     InvalidRequestError,
     NotFoundError,
+    StorageCorruptError,
     TerminalError,
     TooEarlyError,
     UnsupportedError,
@@ -159,13 +160,13 @@ class Control(KeyState):
         reply = await self._ask(lambda token: ask.SettlePromise(workflow, key, name, outcome, token))
         if reply.result == "conflict":
             raise ConflictError(f"the promise {name!r} of {workflow}/{key} was already completed")
+        if reply.result == "damaged":
+            raise StorageCorruptError(f"{reply.cause}. {restore_hint(self._store)}")
 
 
 def _refuse_completed(id: str, result: str) -> None:
     if result == "completed":
         raise ConflictError(f"the invocation {id} was already completed")
-    if result == "damaged":
-        raise ConflictError(f"the stored row of the invocation {id} is damaged: all that can be done is to kill it")
 
 
 def _not_restarted(id: str, from_entry: int, result: str) -> Exception:

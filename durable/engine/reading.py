@@ -1,15 +1,18 @@
 """What can be seen of an engine: invocations, services, state."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from durable.core.commands import NoteDamage
 from durable.core.effects import Need
-from durable.core.invocation import Status
+from durable.core.invocation import Invocation, Status
+from durable.core.journal import Row
 from durable.engine.access import Access, check_number, checked, unknown
-from durable.errors import InvalidRequestError, NotFoundError
+from durable.errors import InvalidRequestError, NotFoundError, StorageCorruptError
 from durable.runtime.deadlocks import Deadlock
 from durable.runtime.loop import Loop
 from durable.runtime.registry import check_text
@@ -53,7 +56,9 @@ class Reading(Access):
             )
         stored = frozenset("running" if one == "ready" else one for one in wanted)
         where = Filter(service=service, handler=handler, key=key, status=stored, limit=limit, before=before)
-        views = [self._as_of_now(loop, view_of(one)) for one in await loop.store.find(where)]
+        found = await loop.store.find(where)
+        await self._note_damage(loop, found)
+        views = [self._as_of_now(loop, view_of(one)) for one in found]
         return [
             msgspec.structs.replace(view, input=None, output=None)
             for view in views
@@ -63,18 +68,35 @@ class Reading(Access):
     async def describe(self, id: str) -> InvocationView:
         """All that is known of one invocation, with its journal. Raises `NotFoundError`."""
         loop = self._running()
-        loaded = await loop.store.load(Need(ids={checked(id)}))
-        if not loaded.invocations:
-            raise unknown(id)
-        [invocation] = loaded.invocations
+        invocation, rows = await self._read_one(loop, checked(id))
         submission, holder = invocation.submission, None
         if invocation.status is Status.PENDING and submission.key is not None:
             seq = await loop.store.holder(submission.service, submission.key)
             holders = (await loop.store.load(Need(seqs={seq}))).invocations if seq is not None else []
             holder = next((one.id for one in holders), None)
         status = self._as_of_now(loop, view_of(invocation)).status
-        rows = await loop.store.journal(invocation.seq)
         return describe(invocation, rows, status, loop.roster.awaited(invocation), holder)
+
+    async def _read_one(self, loop: Loop, id: str) -> tuple[Invocation, Sequence[Row]]:
+        """An invocation and its journal, of which nothing is shown where it is damaged."""
+        rows: Sequence[Row] = ()
+        loaded = await loop.store.load(Need(ids={id}))
+        if not loaded.invocations:
+            raise unknown(id)
+        [invocation] = loaded.invocations
+        try:
+            rows = await loop.store.journal(invocation.seq)
+        except StorageCorruptError as error:
+            invocation.found_damaged(str(error))
+        await self._note_damage(loop, [invocation])
+        return invocation, rows
+
+    @staticmethod
+    async def _note_damage(loop: Loop, found: Iterable[Invocation]) -> None:
+        """Have those that are damaged stored as paused: so every listing and every filter says the same."""
+        for one in found:
+            if one.unnoted and one.problem is not None:
+                await loop.ask(partial(NoteDamage, one.seq, one.problem, 0))
 
     @staticmethod
     def _as_of_now(loop: Loop, view: InvocationView) -> InvocationView:

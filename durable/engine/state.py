@@ -7,8 +7,9 @@ from typing import Any
 from durable.core import commands as ask
 from durable.core.effects import Need
 from durable.core.journal import Outcome, failure_of
+from durable.engine.access import restore_hint
 from durable.engine.reading import Reading
-from durable.errors import ConflictError
+from durable.errors import ConflictError, StorageCorruptError
 from durable.futures import error_of
 from durable.runtime.registry import EXPECTED_VERSION, PATCH_STATE, check_text
 from durable.serde import serde_for
@@ -24,10 +25,16 @@ class KeyState(Reading):
         return StateView(await self.stored_state(service, key))
 
     async def stored_state(self, service: str, key: str) -> dict[str, bytes]:
-        """The same, as the serializers wrote it; of services that this engine has no more, too."""
+        """The same, as the serializers wrote it; of services that this engine has no more, too.
+
+        Raises `StorageCorruptError` where some of it is damaged.
+        """
         check_text("service", service)
         check_text("key", key)
         loaded = await self._running().store.load(Need(keys={(service, key)}))
+        for one in loaded.keys:
+            for cause in (*one.damaged_state.values(), *one.lost_state.values()):
+                raise StorageCorruptError(f"{cause}. engine.patch_state repairs it. {restore_hint(self._store)}")
         return {name: value for one in loaded.keys for name, value in sorted(one.state.items())}
 
     async def patch_state(

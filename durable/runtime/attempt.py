@@ -8,14 +8,15 @@ import asyncio
 from collections.abc import Callable, Generator, Sequence
 from contextvars import Context
 from threading import get_ident
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import msgspec
 
 from durable import log
-from durable.core.commands import Command, Fail, Finish, Suspend, Unloaded
+from durable.core.commands import Command, Fail, Finish, NoteDamage, Suspend, Unloaded
 from durable.core.invocation import Invocation, KeyedObject
 from durable.core.journal import GIVEN_UP, Failure, Kind, Outcome, Row
+from durable.core.reasons import Reason
 from durable.core.replay import stuck
 from durable.core.waiting import Group
 from durable.errors import (
@@ -23,6 +24,7 @@ from durable.errors import (
     DurableError,
     JournalMismatchError,
     NotInHandlerError,
+    StorageCorruptError,
     UsageError,
     WrongLoopError,
 )
@@ -269,6 +271,12 @@ class Attempt:
         if step is not None and step.options.retry is not None:
             step_policy = step.options.retry.merged_over(policy)
         problem = problem_of(error, entry, step.name if step is not None else "")
+        if error is self.broken and isinstance(error, StorageCorruptError):
+            problem = msgspec.structs.replace(problem, reason=Reason.READS_DAMAGED)
+            self._steps.running.clear()
+            self.host.submit(NoteDamage(self.seq, problem, self.number))
+            self.end()
+            return
         self._failure = Fail(
             self.seq,
             self.number,
@@ -618,6 +626,13 @@ class Attempt:
         """An entry that waits for nothing was taken: recorded outcomes may follow it."""
         if self._arrivals.replay is not None:
             self._arrivals.pump(flows=0)
+
+    def read_damage(self, cause: str) -> NoReturn:
+        """See `operations.Journal`."""
+        self.broken = self.broken or StorageCorruptError(
+            f"{cause}. To go on, restore a backup; or kill this invocation and write it anew, with engine.patch_state"
+        )
+        raise self.broken
 
     def run(self, future: DurableFuture[Any], step: Step, *, announced: bool = False) -> None:
         """A step was asked for: it starts when it is awaited, or when the handler goes on without it.

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Generator, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from durable.core.commands import Command, Invoke, OpenEntry, Record, Sleep
 from durable.core.duration import Duration, parse
@@ -103,6 +103,10 @@ class Journal(Protocol):
 
     def run(self, future: DurableFuture[Any], step: Step, *, announced: bool = False) -> None:
         """A step was asked for."""
+        ...
+
+    def read_damage(self, cause: str) -> NoReturn:
+        """The handler asked for something that is damaged: its attempt is broken. Raises `StorageCorruptError`."""
         ...
 
 
@@ -358,11 +362,18 @@ class Operations:
             return self._written[name]
         if self._cleared or self._keyed is None:
             return None
+        cause = self._keyed.state_damage(name)
+        if cause is not None:
+            self._attempt.read_damage(cause)
         return self._keyed.state.get(name)
 
     def state_names(self) -> list[str]:
         """The names of all state values."""
-        names = set() if self._cleared or self._keyed is None else set(self._keyed.state)
+        names: set[str] = set()
+        if not self._cleared and self._keyed is not None:
+            names = self._keyed.state.keys() | self._keyed.damaged_state.keys()
+            for cause in self._keyed.lost_state.values():
+                self._attempt.read_damage(cause)
         for name, value in self._written.items():
             (names.discard if value is None else names.add)(name)
         return list(names)

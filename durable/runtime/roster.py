@@ -7,12 +7,13 @@ from contextvars import Context
 from typing import Any, Protocol
 
 from durable import log
-from durable.core.commands import Command, Fail
+from durable.core.commands import Command, Fail, NoteDamage
 from durable.core.effects import StartAttempt
-from durable.core.invocation import Invocation, KeyedObject, Problem
+from durable.core.invocation import Invocation, KeyedObject, Problem, damage
 from durable.core.journal import Failure
 from durable.core.retry import RetryPolicy
 from durable.core.waiting import entries
+from durable.errors import StorageCorruptError
 from durable.runtime.attempt import Attempt
 from durable.runtime.blocked import Blocked
 from durable.runtime.clock import Clock
@@ -147,6 +148,10 @@ class Roster:
     async def _start_from_journal(self, attempt: Attempt, until: int) -> None:
         try:
             rows = await self._engine.store.journal(attempt.seq)
+        except StorageCorruptError as error:  # its own journal, or the pages it is on: nobody else's trouble
+            if attempt.active:
+                self.submit(NoteDamage(attempt.seq, damage(str(error)), attempt.number))
+            return
         except Exception as error:
             self._engine.fail(error)
             return

@@ -14,7 +14,16 @@ from durable.core.world import Loaded
 from durable.errors import EngineFailedError, EngineLockedError, EngineNotRunningError
 from durable.store import CommitRefused, Expired, Opened
 from durable.store.filter import Filter, matches
-from durable.store.rows import attach_journal, fixed, invocation_of, moving, without_journal
+from durable.store.rows import (
+    FIXED_COUNT,
+    complete,
+    fixed,
+    invocation_of,
+    journal_of,
+    moving,
+    take_journal,
+    without_journal,
+)
 
 
 class Tables(msgspec.Struct):
@@ -87,9 +96,12 @@ class MemoryStore:
         self._forget([seq for seq in writes.purged if seq not in writes.created])
         for row in writes.journal:
             tables.journal.setdefault(row.invocation, {})[row.entry, row.part] = row
-        for invocation in [*writes.created.values(), *writes.changed.values()]:
+        for invocation in writes.created.values():
             tables.invocations[invocation.seq] = fixed(invocation) + moving(invocation)
             tables.ids[invocation.id] = invocation.seq
+        for seq, invocation in writes.changed.items():
+            if seq in tables.invocations:
+                tables.invocations[seq] = tables.invocations[seq][:FIXED_COUNT] + moving(invocation)
         tables.timers -= writes.timers_removed
         tables.timers |= writes.timers_added
         for key in writes.state_cleared:
@@ -141,18 +153,19 @@ class MemoryStore:
             invocation = self._invocation(seq)
             loaded.invocations.append(invocation)
             if invocation.completed_at is None:
-                attach_journal(invocation, self._rows(seq))
+                complete(invocation, self._stored(seq), partly=False)
                 if tables.signals.get(seq):
                     loaded.signals[seq] = [signal for _, signal in sorted(tables.signals[seq].items())]
         loaded.keys = [self._object(*key) for key in need.keys]
-        loaded.journals = {seq: self._rows(seq) for seq in need.journals}
+        for seq in need.journals:
+            take_journal(seq, self._stored(seq), loaded)
         loaded.topics = {topic: sorted(tables.listeners.get(topic, ())) for topic in need.topics}
         return loaded
 
     async def journal(self, seq: int) -> Sequence[Row]:
         """An invocation's journal, in order."""
         self._check()
-        return self._rows(seq)
+        return journal_of(self._stored(seq))
 
     async def running(self, after: int, limit: int) -> Sequence[int]:
         """Invocations that had their turn when the engine stopped."""
@@ -222,8 +235,9 @@ class MemoryStore:
     def _invocation(self, seq: int) -> Invocation:
         return invocation_of(self.tables.invocations[seq])
 
-    def _rows(self, seq: int) -> list[Row]:
-        return [row for _, row in sorted(self.tables.journal.get(seq, {}).items())]
+    def _stored(self, seq: int) -> list[tuple[object, ...]]:
+        """A journal's rows, none of which has a checksum here."""
+        return [(*row, None) for _, row in sorted(self.tables.journal.get(seq, {}).items())]
 
     def _object(self, service: str, key: str) -> KeyedObject:
         queue = sorted(

@@ -1,4 +1,7 @@
-"""Invocations and rows: the two directions of the mapping, and nothing else."""
+"""Invocations and rows: the two directions of the mapping, and what a damaged row is taken for.
+
+Nothing here raises for what a row contains, but for `StorageCorruptError` with the table, the entry and the column.
+"""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -6,32 +9,57 @@ from typing import Any
 import msgspec
 
 from durable.core import waiting
-from durable.core.invocation import DAMAGED, Caller, Flavor, Invocation, Open, Problem, Status, Submission
+from durable.core.invocation import (
+    Caller,
+    Flavor,
+    Invocation,
+    Open,
+    Problem,
+    Status,
+    Submission,
+    damage,
+)
 from durable.core.journal import COMMAND, COMPLETION, DETACHED, Kind, Outcome, Row
 from durable.core.turn import JOINED, output_topic
+from durable.core.world import Loaded
+from durable.errors import StorageCorruptError
+from durable.store.checksums import checksum, columns, complaint, differs
 
 _json = msgspec.json.Encoder()
 _headers = msgspec.json.Decoder(dict[str, str])
 _counts = msgspec.json.Decoder(dict[int, int])
 _problem = msgspec.json.Decoder(Problem)
 
-FIXED = (
-    "seq, id, service, handler, key, flavor, input, headers, idempotency_key, caller_seq, caller_id, caller_entry,"
-    " caller_target, caller_waits, completion_retention_ms, journal_retention_ms, created_at, restarted_from, seed"
+_FIXED = columns(
+    "seq id$ service$ handler$ key$? flavor$ input# headers$? idempotency_key$? caller_seq? caller_id$? caller_entry?"
+    " caller_target$? caller_waits? completion_retention_ms journal_retention_ms created_at restarted_from$? seed$?"
 )
-MOVING = (
-    "status, attempt, failures, step_failures, last_failure, due_at, queued, waiting_for, cancelling, listened,"
-    " modified_at, completed_at, ok, output, expires_at, pausing, journal_until"
+_MOVING = columns(
+    "status$ attempt failures step_failures$? last_failure$? due_at? queued? waiting_for$? cancelling listened"
+    " modified_at completed_at? ok? output#? expires_at? pausing journal_until?"
 )
-FIXED_COUNT = FIXED.count(",") + 1
-MOVING_NAMES = tuple(name.strip() for name in MOVING.split(","))
+FIXED_NAMES = (*(column.name for column in _FIXED), "checksum")
+MOVING_NAMES = (*(column.name for column in _MOVING), "moving_checksum")
+FIXED, MOVING = ", ".join(FIXED_NAMES), ", ".join(MOVING_NAMES)
+FIXED_COUNT = len(FIXED_NAMES)
+_INPUT = FIXED_NAMES.index("input")
+_OUTPUT, _EXPIRES_AT = MOVING_NAMES.index("output"), MOVING_NAMES.index("expires_at")
+_STATUS, _JOURNAL_UNTIL = MOVING_NAMES.index("status"), MOVING_NAMES.index("journal_until")
+JOURNAL = columns("invocation entry part kind$ name$? detail$? seen ordinal? ok? value#? at")
+_KINDS = frozenset(str(kind) for kind in Kind)
+#: What sqlite3 returns for a boolean.
+_BOOLEAN = {0: False, 1: True}
+#: How long the record of a damaged invocation is kept after it was killed, where its own retention cannot be read.
+_DAY_MS = 86_400_000
+#: When a result that cannot be read was stored, where that cannot be read either.
+_SOME_TIME = 2**53
 
 
 def fixed(invocation: Invocation) -> tuple[Any, ...]:
     """What never changes, in the order of `FIXED`."""
     submission = invocation.submission
     caller = submission.caller
-    return (
+    row = (
         invocation.seq,
         submission.id,
         submission.service,
@@ -41,19 +69,20 @@ def fixed(invocation: Invocation) -> tuple[Any, ...]:
         submission.input,
         _text(submission.headers) if submission.headers else None,
         submission.idempotency_key,
-        *((None,) * 5 if caller is None else (caller.seq, caller.id, caller.entry, caller.target, caller.waits)),
+        *((None,) * 5 if caller is None else (caller.seq, caller.id, caller.entry, caller.target, int(caller.waits))),
         submission.completion_retention_ms,
         submission.journal_retention_ms,
         invocation.created_at,
         submission.restarted_from,
         submission.seed,
     )
+    return (*row, _fixed_checksum(row))
 
 
 def moving(invocation: Invocation) -> tuple[Any, ...]:
     """Where it stands, in the order of `MOVING`."""
     outcome, completed_at = invocation.outcome, invocation.completed_at
-    return (
+    row = (
         invocation.status,
         invocation.attempt,
         invocation.failures,
@@ -63,15 +92,25 @@ def moving(invocation: Invocation) -> tuple[Any, ...]:
         invocation.queued,
         waiting.encode(invocation.waiting).decode() if invocation.waiting is not None else None,
         invocation.cancelling,
-        invocation.listened,
+        int(invocation.listened),
         invocation.modified_at,
         completed_at,
-        None if outcome is None else outcome.ok,
+        None if outcome is None else int(outcome.ok),
         None if outcome is None else outcome.value,
         None if completed_at is None else completed_at + invocation.submission.completion_retention_ms,
-        invocation.pausing,
+        int(invocation.pausing),
         None if completed_at is None else _journal_until(invocation, completed_at),
     )
+    return (*row, checksum(_moved(invocation.seq, row), None if outcome is None else outcome.value))
+
+
+def _fixed_checksum(row: Sequence[Any]) -> int:
+    return checksum((*row[:_INPUT], *row[_INPUT + 1 :]), row[_INPUT])
+
+
+def _moved(seq: int, row: Sequence[Any]) -> tuple[Any, ...]:
+    """What the upper half of `moving_checksum` is over: not the two times that follow from others."""
+    return (seq, *row[:_OUTPUT], row[_EXPIRES_AT + 1])
 
 
 def _journal_until(invocation: Invocation, completed_at: int) -> int:
@@ -80,73 +119,258 @@ def _journal_until(invocation: Invocation, completed_at: int) -> int:
 
 
 def without_journal(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The row of an invocation whose journal is gone."""
-    place = FIXED_COUNT + MOVING_NAMES.index("journal_until")
+    """The row of an invocation whose journal is gone (no checksum is over that column)."""
+    place = FIXED_COUNT + _JOURNAL_UNTIL
     return (*row[:place], 0, *row[place + 1 :])
+
+
+# ---- an invocation ----
 
 
 def invocation_of(row: Sequence[Any]) -> Invocation:
     """The invocation of a row that selects `FIXED, MOVING`.
 
-    A row that cannot be read is a paused invocation that says so: it can be listed and killed, and stops nobody else.
+    One that cannot be read is a paused invocation that says so. Where only its moving columns are damaged it can be
+    resumed, over its journal, unless it had ended; else it can be listed and killed, and stops nobody.
     """
-    try:
-        return _read(row)
-    except Exception as error:
-        problem = Problem(f"its stored row is damaged: {type(error).__name__}: {error}", DAMAGED)
-        seq, id, service, handler, key = row[:5]
-        submission = Submission(str(id), str(service), str(handler), key, Flavor.SERVICE, b"")
-        queued = row[FIXED_COUNT + MOVING_NAMES.index("queued")]
-        return Invocation(seq, submission, 0, Status.PAUSED, problem=problem, queued=queued)
+    own, moved = row[:FIXED_COUNT], row[FIXED_COUNT:]
+    cause = _why_not_fixed(own)
+    if not cause:
+        try:
+            submission = _submission(own)
+        except Exception as error:
+            cause = f"invocations: {error}"
+    if cause:
+        submission = _what_is_left(own)
+    trouble = _why_not_moving(own, moved)
+    if not trouble:
+        try:
+            invocation = _read(own, submission, moved)
+        except Exception as error:
+            trouble = f"invocations: {error}"
+    if trouble:
+        invocation = _rebuilt(own, submission, moved, trouble)
+    if cause:
+        invocation.found_damaged(f"what was asked is damaged: {cause}")
+        if invocation.unnoted:
+            invocation.queued = None  # nobody knows on which key it runs
+    return invocation
 
 
-def _read(row: Sequence[Any]) -> Invocation:
-    """The same, where nothing is damaged."""
+def _why_not_fixed(own: Sequence[Any]) -> str:
+    stored, values = own[-1], own[:-1]
+    if stored is None:
+        return complaint("invocations", _FIXED, values)
+    wrong = differs(stored, (*values[:_INPUT], *values[_INPUT + 1 :]), values[_INPUT])
+    if not wrong:
+        return ""
+    return complaint("invocations", _FIXED, values) or (
+        "invocations.input is not what was written"
+        if wrong == "value"
+        else f"one of invocations.{', '.join(FIXED_NAMES)} is not what was written"
+    )
+
+
+def _why_not_moving(own: Sequence[Any], moved: Sequence[Any]) -> str:
+    stored, values = moved[-1], moved[:-1]
+    wrong = "" if stored is None else differs(stored, _moved(own[0], values), values[_OUTPUT])
+    if wrong or stored is None:
+        trouble = complaint("invocations", _MOVING, values)
+        if trouble or wrong == "value":
+            return trouble or "invocations.output is not what was written"
+        if wrong:
+            return f"one of invocations.{', '.join(MOVING_NAMES)} is not what was written"
+    return ""
+
+
+def _what_is_left(own: Sequence[Any]) -> Submission:
+    """What was asked, as far as it can be read: to be shown, and for whoever waits for its end."""
+    _, id, service, handler, key, *_ = own
+
+    def fits(value: Any, kind: type) -> Any:
+        return value if isinstance(value, kind) else None
+
+    named = dict(zip(FIXED_NAMES, own, strict=True))
+    caller = [named[f"caller_{part}"] for part in ("seq", "id", "entry", "target", "waits")]
+    known = [int, str, int, str, int] == [type(one) for one in caller]
+    readable = [fits(one, str) and str(one).encode("utf-8", "replace").decode() for one in (id, service, handler)]
+    return Submission(
+        readable[0] or f"(unreadable id of {own[0]})",
+        readable[1] or "(unreadable)",
+        readable[2] or "(unreadable)",
+        key if isinstance(key, str) and key.isprintable() else None,
+        Flavor.SERVICE,  # so that no key's state goes with it
+        b"",
+        caller=Caller(caller[0], caller[1], caller[2], caller[3], bool(caller[4])) if known else None,
+        completion_retention_ms=fits(named["completion_retention_ms"], int) or _DAY_MS,
+        journal_retention_ms=fits(named["journal_retention_ms"], int) or _DAY_MS,
+    )
+
+
+def _rebuilt(own: Sequence[Any], submission: Submission, moved: Sequence[Any], trouble: str) -> Invocation:
+    """One whose standing is damaged: its journal says how far it came. A result that was lost comes from nowhere."""
+    named = dict(zip(MOVING_NAMES, moved, strict=True))
+    attempt, created_at = named["attempt"], own[FIXED_NAMES.index("created_at")]
+    invocation = Invocation(
+        own[0],
+        submission,
+        created_at if isinstance(created_at, int) else 0,
+        Status.PAUSED,
+        attempt if isinstance(attempt, int) and 0 <= attempt < 2**53 else 1,
+        problem=damage(f"where it stands is damaged: {trouble}; resume it, and it goes on from its journal"),
+        listened=True,
+        unnoted=True,
+    )
+    ended = [named[name] for name in ("completed_at", "ok", "output", "expires_at", "journal_until")]
+    if named["status"] == Status.COMPLETED or any(one is not None for one in ended):
+        completed_at = named["completed_at"]
+        invocation.completed_at = completed_at if isinstance(completed_at, int) else _SOME_TIME
+        invocation.problem = damage(f"its result is damaged: {trouble}")
+        invocation.damaged = True
+    return invocation
+
+
+def _submission(own: Sequence[Any]) -> Submission:
     (
-        seq, id, service, handler, key, flavor, input, headers, idempotency_key,
+        _seq, id, service, handler, key, flavor, input, headers, idempotency_key,
         caller_seq, caller_id, caller_entry, caller_target, caller_waits,
-        completion_retention_ms, journal_retention_ms, created_at, restarted_from, seed,
-        status, attempt, failures, step_failures, problem, due_at, queued, waiting_for, cancelling, listened,
-        modified_at, completed_at, ok, output, _expires_at, pausing, journal_until,
-    ) = row  # fmt: skip
+        completion_retention_ms, journal_retention_ms, _created_at, restarted_from, seed, _checksum,
+    ) = own  # fmt: skip
     caller = None
     if caller_id is not None:
         caller = Caller(caller_seq, caller_id, caller_entry, caller_target, bool(caller_waits))
-    return Invocation(
-        seq,
-        Submission(
-            id,
-            service,
-            handler,
-            key,
-            Flavor(flavor),
-            input,
-            _headers.decode(headers) if headers else {},
-            idempotency_key,
-            caller,
-            None,
-            completion_retention_ms,
-            journal_retention_ms,
-            restarted_from,
-            seed,
-        ),
-        created_at,
-        Status(status),
-        attempt,
-        failures,
-        _counts.decode(step_failures) if step_failures else {},
-        _problem.decode(problem) if problem else None,
-        due_at,
-        queued,
-        waiting.decode(waiting_for.encode()) if waiting_for else None,
-        cancelling,
-        bool(pausing),
-        bool(listened),
-        None if ok is None else Outcome(bool(ok), output),
-        completed_at,
-        modified_at,
-        journal_until != 0,
+    return Submission(
+        id=id,
+        service=service,
+        handler=handler,
+        key=key,
+        flavor=Flavor(flavor),
+        input=input,
+        headers=_headers.decode(headers) if headers else {},
+        idempotency_key=idempotency_key,
+        caller=caller,
+        completion_retention_ms=completion_retention_ms,
+        journal_retention_ms=journal_retention_ms,
+        restarted_from=restarted_from,
+        seed=seed,
     )
+
+
+def _read(own: Sequence[Any], submission: Submission, moved: Sequence[Any]) -> Invocation:
+    (
+        status, attempt, failures, step_failures, problem, due_at, queued, waiting_for, cancelling, listened,
+        modified_at, completed_at, ok, output, _expires_at, pausing, journal_until, _checksum,
+    ) = moved  # fmt: skip
+    invocation = Invocation(
+        seq=own[0],
+        submission=submission,
+        created_at=own[FIXED_COUNT - 4],
+        status=Status(status),
+        attempt=attempt,
+        failures=failures,
+        step_failures=_counts.decode(step_failures) if step_failures else {},
+        problem=_problem.decode(problem) if problem else None,
+        due_at=due_at,
+        queued=queued,
+        waiting=waiting.decode(waiting_for.encode()) if waiting_for else None,
+        cancelling=cancelling,
+        pausing=bool(pausing),
+        listened=bool(listened),
+        outcome=None if ok is None else Outcome(_BOOLEAN[ok], output),
+        completed_at=completed_at,
+        modified_at=modified_at,
+        journal_kept=journal_until != 0,
+    )
+    if completed_at is not None and invocation.status is Status.PAUSED:
+        invocation.damaged = True  # noted before: its result cannot be read
+    elif (invocation.status is Status.COMPLETED) != (completed_at is not None and ok is not None):
+        raise ValueError(f"the status is {status!r}, completed_at {completed_at!r} and ok {ok!r}")
+    return invocation
+
+
+# ---- a journal ----
+
+
+def about(row: Sequence[Any]) -> tuple[Any, ...]:
+    """What the upper half of a journal row's checksum is over."""
+    return (*row[:9], row[10])
+
+
+def journal_row(row: Row) -> tuple[Any, ...]:
+    """A journal row as it is stored."""
+    return (*row, checksum(about(row), row.value))
+
+
+def journal_of(stored: Iterable[Sequence[Any]], *, partly: bool = False) -> list[Row]:
+    """The rows of one journal, whose checksum follows each row's columns. Raises `StorageCorruptError`.
+
+    `partly`: only some of the rows were selected, and values only where they may be needed.
+    """
+    rows: list[Row] = []
+    for *values, stored_checksum in stored:
+        values[8] = _BOOLEAN.get(values[8], values[8])
+        row = Row(*values)
+        if stored_checksum is None:
+            wrong = ""
+        else:
+            wrong = differs(stored_checksum, about(row), row.value, partly=partly and row.value is None)
+        if wrong or stored_checksum is None:
+            _check_row(row, wrong)
+        rows.append(row)
+    if not partly:
+        check_whole(rows)
+    return rows
+
+
+def _check_row(row: Row, wrong: str) -> None:
+    where = f"the journal is damaged at entry {row.entry!r}"
+    stored = row if row.ok is None else row._replace(ok=int(row.ok))  # type: ignore[arg-type]
+    trouble = complaint("journal", JOURNAL, stored)
+    if not trouble and row.kind not in _KINDS:
+        trouble = f"journal.kind is {row.kind!r}"
+    if not trouble and isinstance(row.ok, int) and row.ok not in (0, 1):
+        trouble = f"journal.ok is {row.ok!r}"
+    if not trouble and wrong == "value":
+        trouble = "journal.value is not what was written"
+    if not trouble and wrong:
+        names = ", ".join(column.name for column in JOURNAL if column.name != "value")
+        trouble = f"one of journal.{names} is not what was written"
+    if not trouble and row.kind == Kind.SLEEP and row.part == COMMAND and row.ok is None and _ref(row) is None:
+        trouble = f"journal.detail is {row.detail!r}, which is no time"
+    if trouble:
+        raise StorageCorruptError(f"{where}: {trouble}")
+
+
+def check_whole(rows: Sequence[Row]) -> None:
+    """Entries have no holes, and what has ended was asked for. Raises `StorageCorruptError`."""
+    last, asked = 0, 0
+    for row in rows:
+        if not row.entry:
+            continue
+        if row.part == COMMAND:
+            asked, last = asked + 1, row.entry
+        elif row.part != COMPLETION:
+            raise StorageCorruptError(f"the journal is damaged at entry {row.entry}: journal.part is {row.part}")
+        elif row.ordinal is not None and row.entry > last:
+            raise StorageCorruptError(f"the journal is damaged: entry {row.entry} has ended, its command is missing")
+    if asked != last:
+        raise StorageCorruptError(f"the journal is damaged: it has {asked} of its {last} entries")
+
+
+def complete(invocation: Invocation, stored: Iterable[Sequence[Any]], *, partly: bool) -> None:
+    """Attach a journal to the invocation that was read, or note that it is damaged."""
+    try:
+        attach_journal(invocation, journal_of(stored, partly=partly))
+    except StorageCorruptError as error:
+        invocation.found_damaged(str(error))
+
+
+def take_journal(seq: int, stored: Iterable[Sequence[Any]], loaded: Loaded) -> None:
+    """Add a whole journal to what was loaded, or why it cannot be read."""
+    try:
+        loaded.journals[seq] = journal_of(stored)
+    except StorageCorruptError as error:
+        loaded.unreadable[seq] = str(error)
 
 
 def attach_journal(invocation: Invocation, rows: Iterable[Row]) -> None:
@@ -161,9 +385,6 @@ def attach_journal(invocation: Invocation, rows: Iterable[Row]) -> None:
             if row.ok is None and row.kind not in DETACHED:
                 joined = row.kind == Kind.CALL and (row.detail or "").startswith(JOINED)
                 invocation.open[row.entry] = Open(Kind.ATTACH if joined else Kind(row.kind), _ref(row))
-                if row.kind == Kind.SLEEP and invocation.open[row.entry].ref is None:
-                    message = f"its journal is damaged: entry {row.entry} sleeps until {row.detail!r}"
-                    invocation.status, invocation.problem = Status.PAUSED, Problem(message, DAMAGED)
         elif row.part == COMPLETION:
             if row.ordinal is not None:
                 invocation.open.pop(row.entry, None)

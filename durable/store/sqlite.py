@@ -6,6 +6,7 @@ import sqlite3
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -14,8 +15,8 @@ import aiosqlite
 from anyio import to_thread
 
 from durable.core.effects import Need, Timer, Writes
-from durable.core.invocation import Invocation, KeyedObject, Signal
-from durable.core.journal import Outcome, Row
+from durable.core.invocation import Invocation, KeyedObject
+from durable.core.journal import Row
 from durable.core.turn import JOINED
 from durable.core.world import Loaded
 from durable.errors import (
@@ -28,8 +29,9 @@ from durable.errors import (
 from durable.store import CommitRefused, Expired, Opened
 from durable.store.faults import explain, only_the_batch
 from durable.store.filter import Filter
+from durable.store.keyed import take_promises, take_signals, take_state
 from durable.store.lock import FileLock
-from durable.store.rows import FIXED, MOVING, attach_journal, invocation_of
+from durable.store.rows import FIXED, MOVING, complete, invocation_of, journal_of, take_journal
 from durable.store.statements import statements
 
 T = TypeVar("T")
@@ -219,7 +221,7 @@ class SqliteStore:
 
     async def journal(self, seq: int) -> Sequence[Row]:
         """An invocation's journal, in order."""
-        return await self._read(lambda database: _journal(database, seq))
+        return await self._read(lambda database: journal_of(_journal(database, seq)))
 
     async def running(self, after: int, limit: int) -> Sequence[int]:
         """Invocations that had their turn when the engine stopped."""
@@ -238,11 +240,13 @@ class SqliteStore:
     async def expired(self, now: int, limit: int) -> Sequence[Expired]:
         """What is past its retention, oldest first; then journals that are past theirs."""
         records = (
-            "SELECT seq, flavor = 'workflow', 0 FROM invocations WHERE expires_at <= ? ORDER BY expires_at LIMIT ?"
+            "SELECT seq, flavor = 'workflow', 0 FROM invocations WHERE expires_at <= ?"
+            " AND expires_at = completed_at + completion_retention_ms ORDER BY expires_at LIMIT ?"
         )
         journals = (
             "SELECT seq, flavor = 'workflow', 1 FROM invocations"
             " WHERE journal_until > 0 AND journal_until < expires_at AND journal_until <= ?"
+            " AND journal_until = completed_at + journal_retention_ms"
             " ORDER BY journal_until LIMIT ?"
         )
 
@@ -319,7 +323,7 @@ class SqliteStore:
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
-            return await self._use().post(work)
+            return await self._use().post(lambda database: _tolerant(database, work))
         except sqlite3.Error as error:
             raise explain(error, self.path) from error
 
@@ -347,6 +351,20 @@ def _rolled_back(database: sqlite3.Connection) -> bool:
     return not database.in_transaction
 
 
+def _tolerant(database: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+    """Read; where text is no UTF-8, read again so that it comes as text that no checksum fits."""
+    try:
+        return work(database)
+    except sqlite3.OperationalError as error:
+        if getattr(error, "sqlite_errorcode", None) is not None:
+            raise
+    database.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
+    try:
+        return work(database)
+    finally:
+        database.text_factory = str
+
+
 def _load(database: sqlite3.Connection, need: Need) -> Loaded:
     loaded = Loaded()
     for column, wanted in (("seq", need.seqs), ("id", need.ids)):
@@ -360,7 +378,8 @@ def _load(database: sqlite3.Connection, need: Need) -> Loaded:
     for topic in need.topics:
         sql = "SELECT seq, entry FROM listeners WHERE topic = ?"
         loaded.topics[topic] = database.execute(sql, (topic,)).fetchall()
-    loaded.journals = {seq: _journal(database, seq) for seq in need.journals}
+    for seq in need.journals:
+        take_journal(seq, _journal(database, seq), loaded)
     return loaded
 
 
@@ -368,25 +387,23 @@ def _complete(database: sqlite3.Connection, invocation: Invocation, loaded: Load
     """What the core keeps of an invocation besides its row: its open entries and its signals."""
     if invocation.completed_at is not None:
         return
-    attach_journal(invocation, _journal(database, invocation.seq, without_values=True))
-    sql = "SELECT ordinal, name, ok, value FROM signals WHERE seq = ? ORDER BY ordinal"
+    complete(invocation, _journal(database, invocation.seq, without_values=True), partly=True)
+    sql = "SELECT * FROM signals WHERE seq = ? ORDER BY ordinal"
     signals = database.execute(sql, (invocation.seq,)).fetchall()
     if signals:
-        loaded.signals[invocation.seq] = [
-            Signal(ordinal, name, Outcome(bool(ok), value)) for ordinal, name, ok, value in signals
-        ]
+        take_signals(invocation, signals, loaded)
 
 
-def _journal(database: sqlite3.Connection, seq: int, *, without_values: bool = False) -> list[Row]:
+def _journal(database: sqlite3.Connection, seq: int, *, without_values: bool = False) -> sqlite3.Cursor:
     # of steps that are complete as written, the core needs nothing but the number of the last one
     value = "CASE WHEN ordinal IS NULL AND part = 1 THEN value END" if without_values else "value"
     last = "(SELECT max(entry) FROM journal WHERE invocation = ?1 AND part = 0)"
     rest = f" AND (part <> 0 OR ok IS NULL OR entry = {last})" if without_values else ""
     sql = (
-        f"SELECT invocation, entry, part, kind, name, detail, seen, ordinal, ok, {value}, at FROM journal"
+        f"SELECT invocation, entry, part, kind, name, detail, seen, ordinal, ok, {value}, at, checksum FROM journal"
         f" WHERE invocation = ?1{rest} ORDER BY entry, part"
     )
-    return [Row(*row) for row in database.execute(sql, (seq,))]
+    return database.execute(sql, (seq,))
 
 
 def _object(database: sqlite3.Connection, service: str, key: str) -> KeyedObject:
@@ -394,15 +411,10 @@ def _object(database: sqlite3.Connection, service: str, key: str) -> KeyedObject
     queue = database.execute(
         f"SELECT seq FROM invocations {where} AND queued IS NOT NULL ORDER BY queued", (service, key)
     )
-    state = database.execute(f"SELECT name, value FROM state {where}", (service, key))
-    promises = database.execute(f"SELECT name, ok, value FROM promises {where}", (service, key))
-    return KeyedObject(
-        service,
-        key,
-        deque(row[0] for row in queue),
-        dict(state.fetchall()),
-        {name: Outcome(bool(ok), value) for name, ok, value in promises},
-    )
+    found = KeyedObject(service, key, deque(row[0] for row in queue), {}, {})
+    take_state(found, database.execute(f"SELECT name, value, checksum FROM state {where}", (service, key)))
+    take_promises(found, database.execute(f"SELECT name, ok, value, checksum FROM promises {where}", (service, key)))
+    return found
 
 
 def _batches(values: "set[int] | set[str]") -> Iterator[list[Any]]:

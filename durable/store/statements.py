@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from durable.core.effects import Writes
-from durable.store import rows
+from durable.store import keyed, rows
+from durable.store.checksums import checksum
 
 Statement = tuple[str, Sequence[Any]]
 
@@ -23,7 +24,7 @@ def statements(writes: Writes) -> list[Statement]:
     if writes.purged:  # first, because their ids may be taken again below
         _forget(out, "invocations", "seq", [seq for seq in writes.purged if seq not in writes.created])
     if writes.journal:
-        _many(out, "INSERT OR REPLACE INTO journal VALUES ", 11, writes.journal)
+        _many(out, "INSERT OR REPLACE INTO journal VALUES ", 12, [rows.journal_row(row) for row in writes.journal])
     if writes.created:
         text = f"INSERT INTO invocations ({rows.FIXED}, {rows.MOVING}) VALUES "
         width = rows.FIXED_COUNT + len(rows.MOVING_NAMES)
@@ -47,12 +48,8 @@ def statements(writes: Writes) -> list[Statement]:
     if writes.signals_removed:
         _delete(out, "signals", ("seq", "ordinal"), writes.signals_removed)
     if writes.signals_added:
-        _many(
-            out,
-            "INSERT INTO signals VALUES ",
-            5,
-            [(seq, one.ordinal, one.name, one.outcome.ok, one.outcome.value) for seq, one in writes.signals_added],
-        )
+        signals = [keyed.signal_row(seq, one) for seq, one in writes.signals_added]
+        _many(out, "INSERT INTO signals VALUES ", 6, signals)
     if writes.purged:  # last, with what the turn itself wrote for them
         _forget(out, "invocations", "seq", [seq for seq in writes.purged if seq in writes.created])
         _forget(out, "journal", "invocation", writes.purged)
@@ -61,13 +58,20 @@ def statements(writes: Writes) -> list[Statement]:
         _forget(out, "journal", "invocation", writes.journals_purged)
         _many(out, _JOURNAL_GONE, 1, [(seq,) for seq in writes.journals_purged])
     if writes.settings:
-        _many(out, "INSERT OR REPLACE INTO settings VALUES ", 2, list(writes.settings.items()))
+        settings = [(service, text, checksum((service, text))) for service, text in writes.settings.items()]
+        _many(out, "INSERT OR REPLACE INTO settings VALUES ", 3, settings)
     if writes.declared:
-        declared = [(service, revision, text) for service, (revision, text) in writes.declared.items()]
-        _many(out, "INSERT OR REPLACE INTO services VALUES ", 3, declared)
+        declared = [(name, *about, checksum((name, *about))) for name, about in writes.declared.items()]
+        _many(out, "INSERT OR REPLACE INTO services VALUES ", 4, declared)
     if writes.ordinals_reserved is not None:
-        out.append(("UPDATE meta SET value = ? WHERE name = 'ordinals'", (writes.ordinals_reserved,)))
+        out.append(reserve_ordinals(writes.ordinals_reserved))
     return out
+
+
+def reserve_ordinals(number: int) -> Statement:
+    """Have the next start continue after `number`."""
+    row = ("ordinals", number, checksum(("ordinals", number)))
+    return "INSERT OR REPLACE INTO meta VALUES (?, ?, ?)", row
 
 
 def _forget(out: list[Statement], table: str, column: str, seqs: list[int]) -> None:
@@ -83,12 +87,12 @@ def _keyed(out: list[Statement], writes: Writes) -> None:
         gone = [name for name, value in writes.state.items() if value is None]
         if gone:
             _delete(out, "state", ("service", "key", "name"), gone)
-        kept = [(*name, value) for name, value in writes.state.items() if value is not None]
+        kept = [keyed.state_row(*name, value) for name, value in writes.state.items() if value is not None]
         if kept:
-            _many(out, "INSERT OR REPLACE INTO state VALUES ", 4, kept)
+            _many(out, "INSERT OR REPLACE INTO state VALUES ", 5, kept)
     if writes.promises:
-        settled = [(*name, outcome.ok, outcome.value) for name, outcome in writes.promises.items()]
-        _many(out, "INSERT OR REPLACE INTO promises VALUES ", 5, settled)
+        settled = [keyed.promise_row(*name, outcome) for name, outcome in writes.promises.items()]
+        _many(out, "INSERT OR REPLACE INTO promises VALUES ", 6, settled)
 
 
 def _many(out: list[Statement], head: str, width: int, values: Sequence[Sequence[Any]]) -> None:

@@ -483,7 +483,7 @@ def test_the_database_of_another_program_is_refused_and_left_alone(path: Path, t
 def test_a_database_with_anothers_application_id_is_refused_even_without_tables(path: Path, tmp_path: Path) -> None:
     database = sqlite3.connect(path)
     database.execute("PRAGMA application_id = 252006673")
-    database.execute("PRAGMA user_version = 3")
+    database.execute(f"PRAGMA user_version = {NEWEST + 1}")
     database.commit()
     database.close()
     before = photograph(tmp_path)

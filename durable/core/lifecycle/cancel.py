@@ -17,7 +17,8 @@ def cancel(turn: Turn, command: Cancel) -> None:
         turn.reply(command.token, "not-found")
         return
     if invocation.status is Status.COMPLETED or invocation.damaged:
-        turn.reply(command.token, "damaged" if invocation.damaged else "completed", invocation)
+        ended = invocation.status is Status.COMPLETED
+        turn.reply(command.token, "completed" if ended else "damaged", invocation)
         return
     if invocation.status in (Status.SCHEDULED, Status.PENDING):
         turn.complete(invocation, CANCELLED)

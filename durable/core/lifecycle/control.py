@@ -1,6 +1,6 @@
 """What the engine itself asks: find an invocation, go on after a start, keep what services look like."""
 
-from durable.core.commands import Attach, Cancel, Configure, Declare, Kill, Pause, Recover, Resume
+from durable.core.commands import Attach, Cancel, Configure, Declare, Kill, NoteDamage, Pause, Recover
 from durable.core.effects import Need
 from durable.core.invocation import Status
 from durable.core.lifecycle.after import Again, after
@@ -9,12 +9,12 @@ from durable.core.turn import Turn, need_id, need_invocation
 from durable.core.world import World
 
 
-def needs_id(world: World, command: Attach | Cancel | Kill | Pause | Resume, need: Need) -> None:
+def needs_id(world: World, command: Attach | Cancel | Kill | Pause, need: Need) -> None:
     """The invocation it is about."""
     need_id(world, need, command.id)
 
 
-def needs_seq(world: World, command: Recover, need: Need) -> None:
+def needs_seq(world: World, command: Recover | NoteDamage, need: Need) -> None:
     """The invocation it is about."""
     need_invocation(world, need, command.seq)
 
@@ -38,8 +38,6 @@ def recover(turn: Turn, command: Recover) -> None:
         return
     if invocation.status is Status.RUNNING:
         after(turn, invocation, Again())
-    elif invocation.damaged:  # it was loaded as paused: from now on it is stored so
-        turn.touch(invocation)
 
 
 def configure(turn: Turn, command: Configure) -> None:

@@ -17,10 +17,12 @@ from durable.core.commands import (
     Tell,
 )
 from durable.core.effects import Need
-from durable.core.invocation import Invocation, Open
+from durable.core.invocation import Invocation, Open, damage
 from durable.core.journal import COMMAND, EMPTY, GIVEN_UP, Failure, Kind, Outcome, Row
+from durable.core.lifecycle.damage import hold
 from durable.core.lifecycle.promise import settle_promise
 from durable.core.lifecycle.record import attempt_of, settle_budget
+from durable.core.reasons import Reason
 from durable.core.turn import Turn, need_id, need_topic, output_topic, promise_topic
 from durable.core.world import World
 
@@ -47,6 +49,11 @@ def open_entry(turn: Turn, command: OpenEntry) -> None:
     if invocation is None:
         return
     asked = command.asked
+    if isinstance(asked, AwaitPromise | PeekPromise | CompletePromise):
+        cause = turn.world.keys[asked.service, asked.key].promise_damage(command.name)
+        if cause is not None:  # nothing is written: a resume asks again
+            hold(turn, invocation, damage(cause, Reason.READS_DAMAGED))
+            return
     invocation.last_entry = command.entry
     settle_budget(turn, invocation, command.entry)
     written, value = (True, asked.value) if isinstance(asked, SetState) else (None, command.fingerprint)
@@ -152,10 +159,15 @@ def set_state(turn: Turn, asked: SetState) -> None:
     key = (asked.service, asked.key)
     if asked.name is None:
         target.state.clear()
+        target.damaged_state.clear()
+        target.lost_state.clear()
         turn.writes.state_cleared.add(key)
         for written in [written for written in turn.writes.state if written[:2] == key]:
             del turn.writes.state[written]
-    elif asked.value is None:
+        return
+    target.damaged_state.pop(asked.name, None)
+    target.lost_state.pop(asked.name, None)
+    if asked.value is None:
         target.state.pop(asked.name, None)
         turn.writes.state[(*key, asked.name)] = None
     else:

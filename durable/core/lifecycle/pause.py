@@ -1,11 +1,13 @@
 """Pause: what runs may end and is recorded, then nothing happens until somebody resumes it."""
 
 from durable.core.commands import Pause, Resume, Unloaded
-from durable.core.effects import Interrupt, Unload
+from durable.core.effects import Interrupt, Need, Unload
 from durable.core.invocation import Status
 from durable.core.lifecycle.after import Again, after, park
 from durable.core.lifecycle.record import attempt_of
-from durable.core.turn import Turn
+from durable.core.reasons import Reason
+from durable.core.turn import Turn, need_id, need_journal
+from durable.core.world import World
 
 
 def pause(turn: Turn, command: Pause) -> None:
@@ -35,14 +37,26 @@ def unloaded(turn: Turn, command: Unloaded) -> None:
     after(turn, invocation, Again())
 
 
+def needs_resume(world: World, command: Resume, need: Need) -> None:
+    """The invocation; where it was paused because it is damaged, its whole journal, to see whether it still is."""
+    need_id(world, need, command.id)
+    invocation = world.find(command.id)
+    if invocation is not None and invocation.problem is not None and invocation.problem.reason == Reason.DAMAGED:
+        need_journal(world, need, invocation.seq)
+
+
 def resume(turn: Turn, command: Resume) -> None:
     """A fresh budget for a paused one; an immediate retry for one that is backing off."""
     invocation = turn.world.find(command.id)
     if invocation is None:
         turn.reply(command.token, "not-found")
         return
-    if invocation.damaged:
+    if invocation.damaged and invocation.status is not Status.COMPLETED:
         turn.reply(command.token, "damaged", invocation)
+        return
+    cause = turn.world.unreadable.get(invocation.seq)
+    if cause is not None and invocation.status is Status.PAUSED:
+        turn.reply(command.token, "damaged", invocation, cause=cause)
         return
     turn.reply(command.token, str(invocation.status), invocation)
     if invocation.status is Status.RUNNING and invocation.pausing:

@@ -15,7 +15,11 @@ def needs(world: World, command: SettlePromise, need: Need) -> None:
 
 
 def from_outside(turn: Turn, command: SettlePromise) -> None:
-    """Settle it and say whether it was the first."""
+    """Settle it and say whether it was the first; where what is stored of it is damaged, nobody can tell."""
+    cause = turn.world.keys[command.service, command.key].promise_damage(command.name)
+    if cause is not None:
+        turn.reply(command.token, "damaged", cause=cause)
+        return
     first = settle_promise(turn, command.service, command.key, command.name, command.outcome)
     turn.reply(command.token, "done" if first else "conflict")
 
@@ -27,6 +31,7 @@ def settle_promise(turn: Turn, service: str, key: str, name: str, outcome: Outco
         return False
     promises[name] = outcome
     turn.writes.promises[service, key, name] = outcome
-    for seq, entry in turn.take_listeners(promise_topic(service, key, name)):
-        turn.tell(Notify(seq, entry, outcome))
+    topic = promise_topic(service, key, name)
+    for seq, entry in turn.take_listeners(topic):
+        turn.tell(Notify(seq, entry, outcome, topic))
     return True

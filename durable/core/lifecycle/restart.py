@@ -11,7 +11,7 @@ from durable.core.ids import awakeable_id
 from durable.core.invocation import Flavor, Invocation, Status
 from durable.core.journal import CANCELLED, COMMAND, DETACHED, GIVEN_UP, Kind, Row
 from durable.core.lifecycle.submit import expired
-from durable.core.turn import Turn, need_id
+from durable.core.turn import Turn, need_id, need_journal
 from durable.core.world import World
 
 
@@ -19,8 +19,8 @@ def needs(world: World, command: Restart, need: Need) -> None:
     """The invocation, and of its journal what is to be copied."""
     need_id(world, need, command.id)
     old = world.find(command.id)
-    if old is not None and command.from_entry and old.seq not in world.journals:
-        need.journals.add(old.seq)
+    if old is not None and command.from_entry:
+        need_journal(world, need, old.seq)
 
 
 def restart(turn: Turn, command: Restart) -> None:
@@ -30,6 +30,9 @@ def restart(turn: Turn, command: Restart) -> None:
         turn.reply(command.token, "not-found")
         return
     refused = refusal(old)
+    cause = turn.world.unreadable.get(old.seq, "")
+    if not refused and cause:
+        refused = "damaged"
     rows: Sequence[Row] = ()
     if not refused and command.from_entry:
         rows = prefix(old, journal(turn, old), command.from_entry)
@@ -39,7 +42,7 @@ def restart(turn: Turn, command: Restart) -> None:
         elif missing := open_entries(rows):
             refused = f"open-entry {missing[0]}"
     if refused:
-        turn.reply(command.token, refused, old)
+        turn.reply(command.token, refused, old, cause=cause)
         return
     submission = msgspec.structs.replace(
         old.submission,
@@ -61,6 +64,8 @@ def restart(turn: Turn, command: Restart) -> None:
 
 def refusal(old: Invocation) -> str:
     """Why it cannot be done again, or nothing."""
+    if old.damaged:
+        return "damaged"
     if old.status is not Status.COMPLETED:
         return str(old.status)
     if old.submission.flavor in (Flavor.WORKFLOW, Flavor.WORKFLOW_SHARED):

@@ -46,9 +46,9 @@ def join(turn: Turn, command: Submit, existing: Invocation) -> None:
         turn.reply(command.token, "previously-accepted", existing)
     elif command.submission.flavor is Flavor.WORKFLOW:
         failure = already_started(command.submission.target)
-        turn.tell(Notify(caller.seq, caller.entry, failure.outcome()))
+        turn.tell(Notify(caller.seq, caller.entry, failure.outcome(), command.submission.id))
     elif existing.outcome is not None:
-        turn.tell(Notify(caller.seq, caller.entry, existing.outcome))
+        turn.tell(Notify(caller.seq, caller.entry, existing.outcome, command.submission.id))
     else:
         follow(turn, caller, existing)
 

@@ -21,17 +21,27 @@ def needs_id(world: World, command: CompleteEntry | SendSignal, need: Need) -> N
 
 
 def timer_fired(turn: Turn, command: TimerFired) -> None:
-    """A sleep is over, a scheduled start or a retry is due; a timer nobody waits for any more is dropped."""
+    """A sleep is over, a scheduled start or a retry is due; a timer nobody waits for any more is dropped.
+
+    What counts is the moment that is stored with the entry or the invocation; the timer only reminds of it.
+    """
     turn.remove_timer(command.due_at, command.seq, command.entry)
     invocation = turn.world.invocations.get(command.seq)
     if invocation is None:
         return
     if command.entry:
         waits = invocation.open.get(command.entry)
-        if waits is not None and waits.kind is Kind.SLEEP and waits.ref == command.due_at:
+        if waits is None or waits.kind is not Kind.SLEEP or not isinstance(waits.ref, int):
+            return
+        if waits.ref <= turn.now:
+            turn.remove_timer(waits.ref, command.seq, command.entry)
             arrive(turn, invocation, command.entry, EMPTY)
-    elif invocation.due_at == command.due_at:
-        invocation.due_at = None
+        else:  # the timer was damaged: it has another moment than its sleep
+            turn.add_timer(waits.ref, command.seq, command.entry)
+    elif invocation.due_at is not None and invocation.due_at > turn.now:
+        turn.add_timer(invocation.due_at, command.seq, 0)
+    elif invocation.due_at is not None:
+        turn.drop_timer(invocation)
         turn.touch(invocation)
         if invocation.status is Status.BACKING_OFF:
             turn.start(invocation)
@@ -51,11 +61,14 @@ def key_free(turn: Turn, command: KeyFree) -> None:
 
 
 def notify(turn: Turn, command: Notify) -> None:
-    """A call ended, a promise was settled, an attached invocation ended."""
+    """A call ended, a promise was settled, an attached invocation ended; news for an entry that waits for that."""
     invocation = turn.world.invocations.get(command.seq)
     if invocation is None or command.entry not in invocation.open:
         return
-    if invocation.open[command.entry].kind is Kind.CALL:
+    waits = invocation.open[command.entry]
+    if waits.ref != command.ref:
+        return
+    if waits.kind is Kind.CALL:
         call_ended(turn, invocation, command.entry, command.outcome)
     else:
         arrive(turn, invocation, command.entry, command.outcome)
@@ -66,6 +79,9 @@ def complete_entry(turn: Turn, command: CompleteEntry) -> None:
     invocation = turn.world.find(command.id)
     if invocation is None or command.run not in (0, invocation.run_number):
         turn.reply(command.token, "not-found")
+        return
+    if invocation.damaged and invocation.status is not Status.COMPLETED:
+        turn.reply(command.token, "damaged", invocation)
         return
     waits = invocation.open.get(command.entry)
     if waits is not None and waits.kind is Kind.AWAKEABLE:
@@ -85,6 +101,9 @@ def send_signal(turn: Turn, command: SendSignal) -> None:
     invocation = turn.world.find(command.id)
     if invocation is None:
         turn.reply(command.token, "not-found")
+        return
+    if invocation.damaged and invocation.status is not Status.COMPLETED:
+        turn.reply(command.token, "damaged", invocation)
         return
     turn.reply(command.token, "done", invocation)
     if invocation.status is Status.COMPLETED:

@@ -1,0 +1,78 @@
+"""Checksums of rows: a flipped bit is a damaged row, never another value.
+
+A row's checksum has two halves. The upper 31 bits are over what the row is about (whose it is, which entry, of what
+kind, in which order …), the lower 32 bits over its value. So a row that is read without its value can be checked, a
+value that landed in another row is found, and a damaged value still belongs to its name. Rows that were written
+before there were checksums have none: of those the types are looked at.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+from zlib import crc32
+
+import msgspec
+
+_encode = msgspec.msgpack.Encoder().encode
+_UPPER, _LOWER = 0x7FFFFFFF, 0xFFFFFFFF
+#: The lower half where there is no value.
+_NO_VALUE = _LOWER
+
+
+def checksum(about: Sequence[Any], value: bytes | None = None) -> int:
+    """The checksum of a row that says `value` about something. Booleans and their integers differ here."""
+    try:
+        return (crc32(_encode(about)) & _UPPER) << 32 | (_NO_VALUE if value is None else crc32(value))
+    except (TypeError, ValueError):  # SQLite will not take it either, and say so
+        return 0
+
+
+def differs(stored: object, about: Sequence[Any], value: Any = None, *, partly: bool = False) -> str:
+    """Which half of a row is not what was written: "value", "row", or "" where it is whole.
+
+    `partly`: the value was not read.
+    """
+    if not isinstance(stored, int):
+        return "row"
+    try:
+        if stored >> 32 != crc32(_encode(about)) & _UPPER:
+            return "row"
+        if partly or stored & _LOWER == (_NO_VALUE if value is None else crc32(value)):
+            return ""
+    except (TypeError, ValueError):  # text that is no UTF-8, a value that is no bytes
+        return "row" if isinstance(value, bytes | None) else "value"
+    return "value"
+
+
+class Column(NamedTuple):
+    """What a column holds."""
+
+    name: str
+    type: type[int] | type[str] | type[bytes]
+    nullable: bool = False
+
+
+def columns(text: str) -> tuple[Column, ...]:
+    """Columns from their names: `name` is an integer, `name$` text, `name#` a blob; `name?` may be NULL."""
+    kinds: dict[str, type[Any]] = {"$": str, "#": bytes}
+    found = []
+    for word in text.split():
+        nullable = word.endswith("?")
+        word = word.rstrip("?")
+        kind = kinds.get(word[-1], int)
+        found.append(Column(word.rstrip("$#"), kind, nullable))
+    return tuple(found)
+
+
+def complaint(table: str, layout: Iterable[Column], row: Sequence[Any]) -> str:
+    """Which column holds what cannot be there, or "" where each could be what it is."""
+    for column, value in zip(layout, row, strict=True):
+        if value is None:
+            fits = column.nullable
+        else:
+            fits = isinstance(value, column.type) and not isinstance(value, bool)
+            if fits and column.type is str and not value.isascii():
+                fits = value.isprintable() or value.encode("utf-8", "replace").decode() == value
+        if not fits:
+            shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:60] + "…"
+            return f"{table}.{column.name} is {shown}"
+    return ""
