@@ -230,20 +230,28 @@ class KeyedObject(msgspec.Struct):
     #: Causes of damage that leaves open which name it is about: then no name can be said to be absent.
     lost_state: dict[str, str] = {}
     lost_promises: dict[str, str] = {}
+    #: Names whose rows are there, but under another key.
+    moved_state: Container[str] = ()
+    moved_promises: Container[str] = ()
 
     def forget(self) -> None:
         """The workflow is over: its state and promises are gone."""
         for named in (self.state, self.damaged_state, self.lost_state):
             named.clear()
+        self.moved_state = self.moved_promises = ()
         for settled in (self.promises, self.damaged_promises, self.lost_promises):
             settled.clear()
 
     def state_damage(self, name: str) -> str | None:
         """Why the state of this name cannot be told, or None where it can."""
+        if name not in self.state and name in self.moved_state:
+            return f"the state {name!r} of {self.service}/{self.key} is damaged: its row has another service or key"
         return _damage(name, self.state, self.damaged_state, self.lost_state)
 
     def promise_damage(self, name: str) -> str | None:
         """Why nobody can tell whether and how this promise is settled, or None."""
+        if name not in self.promises and name in self.moved_promises:
+            return f"the promise {name!r} of {self.service}/{self.key} is damaged: its row has another service or key"
         return _damage(name, self.promises, self.damaged_promises, self.lost_promises)
 
 

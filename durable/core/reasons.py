@@ -54,7 +54,7 @@ ADVICE: dict[str, str] = {
     Reason.COMMIT_REFUSED: "Remove what the error names, and resume it; or kill it.",
     Reason.DAMAGED: "Kill it, or restore a backup: durable.restore(backup, path).",
     Reason.READS_DAMAGED: (
-        "Restore a backup: durable.restore(backup, path). Or kill it, and write the state anew with engine.patch_state."
+        "Restore a backup: durable.restore(backup, path). Or kill it, and write the state anew: engine.patch_state."
     ),
 }
 

@@ -16,7 +16,7 @@ from durable.context import (
 from durable.core.ids import claimed_id
 from durable.core.invocation import Caller, Flavor, Submission
 from durable.core.retry import RetryPolicy
-from durable.errors import DeclarationError, InvalidRequestError, NotFoundError, TerminalError
+from durable.errors import DeclarationError, InvalidRequestError, NotFoundError, StorageCorruptError, TerminalError
 from durable.serde import REQUIRED, Serde, serde_for
 from durable.service import Handler, Service, Settings, VirtualObject, Workflow
 
@@ -172,7 +172,14 @@ class Registry:
 
     def configure(self, service: str, text: str) -> None:
         """Have options that were set at run time override what the class says, for invocations from now on."""
-        self.configured[service] = _settings.decode(text)
+        try:
+            self.configured[service] = _settings.decode(text)
+        except msgspec.MsgspecError as error:
+            raise StorageCorruptError(
+                f"the options that were set for {service} (engine.configure) cannot be read: {error}. To go on with "
+                f"what the code says, delete them: DELETE FROM settings WHERE service = {service!r}. A backup brings "
+                "them back: durable.restore(backup, path)"
+            ) from error
         self._merge_again(service)
 
     def _merge_again(self, service: str) -> None:

@@ -21,7 +21,7 @@ _NO_VALUE = _LOWER
 def checksum(about: Sequence[Any], value: bytes | None = None) -> int:
     """The checksum of a row that says `value` about something. Booleans and their integers differ here."""
     try:
-        return (crc32(_encode(about)) & _UPPER) << 32 | (_NO_VALUE if value is None else crc32(value))
+        return upper(about) << 32 | (_NO_VALUE if value is None else crc32(value))
     except (TypeError, ValueError):  # SQLite will not take it either, and say so
         return 0
 
@@ -34,13 +34,18 @@ def differs(stored: object, about: Sequence[Any], value: Any = None, *, partly: 
     if not isinstance(stored, int):
         return "row"
     try:
-        if stored >> 32 != crc32(_encode(about)) & _UPPER:
+        if stored >> 32 != upper(about):
             return "row"
         if partly or stored & _LOWER == (_NO_VALUE if value is None else crc32(value)):
             return ""
     except (TypeError, ValueError):  # text that is no UTF-8, a value that is no bytes
         return "row" if isinstance(value, bytes | None) else "value"
     return "value"
+
+
+def upper(about: Sequence[Any]) -> int:
+    """The upper half alone. Raises `ValueError` for text that is no Unicode."""
+    return crc32(_encode(about)) & _UPPER
 
 
 class Column(NamedTuple):

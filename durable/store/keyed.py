@@ -11,9 +11,29 @@ from durable.core.invocation import Invocation, KeyedObject, Signal
 from durable.core.journal import Outcome
 from durable.core.world import Loaded
 from durable.errors import StorageCorruptError
-from durable.store.checksums import checksum, columns, complaint, differs
+from durable.store.checksums import checksum, columns, complaint, differs, upper
 
 _SIGNAL = columns("seq ordinal name$ ok value#")
+
+
+class Moved:
+    """Names of one key whose rows were found under another one: told by the upper half of their checksums."""
+
+    def __init__(self, halves: frozenset[int], service: str, key: str) -> None:
+        self._halves = halves
+        self._key = (service, key)
+
+    def __contains__(self, name: object) -> bool:
+        return upper((*self._key, name)) in self._halves
+
+
+def moved(stored: Iterable[Sequence[Any]]) -> frozenset[int]:
+    """Of rows (service, key, name, checksum), those that are not where they were written, by their upper halves."""
+    found = set()
+    for *place, stored_checksum in stored:
+        if isinstance(stored_checksum, int) and differs(stored_checksum, place, partly=True):
+            found.add(stored_checksum >> 32)
+    return frozenset(found)
 
 
 def signal_row(seq: int, signal: Signal) -> tuple[Any, ...]:

@@ -224,7 +224,8 @@ def _rebuilt(own: Sequence[Any], submission: Submission, moved: Sequence[Any], t
     ended = [named[name] for name in ("completed_at", "ok", "output", "expires_at", "journal_until")]
     if named["status"] == Status.COMPLETED or any(one is not None for one in ended):
         completed_at = named["completed_at"]
-        invocation.completed_at = completed_at if isinstance(completed_at, int) else _SOME_TIME
+        plausible = isinstance(completed_at, int) and invocation.created_at <= completed_at < _SOME_TIME
+        invocation.completed_at = completed_at if plausible else _SOME_TIME
         invocation.problem = damage(f"its result is damaged: {trouble}")
         invocation.damaged = True
     return invocation
@@ -324,7 +325,7 @@ def journal_of(stored: Iterable[Sequence[Any]], *, partly: bool = False) -> list
 
 def _check_row(row: Row, wrong: str) -> None:
     where = f"the journal is damaged at entry {row.entry!r}"
-    stored = row if row.ok is None else row._replace(ok=int(row.ok))  # type: ignore[arg-type]
+    stored = row._replace(ok=int(row.ok)) if isinstance(row.ok, bool) else row  # type: ignore[arg-type]
     trouble = complaint("journal", JOURNAL, stored)
     if not trouble and row.kind not in _KINDS:
         trouble = f"journal.kind is {row.kind!r}"

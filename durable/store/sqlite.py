@@ -29,8 +29,9 @@ from durable.errors import (
 from durable.store import CommitRefused, Expired, Opened
 from durable.store.faults import explain, only_the_batch
 from durable.store.filter import Filter
-from durable.store.keyed import take_promises, take_signals, take_state
+from durable.store.keyed import Moved, take_promises, take_signals, take_state
 from durable.store.lock import FileLock
+from durable.store.opening import misplaced, opening
 from durable.store.rows import FIXED, MOVING, complete, invocation_of, journal_of, take_journal
 from durable.store.statements import statements
 
@@ -110,6 +111,8 @@ class SqliteStore:
         self._lock = FileLock(self.path)
         self._connection: _Connection | None = None
         self._failed: str | None = None
+        #: Rows of state and of promises that were found under another key.
+        self._moved: tuple[frozenset[int], ...] = (frozenset(), frozenset())
 
     # ---- opening and closing ----
 
@@ -159,11 +162,8 @@ class SqliteStore:
                     f"BEGIN IMMEDIATE; PRAGMA application_id = {APPLICATION_ID};\n{script}\n"
                     f"PRAGMA user_version = {number}; COMMIT;"
                 )
-        ordinal = database.execute("SELECT value FROM meta WHERE name = 'ordinals'").fetchone()[0]
-        seq = database.execute("SELECT coalesce(max(seq), 0) + 1 FROM invocations").fetchone()[0]
-        settings = dict(database.execute("SELECT service, options FROM settings").fetchall())
-        declared = database.execute("SELECT name, revision, declaration FROM services").fetchall()
-        return Opened(ordinal, seq, settings, {name: (revision, text) for name, revision, text in declared})
+        self._moved = tuple(_tolerant(database, partial(misplaced, table=table)) for table in ("state", "promises"))
+        return _tolerant(database, lambda database: opening(database, self.path, migrations()))
 
     async def close(self) -> None:
         """Close the connection, which checkpoints the WAL, and let the lock go."""
@@ -217,7 +217,11 @@ class SqliteStore:
 
     async def load(self, need: Need) -> Loaded:
         """Invocations, objects and listeners, in one hop."""
-        return await self._read(lambda database: _load(database, need))
+        loaded = await self._read(lambda database: _load(database, need))
+        if any(self._moved):
+            for one in loaded.keys:
+                one.moved_state, one.moved_promises = (Moved(rows, one.service, one.key) for rows in self._moved)
+        return loaded
 
     async def journal(self, seq: int) -> Sequence[Row]:
         """An invocation's journal, in order."""
@@ -234,7 +238,7 @@ class SqliteStore:
             "SELECT due_at, seq, entry FROM timers WHERE (due_at, seq, entry) > (?, ?, ?)"
             " ORDER BY due_at, seq, entry LIMIT ?"
         )
-        start = after or (-1, -1, -1)
+        start = after if after is not None and after[0] >= 0 else (-(2**63), 0, 0)  # damaged ones may lie before 0
         return await self._read(lambda database: database.execute(sql, (*start, limit)).fetchall())
 
     async def expired(self, now: int, limit: int) -> Sequence[Expired]:

@@ -101,7 +101,7 @@ def test_commits_are_synced_as_promised(
 
     async def story() -> None:
         async with opened(SqliteStore(path, synchronous=synchronous)):
-            (database,) = connections
+            database = connections[0]
             told = {
                 name: database.execute(f"PRAGMA {name}").fetchone()[0]
                 for name in ("synchronous", "journal_mode", "user_version", "application_id", "locking_mode")

@@ -47,8 +47,9 @@ def hold(turn: Turn, invocation: Invocation, problem: Problem) -> None:
 def leave_queue(turn: Turn, invocation: Invocation) -> None:
     """Its place in its key's queue is damaged: whoever is first without it may start."""
     target = turn.object_of(invocation.submission)
-    if target is None or invocation.seq not in target.queue:
+    if target is None:
         return
-    target.queue.remove(invocation.seq)
+    if invocation.seq in target.queue:
+        target.queue.remove(invocation.seq)
     if target.queue:
         turn.tell(KeyFree(target.queue[0]))

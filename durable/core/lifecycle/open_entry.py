@@ -161,6 +161,7 @@ def set_state(turn: Turn, asked: SetState) -> None:
         target.state.clear()
         target.damaged_state.clear()
         target.lost_state.clear()
+        target.moved_state = ()
         turn.writes.state_cleared.add(key)
         for written in [written for written in turn.writes.state if written[:2] == key]:
             del turn.writes.state[written]

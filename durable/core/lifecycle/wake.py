@@ -2,7 +2,7 @@
 
 from durable.core.commands import CompleteEntry, KeyFree, Notify, SendSignal, TimerFired
 from durable.core.effects import Need
-from durable.core.invocation import Signal, Status
+from durable.core.invocation import Invocation, Signal, Status
 from durable.core.journal import EMPTY, Kind
 from durable.core.lifecycle.arrive import arrive, keep
 from durable.core.lifecycle.cancel import call_ended
@@ -31,15 +31,13 @@ def timer_fired(turn: Turn, command: TimerFired) -> None:
         return
     if command.entry:
         waits = invocation.open.get(command.entry)
-        if waits is None or waits.kind is not Kind.SLEEP or not isinstance(waits.ref, int):
-            return
-        if waits.ref <= turn.now:
+        if waits is not None and waits.kind is Kind.SLEEP and isinstance(waits.ref, int) and waits.ref <= turn.now:
             turn.remove_timer(waits.ref, command.seq, command.entry)
             arrive(turn, invocation, command.entry, EMPTY)
-        else:  # the timer was damaged: it has another moment than its sleep
-            turn.add_timer(waits.ref, command.seq, command.entry)
+        else:
+            arm(turn, invocation)
     elif invocation.due_at is not None and invocation.due_at > turn.now:
-        turn.add_timer(invocation.due_at, command.seq, 0)
+        arm(turn, invocation)
     elif invocation.due_at is not None:
         turn.drop_timer(invocation)
         turn.touch(invocation)
@@ -53,11 +51,22 @@ def timer_fired(turn: Turn, command: TimerFired) -> None:
                 turn.may_deadlock(invocation)
 
 
+def arm(turn: Turn, invocation: Invocation) -> None:
+    """Have a timer for all it waits for: one that came without a reason may be damaged, and the right one missing."""
+    if invocation.due_at is not None:
+        turn.add_timer(invocation.due_at, invocation.seq, 0)
+    for entry, waits in invocation.open.items():
+        if waits.kind is Kind.SLEEP and isinstance(waits.ref, int):
+            turn.add_timer(waits.ref, invocation.seq, entry)
+
+
 def key_free(turn: Turn, command: KeyFree) -> None:
-    """The next in a key's queue starts."""
+    """The first in a key's queue starts."""
     invocation = turn.world.invocations.get(command.seq)
     if invocation is not None and invocation.status is Status.PENDING:
-        turn.start(invocation)
+        target = turn.object_of(invocation.submission)
+        if target is None or not target.queue or target.queue[0] == invocation.seq:
+            turn.start(invocation)
 
 
 def notify(turn: Turn, command: Notify) -> None:

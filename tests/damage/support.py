@@ -1,0 +1,204 @@
+"""A file in which every table has rows, what each invocation in it must end with, and how a damaged one fares."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from durable import (
+    Context,
+    DurableError,
+    NotFoundError,
+    ObjectContext,
+    SharedWorkflowContext,
+    VirtualObject,
+    Workflow,
+    WorkflowContext,
+    handler,
+)
+from durable.core.invocation import DAMAGED, READS_DAMAGED
+from durable.errors import StorageError
+from durable.testing import run
+from tests.runtime.support import engine_on
+
+#: Longer than anything in the file waits.
+HOUR = 3600.0
+
+
+async def step(number: int) -> int:
+    return number
+
+
+@handler(service="Plain")
+async def work(ctx: Context, number: int) -> int:
+    seen = await ctx.run(step, number)
+    await ctx.sleep("10m")
+    return await ctx.run(step, seen + 1)
+
+
+@handler(service="Plain")
+async def parent(ctx: Context, number: int) -> int:
+    return await ctx.call(work, number)
+
+
+@handler(service="Plain")
+async def watch(ctx: Context, id: str) -> int:
+    return await ctx.attach(id, int)
+
+
+@handler(service="Plain")
+async def listen(ctx: Context) -> str:
+    await ctx.sleep("10m")
+    return await ctx.signal("word", str)
+
+
+class Account(VirtualObject):
+    @handler
+    async def add(self, ctx: ObjectContext, amount: int) -> int:
+        balance = (await ctx.get("balance", int) or 0) + amount
+        ctx.set("balance", balance)
+        await ctx.sleep("10m")
+        return balance
+
+
+class Approval(Workflow):
+    @handler
+    async def run(self, ctx: WorkflowContext) -> list[str]:
+        ready = await ctx.promise("ready", str).peek()
+        await ctx.sleep("10m")
+        return [str(ready), await ctx.promise("ready", str), await ctx.promise("go", str)]
+
+    @handler(shared=True)
+    async def waiting(self, ctx: SharedWorkflowContext) -> str:
+        return await ctx.promise("go", str)
+
+
+SERVICES: tuple[object, ...] = (work, parent, watch, listen, Account(), Approval())
+#: What must come of each invocation, by number; and whom it waits for.
+EXPECTED: dict[int, Any] = {}
+WAITS_FOR: dict[int, set[int]] = {}
+IDS: dict[int, str] = {}
+
+
+def make(path: Path) -> None:
+    """Write the file: an engine is closed in the middle of everything."""
+
+    async def story() -> None:
+        async with engine_on(path, *SERVICES, inactivity_timeout="5s") as engine:
+
+            async def sent(target: Any, value: Any, expected: Any, *, waits: tuple[int, ...] = (), **how: Any) -> str:
+                handle = await engine.send(target, value, **how)
+                [seq] = [one.seq for one in await engine.invocations() if one.id == handle.id]
+                EXPECTED[seq], WAITS_FOR[seq], IDS[seq] = expected, set(waits), handle.id
+                return handle.id
+
+            await engine.configure("Plain", journal_retention="2h")
+            first = await sent(work, 1, 2)
+            await sent(work, 2, 3, idempotency_key="two")
+            await sent(parent, 10, 11)
+            await asyncio.sleep(1)
+            [child] = [one for one in await engine.invocations() if one.caller_id == IDS[3]]
+            EXPECTED[child.seq], WAITS_FOR[child.seq], IDS[child.seq] = 11, set(), child.id
+            WAITS_FOR[3] = {child.seq}
+            await sent(watch, first, 2, waits=(1,))
+            await sent(Account.add, 5, 5, key="a")
+            await sent(Account.add, 6, 11, waits=(6,), key="a")
+            await sent(Account.add, 7, 7, key="b")
+            listening = await sent(listen, None, "hello")
+            await engine.send_signal(listening, "word", "hello")
+            await engine.resolve_promise("Approval", "w", "ready", "yes")
+            await sent(Approval.run, None, ["yes", "yes", "now"], key="w")
+            await sent(Approval.waiting, None, "now", key="w")
+            await sent(work, 20, 21, delay="20m")
+            await asyncio.sleep(60)
+            ended = await engine.call("Account/$patch-state", {"note": b'"kept"'}, key="c")
+            assert ended is None
+
+    run(story)
+    with sqlite3.connect(path) as database:
+        for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            assert database.execute(f"SELECT count(*) FROM {table}").fetchone()[0], f"nothing is in {table}"
+    database.close()
+
+
+def dependents(owners: set[int]) -> set[int]:
+    """Those, and whoever waits for one of them."""
+    while True:
+        more = owners | {seq for seq, others in WAITS_FOR.items() if others & owners}
+        if more == owners:
+            return owners
+        owners = more
+
+
+def live(path: Path, owners: set[int] | None) -> str:
+    """Start an engine on a damaged file, let everything end, and return what became of it: for the report.
+
+    Raises `AssertionError` for a wrong value, for an innocent one that was stopped, for what is listed otherwise than
+    it is described. `owners` are those whose rows are damaged; None where nobody knows.
+    """
+
+    async def story() -> str:
+        engine = engine_on(path, *SERVICES, inactivity_timeout="5s")
+        try:
+            await engine.start()
+        except StorageError as error:
+            assert "durable.restore" in str(error) and str(path) in str(error), f"no way out is named: {error}"
+            return f"refused: {type(error).__name__}"
+        try:
+            return await _watched(engine, owners)
+        finally:
+            await engine.close()
+
+    return run(story)
+
+
+async def _watched(engine: Any, owners: set[int] | None) -> str:
+    try:
+        await asyncio.sleep(HOUR / 2)
+        await engine.resolve_promise("Approval", "w", "go", "now")
+    except DurableError as error:
+        assert isinstance(error, StorageError), f"{error!r} is not named"
+        if engine.failure is not None:
+            return f"stopped: {error}"
+    await asyncio.sleep(HOUR)
+    try:
+        assert await asyncio.wait_for(engine.call(work, 100), HOUR) == 101, "a new one is not served"
+        listed = {one.seq: one for one in await engine.invocations(limit=100)}
+        paused = {one.seq for one in await engine.invocations(status="paused")}
+    except StorageError as error:
+        return f"stopped: {error}"
+    assert engine.failure is None, engine.failure
+    assert paused == {seq for seq, one in listed.items() if one.status == "paused"}, "listings do not agree"
+    damaged: set[int] = set()
+    stopped: set[int] = set()
+    for seq, expected in EXPECTED.items():
+        try:
+            view = await engine.describe(IDS[seq])
+        except NotFoundError:  # its id is damaged: it is listed by its number
+            assert seq in listed or owners is None, f"{seq} is gone"
+            view = listed.get(seq)
+            if view is None:
+                stopped.add(seq)
+                continue
+        else:
+            status = listed[seq].status if seq in listed else view.status
+            assert view.status == status, f"{seq} is described as {view.status} and listed as {status}"
+        if view.status == "completed" and (view.last_failure is None or view.last_failure.reason != DAMAGED):
+            value = await engine.attach(IDS[seq])
+            assert value == expected, f"{seq} ended with {value!r}, not {expected!r}"
+        elif view.last_failure is not None and view.last_failure.reason in (DAMAGED, READS_DAMAGED):
+            assert view.last_failure.message, "a cause is named"
+            damaged.add(seq)
+        else:
+            stopped.add(seq)
+    allowed = set() if owners is None else dependents(set(owners) | damaged)
+    if owners is not None:
+        assert damaged <= allowed, f"{damaged} are damaged, only {owners} should be"
+        assert stopped <= allowed, f"innocent ones were stopped: {stopped - allowed}"
+    else:
+        assert stopped <= dependents(set(damaged)), f"innocent ones were stopped: {stopped - dependents(damaged)}"
+    return f"damaged: {sorted(damaged)}" if damaged else "whole"
+
+
+Damage = Callable[[sqlite3.Connection], None]
