@@ -13,7 +13,7 @@ from typing import Any, NoReturn, Protocol
 import msgspec
 
 from durable import log
-from durable.core.commands import Command, Fail, Finish, NoteDamage, Suspend, Unloaded
+from durable.core.commands import Command, Fail, Finish, Suspend, Unloaded
 from durable.core.invocation import Invocation, KeyedObject
 from durable.core.journal import GIVEN_UP, Failure, Kind, Outcome, Row
 from durable.core.reasons import Reason
@@ -273,10 +273,6 @@ class Attempt:
         problem = problem_of(error, entry, step.name if step is not None else "")
         if error is self.broken and isinstance(error, StorageCorruptError):
             problem = msgspec.structs.replace(problem, reason=Reason.READS_DAMAGED)
-            self._steps.running.clear()
-            self.host.submit(NoteDamage(self.seq, problem, self.number))
-            self.end()
-            return
         self._failure = Fail(
             self.seq,
             self.number,

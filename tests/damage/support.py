@@ -17,7 +17,7 @@ from durable import (
     WorkflowContext,
     handler,
 )
-from durable.core.invocation import DAMAGED, READS_DAMAGED
+from durable.core.reasons import Reason
 from durable.errors import StorageError
 from durable.testing import run
 from tests.runtime.support import engine_on
@@ -184,10 +184,10 @@ async def _watched(engine: Any, owners: set[int] | None) -> str:
         else:
             status = listed[seq].status if seq in listed else view.status
             assert view.status == status, f"{seq} is described as {view.status} and listed as {status}"
-        if view.status == "completed" and (view.last_failure is None or view.last_failure.reason != DAMAGED):
+        if view.status == "completed" and (view.last_failure is None or view.last_failure.reason != Reason.DAMAGED):
             value = await engine.attach(IDS[seq])
             assert value == expected, f"{seq} ended with {value!r}, not {expected!r}"
-        elif view.last_failure is not None and view.last_failure.reason in (DAMAGED, READS_DAMAGED):
+        elif view.last_failure is not None and view.last_failure.reason in (Reason.DAMAGED, Reason.READS_DAMAGED):
             assert view.last_failure.message, "a cause is named"
             damaged.add(seq)
         else:
