@@ -17,7 +17,18 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from durable import log
-from durable.admin import absent, deployments, health, invocations, query, services, state
+from durable.admin import (
+    absent,
+    deployments,
+    health,
+    invocations,
+    looking,
+    query,
+    service_openapi,
+    services,
+    starting,
+    state,
+)
 from durable.admin.errors import BadRequest, answer_to, problem
 from durable.admin.openapi import openapi_operation
 from durable.admin.operations import Admin, Call, Operation, Routes, empty
@@ -54,6 +65,7 @@ def create_app(
     limits: Limits | None = None,
     query_limits: QueryLimits | None = None,
     ingress_url: str | None = None,
+    backup_folder: str | os.PathLike[str] | None = None,
 ) -> "App":
     """The admin API of an engine as an ASGI app, to be mounted under any prefix, before or after the engine starts.
 
@@ -71,6 +83,7 @@ def create_app(
     - `show_payloads=False`: inputs, results, recorded values, state and headers are left out of every answer.
     - `limits`, `query_limits`: see `Limits` and `QueryLimits`.
     - `ingress_url`: where handlers can be invoked over HTTP, if anywhere, for `GET /version` and OpenAPI documents.
+    - `backup_folder`: where `POST /backup` may write; without one it is refused.
 
     Raises `ValueError` for an empty token, a token that is given twice, or what is no host name.
     """
@@ -87,6 +100,7 @@ def create_app(
         query_limits=query_limits or QueryLimits(),
         readers=query.readers(),
         created_at=time.time_ns() // 1_000_000,
+        backup_folder=None if backup_folder is None else os.fspath(backup_folder),
     )
     return App(admin, policy, authorize)
 
@@ -110,7 +124,10 @@ def _token(token: str | None, file: str | os.PathLike[str] | None, variable: str
 OPERATIONS: tuple[Operation, ...] = (
     *health.OPERATIONS,
     *invocations.OPERATIONS,
+    *looking.OPERATIONS,
+    *starting.OPERATIONS,
     *services.OPERATIONS,
+    *service_openapi.OPERATIONS,
     *state.OPERATIONS,
     *deployments.OPERATIONS,
     *query.OPERATIONS,

@@ -1,13 +1,12 @@
 """Deployments, as clients of Restate expect to find them: the code of this process is the only one."""
 
 import platform
-from importlib.metadata import version
 from typing import Any
 
 from starlette.responses import Response
 
 from durable.admin.errors import BadRequest
-from durable.admin.operations import Answer, Call, Operation, json
+from durable.admin.operations import Answer, Call, Operation, json, package_version
 from durable.admin.wire import (
     Deployment,
     Deployments,
@@ -61,7 +60,7 @@ def _code(call: Call, views: list[ServiceView]) -> dict[str, Any]:
         "id": views[0].deployment_id,
         "uri": "http://embedded.invalid/",
         "created_at": instant(call.admin.created_at) or "",
-        "sdk_version": f"durable/{version('durable-engine')} python/{platform.python_version()}",
+        "sdk_version": f"durable/{package_version()} python/{platform.python_version()}",
     }
 
 

@@ -1,10 +1,8 @@
 """Whether the engine runs, and what it is."""
 
-from importlib.metadata import version
-
 from starlette.responses import Response
 
-from durable.admin.operations import VERSION_MAX, VERSION_MIN, Answer, Call, Operation, empty, json
+from durable.admin.operations import VERSION_MAX, VERSION_MIN, Answer, Call, Operation, empty, json, package_version
 from durable.admin.wire import Version
 
 
@@ -18,7 +16,7 @@ async def get_version(call: Call) -> Response:
     """The version of this package, and of Restate's admin API that it speaks; answered without an engine, too."""
     return json(
         Version(
-            version=version("durable-engine"),
+            version=package_version(),
             min_admin_api_version=VERSION_MIN,
             max_admin_api_version=VERSION_MAX,
             ingress_endpoint=call.admin.ingress_url,

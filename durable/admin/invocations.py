@@ -1,11 +1,11 @@
 """Steering invocations: Restate's routes for one of them, for many at once, and the two older forms."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any, Literal
 
 import msgspec
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from durable.admin.errors import BadRequest
 from durable.admin.operations import Answer, Call, Operation, empty, json
@@ -147,6 +147,19 @@ async def _check_deployment(call: Call, wanted: str | None) -> None:
 
 # ---- many at once ----
 
+#: Who accepts this is told of each invocation of a batch on a line of its own, while it is worked on.
+NDJSON = "application/x-ndjson"
+#: How many of a batch that is streamed are done in one turn of the engine.
+STREAM_AT_ONCE = 100
+
+
+class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became of one invocation of a batch."""
+
+    invocation_id: str
+    succeeded: bool
+    error: str | None = None
+
 
 async def batch_cancel(call: Call) -> Response:
     """Cancel each."""
@@ -182,22 +195,40 @@ async def batch_purge_journal(call: Call) -> Response:
 async def batch_restart(call: Call) -> Response:
     """Do each again, from its start."""
     await _check_deployment(call, call.body.deployment)
-    done, failed = await _each(call, "restart-as-new", _restart(call, 0))
+    done, failed = await _each(_ids(call, call.admin.limits.batch), "restart-as-new", _restart(call, 0))
     return json(BatchRestartResult([OldAndNew(id, handle.id) for id, handle in done], failed))
 
 
 async def _batch(call: Call, verb: str, act: Callable[[str], Awaitable[Any]]) -> Response:
-    done, failed = await _each(call, verb, act)
+    if NDJSON in call.request.headers.get("accept", ""):
+        ids = _ids(call, call.admin.limits.batch_streamed)
+        return StreamingResponse(_stream(ids, verb, act), media_type=NDJSON)
+    done, failed = await _each(_ids(call, call.admin.limits.batch), verb, act)
     return json(BatchResult([id for id, _ in done], failed))
 
 
+async def _stream(ids: list[str], verb: str, act: Callable[[str], Awaitable[Any]]) -> AsyncIterator[bytes]:
+    """A line for each, as soon as it is done."""
+    for start in range(0, len(ids), STREAM_AT_ONCE):
+        done, failed = await _each(ids[start : start + STREAM_AT_ONCE], verb, act)
+        lines = [
+            *(Progress(id, True) for id, _ in done),
+            *(Progress(one.invocation_id, False, one.error) for one in failed),
+        ]
+        yield b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
+
+
+def _ids(call: Call, at_most: int) -> list[str]:
+    ids = list(dict.fromkeys(call.body.invocation_ids))
+    if len(ids) > at_most:
+        raise BadRequest(400, f"a batch has at most {at_most} invocations, not {len(ids)}")
+    return ids
+
+
 async def _each(
-    call: Call, verb: str, act: Callable[[str], Awaitable[Any]]
+    ids: list[str], verb: str, act: Callable[[str], Awaitable[Any]]
 ) -> tuple[list[tuple[str, Any]], list[NotDone]]:
     """Do it to each, all in one turn of the engine; one that is refused holds up no other."""
-    ids = list(dict.fromkeys(call.body.invocation_ids))
-    if len(ids) > call.admin.limits.batch:
-        raise BadRequest(400, f"a batch has at most {call.admin.limits.batch} invocations, not {len(ids)}")
     results = await asyncio.gather(*(_steer(verb, id, act) for id in ids), return_exceptions=True)
     done: list[tuple[str, Any]] = []
     failed: list[NotDone] = []

@@ -3,14 +3,13 @@
 import re
 from collections.abc import Iterable
 from functools import cache
-from importlib.metadata import version
 from typing import Any
 
 import msgspec
 from starlette.responses import Response
 
 from durable.admin.errors import Problem
-from durable.admin.operations import Answer, Call, Operation, json
+from durable.admin.operations import Answer, Call, Operation, json, package_version
 
 _REFS = "#/components/schemas/{name}"
 #: What any operation may answer before, or instead of, doing anything.
@@ -65,7 +64,7 @@ def openapi_document(operations: Iterable[Operation]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "durable admin API",
-            "version": version("durable-engine"),
+            "version": package_version(),
             "description": "See and steer a durable engine. Every path also answers under /v2, /v3 and /v4.",
         },
         "paths": paths,

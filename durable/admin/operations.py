@@ -6,6 +6,7 @@ anything that the other does not do.
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import msgspec
@@ -19,6 +20,14 @@ from durable.engine import Engine
 
 #: Oldest and newest version of Restate's admin API whose prefix is understood; without a prefix it is the newest.
 VERSION_MIN, VERSION_MAX = 2, 4
+
+
+def package_version() -> str:
+    """The version of this package; where it runs from a folder that was never installed, nobody knows it."""
+    try:
+        return version("durable-engine")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 class Admin(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -35,6 +44,8 @@ class Admin(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     readers: CapacityLimiter
     #: When the app was made, in ms since the epoch: for clients, when this code was deployed.
     created_at: int = 0
+    #: The folder that `POST /backup` writes to; None where it is refused.
+    backup_folder: str | None = None
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True, eq=False):

@@ -2,14 +2,13 @@
 
 import sqlite3
 import sys
-from importlib.metadata import version
 
 import msgspec
 from anyio import CapacityLimiter, to_thread
 from starlette.responses import Response
 
 from durable.admin.errors import BadRequest
-from durable.admin.operations import Answer, Call, Operation
+from durable.admin.operations import Answer, Call, Operation, package_version
 from durable.admin.sql import arrow
 from durable.admin.sql.dialect import SqlError
 from durable.admin.sql.reader import Facts, Result, TooMuch, query
@@ -43,7 +42,7 @@ async def run_query(call: Call) -> Response:
         raise BadRequest(501, "this engine's store is no file that could be queried")
     views = await engine.services()
     id = views[0].deployment_id if views else ""
-    server = f"durable/{version('durable-engine')} python/{sys.version_info.major}.{sys.version_info.minor}"
+    server = f"durable/{package_version()} python/{sys.version_info.major}.{sys.version_info.minor}"
     facts = Facts(
         services=[(view.name, view.revision, view.public, _KINDS[view.ty], id) for view in views],
         deployment=(id, "http://embedded.invalid/", instant(call.admin.created_at) or "", server) if views else None,

@@ -38,6 +38,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     headers: int = 100
     #: Invocations that one batch operation names.
     batch: int = 1000
+    #: The same where progress is streamed.
+    batch_streamed: int = 100_000
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):

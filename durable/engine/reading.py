@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import msgspec
 
@@ -26,44 +26,51 @@ if TYPE_CHECKING:  # schemas need libraries that a start should not wait for
 STATUSES = frozenset({*Status, "ready"})
 
 
+class Wanted(TypedDict, total=False):
+    """Which invocations to list; None is no condition."""
+
+    service: str | None
+    handler: str | None
+    key: str | None
+    #: One of scheduled, pending, ready, running, backing-off, suspended, paused, completed, or several.
+    status: str | Iterable[str] | None
+    #: Accepted at this moment or later, or before it, in ms since the epoch.
+    created_after: int | None
+    created_before: int | None
+    #: Text in the last failure, or in the failure that it ended with. Case counts.
+    failure: str | None
+    #: The id of the invocation that called or sent it.
+    caller: str | None
+    idempotency_key: str | None
+
+
 class Reading(Access):
     """Read models; nothing here changes anything."""
 
     async def invocations(
-        self,
-        *,
-        service: str | None = None,
-        handler: str | None = None,
-        key: str | None = None,
-        status: str | Iterable[str] | None = None,
-        limit: int = 100,
-        before: int | None = None,
+        self, *, limit: int = 100, before: int | None = None, **wanted: Unpack[Wanted]
     ) -> list[InvocationView]:
         """Invocations, newest first; the next page is `before=` the last one's `seq`.
 
-        `status` is one of scheduled, pending, ready, running, backing-off, suspended, paused, completed, or several.
+        Several conditions must all be true: see `Wanted`. Raises `InvalidRequestError`.
         """
         loop = self._running()
-        for name, text in (("service", service), ("handler", handler), ("key", key)):
-            if text is not None:
-                check_text(name, text)
         check_number("limit", limit, 1)
         check_number("before", before, 0)
-        wanted = {status} if isinstance(status, str) else set(status or ())
-        if not wanted <= STATUSES:
-            raise InvalidRequestError(
-                f"status is one of {', '.join(sorted(STATUSES))}, not {', '.join(map(repr, wanted - STATUSES))}"
-            )
-        stored = frozenset("running" if one == "ready" else one for one in wanted)
-        where = Filter(service=service, handler=handler, key=key, status=stored, limit=limit, before=before)
+        where = _filter(wanted, limit, before)
+        statuses = _statuses(wanted.get("status"))
         found = await loop.store.find(where)
         await self._note_damage(loop, found)
         views = [self._as_of_now(loop, view_of(one)) for one in found]
         return [
             msgspec.structs.replace(view, input=None, output=None)
             for view in views
-            if not wanted or view.status in wanted
+            if not statuses or view.status in statuses
         ]
+
+    async def count_invocations(self, **wanted: Unpack[Wanted]) -> dict[str, int]:
+        """How many invocations there are, by status; takes what `invocations` takes, but for the page."""
+        return await self._running().store.count(_filter(wanted, 1, None))
 
     async def describe(self, id: str) -> InvocationView:
         """All that is known of one invocation, with its journal. Raises `NotFoundError`."""
@@ -148,3 +155,29 @@ class Reading(Access):
         """
         target = os.fspath(path)
         await self._running().store.backup(target)
+
+
+def _filter(wanted: Wanted, limit: int, before: int | None) -> Filter:
+    """What to ask of the store. Raises `InvalidRequestError`."""
+    fields: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None and name != "status"}
+    for name, value in fields.items():
+        if name not in Wanted.__annotations__:
+            raise InvalidRequestError(
+                f"there is no {name!r} to look for; there are {', '.join(Wanted.__annotations__)}"
+            )
+        if name.startswith("created"):
+            check_number(name, value, -(2**53))
+        else:
+            check_text(name, value)
+    statuses = _statuses(wanted.get("status"))
+    stored = frozenset("running" if one == "ready" else one for one in statuses)
+    return Filter(**fields, status=stored, limit=limit, before=before)
+
+
+def _statuses(status: str | Iterable[str] | None) -> set[str]:
+    wanted = {status} if isinstance(status, str) else set(status or ())
+    if not wanted <= STATUSES:
+        raise InvalidRequestError(
+            f"status is one of {', '.join(sorted(STATUSES))}, not {', '.join(map(repr, wanted - STATUSES))}"
+        )
+    return wanted

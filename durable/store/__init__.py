@@ -106,6 +106,10 @@ class Store(Protocol):
         """Invocations that a filter selects, newest first, as their rows stand."""
         ...
 
+    async def count(self, where: Filter) -> dict[str, int]:
+        """How many invocations a filter selects, by status; its page does not matter."""
+        ...
+
     async def backup(self, path: str) -> None:
         """Write a consistent copy of everything to a new file, while work goes on."""
         ...

@@ -1,7 +1,7 @@
 """The store that forgets: the same rows in dictionaries, for tests and for engines that need not survive."""
 
 import copy
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 
 import msgspec
@@ -221,6 +221,13 @@ class MemoryStore:
         self._check()
         invocations = [self._invocation(seq) for seq in sorted(self.tables.invocations, reverse=True)]
         return [one for one in invocations if matches(where, one)][: where.limit]
+
+    async def count(self, where: Filter) -> dict[str, int]:
+        """How many there are of each status."""
+        self._check()
+        everything = msgspec.structs.replace(where, before=None)
+        found = [one for seq in self.tables.invocations if matches(everything, one := self._invocation(seq))]
+        return dict(sorted(Counter(str(one.status) for one in found).items()))
 
     async def backup(self, path: str) -> None:
         """There is no file to copy."""

@@ -26,7 +26,7 @@ from durable.errors import (
     StorageError,
     StorageVersionError,
 )
-from durable.store import CommitRefused, Expired, Opened
+from durable.store import CommitRefused, Expired, Opened, listing
 from durable.store.faults import explain, only_the_batch
 from durable.store.filter import Filter
 from durable.store.keyed import Moved, take_promises, take_signals, take_state
@@ -287,24 +287,19 @@ class SqliteStore:
         return await self._read(lambda database: [row[0] for row in database.execute(sql, values)])
 
     async def find(self, where: Filter) -> Sequence[Invocation]:
-        """A listing, newest first."""
-        clauses: list[str] = []
-        values: list[Any] = []
-        for column in ("id", "service", "handler", "key"):
-            wanted = getattr(where, column)
-            if wanted is not None:
-                clauses.append(f"{column} = ?")
-                values.append(wanted)
-        if where.status:
-            clauses.append(f"status IN ({', '.join('?' * len(where.status))})")
-            values += sorted(where.status)
-        if where.before is not None:
-            clauses.append("seq < ?")
-            values.append(where.before)
-        condition = f" WHERE {' AND '.join(clauses)}" if clauses else ""
-        sql = f"{_SELECT}{condition} ORDER BY seq DESC LIMIT ?"
-        found = await self._read(lambda database: database.execute(sql, (*values, where.limit)).fetchall())
-        return [invocation_of(row) for row in found]
+        """A listing, newest first, through a connection of its own."""
+        return await self._look(partial(listing.find, self.path, where))
+
+    async def count(self, where: Filter) -> dict[str, int]:
+        """How many there are of each status, through a connection of its own."""
+        return await self._look(partial(listing.count, self.path, where))
+
+    async def _look(self, work: Callable[[], T]) -> T:
+        self._use()
+        try:
+            return await to_thread.run_sync(work)
+        except sqlite3.Error as error:
+            raise explain(error, self.path) from error
 
     async def backup(self, path: str) -> None:
         """A snapshot through a second, reading connection: commits go on while it is written."""

@@ -1,0 +1,256 @@
+"""What an operator looks for: invocations by what is known of them, one in full, what it called, deadlocks."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+from starlette.responses import Response
+
+from durable.admin.errors import BadRequest
+from durable.admin.operations import Answer, Call, Operation, json
+from durable.admin.wire import Described, Journal, Listed, described, journal, listed
+from durable.core.duration import parse
+from durable.core.ids import is_invocation_id
+from durable.errors import NotFoundError
+from durable.views.invocations import InvocationView
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which invocations to list; what is given must all be true."""
+
+    service: str | None = None
+    handler: str | None = None
+    key: str | None = None
+    #: One status or several, with commas between them.
+    status: str | None = None
+    #: Accepted at least so long ago: "1h", "2 days".
+    older_than: str | None = None
+    #: Accepted at most so long ago.
+    newer_than: str | None = None
+    #: Accepted at this moment or later, or before it; RFC 3339.
+    created_after: str | None = None
+    created_before: str | None = None
+    #: Text in the last failure, or in the failure that it ended with. Case counts.
+    failure: str | None = None
+    #: The id of the invocation that called or sent it.
+    parent: str | None = None
+    idempotency_key: str | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
+    #: `next` of the page before.
+    cursor: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
+    #: Whether to count, by status, all that are wanted.
+    counts: bool = False
+
+
+class Listing(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A page of invocations, newest first."""
+
+    invocations: list[Listed]
+    #: What to give as `cursor` for the next page; absent where there is none.
+    next: str | None = None
+    #: How many there are of each status, on all pages.
+    counts: dict[str, int] | None = None
+
+
+class Node(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An invocation in a tree."""
+
+    id: str
+    target: str
+    #: "call" or "send"; empty at the root.
+    kind: str = ""
+    #: Which entry of its parent's journal asked for it.
+    entry: int = 0
+    #: Absent where it is forgotten, or was not looked at.
+    status: str | None = None
+    completion_result: str | None = None
+    children: "list[Node]" = []
+
+
+class Tree(msgspec.Struct, frozen=True):
+    """An invocation, what it called and sent, and so on."""
+
+    root: Node
+    #: Whether there is more than was looked at: ask for a child, or with a higher `limit`.
+    truncated: bool
+
+
+class TreeLimit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How much of a tree to look at."""
+
+    #: How many invocations, level by level.
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 200
+
+
+class Member(msgspec.Struct, frozen=True):
+    """One of those that wait for each other."""
+
+    id: str
+    target: str
+    status: str
+
+
+class Circle(msgspec.Struct, frozen=True):
+    """Invocations that wait for each other: each for the next, the last for the first."""
+
+    members: list[Member]
+    description: str
+
+
+class Circles(msgspec.Struct, frozen=True):
+    """All circles."""
+
+    deadlocks: list[Circle]
+
+
+async def list_invocations(call: Call) -> Response:
+    """Invocations, newest first, a page at a time.
+
+    A page begins after the cursor, whatever was accepted meanwhile.
+    """
+    wanted, engine = call.query, call.engine
+    engine.check_running()
+    now = engine.now_ms()
+    after, before = _moment("created_after", wanted.created_after), _moment("created_before", wanted.created_before)
+    if wanted.newer_than is not None:
+        after = max(after or 0, now - _ms("newer_than", wanted.newer_than))
+    if wanted.older_than is not None:
+        before = min(before or now, now - _ms("older_than", wanted.older_than))
+    if wanted.parent is not None and not is_invocation_id(wanted.parent):
+        raise BadRequest(400, f"parent: {wanted.parent!r} is no invocation id")
+    filters: dict[str, Any] = {
+        "service": wanted.service,
+        "handler": wanted.handler,
+        "key": wanted.key,
+        "status": None if wanted.status is None else [one.strip() for one in wanted.status.split(",")],
+        "created_after": after,
+        "created_before": before,
+        "failure": wanted.failure,
+        "caller": wanted.parent,
+        "idempotency_key": wanted.idempotency_key,
+    }
+    found = await engine.invocations(**filters, limit=wanted.limit + 1, before=wanted.cursor)
+    page = found[: wanted.limit]
+    more = str(page[-1].seq) if len(found) > wanted.limit else None
+    counts = await engine.count_invocations(**filters) if wanted.counts else None
+    return json(Listing([listed(view) for view in page], more, counts))
+
+
+async def describe_invocation(call: Call) -> Response:
+    """All that is known of one invocation, but for its journal."""
+    return json(described(await _view(call, call.path["id"]), show_payloads=call.admin.show_payloads))
+
+
+async def get_journal(call: Call) -> Response:
+    """What its handler did, in its order."""
+    return json(journal(await _view(call, call.path["id"]), show_payloads=call.admin.show_payloads))
+
+
+async def get_children(call: Call) -> Response:
+    """What it called and sent, what those called and sent, and so on."""
+    left, truncated = call.query.limit - 1, False
+    root = _Growing(await _view(call, call.path["id"]))
+    level = [root]
+    while level:
+        following: list[_Growing] = []
+        for parent in level:
+            for child in parent.view.children if parent.view is not None else ():
+                grown = _Growing(None, child.id, child.target, child.kind, child.entry)
+                parent.children.append(grown)
+                if left <= 0:
+                    truncated = True
+                    continue
+                left -= 1
+                try:
+                    grown.view = await call.engine.describe(child.id)
+                except NotFoundError:
+                    continue
+                following.append(grown)
+        level = following
+    return json(Tree(root.node(), truncated))
+
+
+async def list_deadlocks(call: Call) -> Response:
+    """Handlers that wait for each other in a circle: none goes on by itself. Cancelling one frees the others."""
+    circles = [
+        Circle([Member(one.id, one.target, str(one.status)) for one in deadlock.members], str(deadlock))
+        for deadlock in await call.engine.deadlocks()
+    ]
+    return json(Circles(circles))
+
+
+class _Growing:
+    """A node whose children are being looked for."""
+
+    def __init__(
+        self, view: InvocationView | None, id: str = "", target: str = "", kind: str = "", entry: int = 0
+    ) -> None:
+        self.view = view
+        self.id = view.id if view is not None else id
+        self.target = view.target if view is not None else target
+        self.kind = kind
+        self.entry = entry
+        self.children: list[_Growing] = []
+
+    def node(self) -> Node:
+        status = self.view.status if self.view is not None else None
+        result = self.view.completion_result if self.view is not None else None
+        target = self.view.target if self.view is not None else self.target
+        return Node(self.id, target, self.kind, self.entry, status, result, [one.node() for one in self.children])
+
+
+async def _view(call: Call, id: str) -> InvocationView:
+    if not is_invocation_id(id):
+        raise BadRequest(400, "The request field 'invocation_id' is invalid. Reason: bad format")
+    try:
+        return await call.engine.describe(id)
+    except NotFoundError:
+        raise NotFoundError(f"The requested invocation '{id}' does not exist") from None
+
+
+def _ms(name: str, text: str) -> int:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise BadRequest(400, f"{name}: {error}") from None
+
+
+def _moment(name: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadRequest(
+            400, f"{name}: expected a moment such as 2026-11-29T14:09:25Z, found {text[:60]!r}"
+        ) from None
+    if moment.tzinfo is None:
+        raise BadRequest(400, f"{name}: add the time zone, such as Z")
+    return round(moment.timestamp() * 1000)
+
+
+_UNKNOWN = {404: Answer("There is no such invocation.")}
+
+OPERATIONS = (
+    Operation(
+        method="GET", path="/invocations", run=list_invocations, tag="invocations", summary="List invocations",
+        query=Wanted, answers={200: Answer("A page.", Listing)},
+    ),
+    Operation(
+        method="GET", path="/invocations/{id}", run=describe_invocation, tag="invocations",
+        summary="Describe an invocation", answers={200: Answer("The invocation.", Described), **_UNKNOWN},
+    ),
+    Operation(
+        method="GET", path="/invocations/{id}/journal", run=get_journal, tag="invocations",
+        summary="Show the journal of an invocation", answers={200: Answer("The journal.", Journal), **_UNKNOWN},
+    ),
+    Operation(
+        method="GET", path="/invocations/{id}/children", run=get_children, tag="invocations",
+        summary="Show what an invocation called", query=TreeLimit,
+        answers={200: Answer("The tree.", Tree), **_UNKNOWN},
+    ),
+    Operation(
+        method="GET", path="/deadlocks", run=list_deadlocks, tag="invocations", summary="List circles of waiting",
+        answers={200: Answer("The circles.", Circles)},
+    ),
+)  # fmt: skip

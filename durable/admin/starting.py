@@ -1,0 +1,106 @@
+"""What an operator starts: an invocation, a backup."""
+
+import os
+import re
+from typing import Any, Literal
+
+import msgspec
+from anyio import to_thread
+from starlette.responses import Response
+
+from durable.admin.errors import BadRequest
+from durable.admin.operations import Answer, Call, Operation, json
+from durable.errors import NotFoundError
+
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", re.ASCII)
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True):
+    """What to invoke."""
+
+    #: "service/handler".
+    target: str
+    #: Of a virtual object, or a workflow.
+    key: str | None = None
+    #: The argument, as JSON; left out where there is none.
+    input: Any = None
+    #: The argument of a handler that takes bytes.
+    input_base64: bytes | None = None
+    #: How long to wait before it starts: "10m".
+    delay: str | None = None
+    idempotency_key: str | None = None
+    headers: dict[str, str] = {}
+
+
+class Started(msgspec.Struct, frozen=True):
+    """The invocation; it cannot be lost any more."""
+
+    invocation_id: str
+    #: Whether it is new, or what an idempotency key had named before.
+    status: Literal["Accepted", "PreviouslyAccepted"]
+
+
+class Backup(msgspec.Struct, frozen=True):
+    """Where to write a copy of the database."""
+
+    #: A file name in the folder that the app was given.
+    name: str
+
+
+class Written(msgspec.Struct, frozen=True):
+    """The copy."""
+
+    path: str
+    bytes: int
+
+
+async def start_invocation(call: Call) -> Response:
+    """Have a handler invoked; the answer comes when that is durable. Private handlers are refused."""
+    start, limits = call.body, call.admin.limits
+    if start.input is not None and start.input_base64 is not None:
+        raise BadRequest(422, "give input or input_base64, not both")
+    size = sum(len(name.encode()) + len(value.encode()) for name, value in start.headers.items())
+    if len(start.headers) > limits.headers or size > limits.header_bytes:
+        raise BadRequest(413, f"at most {limits.headers} headers with {limits.header_bytes} bytes in all are stored")
+    if "/$" in start.target:
+        raise NotFoundError(f"this engine has no handler {start.target}")  # built-in handlers are its own
+    argument = start.input_base64 if start.input is None else start.input
+    handle = await call.engine.send(
+        start.target,
+        argument,
+        key=start.key,
+        delay=start.delay,
+        idempotency_key=start.idempotency_key,
+        headers=start.headers,
+    )
+    return json(Started(handle.id, "Accepted" if handle.accepted else "PreviouslyAccepted"), 202)
+
+
+async def back_up(call: Call) -> Response:
+    """Write a consistent copy of the database to a new file, while everything goes on."""
+    folder = call.admin.backup_folder
+    if folder is None:
+        raise BadRequest(501, "there is no folder for backups: create_app(backup_folder=...) names one")
+    if not _FILE_NAME.fullmatch(call.body.name):
+        raise BadRequest(422, "name: expected a file name of letters, digits, '_', '-' and '.', without a folder")
+    path = os.path.join(folder, call.body.name)
+    if await to_thread.run_sync(os.path.lexists, path):
+        raise BadRequest(409, f"{call.body.name} exists: a backup is written to a new file")
+    await call.engine.backup(path)
+    return json(Written(path, (await to_thread.run_sync(os.stat, path)).st_size), 201)
+
+
+OPERATIONS = (
+    Operation(
+        method="POST", path="/invocations", run=start_invocation, tag="invocations", summary="Start an invocation",
+        body=Start, answers={202: Answer("It is durable.", Started), 404: Answer("There is no such handler.")},
+    ),
+    Operation(
+        method="POST", path="/backup", run=back_up, tag="engine", summary="Back up the database", body=Backup,
+        answers={
+            201: Answer("The copy.", Written),
+            409: Answer("There is such a file."),
+            501: Answer("There is no folder for backups."),
+        },
+    ),
+)  # fmt: skip
