@@ -44,7 +44,8 @@ def child_id(parent: str, entry: int, run: str = "") -> str:
 def claimed_id(service: str, key: str | None, handler: str, idempotency_key: str) -> str:
     """The id of the one invocation that an idempotency key (of a workflow's run: its key) may name.
 
-    Because it is derived, the same request names the same invocation before, while and after it exists.
+    Because it is derived, the same request names the same invocation before, while and after it exists. No part has
+    a NUL (`registry.check_text` refuses it at every door), so different requests join to different texts.
     """
     text = "\0".join((service, "" if key is None else f"k{key}", handler, idempotency_key))
     digest = blake2b(text.encode(), digest_size=24, person=b"claim").digest()

@@ -295,7 +295,7 @@ JOINED = output_topic("")
 
 
 def promise_topic(service: str, key: str, name: str) -> str:
-    """The topic of a workflow's promise."""
+    """The topic of a workflow's promise. A service's name has no slash (`registry.check_names`)."""
     return f"promise/{service}/{len(key)}/{key}/{name}"
 
 

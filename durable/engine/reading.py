@@ -168,7 +168,7 @@ def _filter(wanted: Wanted, limit: int, before: int | None) -> Filter:
         if name.startswith("created"):
             check_number(name, value, -(2**53))
         else:
-            check_text(name, value)
+            check_text(name, value, recorded=True)
     statuses = _statuses(wanted.get("status"))
     stored = frozenset("running" if one == "ready" else one for one in statuses)
     return Filter(**fields, status=stored, limit=limit, before=before)

@@ -29,8 +29,8 @@ class KeyState(Reading):
 
         Raises `StorageCorruptError` where some of it is damaged.
         """
-        check_text("service", service)
-        check_text("key", key)
+        check_text("service", service, recorded=True)
+        check_text("key", key, recorded=True)
         loaded = await self._running().store.load(Need(keys={(service, key)}))
         for one in loaded.keys:
             for cause in (*one.damaged_state.values(), *one.lost_state.values()):
@@ -79,6 +79,8 @@ class KeyState(Reading):
         idempotency_key: str | None,
     ) -> "asyncio.Future[Outcome]":
         loop = self._running()
+        for name in state:
+            check_text("state's name", name)
         patcher = self._registry.get(service, PATCH_STATE)
         assert patcher is not None, "there is one for every service"
         submission = patcher.submission(

@@ -592,6 +592,12 @@ class Attempt:
         """The entry that `take` would take."""
         return self.asked + 1
 
+    @property
+    def recorded(self) -> bool:
+        """Whether that entry is in the journal."""
+        replay = self._arrivals.replay
+        return replay is not None and self.asked + 1 in replay.commands
+
     def take(self, kind: Kind, name: str, print_: bytes | None) -> tuple[int, Row | None]:
         """The next entry, and its row where it is recorded already."""
         if not self.active or self.broken is not None:
@@ -599,8 +605,8 @@ class Attempt:
         entry = self.asked + 1
         if CURRENT.get() is not self or get_ident() != self._thread:
             self._check_place()
-        if not name.isascii():
-            check_text("name", name)
+        if not name.isascii() or "\0" in name:
+            check_text("name", name, recorded=self.recorded)
         self._steps.record_open()
         if asyncio.current_task() is not self.task:  # a flow of its own, and others will wake beside it
             self._arrivals.concurrent = True

@@ -68,6 +68,11 @@ class Journal(Protocol):
         ...
 
     @property
+    def recorded(self) -> bool:
+        """Whether that entry is in the journal."""
+        ...
+
+    @property
     def host(self) -> Clockwork:
         """The runtime."""
         ...
@@ -141,7 +146,7 @@ class Operations:
     ) -> StepOptions:
         """Validated step options."""
         if name is not None:
-            check_text("step's name", name)
+            check_text("step's name", name, recorded=True)  # if it is not, `take` refuses it
         if retry is not None and not isinstance(retry, RetryPolicy):
             raise UsageError(f"with_options(retry=...) takes a RetryPolicy, not {retry!r}")
         return StepOptions(name, retry, None if timeout is None else parse(timeout), interruptible)
@@ -319,14 +324,16 @@ class Operations:
         due_at = None if delay is None else attempt.host.now_ms() + parse(delay)
         entry = attempt.next_entry  # taken below, when nothing can be refused any more
         caller = Caller(attempt.seq, self.request.id, entry, attempt.target, kind is Kind.CALL)
+        recorded = attempt.recorded
         submission = handler.submission(
             child_id(self.request.id, entry, attempt.run_id),
             data,
             key=key,
-            headers=check_headers(headers),
+            headers=check_headers(headers, recorded=recorded),
             idempotency_key=idempotency_key,
             caller=caller,
             due_at=due_at,
+            recorded=recorded,
         )
         if kind is Kind.SEND:
             id = self.note(kind, name, Invoke(submission), detail=submission.id, fingerprint=print_)

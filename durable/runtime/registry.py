@@ -87,9 +87,10 @@ class Registered(msgspec.Struct, frozen=True, eq=False):
         idempotency_key: str | None,
         caller: Caller | None,
         due_at: int | None,
+        recorded: bool = False,
     ) -> Submission:
-        """Everything that is fixed when an invocation of this handler is accepted."""
-        check_key(self, key)
+        """Everything that is fixed when an invocation of this handler is accepted; `recorded` as in `check_text`."""
+        check_key(self, key, recorded=recorded)
         settings = self.settings
         journal_ms = settings.journal_retention_ms or 0
         completion_ms = journal_ms
@@ -99,7 +100,7 @@ class Registered(msgspec.Struct, frozen=True, eq=False):
             completion_ms = settings.workflow_completion_retention_ms or 0
             id = claimed_id(self.service, key, self.name, "")
         elif idempotency_key is not None:
-            check_text("idempotency key", idempotency_key)
+            check_text("idempotency key", idempotency_key, recorded=recorded)
             completion_ms = settings.idempotency_retention_ms or 0
             id = claimed_id(self.service, key, self.name, idempotency_key)
         return Submission(
@@ -217,6 +218,7 @@ class Registry:
         if handler.owner is not None:
             fn = fn.__get__(handler.instance, handler.owner)
         service, name = handler.service_name, handler.name
+        check_names(service, name)
         others = self.declared.get(service)
         if others and others[0].owner is not handler.owner:
             raise DeclarationError(
@@ -294,28 +296,52 @@ def _handlers_of(service: object) -> list[Handler[Any, Any]]:
     return handlers
 
 
-def check_key(handler: Registered, key: str | None) -> None:
+def check_names(service: str, handler: str) -> None:
+    """Whether a service and a handler can be called so. Raises `DeclarationError`.
+
+    Without a slash, for both are told apart by one wherever they are written as one text.
+    """
+    for what, name in (("service", service), ("handler", handler)):
+        try:
+            check_text(f"{what}'s name", name)
+        except InvalidRequestError as error:
+            raise DeclarationError(f"{what} {name!r}: {error}") from None
+        if not name or "/" in name:
+            raise DeclarationError(
+                f"a {what} is called {name!r}: a name has one character at least and no '/', because a target is "
+                "written service/handler; give it another name= or service="
+            )
+
+
+def check_key(handler: Registered, key: str | None, *, recorded: bool = False) -> None:
     """Whether the handler runs on a key, and this is one. Raises `InvalidRequestError`."""
     if handler.keyed and key is None:
         raise InvalidRequestError(f"{handler.service}/{handler.name} runs on a key: pass key=...")
     if not handler.keyed and key is not None:
         raise InvalidRequestError(f"{handler.service}/{handler.name} belongs to a plain service: it has no key")
     if key is not None:
-        check_text("key", key)
+        check_text("key", key, recorded=recorded)
 
 
-def check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
+def check_headers(headers: Mapping[str, str] | None, *, recorded: bool = False) -> dict[str, str]:
     """Headers as they are stored. Raises `InvalidRequestError`."""
     for name, value in (headers or {}).items():
-        check_text("header name", name)
-        check_text(f"header {name}", value)
+        check_text("header name", name, recorded=recorded)
+        check_text(f"header {name}", value, recorded=recorded)
     return dict(headers or {})
 
 
-def check_text(what: str, text: str) -> None:
-    """Whether text can be stored: a string of valid Unicode, up to 64 KiB. Raises `InvalidRequestError`."""
+def check_text(what: str, text: str, *, recorded: bool = False) -> None:
+    """Whether text can name something: a string of valid Unicode without NUL, up to 64 KiB.
+
+    NUL separates the parts of what ids are made of (`claimed_id`), and passes through neither HTTP nor a command
+    line. What is `recorded` already, in a file that was written when NUL was not refused yet, stays what it is.
+    Raises `InvalidRequestError`.
+    """
     if not isinstance(text, str):
         raise InvalidRequestError(f"the {what} must be a string, not {type(text).__name__}")
+    if "\0" in text and not recorded:
+        raise InvalidRequestError(f"the {what} {text[:40]!r} has a NUL character: leave it out")
     try:
         length = len(text.encode())
     except UnicodeEncodeError as error:

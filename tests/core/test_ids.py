@@ -18,6 +18,7 @@ from durable.core.ids import (
     run_number,
     seed,
 )
+from durable.core.turn import promise_topic
 
 ORDINALS = st.integers(0, 2**64 - 1)
 ENTROPY = st.integers(0, 2**128 - 1)
@@ -107,6 +108,47 @@ def test_no_key_and_an_empty_key_claim_two_ids() -> None:
         ("T", "", "h", "i"),
     ]
     assert len({claimed_id(*name) for name in names}) == len(names)
+
+
+#: Few letters, so that parts that were cut at another place are tried often. No NUL: that is refused at every door.
+PARTS = st.text("a/0k", max_size=4)
+#: A service's name has no slash and is not empty: that is refused where it is declared.
+SERVICES = st.text("a0k", min_size=1, max_size=4)
+CLAIMS = st.tuples(SERVICES, st.none() | PARTS, SERVICES, PARTS)
+PROMISES = st.tuples(SERVICES, PARTS, PARTS)
+
+
+@given(CLAIMS, CLAIMS)
+@example(("a", "k", "a", ""), ("a", None, "k", "a"))
+def test_two_requests_never_claim_one_id(
+    one: tuple[str, str | None, str, str], other: tuple[str, str | None, str, str]
+) -> None:
+    assert (claimed_id(*one) == claimed_id(*other)) == (one == other)
+
+
+@given(PROMISES, PROMISES)
+@example(("a", "0/1", "a"), ("a", "0", "1/a"))
+@example(("a", "", "0//a"), ("a", "0/", "a"))
+def test_two_promises_never_have_one_topic(one: tuple[str, str, str], other: tuple[str, str, str]) -> None:
+    assert (promise_topic(*one) == promise_topic(*other)) == (one == other)
+
+
+@given(st.tuples(IDS, ENTRIES, st.integers(0, 2**24 - 1)), st.tuples(IDS, ENTRIES, st.integers(0, 2**24 - 1)))
+@example((invocation_id(1, 1), 1, 1), (invocation_id(1, 1), 1, 0))
+def test_two_awakeables_never_have_one_id(one: tuple[str, int, int], other: tuple[str, int, int]) -> None:
+    assert (awakeable_id(*one) == awakeable_id(*other)) == (one == other)
+
+
+def test_ids_are_derived_as_they_were_when_old_files_were_written() -> None:
+    """A request that is repeated with a newer version finds what the older one accepted."""
+    parent = invocation_id(1, 2)
+    assert claimed_id("Shop", None, "buy", "order-1") == "inv_1CDxJ9NbfX555AK9Sm6usbebFHvyZBJiXl"
+    assert claimed_id("Account", "k", "pay", "order-1") == "inv_14f2ScIhP5ME3th2hDYbdi6x5VbulmDLYc"
+    assert claimed_id("SignUp", "ada", "run", "") == "inv_12fME6t3OAUF5arErDquozbuv7BeYaNNGk"
+    assert child_id(parent, 3) == "inv_1000000000014LjhtqFMcOHN7v7qBle9DI"
+    assert child_id(parent, 3, f"{parent}.7.1000") == "inv_1000000000012oLvZ5lz2z11fmUMxmuXKb"
+    assert awakeable_id(parent, 3, run_number(parent)) == "sign_100000000001000000000000000000000218w6Th0GZff"
+    assert promise_topic("SignUp", "a/b", "mail") == "promise/SignUp/3/a/b/mail"
 
 
 @few
