@@ -58,11 +58,13 @@ class Need(msgspec.Struct):
     ids: set[str] = set()
     keys: set[Key] = set()
     topics: set[str] = set()
+    #: Workflow keys: who waits for any of their promises.
+    waiting: set[Key] = set()
     #: Whose whole journal is needed.
     journals: set[int] = set()
 
     def __bool__(self) -> bool:
-        return bool(self.seqs or self.ids or self.keys or self.topics or self.journals)
+        return bool(self.seqs or self.ids or self.keys or self.topics or self.waiting or self.journals)
 
 
 # ---- actions ----

@@ -16,7 +16,7 @@ from enum import StrEnum
 
 import msgspec
 
-from durable.core.ids import run_number
+from durable.core.ids import claimed_id, run_number
 from durable.core.journal import INTERRUPTIBLE, Failure, Kind, Outcome
 from durable.core.reasons import Reason
 from durable.core.waiting import Group
@@ -99,6 +99,8 @@ class Submission(msgspec.Struct, frozen=True):
         return f"{self.service}/{self.key}/{self.handler}"
 
 
+#: The built-in handler that replaces the state of a key.
+PATCH_STATE = "$patch-state"
 #: The type of the problem of an invocation that is damaged, or reads what is.
 DAMAGED_TYPE = "StorageCorruptError"
 
@@ -179,6 +181,10 @@ class Invocation(msgspec.Struct):
         """The public id."""
         return self.submission.id
 
+    def expired(self, now: int) -> bool:
+        """Whether its retention is over. From that moment on it is gone for everybody, swept away already or not."""
+        return self.completed_at is not None and self.completed_at + self.submission.completion_retention_ms <= now
+
     @property
     def run(self) -> str:
         """What its children's ids and random numbers follow from: its id, but that a key's next run has the same."""
@@ -233,6 +239,13 @@ class KeyedObject(msgspec.Struct):
     #: Names whose rows are there, but under another key.
     moved_state: Container[str] = ()
     moved_promises: Container[str] = ()
+    #: When the retention of the workflow's completed run is over, and with it state and promises; as far as known:
+    #: a start on the key learns it.
+    over_at: int | None = None
+
+    def over(self, now: int) -> bool:
+        """Whether what is here belongs to a run that is over, though nobody has swept it away yet."""
+        return self.over_at is not None and self.over_at <= now
 
     def forget(self) -> None:
         """The workflow is over: its state and promises are gone."""
@@ -241,6 +254,7 @@ class KeyedObject(msgspec.Struct):
         self.moved_state = self.moved_promises = ()
         for settled in (self.promises, self.damaged_promises, self.lost_promises):
             settled.clear()
+        self.over_at = None
 
     def state_damage(self, name: str) -> str | None:
         """Why the state of this name cannot be told, or None where it can."""
@@ -266,6 +280,20 @@ def _damage(name: str, sound: Container[str], damaged: dict[str, str], lost: dic
 def damage(cause: str, reason: str = Reason.DAMAGED) -> Problem:
     """The problem of an invocation that is paused because something that is stored cannot be read."""
     return Problem(cause, DAMAGED_TYPE, reason=reason)
+
+
+def run_id(service: str, key: str) -> str:
+    """The id of a workflow's run on a key."""
+    return claimed_id(service, key, "run", "")
+
+
+def forgotten(service: str, key: str, promise: str) -> Failure:
+    """What those get who wait for a promise of a workflow's run that is purged, or whose retention is over."""
+    return Failure(
+        f"the workflow {service}/{key} is forgotten: it was purged, or its retention is over; its promise "
+        f"{promise!r} will not be settled any more",
+        410,
+    )
 
 
 def already_started(target: str) -> Failure:

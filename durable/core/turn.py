@@ -14,7 +14,17 @@ from durable.core.effects import (
     StartAttempt,
     Writes,
 )
-from durable.core.invocation import Flavor, Invocation, KeyedObject, Signal, Status, Submission
+from durable.core.invocation import (
+    PATCH_STATE,
+    Flavor,
+    Invocation,
+    KeyedObject,
+    Signal,
+    Status,
+    Submission,
+    forgotten,
+    run_id,
+)
 from durable.core.journal import COMMAND, COMPLETION, Kind, Outcome, Row
 from durable.core.world import ORDINALS, World
 
@@ -36,6 +46,19 @@ class Turn:
         self._listening: dict[str, set[tuple[int, int]]] = {}
 
     # ---- the small verbs ----
+
+    def find(self, id: str) -> Invocation | None:
+        """The invocation with this id, unless it is over: every command that names one looks here."""
+        invocation = self.world.find(id)
+        return None if invocation is None or invocation.expired(self.now) else invocation
+
+    def renew(self, service: str, key: str) -> None:
+        """Where a workflow's run on this key is over, forget it: what is done from now on is the next one's."""
+        run = self.world.find(run_id(service, key))
+        if run is not None and run.expired(self.now):
+            self.forget(run)
+        elif run is not None and run.completed_at is not None:
+            self.world.keys[service, key].over_at = run.completed_at + run.submission.completion_retention_ms
 
     def ordinal(self) -> int:
         """The next number of the sequence that orders everything."""
@@ -68,10 +91,13 @@ class Turn:
 
     def start(self, invocation: Invocation) -> None:
         """Give an invocation its next attempt."""
-        if invocation.queued is None and invocation.submission.flavor is Flavor.EXCLUSIVE:
+        submission = invocation.submission
+        if invocation.queued is None and submission.flavor is Flavor.EXCLUSIVE:
             self._queue_again(invocation)
             if invocation.status is Status.PENDING:
                 return
+        if submission.key is not None and visits_a_workflow(submission):
+            self.renew(submission.service, submission.key)
         invocation.status = Status.RUNNING
         invocation.attempt += 1
         invocation.due_at = None
@@ -133,6 +159,10 @@ class Turn:
                 self.tell(Notify(seq, entry, outcome, topic))
         if invocation.queued is not None:
             self.free_key(invocation)
+        if submission.flavor is Flavor.WORKFLOW and submission.key is not None:
+            self.world.keys[submission.service, submission.key].over_at = (
+                self.now + submission.completion_retention_ms
+            )
         if submission.completion_retention_ms <= 0:
             self.forget(invocation)
         elif submission.journal_retention_ms <= 0:
@@ -150,6 +180,7 @@ class Turn:
                     del table[name]
             if key in self.world.keys:
                 self.world.keys[key].forget()
+            self.tell_of_promises(*key)
         self.writes.changed.pop(seq, None)
         self.writes.purged.append(seq)
         self.world.absent.add(seq)
@@ -228,6 +259,18 @@ class Turn:
             if (seq, entry) in stored:
                 self.writes.listeners_removed.add((topic, seq, entry))
         return taken
+
+    def tell_of_promises(self, service: str, key: str) -> None:
+        """The workflow's run is forgotten: whoever waits for a promise of it is told."""
+        start = promise_topic(service, key, "")
+        waiting = set(self.world.waiting.get((service, key), ()))
+        for topic, new in self._listening.items():
+            if topic.startswith(start):
+                waiting |= {(topic, *one) for one in new}
+        for listener in sorted(waiting - self.writes.listeners_removed):
+            topic, seq, entry = listener
+            self.unlisten(*listener)
+            self.tell(Notify(seq, entry, forgotten(service, key, topic.removeprefix(start)).outcome(), topic))
 
     # ---- keys ----
 
@@ -318,10 +361,33 @@ def need_id(world: World, need: Need, id: str) -> None:
 
 
 def need_surroundings(world: World, need: Need, invocation: Invocation) -> None:
-    """Ask for what starting or completing an invocation touches: its object, who listens to it."""
-    need_object(world, need, invocation.submission)
+    """Ask for what starting, completing or forgetting an invocation touches: its object, who listens to it."""
+    submission = invocation.submission
+    need_object(world, need, submission)
     if invocation.listened:
         need_topic(world, need, output_topic(invocation.id))
+    if submission.key is None:
+        return
+    if visits_a_workflow(submission):
+        need_run(world, need, submission.service, submission.key)
+    elif submission.flavor is Flavor.WORKFLOW and (
+        invocation.status is Status.COMPLETED or invocation.damaged or submission.completion_retention_ms <= 0
+    ):  # it may be forgotten
+        key = (submission.service, submission.key)
+        if key not in world.waiting:
+            need.waiting.add(key)
+
+
+def visits_a_workflow(submission: Submission) -> bool:
+    """Whether it runs on a key beside a workflow's run (or, for a patch of the state, may do so)."""
+    return submission.flavor is Flavor.WORKFLOW_SHARED or submission.handler == PATCH_STATE
+
+
+def need_run(world: World, need: Need, service: str, key: str) -> None:
+    """Ask for a workflow's run on a key: whether it is over decides whose state and promises those are."""
+    if (service, key) not in world.keys:
+        need.keys.add((service, key))
+    need_id(world, need, run_id(service, key))
 
 
 def need_object(world: World, need: Need, submission: Submission) -> None:

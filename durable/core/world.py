@@ -8,7 +8,7 @@ from collections import OrderedDict, deque
 
 import msgspec
 
-from durable.core.effects import Key, Need
+from durable.core.effects import Key, Listener, Need
 from durable.core.invocation import Invocation, KeyedObject, Signal, Status
 from durable.core.journal import Row
 
@@ -20,6 +20,8 @@ class Loaded(msgspec.Struct):
     keys: list[KeyedObject] = []
     #: Who listens to a topic: (seq, entry).
     topics: dict[str, list[tuple[int, int]]] = {}
+    #: Who waits for any promise of a key.
+    waiting: dict[Key, list[Listener]] = {}
     signals: dict[int, list[Signal]] = {}
     journals: dict[int, list[Row]] = {}
     #: Whose journal was asked for and is damaged, with the cause.
@@ -47,6 +49,7 @@ class World:
         self.signals: dict[int, list[Signal]] = {}
         #: Valid for one turn: what the store said, with this turn's changes on top.
         self.topics: dict[str, set[tuple[int, int]]] = {}
+        self.waiting: dict[Key, set[Listener]] = {}
         self.absent: set[int | str] = set()
         #: Whole journals, valid for one turn.
         self.journals: dict[int, list[Row]] = {}
@@ -81,6 +84,8 @@ class World:
         self.unreadable |= loaded.unreadable
         for topic in need.topics:
             self.topics.setdefault(topic, set(loaded.topics.get(topic, ())))
+        for key in need.waiting:
+            self.waiting.setdefault(key, set(loaded.waiting.get(key, ())))
 
     def add(self, invocation: Invocation) -> None:
         """Take in an invocation that this turn creates."""
@@ -105,6 +110,7 @@ class World:
             self.forget(seq)
         self.visitors.clear()
         self.topics.clear()
+        self.waiting.clear()
         self.absent.clear()
         self.journals.clear()
         self.unreadable.clear()

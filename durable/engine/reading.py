@@ -57,7 +57,7 @@ class Reading(Access):
         loop = self._running()
         check_number("limit", limit, 1)
         check_number("before", before, 0)
-        where = _filter(wanted, limit, before)
+        where = _filter(wanted, limit, before, self._clock.now_ms())
         statuses = _statuses(wanted.get("status"))
         found = await loop.store.find(where)
         await self._note_damage(loop, found)
@@ -70,7 +70,7 @@ class Reading(Access):
 
     async def count_invocations(self, **wanted: Unpack[Wanted]) -> dict[str, int]:
         """How many invocations there are, by status; takes what `invocations` takes, but for the page."""
-        return await self._running().store.count(_filter(wanted, 1, None))
+        return await self._running().store.count(_filter(wanted, 1, None, self._clock.now_ms()))
 
     async def describe(self, id: str) -> InvocationView:
         """All that is known of one invocation, with its journal. Raises `NotFoundError`."""
@@ -88,7 +88,7 @@ class Reading(Access):
         """An invocation and its journal, of which nothing is shown where it is damaged."""
         rows: Sequence[Row] = ()
         loaded = await loop.store.load(Need(ids={id}))
-        if not loaded.invocations:
+        if not loaded.invocations or loaded.invocations[0].expired(self._clock.now_ms()):
             raise unknown(id)
         [invocation] = loaded.invocations
         try:
@@ -157,7 +157,7 @@ class Reading(Access):
         await self._running().store.backup(target)
 
 
-def _filter(wanted: Wanted, limit: int, before: int | None) -> Filter:
+def _filter(wanted: Wanted, limit: int, before: int | None, now: int) -> Filter:
     """What to ask of the store. Raises `InvalidRequestError`."""
     fields: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None and name != "status"}
     for name, value in fields.items():
@@ -171,7 +171,7 @@ def _filter(wanted: Wanted, limit: int, before: int | None) -> Filter:
             check_text(name, value, recorded=True)
     statuses = _statuses(wanted.get("status"))
     stored = frozenset("running" if one == "ready" else one for one in statuses)
-    return Filter(**fields, status=stored, limit=limit, before=before)
+    return Filter(**fields, status=stored, limit=limit, before=before, now=now)
 
 
 def _statuses(status: str | Iterable[str] | None) -> set[str]:

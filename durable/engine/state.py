@@ -6,12 +6,13 @@ from typing import Any
 
 from durable.core import commands as ask
 from durable.core.effects import Need
+from durable.core.invocation import PATCH_STATE, run_id
 from durable.core.journal import Outcome, failure_of
 from durable.engine.access import restore_hint
 from durable.engine.reading import Reading
 from durable.errors import ConflictError, StorageCorruptError
 from durable.futures import error_of
-from durable.runtime.registry import EXPECTED_VERSION, PATCH_STATE, check_text
+from durable.runtime.registry import EXPECTED_VERSION, check_text
 from durable.serde import serde_for
 from durable.views.state import StateView
 
@@ -31,7 +32,9 @@ class KeyState(Reading):
         """
         check_text("service", service, recorded=True)
         check_text("key", key, recorded=True)
-        loaded = await self._running().store.load(Need(keys={(service, key)}))
+        loaded = await self._running().store.load(Need(keys={(service, key)}, ids={run_id(service, key)}))
+        if any(run.expired(self._clock.now_ms()) for run in loaded.invocations):
+            return {}
         for one in loaded.keys:
             for cause in (*one.damaged_state.values(), *one.lost_state.values()):
                 raise StorageCorruptError(f"{cause}. engine.patch_state repairs it. {restore_hint(self._store)}")

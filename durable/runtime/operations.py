@@ -367,7 +367,7 @@ class Operations:
         """A state value: this handler's own writes over what is committed."""
         if name in self._written:
             return self._written[name]
-        if self._cleared or self._keyed is None:
+        if self._cleared or self._keyed is None or self._keyed.over(self._attempt.host.now_ms()):
             return None
         cause = self._keyed.state_damage(name)
         if cause is not None:
@@ -377,7 +377,7 @@ class Operations:
     def state_names(self) -> list[str]:
         """The names of all state values."""
         names: set[str] = set()
-        if not self._cleared and self._keyed is not None:
+        if not self._cleared and self._keyed is not None and not self._keyed.over(self._attempt.host.now_ms()):
             names = self._keyed.state.keys() | self._keyed.damaged_state.keys()
             for cause in self._keyed.lost_state.values():
                 self._attempt.read_damage(cause)

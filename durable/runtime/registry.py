@@ -14,7 +14,7 @@ from durable.context import (
     WorkflowContext,
 )
 from durable.core.ids import claimed_id
-from durable.core.invocation import Caller, Flavor, Submission
+from durable.core.invocation import PATCH_STATE, Caller, Flavor, Submission
 from durable.core.retry import RetryPolicy
 from durable.errors import DeclarationError, InvalidRequestError, NotFoundError, StorageCorruptError, TerminalError
 from durable.serde import REQUIRED, Serde, serde_for
@@ -28,9 +28,7 @@ CONTEXTS: dict[Flavor, type[Context]] = {
     Flavor.WORKFLOW_SHARED: SharedWorkflowContext,
 }
 KEY_LENGTH_MAX = 64 * 1024
-#: The built-in handler behind `Engine.patch_state`.
-PATCH_STATE = "$patch-state"
-#: The header in which it gets the version of the state that it is to replace.
+#: The header in which the built-in handler behind `Engine.patch_state` gets the version that it is to replace.
 EXPECTED_VERSION = "expected-version"
 _settings = msgspec.json.Decoder(Settings)
 

@@ -25,6 +25,8 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     limit: int = 100
     #: Only those accepted before this one (the `seq` of the last of the page before).
     before: int | None = None
+    #: Only those whose retention is not over by then, in ms since the epoch.
+    now: int | None = None
 
     @property
     def failure_as_stored(self) -> str:
@@ -47,6 +49,7 @@ def matches(where: Filter, invocation: Invocation) -> bool:
         and (where.caller is None or (submission.caller is not None and submission.caller.id == where.caller))
         and (where.idempotency_key is None or submission.idempotency_key == where.idempotency_key)
         and (where.failure is None or _failed_with(where.failure, invocation))
+        and (where.now is None or not invocation.expired(where.now))
     )
 
 

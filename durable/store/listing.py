@@ -51,6 +51,9 @@ def condition_of(where: Filter) -> tuple[str, list[Any]]:
         if wanted is not None:
             clauses.append(column)
             values.append(wanted)
+    if where.now is not None:
+        clauses.append("(expires_at IS NULL OR expires_at > ?)")
+        values.append(where.now)
     if where.status:
         clauses.append(f"status IN ({', '.join('?' * len(where.status))})")
         values += sorted(where.status)

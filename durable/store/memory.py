@@ -9,7 +9,7 @@ import msgspec
 from durable.core.effects import Need, Timer, Writes
 from durable.core.invocation import Flavor, Invocation, KeyedObject, Signal, Status
 from durable.core.journal import Outcome, Row
-from durable.core.turn import JOINED
+from durable.core.turn import JOINED, promise_topic
 from durable.core.world import Loaded
 from durable.errors import EngineFailedError, EngineLockedError, EngineNotRunningError
 from durable.store import CommitRefused, Expired, Opened
@@ -159,6 +159,10 @@ class MemoryStore:
         loaded.keys = [self._object(*key) for key in need.keys]
         for seq in need.journals:
             take_journal(seq, self._stored(seq), loaded)
+        for key in need.waiting:
+            start = promise_topic(*key, "")
+            topics = sorted(topic for topic in tables.listeners if topic.startswith(start))
+            loaded.waiting[key] = [(topic, *one) for topic in topics for one in sorted(tables.listeners[topic])]
         loaded.topics = {topic: sorted(tables.listeners.get(topic, ())) for topic in need.topics}
         return loaded
 

@@ -17,7 +17,7 @@ from anyio import to_thread
 from durable.core.effects import Need, Timer, Writes
 from durable.core.invocation import Invocation, KeyedObject
 from durable.core.journal import Row
-from durable.core.turn import JOINED
+from durable.core.turn import JOINED, promise_topic
 from durable.core.world import Loaded
 from durable.errors import (
     EngineFailedError,
@@ -377,6 +377,10 @@ def _load(database: sqlite3.Connection, need: Need) -> Loaded:
     for topic in need.topics:
         sql = "SELECT seq, entry FROM listeners WHERE topic = ?"
         loaded.topics[topic] = database.execute(sql, (topic,)).fetchall()
+    for workflow in need.waiting:
+        start = promise_topic(*workflow, "")
+        sql = "SELECT topic, seq, entry FROM listeners WHERE topic >= ? AND topic < ?"
+        loaded.waiting[workflow] = database.execute(sql, (start, f"{start[:-1]}0")).fetchall()  # 0 comes after /
     for seq in need.journals:
         take_journal(seq, _journal(database, seq), loaded)
     return loaded

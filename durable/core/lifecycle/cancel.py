@@ -12,7 +12,7 @@ from durable.core.turn import Turn
 
 def cancel(turn: Turn, command: Cancel) -> None:
     """Open calls are cancelled and end before the handler is told, and so do the steps that run; sends are spared."""
-    invocation = turn.world.find(command.id)
+    invocation = turn.find(command.id)
     if invocation is None:
         turn.reply(command.token, "not-found")
         return
@@ -37,7 +37,7 @@ def cancel(turn: Turn, command: Cancel) -> None:
 
 def kill(turn: Turn, command: Kill) -> None:
     """End it and the calls it waits for, in this transaction, without running any of their code."""
-    invocation = turn.world.find(command.id)
+    invocation = turn.find(command.id)
     if invocation is None:
         turn.reply(command.token, "not-found")
         return

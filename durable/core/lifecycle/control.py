@@ -4,7 +4,6 @@ from durable.core.commands import Attach, Cancel, Configure, Declare, Kill, Note
 from durable.core.effects import Need
 from durable.core.invocation import Status
 from durable.core.lifecycle.after import Again, after
-from durable.core.lifecycle.submit import expired
 from durable.core.turn import Turn, need_id, need_invocation
 from durable.core.world import World
 
@@ -21,8 +20,8 @@ def needs_seq(world: World, command: Recover | NoteDamage, need: Need) -> None:
 
 def attach(turn: Turn, command: Attach) -> None:
     """Find it, and what it ended with if it has."""
-    invocation = turn.world.find(command.id)
-    if invocation is None or expired(invocation, turn.now):
+    invocation = turn.find(command.id)
+    if invocation is None:
         turn.reply(command.token, "not-found")
     else:
         turn.reply(command.token, "found", invocation)

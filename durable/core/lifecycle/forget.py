@@ -3,7 +3,6 @@
 from durable.core.commands import Expire, Purge
 from durable.core.effects import Need
 from durable.core.invocation import Status
-from durable.core.lifecycle.submit import expired
 from durable.core.turn import Turn, need_id, need_invocation
 from durable.core.world import World
 
@@ -21,8 +20,8 @@ def needs_expire(world: World, command: Expire, need: Need) -> None:
 
 def purge(turn: Turn, command: Purge) -> None:
     """Delete it (a workflow's run with its state and promises), or only its journal."""
-    invocation = turn.world.find(command.id)
-    if invocation is None or expired(invocation, turn.now):
+    invocation = turn.find(command.id)
+    if invocation is None:
         turn.reply(command.token, "not-found")
     elif invocation.status is not Status.COMPLETED:
         turn.reply(command.token, str(invocation.status), invocation)
@@ -43,7 +42,7 @@ def expire(turn: Turn, command: Expire) -> None:
         if invocation is not None:
             invocation.journal_kept = False
     elif invocation is not None:
-        if invocation.damaged or expired(invocation, turn.now):
+        if invocation.damaged or invocation.expired(turn.now):
             turn.forget(invocation)
     elif not command.workflow:
         turn.writes.purged.append(command.seq)

@@ -23,7 +23,15 @@ from durable.core.lifecycle.damage import hold
 from durable.core.lifecycle.promise import settle_promise
 from durable.core.lifecycle.record import attempt_of, settle_budget
 from durable.core.reasons import Reason
-from durable.core.turn import Turn, need_id, need_topic, output_topic, promise_topic
+from durable.core.turn import (
+    Turn,
+    need_id,
+    need_run,
+    need_topic,
+    output_topic,
+    promise_topic,
+    visits_a_workflow,
+)
 from durable.core.world import World
 
 #: A look at something that may not be there: nothing, or `FOUND` and the value.
@@ -36,9 +44,9 @@ def needs(world: World, command: OpenEntry, need: Need) -> None:
     asked = command.asked
     if isinstance(asked, AttachTo | ReadOutput):
         need_id(world, need, asked.id)
-    elif isinstance(asked, AwaitPromise | PeekPromise | CompletePromise):
-        if (asked.service, asked.key) not in world.keys:
-            need.keys.add((asked.service, asked.key))
+    elif isinstance(asked, AwaitPromise | PeekPromise | CompletePromise | SetState):
+        if not isinstance(asked, SetState) or world.keys[asked.service, asked.key].over_at is not None:
+            need_run(world, need, asked.service, asked.key)
         if isinstance(asked, CompletePromise):
             need_topic(world, need, promise_topic(asked.service, asked.key, command.name))
 
@@ -49,6 +57,8 @@ def open_entry(turn: Turn, command: OpenEntry) -> None:
     if invocation is None:
         return
     asked = command.asked
+    if isinstance(asked, AwaitPromise | PeekPromise | CompletePromise | SetState):
+        renew(turn, invocation, asked)
     if isinstance(asked, AwaitPromise | PeekPromise | CompletePromise):
         cause = turn.world.keys[asked.service, asked.key].promise_damage(command.name)
         if cause is not None:  # nothing is written: a resume asks again
@@ -98,9 +108,15 @@ def open_entry(turn: Turn, command: OpenEntry) -> None:
         case AttachTo():
             attach_to(turn, invocation, command.entry, asked.id)
         case ReadOutput():
-            other = turn.world.find(asked.id)
+            other = turn.find(asked.id)
             seen = unknown(asked.id) if other is None else glance(other.outcome)
             turn.complete_entry(invocation, command.entry, seen, Kind.OUTPUT)
+
+
+def renew(turn: Turn, invocation: Invocation, asked: AwaitPromise | PeekPromise | CompletePromise | SetState) -> None:
+    """On a workflow's key, beside its run: that may be over by now."""
+    if visits_a_workflow(invocation.submission):
+        turn.renew(asked.service, asked.key)
 
 
 def invoke(turn: Turn, invocation: Invocation, command: OpenEntry, asked: Invoke) -> None:
@@ -139,7 +155,7 @@ def await_signal(turn: Turn, invocation: Invocation, command: OpenEntry) -> None
 
 def attach_to(turn: Turn, invocation: Invocation, entry: int, id: str) -> None:
     """Another invocation's outcome, now or when it ends."""
-    other = turn.world.find(id)
+    other = turn.find(id)
     if other is None:
         turn.complete_entry(invocation, entry, unknown(id), Kind.ATTACH)
     elif other.outcome is not None:

@@ -12,7 +12,7 @@ from durable.core.world import World
 
 def pause(turn: Turn, command: Pause) -> None:
     """At once where no attempt runs; else when its steps have ended."""
-    invocation = turn.world.find(command.id)
+    invocation = turn.find(command.id)
     if invocation is None:
         turn.reply(command.token, "not-found")
         return
@@ -47,7 +47,7 @@ def needs_resume(world: World, command: Resume, need: Need) -> None:
 
 def resume(turn: Turn, command: Resume) -> None:
     """A fresh budget for a paused one; an immediate retry for one that is backing off."""
-    invocation = turn.world.find(command.id)
+    invocation = turn.find(command.id)
     if invocation is None:
         turn.reply(command.token, "not-found")
         return

@@ -3,19 +3,19 @@
 from durable.core.commands import Notify, SettlePromise
 from durable.core.effects import Need
 from durable.core.journal import Outcome
-from durable.core.turn import Turn, need_topic, promise_topic
+from durable.core.turn import Turn, need_run, need_topic, promise_topic
 from durable.core.world import World
 
 
 def needs(world: World, command: SettlePromise, need: Need) -> None:
     """The promise, and who waits for it."""
-    if (command.service, command.key) not in world.keys:
-        need.keys.add((command.service, command.key))
+    need_run(world, need, command.service, command.key)
     need_topic(world, need, promise_topic(command.service, command.key, command.name))
 
 
 def from_outside(turn: Turn, command: SettlePromise) -> None:
     """Settle it and say whether it was the first; where what is stored of it is damaged, nobody can tell."""
+    turn.renew(command.service, command.key)
     cause = turn.world.keys[command.service, command.key].promise_damage(command.name)
     if cause is not None:
         turn.reply(command.token, "damaged", cause=cause)

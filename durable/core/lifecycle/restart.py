@@ -10,7 +10,6 @@ from durable.core.effects import Need
 from durable.core.ids import awakeable_id
 from durable.core.invocation import Flavor, Invocation, Status
 from durable.core.journal import CANCELLED, COMMAND, DETACHED, GIVEN_UP, Kind, Row
-from durable.core.lifecycle.submit import expired
 from durable.core.turn import Turn, need_id, need_journal
 from durable.core.world import World
 
@@ -25,8 +24,8 @@ def needs(world: World, command: Restart, need: Need) -> None:
 
 def restart(turn: Turn, command: Restart) -> None:
     """The new one has the input, the headers and the retentions of the old one, which stays as it is."""
-    old = turn.world.find(command.id)
-    if old is None or expired(old, turn.now):
+    old = turn.find(command.id)
+    if old is None:
         turn.reply(command.token, "not-found")
         return
     refused = refusal(old)

@@ -4,7 +4,7 @@ from durable.core.commands import Notify, Submit
 from durable.core.effects import Need
 from durable.core.invocation import Caller, Flavor, Invocation, Open, Status, Submission, already_started
 from durable.core.journal import Kind
-from durable.core.turn import Turn, need_id, need_object, output_topic
+from durable.core.turn import Turn, need_id, need_object, need_run, output_topic, visits_a_workflow
 from durable.core.world import World
 
 
@@ -14,6 +14,8 @@ def needs(world: World, command: Submit, need: Need) -> None:
     if is_claimed(submission):
         need_id(world, need, submission.id)
     need_object(world, need, submission)
+    if submission.key is not None and visits_a_workflow(submission):
+        need_run(world, need, submission.service, submission.key)
 
 
 def submit(turn: Turn, command: Submit) -> None:
@@ -21,7 +23,7 @@ def submit(turn: Turn, command: Submit) -> None:
     submission = command.submission
     if is_claimed(submission):
         existing = turn.world.find(submission.id)
-        if existing is not None and not expired(existing, turn.now):
+        if existing is not None and not existing.expired(turn.now):
             join(turn, command, existing)
             return
         if existing is not None:
@@ -68,10 +70,3 @@ def follow(turn: Turn, caller: Caller, existing: Invocation) -> None:
 def is_claimed(submission: Submission) -> bool:
     """Whether the id is derived from an idempotency key or a workflow's key, and so may exist already."""
     return submission.idempotency_key is not None or submission.flavor is Flavor.WORKFLOW
-
-
-def expired(invocation: Invocation, now: int) -> bool:
-    """Whether its retention is over, so that it may be forgotten."""
-    if invocation.completed_at is None:
-        return False
-    return invocation.completed_at + invocation.submission.completion_retention_ms <= now

@@ -85,7 +85,7 @@ def notify(turn: Turn, command: Notify) -> None:
 
 def complete_entry(turn: Turn, command: CompleteEntry) -> None:
     """Complete an awakeable; a second completion is ignored."""
-    invocation = turn.world.find(command.id)
+    invocation = turn.find(command.id)
     if invocation is None or command.run not in (0, invocation.run_number):
         turn.reply(command.token, "not-found")
         return
@@ -107,7 +107,7 @@ def complete_entry(turn: Turn, command: CompleteEntry) -> None:
 
 def send_signal(turn: Turn, command: SendSignal) -> None:
     """Hand a signal to the first that waits for its name, or keep it."""
-    invocation = turn.world.find(command.id)
+    invocation = turn.find(command.id)
     if invocation is None:
         turn.reply(command.token, "not-found")
         return
