@@ -3,9 +3,11 @@
 The third kind of effect, telling another invocation, never leaves the core: it is a command of the same turn.
 """
 
+from enum import StrEnum
+
 import msgspec
 
-from durable.core.invocation import Invocation, Signal
+from durable.core.invocation import Invocation, Signal, Status
 from durable.core.journal import Outcome, Row
 
 #: (service, key)
@@ -125,17 +127,37 @@ class Completed(msgspec.Struct, frozen=True, gc=False):
     outcome: Outcome
 
 
-class Reply(msgspec.Struct, frozen=True, gc=False):
-    """Answer the command with this token.
+class Answer(StrEnum):
+    """What became of a command; where its status decides that, the answer is the `Status` the invocation had."""
 
-    `result` is one word a verb; `seq` and `outcome` tell an attached caller where to wait, or the end itself.
-    """
+    DONE = "done"
+    ACCEPTED = "accepted"
+    PREVIOUSLY_ACCEPTED = "previously-accepted"
+    FOUND = "found"
+    NOT_FOUND = "not-found"
+    #: The promise was settled before.
+    CONFLICT = "conflict"
+    #: Its stored row cannot be read.
+    DAMAGED = "damaged"
+    #: A workflow runs once per key.
+    WORKFLOW = "workflow"
+    JOURNAL_GONE = "journal-gone"
+    #: Its journal has no such entry.
+    OUT_OF_RANGE = "out-of-range"
+    #: An entry that would be kept (`Reply.entry`) has no outcome.
+    OPEN_ENTRY = "open-entry"
+
+
+class Reply(msgspec.Struct, frozen=True, gc=False):
+    """Answer the command with this token; `seq` and `outcome` tell an attached caller where to wait, or the end."""
 
     token: int
-    result: str
+    result: Answer | Status
     seq: int = 0
     id: str = ""
     outcome: Outcome | None = None
+    #: The entry that an `OPEN_ENTRY` is about.
+    entry: int = 0
     #: What is damaged.
     cause: str = ""
 

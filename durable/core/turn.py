@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from durable.core.commands import Command, KeyFree, Notify
 from durable.core.effects import (
     Action,
+    Answer,
     Completed,
     Deliver,
     MayDeadlock,
@@ -315,7 +316,15 @@ class Turn:
 
     # ---- replies ----
 
-    def reply(self, token: int, result: str, invocation: Invocation | None = None, *, cause: str = "") -> None:
+    def reply(
+        self,
+        token: int,
+        result: Answer | Status,
+        invocation: Invocation | None = None,
+        *,
+        cause: str = "",
+        entry: int = 0,
+    ) -> None:
         """Answer the command with this token, once the turn is committed."""
         if not token:
             return
@@ -325,7 +334,7 @@ class Turn:
             if invocation.damaged and invocation.problem is not None:
                 cause = invocation.problem.message
             seq, id, outcome = invocation.seq, invocation.id, invocation.outcome
-            self.actions.append(Reply(token, result, seq, id, outcome, cause=cause))
+            self.actions.append(Reply(token, result, seq, id, outcome, entry, cause))
 
 
 def output_topic(id: str) -> str:

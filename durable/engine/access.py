@@ -4,7 +4,7 @@ import secrets
 from typing import Any
 
 from durable.core import commands as ask
-from durable.core.effects import Reply
+from durable.core.effects import Answer, Reply
 from durable.core.ids import invocation_id, is_invocation_id
 from durable.core.invocation import Flavor
 from durable.core.journal import Outcome
@@ -29,10 +29,10 @@ class Access:
 
     async def _ask(self, make: Any, id: str = "") -> Reply:
         reply = await self._running().ask(make)
-        if reply.result == "not-found":
+        if reply.result is Answer.NOT_FOUND:
             raise unknown(id)
         assert isinstance(reply, Reply)
-        if reply.result == "damaged" and id:
+        if reply.result is Answer.DAMAGED and id:
             raise ConflictError(
                 f"the invocation {reply.id} is damaged: all that can be done is to kill it, and then to purge it "
                 f"({reply.cause}). {restore_hint(self._store)}"

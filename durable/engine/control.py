@@ -4,8 +4,9 @@ from typing import Any
 
 from durable.client import Applied, Handle
 from durable.core import commands as ask
+from durable.core.effects import Answer, Reply
 from durable.core.ids import parse_awakeable_id
-from durable.core.invocation import Flavor
+from durable.core.invocation import Flavor, Status
 from durable.core.journal import Outcome
 from durable.engine.access import check_number, checked, restore_hint
 from durable.engine.state import KeyState
@@ -38,7 +39,7 @@ class Control(KeyState):
             return await self.kill(id)
         reply = await self._ask(lambda token: ask.Cancel(checked(id), token), id)
         _refuse_completed(id, reply.result)
-        return Applied.DONE if reply.result == "done" else Applied.ACCEPTED
+        return Applied.DONE if reply.result is Answer.DONE else Applied.ACCEPTED
 
     async def kill(self, id: str) -> Applied:
         """End an invocation now, with every call it waits for, without running any more of their code.
@@ -57,9 +58,9 @@ class Control(KeyState):
         is paused already. Raises `NotFoundError`, or `ConflictError` for one that has not begun or is completed.
         """
         reply = await self._ask(lambda token: ask.Pause(checked(id), token), id)
-        if reply.result in ("scheduled", "pending", "completed"):
-            raise ConflictError(f"the invocation {id} is not running, cannot be paused: it is {reply.result}")
-        return Applied.UNCHANGED if reply.result == "paused" else Applied.ACCEPTED
+        if reply.result in (Status.SCHEDULED, Status.PENDING, Status.COMPLETED):
+            raise ConflictError(f"cannot pause {id}: it is {reply.result}")
+        return Applied.UNCHANGED if reply.result is Status.PAUSED else Applied.ACCEPTED
 
     async def resume(self, id: str) -> Applied:
         """Start a paused invocation again with a fresh retry budget; retry at once one that is backing off.
@@ -68,10 +69,10 @@ class Control(KeyState):
         that is scheduled or waits for its key, `ConflictError` where it is completed.
         """
         reply = await self._ask(lambda token: ask.Resume(checked(id), token), id)
-        if reply.result in ("scheduled", "pending"):
-            raise TooEarlyError(f"the invocation {id} is {reply.result}, cannot be resumed: its turn has not come")
+        if reply.result in (Status.SCHEDULED, Status.PENDING):
+            raise TooEarlyError(f"cannot resume {id}: it is {reply.result}, its turn has not come")
         _refuse_completed(id, reply.result)
-        return Applied.UNCHANGED if reply.result == "running" else Applied.DONE
+        return Applied.UNCHANGED if reply.result is Status.RUNNING else Applied.DONE
 
     async def restart_as_new(self, id: str, *, from_entry: int = 0) -> Handle[Any]:
         """Do a completed invocation again as a new one, with the same input and headers; the old one stays as it is.
@@ -85,8 +86,8 @@ class Control(KeyState):
         check_number("from_entry", from_entry, 0)
         new_id = self._new_id(self._clock.now_ms())
         reply = await self._ask(lambda token: ask.Restart(checked(id), new_id, from_entry, token), id)
-        if reply.result != "accepted":
-            raise _not_restarted(id, from_entry, reply.result)
+        if reply.result is not Answer.ACCEPTED:
+            raise _not_restarted(id, from_entry, reply)
         return Handle(self, reply.id, serde_for(Any).decode)
 
     async def purge(self, id: str) -> None:
@@ -106,9 +107,9 @@ class Control(KeyState):
 
     async def _purge(self, id: str, *, journal_only: bool) -> None:
         reply = await self._ask(lambda token: ask.Purge(checked(id), journal_only, token), id)
-        if reply.result != "done":
+        if reply.result is not Answer.DONE:
             raise ConflictError(
-                f"the invocation {id} is not yet completed (it is {reply.result}): cancel or kill it, then purge it"
+                f"cannot purge {id}: it is {reply.result}, not yet completed; cancel or kill it first"
             )
 
     # ---- completing from outside ----
@@ -158,35 +159,34 @@ class Control(KeyState):
         check_text("key", key)
         check_text("promise's name", name)
         reply = await self._ask(lambda token: ask.SettlePromise(workflow, key, name, outcome, token))
-        if reply.result == "conflict":
+        if reply.result is Answer.CONFLICT:
             raise ConflictError(f"the promise {name!r} of {workflow}/{key} was already completed")
-        if reply.result == "damaged":
+        if reply.result is Answer.DAMAGED:
             raise StorageCorruptError(f"{reply.cause}. {restore_hint(self._store)}")
 
 
-def _refuse_completed(id: str, result: str) -> None:
-    if result == "completed":
+def _refuse_completed(id: str, result: Answer | Status) -> None:
+    if result is Status.COMPLETED:
         raise ConflictError(f"the invocation {id} was already completed")
 
 
-def _not_restarted(id: str, from_entry: int, result: str) -> Exception:
-    match result.split():
-        case ["scheduled" | "pending"]:
-            return TooEarlyError(f"the invocation {id} cannot be restarted because it's not running yet")
-        case ["workflow"]:
+def _not_restarted(id: str, from_entry: int, reply: Reply) -> Exception:
+    match reply.result:
+        case Status.SCHEDULED | Status.PENDING:
+            return TooEarlyError(f"cannot restart {id}: it is {reply.result}, its turn has not come")
+        case Answer.WORKFLOW:
             return UnsupportedError(
-                f"the invocation {id} belongs to a workflow, which runs once per key: start it with another key"
+                f"cannot restart {id}: it belongs to a workflow, which runs once per key; start it with another key"
             )
-        case ["journal-gone"]:
+        case Answer.JOURNAL_GONE:
             return GoneError(
-                f"the journal of the invocation {id} is gone: raise journal_retention to restart such invocations"
+                f"cannot restart {id}: its journal is gone; raise journal_retention to restart such invocations"
             )
-        case ["out-of-range"]:
+        case Answer.OUT_OF_RANGE:
             return InvalidRequestError(f"from_entry: the journal of {id} has no entry {from_entry}")
-        case ["open-entry", entry]:
+        case Answer.OPEN_ENTRY:
             return InvalidRequestError(
-                f"from_entry: entry {entry} of {id} has no outcome; restart from an entry before it, below {entry}"
+                f"from_entry: entry {reply.entry} of {id} has no outcome; restart from an entry before it, below "
+                f"{reply.entry}"
             )
-    return ConflictError(
-        f"the invocation {id} is {result}: only a completed one can be restarted; cancel or kill it first"
-    )
+    return ConflictError(f"cannot restart {id}: it is {reply.result}; cancel or kill it first")

@@ -11,6 +11,7 @@ import msgspec
 from durable.client import Handle, value_of
 from durable.core import commands as ask
 from durable.core.duration import Duration, parse
+from durable.core.effects import Answer
 from durable.core.ids import claimed_id
 from durable.core.invocation import Flavor, already_started
 from durable.core.retry import DEFAULT, RetryPolicy
@@ -234,7 +235,7 @@ class Engine(Control):
         handler, submit = self._submission(target, arg, key, idempotency_key, headers, None)
         if handler.flavor is Flavor.WORKFLOW:
             reply = await self._ask(submit)
-            if reply.result != "accepted":
+            if reply.result is not Answer.ACCEPTED:
                 raise error_of(already_started(f"{handler.service}/{key}").outcome())
             return value_of(await self.outcome(reply.id), handler.output.decode)
         return value_of(await self._running().ask(submit, result=True), handler.output.decode)
@@ -291,7 +292,7 @@ class Engine(Control):
         """
         handler, submit = self._submission(target, arg, key, idempotency_key, headers, delay)
         reply = await self._ask(submit)
-        return Handle(self, reply.id, handler.output.decode, accepted=reply.result == "accepted")
+        return Handle(self, reply.id, handler.output.decode, accepted=reply.result is Answer.ACCEPTED)
 
     def _submission(
         self,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from durable.core.commands import Command
-from durable.core.effects import Completed, Reply
+from durable.core.effects import Answer, Completed, Reply
 from durable.core.journal import Outcome
 
 
@@ -33,7 +33,7 @@ class Replies:
         if asker is None or asker[0].done():
             return
         future, wants_result = asker
-        if not wants_result or reply.result == "not-found":
+        if not wants_result or reply.result is Answer.NOT_FOUND:
             future.set_result(reply)
         elif reply.outcome is not None:
             future.set_result(reply.outcome)

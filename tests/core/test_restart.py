@@ -17,7 +17,7 @@ from durable.core.commands import (
     SetState,
     Submit,
 )
-from durable.core.effects import StartAttempt
+from durable.core.effects import Reply, StartAttempt
 from durable.core.ids import awakeable_id
 from durable.core.invocation import Caller, Flavor, Invocation, Status, Submission
 from durable.core.journal import CANCELLED, COMMAND, Kind, Outcome, Row
@@ -292,7 +292,8 @@ def test_an_entry_without_an_outcome_cannot_be_kept(kind: str) -> None:
     core.settle(open_entry[kind])
     core.settle(step(one), finish(one))
     turn = core.settle(*(Restart(one.id, id_of(70 + entry), entry, token=entry) for entry in (1, 2, 3)))
-    assert replies(turn) == [(1, "accepted"), (2, "open-entry 2"), (3, "open-entry 2")]
+    assert replies(turn) == [(1, "accepted"), (2, "open-entry"), (3, "open-entry")]
+    assert [reply.entry for reply in actions(turn, Reply)] == [0, 2, 2]
 
 
 def test_the_call_of_a_killed_one_has_no_outcome_even_if_it_failed_under_a_cancel() -> None:
@@ -304,7 +305,8 @@ def test_the_call_of_a_killed_one_has_no_outcome_even_if_it_failed_under_a_cance
     core.settle(Cancel(one.id))
     core.settle(finish(core.invocation(id_of(2)), NO))
     core.settle(Kill(one.id))
-    assert replies(core.settle(Restart(one.id, NEW, 1, token=1))) == [(1, "open-entry 1")]
+    turn = core.settle(Restart(one.id, NEW, 1, token=1))
+    assert [(reply.result, reply.entry) for reply in actions(turn, Reply)] == [("open-entry", 1)]
 
 
 # ---- over the first entries ----

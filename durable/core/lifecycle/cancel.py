@@ -3,7 +3,7 @@
 import msgspec
 
 from durable.core.commands import Cancel, Kill
-from durable.core.effects import Deliver, Interrupt, InterruptSteps
+from durable.core.effects import Answer, Deliver, Interrupt, InterruptSteps
 from durable.core.invocation import Invocation, Status
 from durable.core.journal import CANCELLED, GIVEN_UP, KILLED, Kind, Outcome, Row, failure_of
 from durable.core.lifecycle.arrive import arrive, keep
@@ -14,17 +14,17 @@ def cancel(turn: Turn, command: Cancel) -> None:
     """Open calls are cancelled and end before the handler is told, and so do the steps that run; sends are spared."""
     invocation = turn.find(command.id)
     if invocation is None:
-        turn.reply(command.token, "not-found")
+        turn.reply(command.token, Answer.NOT_FOUND)
         return
     if invocation.status is Status.COMPLETED or invocation.damaged:
         ended = invocation.status is Status.COMPLETED
-        turn.reply(command.token, "completed" if ended else "damaged", invocation)
+        turn.reply(command.token, Status.COMPLETED if ended else Answer.DAMAGED, invocation)
         return
     if invocation.status in (Status.SCHEDULED, Status.PENDING):
         turn.complete(invocation, CANCELLED)
-        turn.reply(command.token, "done", invocation)
+        turn.reply(command.token, Answer.DONE, invocation)
         return
-    turn.reply(command.token, "accepted", invocation)
+    turn.reply(command.token, Answer.ACCEPTED, invocation)
     invocation.cancelling = invocation.last_entry + 1
     invocation.pausing = False
     turn.touch(invocation)
@@ -39,17 +39,17 @@ def kill(turn: Turn, command: Kill) -> None:
     """End it and the calls it waits for, in this transaction, without running any of their code."""
     invocation = turn.find(command.id)
     if invocation is None:
-        turn.reply(command.token, "not-found")
+        turn.reply(command.token, Answer.NOT_FOUND)
         return
     if invocation.status is Status.COMPLETED:
-        turn.reply(command.token, "completed", invocation)
+        turn.reply(command.token, Status.COMPLETED, invocation)
         return
     for id in open_calls(invocation):
         turn.tell(Kill(id))
     if invocation.status is Status.RUNNING:
         turn.actions.append(Interrupt(invocation.seq, invocation.attempt))
     turn.complete(invocation, KILLED)
-    turn.reply(command.token, "done", invocation)
+    turn.reply(command.token, Answer.DONE, invocation)
 
 
 def open_calls(invocation: Invocation) -> list[str]:

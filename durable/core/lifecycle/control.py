@@ -1,7 +1,7 @@
 """What the engine itself asks: find an invocation, go on after a start, keep what services look like."""
 
 from durable.core.commands import Attach, Cancel, Configure, Declare, Kill, NoteDamage, Pause, Recover
-from durable.core.effects import Need
+from durable.core.effects import Answer, Need
 from durable.core.invocation import Status
 from durable.core.lifecycle.after import Again, after
 from durable.core.turn import Turn, need_id, need_invocation
@@ -22,14 +22,14 @@ def attach(turn: Turn, command: Attach) -> None:
     """Find it, and what it ended with if it has."""
     invocation = turn.find(command.id)
     if invocation is None:
-        turn.reply(command.token, "not-found")
+        turn.reply(command.token, Answer.NOT_FOUND)
     else:
-        turn.reply(command.token, "found", invocation)
+        turn.reply(command.token, Answer.FOUND, invocation)
 
 
 def recover(turn: Turn, command: Recover) -> None:
     """Its turn had come when the engine stopped: it gets its next attempt, unless it was to be paused."""
-    turn.reply(command.token, "done")
+    turn.reply(command.token, Answer.DONE)
     invocation = turn.world.invocations.get(command.seq)
     if invocation is None:
         return
@@ -42,7 +42,7 @@ def recover(turn: Turn, command: Recover) -> None:
 def configure(turn: Turn, command: Configure) -> None:
     """Keep a service's options."""
     turn.writes.settings[command.service] = command.text
-    turn.reply(command.token, "done")
+    turn.reply(command.token, Answer.DONE)
 
 
 def declare(turn: Turn, command: Declare) -> None:

@@ -3,7 +3,7 @@
 import msgspec
 
 from durable.core.commands import KeyFree, NoteDamage
-from durable.core.effects import Failed, Interrupt
+from durable.core.effects import Answer, Failed, Interrupt
 from durable.core.invocation import Invocation, Problem, Status
 from durable.core.invocation import damage as problem_of
 from durable.core.lifecycle.after import park
@@ -18,7 +18,7 @@ def to_note(invocation: Invocation) -> NoteDamage:
 
 def note_damage(turn: Turn, command: NoteDamage) -> None:
     """Store it as paused, with the cause. An attempt of it is over; what has ended stays as it is."""
-    turn.reply(command.token, "done")
+    turn.reply(command.token, Answer.DONE)
     invocation = turn.world.invocations.get(command.seq)
     if invocation is None or invocation.status is Status.COMPLETED:
         return

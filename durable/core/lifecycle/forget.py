@@ -1,7 +1,7 @@
 """Forget what is completed: when its retention is over, or when an operator says so."""
 
 from durable.core.commands import Expire, Purge
-from durable.core.effects import Need
+from durable.core.effects import Answer, Need
 from durable.core.invocation import Status
 from durable.core.turn import Turn, need_id, need_invocation
 from durable.core.world import World
@@ -22,20 +22,20 @@ def purge(turn: Turn, command: Purge) -> None:
     """Delete it (a workflow's run with its state and promises), or only its journal."""
     invocation = turn.find(command.id)
     if invocation is None:
-        turn.reply(command.token, "not-found")
+        turn.reply(command.token, Answer.NOT_FOUND)
     elif invocation.status is not Status.COMPLETED:
-        turn.reply(command.token, str(invocation.status), invocation)
+        turn.reply(command.token, invocation.status, invocation)
     else:
         if command.journal_only:
             turn.forget_journal(invocation)
         else:
             turn.forget(invocation)
-        turn.reply(command.token, "done", invocation)
+        turn.reply(command.token, Answer.DONE, invocation)
 
 
 def expire(turn: Turn, command: Expire) -> None:
     """A retention never changes once it has begun, so what the store found to be over is over."""
-    turn.reply(command.token, "done")
+    turn.reply(command.token, Answer.DONE)
     invocation = turn.world.invocations.get(command.seq)
     if command.journal_only:
         turn.writes.journals_purged.append(command.seq)

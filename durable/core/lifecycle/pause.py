@@ -1,7 +1,7 @@
 """Pause: what runs may end and is recorded, then nothing happens until somebody resumes it."""
 
 from durable.core.commands import Pause, Resume, Unloaded
-from durable.core.effects import Interrupt, Need, Unload
+from durable.core.effects import Answer, Interrupt, Need, Unload
 from durable.core.invocation import Status
 from durable.core.lifecycle.after import Again, after, park
 from durable.core.lifecycle.record import attempt_of
@@ -14,9 +14,9 @@ def pause(turn: Turn, command: Pause) -> None:
     """At once where no attempt runs; else when its steps have ended."""
     invocation = turn.find(command.id)
     if invocation is None:
-        turn.reply(command.token, "not-found")
+        turn.reply(command.token, Answer.NOT_FOUND)
         return
-    turn.reply(command.token, str(invocation.status), invocation)
+    turn.reply(command.token, invocation.status, invocation)
     if invocation.status is Status.RUNNING and not invocation.pausing:
         invocation.pausing = True
         turn.touch(invocation)
@@ -49,16 +49,16 @@ def resume(turn: Turn, command: Resume) -> None:
     """A fresh budget for a paused one; an immediate retry for one that is backing off."""
     invocation = turn.find(command.id)
     if invocation is None:
-        turn.reply(command.token, "not-found")
+        turn.reply(command.token, Answer.NOT_FOUND)
         return
     if invocation.damaged and invocation.status is not Status.COMPLETED:
-        turn.reply(command.token, "damaged", invocation)
+        turn.reply(command.token, Answer.DAMAGED, invocation)
         return
     cause = turn.world.unreadable.get(invocation.seq)
     if cause is not None and invocation.status is Status.PAUSED:
-        turn.reply(command.token, "damaged", invocation, cause=cause)
+        turn.reply(command.token, Answer.DAMAGED, invocation, cause=cause)
         return
-    turn.reply(command.token, str(invocation.status), invocation)
+    turn.reply(command.token, invocation.status, invocation)
     if invocation.status is Status.RUNNING and invocation.pausing:
         invocation.pausing = False
         turn.touch(invocation)

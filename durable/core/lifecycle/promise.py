@@ -1,7 +1,7 @@
 """Settle a workflow's promise, once."""
 
 from durable.core.commands import Notify, SettlePromise
-from durable.core.effects import Need
+from durable.core.effects import Answer, Need
 from durable.core.journal import Outcome
 from durable.core.turn import Turn, need_run, need_topic, promise_topic
 from durable.core.world import World
@@ -18,10 +18,10 @@ def from_outside(turn: Turn, command: SettlePromise) -> None:
     turn.renew(command.service, command.key)
     cause = turn.world.keys[command.service, command.key].promise_damage(command.name)
     if cause is not None:
-        turn.reply(command.token, "damaged", cause=cause)
+        turn.reply(command.token, Answer.DAMAGED, cause=cause)
         return
     first = settle_promise(turn, command.service, command.key, command.name, command.outcome)
-    turn.reply(command.token, "done" if first else "conflict")
+    turn.reply(command.token, Answer.DONE if first else Answer.CONFLICT)
 
 
 def settle_promise(turn: Turn, service: str, key: str, name: str, outcome: Outcome) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import msgspec
 
 from durable.core.commands import Restart
-from durable.core.effects import Need
+from durable.core.effects import Answer, Need
 from durable.core.ids import awakeable_id
 from durable.core.invocation import Flavor, Invocation, Status
 from durable.core.journal import CANCELLED, COMMAND, DETACHED, GIVEN_UP, Kind, Row
@@ -26,22 +26,25 @@ def restart(turn: Turn, command: Restart) -> None:
     """The new one has the input, the headers and the retentions of the old one, which stays as it is."""
     old = turn.find(command.id)
     if old is None:
-        turn.reply(command.token, "not-found")
+        turn.reply(command.token, Answer.NOT_FOUND)
         return
     refused = refusal(old)
     cause = turn.world.unreadable.get(old.seq, "")
-    if not refused and cause:
-        refused = "damaged"
+    if refused is None and cause:
+        refused = Answer.DAMAGED
     rows: Sequence[Row] = ()
-    if not refused and command.from_entry:
+    missing: list[int] = []
+    if refused is None and command.from_entry:
         rows = prefix(old, journal(turn, old), command.from_entry)
         commands = [row.entry for row in rows if row.entry and row.part == COMMAND]
+        missing = open_entries(rows)
         if len(commands) < command.from_entry:
-            refused = "out-of-range"
-        elif missing := open_entries(rows):
-            refused = f"open-entry {missing[0]}"
-    if refused:
-        turn.reply(command.token, refused, old, cause=cause)
+            refused = Answer.OUT_OF_RANGE
+        elif missing:
+            refused = Answer.OPEN_ENTRY
+    if refused is not None:
+        entry = missing[0] if refused is Answer.OPEN_ENTRY else 0
+        turn.reply(command.token, refused, old, cause=cause, entry=entry)
         return
     submission = msgspec.structs.replace(
         old.submission,
@@ -58,18 +61,18 @@ def restart(turn: Turn, command: Restart) -> None:
     turn.writes.journal += [row._replace(invocation=new.seq) for row in rows]
     if turn.enqueue(new):
         turn.start(new)
-    turn.reply(command.token, "accepted", new)
+    turn.reply(command.token, Answer.ACCEPTED, new)
 
 
-def refusal(old: Invocation) -> str:
-    """Why it cannot be done again, or nothing."""
+def refusal(old: Invocation) -> Answer | Status | None:
+    """Why it cannot be done again, or None."""
     if old.damaged:
-        return "damaged"
+        return Answer.DAMAGED
     if old.status is not Status.COMPLETED:
-        return str(old.status)
+        return old.status
     if old.submission.flavor in (Flavor.WORKFLOW, Flavor.WORKFLOW_SHARED):
-        return "workflow"
-    return "" if old.journal_kept else "journal-gone"
+        return Answer.WORKFLOW
+    return None if old.journal_kept else Answer.JOURNAL_GONE
 
 
 def journal(turn: Turn, old: Invocation) -> list[Row]:

@@ -1,7 +1,7 @@
 """Accept an invocation, or find the one its idempotency key already names."""
 
 from durable.core.commands import Notify, Submit
-from durable.core.effects import Need
+from durable.core.effects import Answer, Need
 from durable.core.invocation import Caller, Flavor, Invocation, Open, Status, Submission, already_started
 from durable.core.journal import Kind
 from durable.core.turn import Turn, need_id, need_object, need_run, output_topic, visits_a_workflow
@@ -38,14 +38,14 @@ def submit(turn: Turn, command: Submit) -> None:
             turn.start(invocation)
         elif submission.caller is not None and submission.caller.waits:
             turn.may_deadlock(invocation)
-    turn.reply(command.token, "accepted", invocation)
+    turn.reply(command.token, Answer.ACCEPTED, invocation)
 
 
 def join(turn: Turn, command: Submit, existing: Invocation) -> None:
     """The same request once more: its caller gets the outcome of the first."""
     caller = command.submission.caller
     if caller is None or not caller.waits:
-        turn.reply(command.token, "previously-accepted", existing)
+        turn.reply(command.token, Answer.PREVIOUSLY_ACCEPTED, existing)
     elif command.submission.flavor is Flavor.WORKFLOW:
         failure = already_started(command.submission.target)
         turn.tell(Notify(caller.seq, caller.entry, failure.outcome(), command.submission.id))

@@ -1,7 +1,7 @@
 """Complete an entry from outside its attempt, and start the handler again where it waited for just that."""
 
 from durable.core.commands import CompleteEntry, KeyFree, Notify, SendSignal, TimerFired
-from durable.core.effects import Need
+from durable.core.effects import Answer, Need
 from durable.core.invocation import Invocation, Signal, Status
 from durable.core.journal import EMPTY, Kind
 from durable.core.lifecycle.arrive import arrive, keep
@@ -87,10 +87,10 @@ def complete_entry(turn: Turn, command: CompleteEntry) -> None:
     """Complete an awakeable; a second completion is ignored."""
     invocation = turn.find(command.id)
     if invocation is None or command.run not in (0, invocation.run_number):
-        turn.reply(command.token, "not-found")
+        turn.reply(command.token, Answer.NOT_FOUND)
         return
     if invocation.damaged and invocation.status is not Status.COMPLETED:
-        turn.reply(command.token, "damaged", invocation)
+        turn.reply(command.token, Answer.DAMAGED, invocation)
         return
     waits = invocation.open.get(command.entry)
     if waits is not None and waits.kind is Kind.AWAKEABLE:
@@ -102,19 +102,19 @@ def complete_entry(turn: Turn, command: CompleteEntry) -> None:
     ):
         invocation.early[command.entry] = command.outcome
         keep(turn, invocation, command.entry, command.outcome, Kind.AWAKEABLE)
-    turn.reply(command.token, "done", invocation)
+    turn.reply(command.token, Answer.DONE, invocation)
 
 
 def send_signal(turn: Turn, command: SendSignal) -> None:
     """Hand a signal to the first that waits for its name, or keep it."""
     invocation = turn.find(command.id)
     if invocation is None:
-        turn.reply(command.token, "not-found")
+        turn.reply(command.token, Answer.NOT_FOUND)
         return
     if invocation.damaged and invocation.status is not Status.COMPLETED:
-        turn.reply(command.token, "damaged", invocation)
+        turn.reply(command.token, Answer.DAMAGED, invocation)
         return
-    turn.reply(command.token, "done", invocation)
+    turn.reply(command.token, Answer.DONE, invocation)
     if invocation.status is Status.COMPLETED:
         return
     for entry in sorted(invocation.open):
