@@ -46,6 +46,7 @@ from durable.errors import (
     TooEarlyError,
     UnsupportedError,
     UsageError,
+    ValueTooLargeError,
     WrongLoopError,
 )
 from durable.futures import DurableFuture, as_completed, gather, select, wait_completed
@@ -109,6 +110,7 @@ __all__ = [
     "TooEarlyError",
     "UnsupportedError",
     "UsageError",
+    "ValueTooLargeError",
     "VirtualObject",
     "WaitView",
     "Workflow",

@@ -26,7 +26,7 @@ from durable.core.ids import awakeable_id, fingerprint, is_invocation_id, parse_
 from durable.core.journal import Kind, Outcome
 from durable.core.retry import RetryPolicy
 from durable.core.state_version import state_version
-from durable.errors import InvalidRequestError, OutputNotReadyError, TerminalError
+from durable.errors import OutputNotReadyError, TerminalError
 from durable.futures import DurableFuture, outcome_of
 from durable.operations import Awakeable, Call, Operations, Promise, Request, SendHandle, StepOptions, found
 from durable.saga import Saga
@@ -215,7 +215,7 @@ class Context:
     @overload
     def attach(self, id: str, type: Any, /) -> DurableFuture[Any]: ...
     def attach(self, id: str, type: Any = Any, /) -> DurableFuture[Any]:
-        """Wait for the result of any invocation. An unknown one is a `TerminalError` (404)."""
+        """Wait for the result of any invocation. `TerminalError`: an unknown one (404), a malformed id (400)."""
         return self._operations.open(
             Kind.ATTACH, "", AttachTo(_checked(id)), serde_for(type).decode, detail=id, fingerprint=id.encode()
         )
@@ -234,7 +234,7 @@ class Context:
         return self._operations.open(Kind.OUTPUT, "", asked, decode, detail=id, fingerprint=id.encode())
 
     def cancel(self, id: str) -> None:
-        """Cancel another invocation. An unknown or completed one is left alone."""
+        """Cancel another invocation, if there is one that has not ended. `TerminalError`: a malformed id (400)."""
         asked = Tell(Cancel(_checked(id)))
         self._operations.note(Kind.CANCEL, "", asked, detail=id, fingerprint=id.encode())
 
@@ -255,7 +255,7 @@ class Context:
 
     def resolve_awakeable(self, id: str, value: Any = None) -> None:
         """Complete an awakeable with a value; a second completion is ignored."""
-        data = serde_for(Any).encode(value)
+        data = self._operations.encode(serde_for(Any), value, "the value of an awakeable")
         self._complete_awakeable(id, Outcome(True, data), stable(value, data))
 
     def reject_awakeable(self, id: str, message: str, code: int = 500) -> None:
@@ -264,9 +264,9 @@ class Context:
         self._complete_awakeable(id, outcome, outcome.value)
 
     def _complete_awakeable(self, id: str, outcome: Outcome, said: bytes) -> None:
-        parsed = parse_awakeable_id(id)
+        parsed = parse_awakeable_id(id) if isinstance(id, str) else None
         if parsed is None:
-            raise TerminalError(f"{id!r} is no awakeable id", 400)
+            raise TerminalError(f"{id!r} is no awakeable id: those start with sign_1", 400)
         invocation, entry, run = parsed
         asked = Tell(CompleteEntry(invocation, entry, outcome, run=run))
         print_ = fingerprint(id.encode(), said)
@@ -284,7 +284,7 @@ class Context:
 
     def send_signal(self, id: str, name: str, value: Any = None) -> None:
         """Hand a named signal to another invocation, which may wait for it now or later."""
-        data = serde_for(Any).encode(value)
+        data = self._operations.encode(serde_for(Any), value, f"the value of signal {name!r}")
         self._signal(id, name, Outcome(True, data), stable(value, data))
 
     def reject_signal(self, id: str, name: str, message: str, code: int = 500) -> None:
@@ -364,11 +364,12 @@ class ObjectContext(SharedObjectContext):
 
     def set(self, name: str, value: Any, type: Any = Any, /) -> None:
         """Write a state value."""
-        data = serde_for(type).encode(value)
+        data = self._operations.encode(serde_for(type), value, f"the state value {name!r}")
         self._write(Kind.SET, name, data, stable(value, data))
 
     def set_raw(self, name: str, value: bytes, /) -> None:
         """Write a state value that is serialized already."""
+        self._operations.check(value, f"the state value {name!r}")
         self._write(Kind.SET, name, value, value)
 
     def clear(self, name: str, /) -> None:
@@ -424,6 +425,7 @@ def _optional(data: bytes | None) -> bytes:
 
 
 def _checked(id: str) -> str:
-    if not is_invocation_id(id):
-        raise InvalidRequestError(f"{id!r} is no invocation id: those start with inv_1 and have 38 characters")
+    """The id, if it has the form of one: an id is data, so another text ends the handler as an unknown id does."""
+    if not isinstance(id, str) or not is_invocation_id(id):
+        raise TerminalError(f"{id!r} is not an invocation id (`inv_1` and 33 letters or digits)", 400)
     return id

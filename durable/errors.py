@@ -8,6 +8,7 @@ Exception
     │   └── DurableTimeoutError      408, `future.with_timeout(...)` ran out (also a `TimeoutError`)
     ├── RetryableError           a failure that names its own delay
     ├── SerializationError       a value that cannot be written, or bytes that do not fit the annotation
+    │   └── ValueTooLargeError       413, a value of more than `max_value_size` bytes (also a `RequestError`)
     ├── UsageError               the API was used in a way that cannot work; says what to do instead
     │   ├── NotInHandlerError        a context used outside the handler it was made for
     │   ├── WrongLoopError           an engine used from another event loop or thread
@@ -69,12 +70,16 @@ __all__ = [
     "TooEarlyError",
     "UnsupportedError",
     "UsageError",
+    "ValueTooLargeError",
     "WrongLoopError",
 ]
 
 
 class DurableError(Exception):
     """The root of every ordinary error of this package."""
+
+    #: Why an invocation whose handler ends with this is paused at once: no retry could help. Empty where one may.
+    reason: str = ""
 
 
 class TerminalError(DurableError):
@@ -144,9 +149,13 @@ class RetryableError(DurableError):
 class SerializationError(DurableError):
     """A value that cannot be written, or bytes that do not fit the annotation they are read with."""
 
+    reason = "value-not-storable"
+
 
 class UsageError(DurableError):
     """The API was used in a way that cannot work; the message says what to do instead."""
+
+    reason = "misuse"
 
 
 class NotInHandlerError(UsageError):
@@ -164,6 +173,8 @@ class ForkedEngineError(UsageError):
 class EngineNotRunningError(UsageError):
     """The engine was not started yet, or is closed."""
 
+    reason = ""
+
 
 class DeclarationError(UsageError):
     """A handler or service that cannot be registered as it is written."""
@@ -179,6 +190,7 @@ class InvalidRequestError(RequestError):
     """The request itself is malformed: an id, a key, a duration, an argument."""
 
     code = 400
+    reason = "misuse"
 
 
 class NotFoundError(RequestError):
@@ -217,8 +229,32 @@ class OutputNotReadyError(RequestError):
     code = 470
 
 
+class ValueTooLargeError(SerializationError, RequestError):
+    """A value of more than `max_value_size` bytes. Nothing of it was accepted or stored.
+
+    `door` says where it was to go in, `size` how many bytes it has, `limit` how many are allowed.
+    """
+
+    code = 413
+    reason = "value-too-large"
+
+    def __init__(self, door: str, size: int, limit: int) -> None:
+        super().__init__(
+            f"{door} has {size:,} bytes, at most {limit:,} are stored: keep it elsewhere and pass a reference, or "
+            "raise Engine(max_value_size=...)"
+        )
+        self.door = door
+        self.size = size
+        self.limit = limit
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.door, self.size, self.limit)
+
+
 class JournalMismatchError(DurableError):
     """The handler's code no longer does what its journal records. Nothing after the mismatch was executed."""
+
+    reason = "journal-mismatch"
 
 
 class StorageError(DurableError):

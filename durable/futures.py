@@ -11,14 +11,17 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, cast, overload
 
 from durable.core.duration import Duration
 from durable.core.journal import Failure, Kind, Outcome, failure_of
+from durable.core.reasons import Reason
 from durable.core.waiting import Group
 from durable.errors import (
     DurableTimeoutError,
     InvocationCancelled,
     InvocationKilled,
+    SerializationError,
     TerminalError,
     UsageError,
 )
+from durable.serde import decoded
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -140,7 +143,11 @@ class DurableFuture(Generic[T_co]):
         if not outcome.ok:
             raise error_of(outcome)
         if self._decode is not None:
-            self._value = self._decode(outcome.value)
+            try:
+                self._value = decoded(self._decode, outcome.value, f"the outcome of entry {self.entry}")
+            except SerializationError as error:
+                error.reason = Reason.VALUE_NOT_READABLE
+                raise
             self._decode = None
         return cast(T_co, self._value)
 
@@ -395,6 +402,25 @@ def _value_or_error(member: DurableFuture[Any]) -> Any:
 
 # ---- errors on their way through the journal ----
 
+#: How many bytes of an error's text are kept, and of all the metadata of one.
+TEXT_SIZE_MAX = 8 * 1024
+METADATA_SIZE_MAX = 64 * 1024
+
+
+def clip(text: str, size: int = TEXT_SIZE_MAX, *, both_ends: bool = False) -> str:
+    """Text of at most `size` bytes: its beginning, or its beginning and its end, with a mark where it was cut."""
+    text = str.__getitem__(text, slice(None))  # of a subclass, whose methods are the user's: a plain one
+    if len(text) <= size and len(text.encode("utf-8", "replace")) <= size:
+        return text.encode("utf-8", "replace").decode()
+    room = size - 16
+    if both_ends:
+        begin, end = text[: room // 2], text[-(room // 2) :]
+        head = begin.encode("utf-8", "replace")[: room // 2].decode("utf-8", "ignore")
+        tail = end.encode("utf-8", "replace")[-(room // 2) :].decode("utf-8", "ignore")
+        return f"{head}\n… (cut)\n{tail}"
+    return text[:room].encode("utf-8", "replace")[:room].decode("utf-8", "ignore") + " … (cut)"
+
+
 _CLASSES: dict[str, type[TerminalError]] = {
     "terminal": TerminalError,
     "cancelled": InvocationCancelled,
@@ -428,10 +454,22 @@ def outcome_of(error: TerminalError) -> Outcome:
 
 
 def _metadata(error: TerminalError) -> dict[str, str]:
+    """Each text is cut as a message is; of more than `METADATA_SIZE_MAX` bytes in all, the rest is left out."""
+    kept: dict[str, str] = {}
+    size = 0
     try:
-        return {_text(name): _text(value) for name, value in error.metadata.items()}
+        for name, value in error.metadata.items():
+            pair = _text(name), _text(value)
+            size += sum(len(text.encode()) for text in pair)
+            if size > METADATA_SIZE_MAX:
+                break
+            kept[pair[0]] = pair[1]
+        left_out = len(error.metadata) - len(kept)
     except BaseException:  # anything can be assigned to it
-        return {}
+        return kept
+    if size > METADATA_SIZE_MAX:
+        kept["(cut)"] = f"{left_out} more"
+    return kept
 
 
 def _code(code: object) -> int:
@@ -442,8 +480,8 @@ def _code(code: object) -> int:
 
 
 def _text(value: object) -> str:
-    """Text that can be stored: without lone surrogates, and whatever the value's own methods do."""
+    """Text that can be stored: cut, without lone surrogates, and whatever the value's own methods do."""
     try:
-        return str.encode(str(value), "utf-8", "replace").decode()
+        return clip(str(value))
     except BaseException:
         return f"<{type(value).__name__}>"

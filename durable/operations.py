@@ -13,7 +13,7 @@ from durable.core.retry import RetryPolicy
 from durable.core.turn import promise_topic
 from durable.errors import TerminalError
 from durable.futures import DurableFuture, outcome_of
-from durable.serde import serde_for, stable
+from durable.serde import Serde, serde_for, stable
 from durable.service import Handler
 
 T = TypeVar("T")
@@ -137,6 +137,14 @@ class Operations(Protocol):
         """An entry whose value is at hand now, and recorded for replays."""
         ...
 
+    def encode(self, serde: Serde[Any], value: Any, door: str) -> bytes:
+        """The stored form of a value that goes in at `door`. Raises `SerializationError`, `ValueTooLargeError`."""
+        ...
+
+    def check(self, data: bytes, door: str) -> None:
+        """The same for a value that is serialized already."""
+        ...
+
     def state(self, name: str) -> bytes | None:
         """A state value as this handler sees it."""
         ...
@@ -227,7 +235,7 @@ class Promise(Generic[T]):
 
     def resolve(self, value: T) -> DurableFuture[None]:
         """Settle it with a value. Awaiting raises `TerminalError` (409) where it was settled before."""
-        data = self._serde.encode(value)
+        data = self._operations.encode(self._serde, value, f"the value of promise {self._name!r}")
         return self._complete(Outcome(True, data), stable(value, data))
 
     def reject(self, message: str, code: int = 500) -> DurableFuture[None]:

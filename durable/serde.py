@@ -34,7 +34,7 @@ from typing import Annotated, Any, Final, Generic, TypeVar
 
 import msgspec
 
-from durable.errors import SerializationError
+from durable.errors import DurableError, SerializationError, ValueTooLargeError
 
 __all__ = [
     "ANY",
@@ -43,6 +43,9 @@ __all__ = [
     "REQUIRED",
     "Serde",
     "Signature",
+    "check_data",
+    "decoded",
+    "encoded",
     "return_annotation",
     "serde_for",
     "signature_of",
@@ -132,6 +135,39 @@ def stable(value: Any, data: bytes) -> bytes:
         return _encode_stable(value)
     except Exception:  # pydantic, or a serializer of the user's: as they write it
         return data
+
+
+def encoded(serde: Serde[Any], value: Any, door: str, limit: int) -> bytes:
+    """The stored form of what goes in at `door`, whatever a serializer of the user's does.
+
+    Raises `SerializationError`, and `ValueTooLargeError` above `limit` bytes.
+    """
+    try:
+        data = serde.encode(value)
+    except DurableError:
+        raise
+    except Exception as exc:
+        raise SerializationError(f"cannot write {door}: its serializer failed with {_reason(exc)}") from exc
+    check_data(data, door, limit)
+    return data
+
+
+def check_data(data: object, door: str, limit: int) -> None:
+    """Whether a serializer gave what can be stored at `door`. Raises as `encoded`."""
+    if not isinstance(data, bytes):
+        raise SerializationError(f"cannot write {door}: its serializer gave a {type(data).__name__}, not bytes")
+    if len(data) > limit:
+        raise ValueTooLargeError(door, len(data), limit)
+
+
+def decoded(decode: Callable[[bytes], T], data: bytes, what: str) -> T:
+    """Its value, whatever a serializer of the user's does. Raises `SerializationError`."""
+    try:
+        return decode(data)
+    except DurableError:
+        raise
+    except Exception as exc:
+        raise SerializationError(f"cannot read {what}: its serializer failed with {_reason(exc)}") from exc
 
 
 def _build(annotation: Any) -> Serde[Any]:

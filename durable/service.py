@@ -37,7 +37,7 @@ O_co = TypeVar("O_co", covariant=True)
 class Options(TypedDict, total=False):
     """What can be set on a handler, on its class, or (most of it) on the engine; the nearest one wins."""
 
-    #: Refuse calls from outside; other handlers may still call it. Default True.
+    #: Whether it may be called from outside; other handlers always may. Default True.
     public: bool
     #: Merged field by field: handler over class over engine.
     retry: RetryPolicy

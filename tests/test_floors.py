@@ -16,7 +16,7 @@ core.effects
 core.world
 core.turn
 core.lifecycle
-core.settle
+core.settle core.undo
 core
 serde
 service store

@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 
 from durable.core.journal import COMMAND, Kind, Outcome, Row
+from durable.core.reasons import ADVICE, Reason
 from durable.errors import JournalMismatchError
 
 
@@ -93,8 +94,8 @@ def mismatch(entry: int, recorded: str, asked: str) -> JournalMismatchError:
     """The error that says what the journal has, what the code asked, and how to go on."""
     return JournalMismatchError(
         f"entry {entry}: the journal has `{recorded}`, the code asked for `{asked}`. Handlers must do the same "
-        "things in the same order on every attempt. Nothing was executed after this point. To go on: restore the "
-        "code that wrote this journal and resume the invocation, restart it as new, or kill it."
+        "things in the same order on every attempt. Nothing was executed after this point. "
+        f"{ADVICE[Reason.JOURNAL_MISMATCH]}"
     )
 
 

@@ -36,9 +36,11 @@ class Turn:
     def __init__(self, world: World, commands: Iterable[Command], now: int) -> None:
         self.world = world
         self.now = now
-        self.commands: deque[Command] = deque(commands)
+        #: What it was asked from outside: to ask it again, one by one, where the store refuses it all together.
+        self.asked: tuple[Command, ...] = tuple(commands)
+        self.commands: deque[Command] = deque(self.asked)
         #: How many came from outside.
-        self.size = len(self.commands)
+        self.size = len(self.asked)
         #: What the command that is being applied told others: settled next, before what came from outside.
         self.told: list[Command] = []
         self.writes = Writes()

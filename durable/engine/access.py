@@ -8,11 +8,19 @@ from durable.core.effects import Answer, Reply
 from durable.core.ids import invocation_id, is_invocation_id
 from durable.core.invocation import Flavor
 from durable.core.journal import Outcome
+from durable.core.reasons import Reason
 from durable.engine.life import Life
-from durable.errors import ConflictError, EngineNotRunningError, InvalidRequestError, NotFoundError
+from durable.errors import (
+    ConflictError,
+    EngineNotRunningError,
+    InvalidRequestError,
+    NotFoundError,
+    UsageError,
+)
 from durable.runtime.clock import Clock
 from durable.runtime.loop import Loop
 from durable.runtime.registry import Registry
+from durable.serde import encoded, serde_for
 from durable.store import Store
 
 
@@ -75,6 +83,10 @@ class Access:
         self._last_ordinal = ordinal = max(self._last_ordinal + 1, now << 16)
         return invocation_id(ordinal, secrets.randbits(128))
 
+    def _encode(self, value: Any, door: str) -> bytes:
+        """The stored form of an untyped value. Raises `SerializationError`, `ValueTooLargeError`."""
+        return encoded(serde_for(Any), value, door, self._registry.value_size_max)
+
     def _stateful(self, service: str) -> None:
         self._running()
         if not self._registry.has(service, Flavor.EXCLUSIVE, Flavor.SHARED, Flavor.WORKFLOW):
@@ -85,6 +97,24 @@ def check_number(name: str, value: int | None, least: int) -> None:
     """Whether a number can be stored and makes sense. Raises `InvalidRequestError`."""
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63):
         raise InvalidRequestError(f"{name} is a whole number from {least} on, not {value!r}")
+
+
+#: The most that `max_value_size` may be: a row of SQLite holds a billion bytes, with input, result and headers in it.
+VALUE_SIZE_LIMIT = 256 * 1024 * 1024
+
+
+def check_value_size(size: int) -> None:
+    """Whether it can be a limit. Raises `UsageError`."""
+    if isinstance(size, bool) or not isinstance(size, int) or not 1024 <= size <= VALUE_SIZE_LIMIT:
+        raise UsageError(
+            f"max_value_size is a number of bytes from 1024 to {VALUE_SIZE_LIMIT} (256 MiB), not {size!r}"
+        )
+
+
+def check_reason(reason: str | None) -> None:
+    """Whether it is one that invocations are paused for at once. Raises `InvalidRequestError`."""
+    if reason is not None and reason not in tuple(Reason):
+        raise InvalidRequestError(f"reason is one of {', '.join(Reason)}, not {reason!r}")
 
 
 def checked(id: str) -> str:

@@ -1,5 +1,7 @@
 """What an operator, or anybody outside, does to invocations that exist."""
 
+import asyncio
+from functools import partial
 from typing import Any
 
 from durable.client import Applied, Handle
@@ -8,7 +10,7 @@ from durable.core.effects import Answer, Reply
 from durable.core.ids import parse_awakeable_id
 from durable.core.invocation import Flavor, Status
 from durable.core.journal import Outcome
-from durable.engine.access import check_number, checked, restore_hint
+from durable.engine.access import check_number, check_reason, checked, restore_hint
 from durable.engine.state import KeyState
 from durable.errors import (
     ConflictError,
@@ -23,6 +25,10 @@ from durable.errors import (
 from durable.futures import outcome_of
 from durable.runtime.registry import check_text
 from durable.serde import serde_for
+from durable.store.filter import Filter
+
+#: How many invocations one turn of `resume_all` takes.
+RESUME_BATCH = 100
 
 
 class Control(KeyState):
@@ -74,6 +80,33 @@ class Control(KeyState):
         _refuse_completed(id, reply.result)
         return Applied.UNCHANGED if reply.result is Status.RUNNING else Applied.DONE
 
+    async def resume_all(self, *, reason: str | None = None, service: str | None = None) -> list[str]:
+        """Resume every paused invocation, of one service or paused for one reason; returns the ids of those.
+
+        `reason` is one of those that pause at once: "result-not-storable", "value-not-storable",
+        "input-not-readable", "value-not-readable", "value-too-large", "handler-gone", "journal-mismatch", "misuse",
+        "commit-refused", "damaged", "reads-damaged". Without one, all are resumed, also those that ran out of tries
+        or that an operator has paused. One that cannot be resumed (its row is damaged) is left out, and one that is
+        paused while this works may be.
+        Raises `InvalidRequestError`.
+        """
+        check_reason(reason)
+        if service is not None:
+            check_text("service", service)
+        resumed: list[str] = []
+        before: int | None = None
+        while True:
+            where = Filter(
+                service=service, status=frozenset({Status.PAUSED}), reason=reason, limit=RESUME_BATCH, before=before
+            )
+            found = await self._running().store.find(where)
+            wanted = [one.id for one in found if reason is None or not one.pausing]
+            replies = await asyncio.gather(*(self._running().ask(partial(ask.Resume, id)) for id in wanted))
+            resumed += [reply.id for reply in replies if reply.result is Status.PAUSED]
+            if len(found) < RESUME_BATCH:
+                return resumed
+            before = found[-1].seq
+
     async def restart_as_new(self, id: str, *, from_entry: int = 0) -> Handle[Any]:
         """Do a completed invocation again as a new one, with the same input and headers; the old one stays as it is.
 
@@ -119,14 +152,14 @@ class Control(KeyState):
 
         Raises `InvalidRequestError` for a malformed id, `NotFoundError` for one that names no invocation.
         """
-        await self._complete_awakeable(id, Outcome(True, serde_for(Any).encode(value)))
+        await self._complete_awakeable(id, Outcome(True, self._encode(value, "the value of an awakeable")))
 
     async def reject_awakeable(self, id: str, message: str, code: int = 500) -> None:
         """Complete an awakeable with a `TerminalError`. Otherwise as `resolve_awakeable`."""
         await self._complete_awakeable(id, outcome_of(TerminalError(message, code)))
 
     async def _complete_awakeable(self, id: str, outcome: Outcome) -> None:
-        parsed = parse_awakeable_id(id)
+        parsed = parse_awakeable_id(id) if isinstance(id, str) else None
         if parsed is None:
             raise InvalidRequestError(f"{id!r} is no awakeable id: those start with sign_1")
         invocation, entry, run = parsed
@@ -135,7 +168,7 @@ class Control(KeyState):
     async def send_signal(self, id: str, name: str, value: Any = None) -> None:
         """Hand a named signal to an invocation, which may wait for it now or later. Raises `NotFoundError`."""
         check_text("signal's name", name)
-        outcome = Outcome(True, serde_for(Any).encode(value))
+        outcome = Outcome(True, self._encode(value, f"the value of signal {name!r}"))
         await self._ask(lambda token: ask.SendSignal(checked(id), name, outcome, token), id)
 
     async def reject_signal(self, id: str, name: str, message: str, code: int = 500) -> None:
@@ -146,7 +179,8 @@ class Control(KeyState):
 
     async def resolve_promise(self, workflow: str, key: str, name: str, value: Any = None) -> None:
         """Settle a workflow's promise. Raises `ConflictError` where it was settled before."""
-        await self._settle_promise(workflow, key, name, Outcome(True, serde_for(Any).encode(value)))
+        outcome = Outcome(True, self._encode(value, f"the value of promise {name!r}"))
+        await self._settle_promise(workflow, key, name, outcome)
 
     async def reject_promise(self, workflow: str, key: str, name: str, message: str, code: int = 500) -> None:
         """Settle a workflow's promise with a `TerminalError`. Raises `ConflictError` where it was settled before."""

@@ -15,7 +15,7 @@ from durable.core.effects import Answer
 from durable.core.ids import claimed_id
 from durable.core.invocation import Flavor, already_started
 from durable.core.retry import DEFAULT, RetryPolicy
-from durable.engine.access import checked
+from durable.engine.access import check_value_size, checked
 from durable.engine.control import Control
 from durable.engine.life import Life
 from durable.errors import (
@@ -28,7 +28,13 @@ from durable.futures import error_of
 from durable.runtime.clock import Clock, SystemClock
 from durable.runtime.loop import Loop
 from durable.runtime.observer import Observer
-from durable.runtime.registry import Registered, Registry, check_headers, check_text
+from durable.runtime.registry import (
+    VALUE_SIZE_MAX,
+    Registered,
+    Registry,
+    check_headers,
+    check_text,
+)
 from durable.runtime.timers import WINDOW
 from durable.serde import serde_for
 from durable.service import Configuration, Handler, Options, Settings, settings_of
@@ -56,6 +62,8 @@ class Engine(Control):
       completion; 0 keeps nothing.
     - `max_concurrent_invocations` (1000): how many handlers are in memory; the others wait for their turn.
     - `synchronous`: "FULL" survives power loss; "NORMAL" survives a killed process, and is faster.
+    - `max_value_size` (64 MiB): the most bytes an argument, a result, a state value, a signal … may have when it is
+      stored, and all headers of a request together; more is refused with `ValueTooLargeError`. Up to 256 MiB.
     - `shutdown_timeout` (5 seconds): how long leaving the `async with` block may take.
 
     An engine that was closed can be started again, in the same way, on another event loop too: one engine of a module
@@ -80,6 +88,7 @@ class Engine(Control):
         shutdown_timeout: Duration = "5s",
         store: Store | None = None,
         clock: Clock | None = None,
+        max_value_size: int = VALUE_SIZE_MAX,
         timers_in_memory: int = WINDOW,
         observer: Observer | None = None,
     ) -> None:
@@ -87,6 +96,7 @@ class Engine(Control):
             raise ValueError("Engine(path, services=[...]) needs the path of its database file (or a store=)")
         if max_concurrent_invocations < 1:
             raise ValueError(f"max_concurrent_invocations must be at least 1, not {max_concurrent_invocations}")
+        check_value_size(max_value_size)
         defaults = Settings(
             public=True,
             retry=retry.merged_over(DEFAULT),
@@ -98,7 +108,7 @@ class Engine(Control):
         )
         if store is None:
             store = SqliteStore(os.fspath(path or ""), synchronous=synchronous)
-        super().__init__(store, Registry(services, defaults), clock or SystemClock())
+        super().__init__(store, Registry(services, defaults, max_value_size), clock or SystemClock())
         self._defaults = defaults
         self._max_concurrent = max_concurrent_invocations
         self._timer_window = timers_in_memory
@@ -230,7 +240,7 @@ class Engine(Control):
 
         If the caller is cancelled the invocation goes on. With an idempotency key, a repeated call gets the result of
         the first. Raises the invocation's `TerminalError`; `NotFoundError` for an unknown handler;
-        `InvalidRequestError`, `SerializationError` for a bad key or argument.
+        `InvalidRequestError`, `SerializationError` for a bad key or argument; `ValueTooLargeError` (413).
         """
         handler, submit = self._submission(target, arg, key, idempotency_key, headers, None)
         if handler.flavor is Flavor.WORKFLOW:
@@ -321,7 +331,7 @@ class Engine(Control):
             self._new_id(now),
             data,
             key=key,
-            headers=check_headers(headers),
+            headers=check_headers(headers, self._registry.value_size_max),
             idempotency_key=idempotency_key,
             caller=None,
             due_at=due_at,

@@ -11,7 +11,7 @@ from durable.core.commands import NoteDamage
 from durable.core.effects import Need
 from durable.core.invocation import Invocation, Status
 from durable.core.journal import Row
-from durable.engine.access import Access, check_number, checked, unknown
+from durable.engine.access import Access, check_number, check_reason, checked, unknown
 from durable.errors import InvalidRequestError, NotFoundError, StorageCorruptError
 from durable.runtime.deadlocks import Deadlock
 from durable.runtime.loop import Loop
@@ -34,6 +34,8 @@ class Wanted(TypedDict, total=False):
     key: str | None
     #: One of scheduled, pending, ready, running, backing-off, suspended, paused, completed, or several.
     status: str | Iterable[str] | None
+    #: Why its last attempt was paused at once: one of those that `resume_all` takes.
+    reason: str | None
     #: Accepted at this moment or later, or before it, in ms since the epoch.
     created_after: int | None
     created_before: int | None
@@ -165,7 +167,9 @@ def _filter(wanted: Wanted, limit: int, before: int | None, now: int) -> Filter:
             raise InvalidRequestError(
                 f"there is no {name!r} to look for; there are {', '.join(Wanted.__annotations__)}"
             )
-        if name.startswith("created"):
+        if name == "reason":
+            check_reason(value)
+        elif name.startswith("created"):
             check_number(name, value, -(2**53))
         else:
             check_text(name, value, recorded=True)

@@ -13,7 +13,6 @@ from durable.engine.reading import Reading
 from durable.errors import ConflictError, StorageCorruptError
 from durable.futures import error_of
 from durable.runtime.registry import EXPECTED_VERSION, check_text
-from durable.serde import serde_for
 from durable.views.state import StateView
 
 
@@ -53,11 +52,11 @@ class KeyState(Reading):
 
         Waits for its turn behind the key's exclusive invocations. With `expected_version` (of what `get_state` gave)
         nothing is changed, and a `ConflictError` raised, where the state is another one by then. With an idempotency
-        key it can be repeated after a crash and takes effect once. Raises `NotFoundError`.
+        key it can be repeated after a crash and takes effect once. Raises `NotFoundError`, `SerializationError`, and
+        `ValueTooLargeError`: for a value, or for all of them together (as base64).
         """
         self._stateful(service)
-        encode = serde_for(Any).encode
-        values = {name: encode(value) for name, value in state.items()}
+        values = {name: self._encode(value, f"the state value {name!r}") for name, value in state.items()}
         outcome = await (await self._patch(service, key, values, expected_version, idempotency_key))
         raise_conflict(outcome)
 

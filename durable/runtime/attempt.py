@@ -24,18 +24,27 @@ from durable.errors import (
     DurableError,
     JournalMismatchError,
     NotInHandlerError,
+    SerializationError,
     StorageCorruptError,
     UsageError,
+    ValueTooLargeError,
     WrongLoopError,
 )
 from durable.futures import DurableFuture, error_of
 from durable.operations import Request
 from durable.runtime.arrivals import Arrivals
 from durable.runtime.cancels import Cancels
-from durable.runtime.failures import contains_end, failure_of_exception, problem_of, retry_after_ms
+from durable.runtime.failures import (
+    contains_end,
+    failure_of_exception,
+    problem_of,
+    reason_of,
+    reason_of_step,
+    retry_after_ms,
+)
 from durable.runtime.observer import Observer
 from durable.runtime.operations import Operations
-from durable.runtime.registry import Registered, check_text
+from durable.runtime.registry import KEY_LENGTH_MAX, Registered, check_text
 from durable.runtime.rest import Resting
 from durable.runtime.steps import CURRENT, IN_STEP, NO_TIMEOUT, Step, Steps, timed_out
 from durable.runtime.tasks import unmourned
@@ -115,6 +124,8 @@ class Attempt:
         self.has_slot = False
         #: Whether there can be nothing in its journal yet.
         self.is_first = number == 1 and invocation.last_entry == 0
+        #: How many bytes a value may have.
+        self.value_size_max = handler.value_size_max
         self.loop = loop
         self.active = True
         #: When something last happened, on the event loop's clock.
@@ -166,7 +177,12 @@ class Attempt:
         CURRENT.set(self)
         try:
             context = self.handler.context(self._operations)
-            value = await self.handler.fn(context, *self.handler.arguments(self.request.body))
+            try:
+                arguments = self.handler.arguments(self.request.body)
+            except SerializationError as error:
+                error.reason = Reason.INPUT_NOT_READABLE
+                raise
+            value = await self.handler.fn(context, *arguments)
             if not self.active:
                 log.warning("%s %s: the handler went on after its attempt had ended", self.target, self.request.id)
                 return
@@ -174,7 +190,12 @@ class Attempt:
                 self._end_failed()  # if no other step of the handler is still to end
                 return
             self._check_end()
-            outcome = Outcome(True, self._encode_result(value))
+            try:
+                outcome = Outcome(True, self.handler.encode_result(value))
+            except SerializationError as error:
+                if not isinstance(error, ValueTooLargeError):
+                    error.reason = Reason.RESULT_NOT_STORABLE
+                raise
         except BaseException as error:
             failure = self._raised(error)
             if failure is None:
@@ -203,11 +224,6 @@ class Attempt:
             self._end_failed()
             return None
         return failure
-
-    def _encode_result(self, value: Any) -> bytes:
-        data = self.handler.output.encode(value)
-        self.handler.output.decode(data)  # what a caller could not read is a failure here, not there
-        return data
 
     def _check_end(self) -> None:
         if self.broken is not None:
@@ -262,7 +278,7 @@ class Attempt:
         else:
             self.task.cancel()
 
-    def fail(self, error: BaseException, step: Step | None = None, entry: int = 0) -> None:
+    def fail(self, error: BaseException, step: Step | None = None, entry: int = 0, *, returned: bool = False) -> None:
         """End the attempt with a failure that may be retried, once its other steps have ended and are recorded."""
         if not self.active or self._failure is not None:
             return
@@ -270,7 +286,8 @@ class Attempt:
         step_policy = None
         if step is not None and step.options.retry is not None:
             step_policy = step.options.retry.merged_over(policy)
-        problem = problem_of(error, entry, step.name if step is not None else "")
+        reason = reason_of(error) if step is None else reason_of_step(error, returned=returned)
+        problem = problem_of(error, entry, step.name if step is not None else "", reason)
         if error is self.broken and isinstance(error, StorageCorruptError):
             problem = msgspec.structs.replace(problem, reason=Reason.READS_DAMAGED)
         self._failure = Fail(
@@ -605,7 +622,7 @@ class Attempt:
         entry = self.asked + 1
         if CURRENT.get() is not self or get_ident() != self._thread:
             self._check_place()
-        if not name.isascii() or "\0" in name:
+        if len(name) > KEY_LENGTH_MAX or not name.isascii() or "\0" in name:
             check_text("name", name, recorded=self.recorded)
         self._steps.record_open()
         if asyncio.current_task() is not self.task:  # a flow of its own, and others will wake beside it

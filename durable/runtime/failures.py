@@ -10,11 +10,16 @@ from durable import log
 from durable.core.duration import parse
 from durable.core.invocation import Problem
 from durable.core.journal import Failure, Outcome
-from durable.errors import AttemptEnded, RetryableError, TerminalError
-from durable.futures import outcome_of
-
-#: How much of an error's text is stored.
-TEXT_LENGTH_MAX = 8 * 1024
+from durable.core.reasons import Reason
+from durable.errors import (
+    AttemptEnded,
+    DurableError,
+    RetryableError,
+    TerminalError,
+    UsageError,
+    ValueTooLargeError,
+)
+from durable.futures import clip, outcome_of
 
 
 def failure_of_exception(error: BaseException) -> Outcome | None:
@@ -54,15 +59,35 @@ def contains_end(error: BaseException) -> bool:
         return False
 
 
-def problem_of(error: BaseException, entry: int, name: str) -> Problem:
+def problem_of(error: BaseException, entry: int, name: str, reason: str) -> Problem:
     """An exception as an operator reads it."""
     return Problem(
-        message=_clip(describe(error)),
-        type=_clip(_name(error), 200),
-        stacktrace=_clip(_stacktrace(error)),
+        message=clip(describe(error)),
+        type=clip(_name(error), 200),
+        stacktrace=clip(_stacktrace(error), both_ends=True),
         entry=entry,
         name=name,
+        reason=reason,
     )
+
+
+def reason_of(error: BaseException) -> str:
+    """Why no further try of a handler that ended with this could help; empty where one may. Of a group: the first."""
+    if isinstance(error, DurableError):
+        return error.reason
+    if isinstance(error, BaseExceptionGroup):
+        return next(filter(None, map(reason_of, error.exceptions)), "")
+    return ""
+
+
+def reason_of_step(error: BaseException, *, returned: bool) -> str:
+    """The same for a step: its function has returned, and what it gave cannot be kept; or it misuses the context.
+
+    Whatever else a function raises is its own affair, and may be gone the next time.
+    """
+    if returned:
+        return Reason.VALUE_TOO_LARGE if isinstance(error, ValueTooLargeError) else Reason.RESULT_NOT_STORABLE
+    return reason_of(error) if isinstance(error, UsageError) else ""
 
 
 def retry_after_ms(error: BaseException, target: str) -> int | None:
@@ -72,7 +97,7 @@ def retry_after_ms(error: BaseException, target: str) -> int | None:
             return None
         return parse(error.retry_after)
     except BaseException as bad:
-        log.warning("%s: RetryableError(retry_after=...): %s", target, bad)
+        log.warning("%s: RetryableError(retry_after=...): %s", target, clip(describe(bad)))
         return None
 
 
@@ -82,7 +107,7 @@ def _name(error: BaseException) -> str:
 
 def describe(error: BaseException) -> str:
     """Its class and message."""
-    name = _clip(_name(error), 200)
+    name = clip(_name(error), 200)
     try:
         text = _plain(str(error))
     except BaseException as worse:
@@ -102,8 +127,3 @@ def _stacktrace(error: BaseException) -> str:
 def _plain(text: str) -> str:
     """Without lone surrogates, to be stored. `str(x)` may be of a subclass, whose methods are the user's again."""
     return str.encode(text, "utf-8", "replace").decode()
-
-
-def _clip(text: str, length: int = TEXT_LENGTH_MAX) -> str:
-    text = _plain(text)
-    return text if len(text) <= length else text[:length] + " … (cut)"

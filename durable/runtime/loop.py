@@ -7,6 +7,7 @@ the engine starts: there is no recovery besides the `Recover` command.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import Any
@@ -27,9 +28,12 @@ from durable.core.effects import (
     Timer,
     Unload,
 )
+from durable.core.reasons import CANCEL_WAITS
 from durable.core.retry import RetryPolicy
 from durable.core.settle import advance
 from durable.core.turn import Turn
+from durable.core.undo import needs as needs_of_undo
+from durable.core.undo import undo
 from durable.core.world import World
 from durable.errors import EngineFailedError, EngineNotRunningError
 from durable.runtime.clock import Clock
@@ -41,7 +45,7 @@ from durable.runtime.replies import Replies
 from durable.runtime.roster import Roster
 from durable.runtime.tasks import unmourned
 from durable.runtime.timers import WINDOW, Timers
-from durable.store import Expired, Store
+from durable.store import CommitRefused, Expired, Store
 
 #: How many invocations one turn of recovery takes.
 BATCH = 500
@@ -51,6 +55,8 @@ CLEAN_BATCH = 100
 LAST_COMMIT_S = 1.0
 #: How often results past their retention are looked for: as often as the shortest retention, within these.
 CLEAN_EVERY_S, CLEAN_EVERY_S_MIN = 3600.0, 60.0
+#: When a timer fires again whose turn the store refused.
+REFUSED_AGAIN_S = 60.0
 
 
 class Loop:
@@ -149,7 +155,8 @@ class Loop:
             for seq in seqs[:-1]:
                 if seq not in self.attempts:
                     self.submit(Recover(seq))
-            await self.ask(partial(Recover, seqs[-1]))
+            with suppress(CommitRefused):  # it was logged; the next start looks at it again
+                await self.ask(partial(Recover, seqs[-1]))
             await self.roster.has_room()
 
     async def close(self, grace_s: float) -> None:
@@ -323,13 +330,18 @@ class Loop:
         except Exception as error:
             self.fail(error)
         finally:
-            self._loading = None
+            if self._loading is asyncio.current_task():  # and not one that settles it again
+                self._loading = None
 
     def _commit(self, turn: Turn) -> None:
         if not turn.writes:
             self._committed(turn)
             return
-        self._committing = asyncio.ensure_future(self.store.commit(turn.writes))
+        try:
+            self._committing = asyncio.ensure_future(self.store.commit(turn.writes))
+        except CommitRefused as refused:
+            self._settle_again(turn, refused)
+            return
         self._committing.add_done_callback(lambda commit: self._commit_returned(turn, commit))
 
     def _commit_returned(self, turn: Turn, commit: "asyncio.Future[None]") -> None:
@@ -337,7 +349,9 @@ class Loop:
         error = None if commit.cancelled() else commit.exception()
         if commit.cancelled():
             error = EngineFailedError("a commit was cancelled; whether it took effect is unknown")
-        if error is not None:
+        if isinstance(error, CommitRefused):
+            self._settle_again(turn, error)
+        elif error is not None:
             self._turning = False
             self.fail(error)
         else:
@@ -354,6 +368,68 @@ class Loop:
         self._act(turn)
         for then in after:
             self._loop.call_soon(then)
+
+    # ---- a turn that the store refused ----
+
+    def _settle_again(self, turn: Turn, refused: CommitRefused) -> None:
+        """Nothing of it was written: each of its commands gets a turn of its own, so that only one of them fails."""
+        log.warning("%s; its %d commands are settled again, one by one", refused, len(turn.asked))
+        self._loading = unmourned(self._loop.create_task(self._one_by_one(turn)))
+
+    async def _one_by_one(self, refused: Turn) -> None:
+        try:
+            await self._undo(refused)
+            for command in refused.asked:
+                culprit = await self._settle_alone(command)
+                if culprit is not None:
+                    await self._give_up(command, culprit)
+        except Exception as error:
+            self.fail(error)
+        finally:
+            self._loading = None
+        self._turning = False
+        if self.failure is None and not self._over:
+            after, self._after_turn = self._after_turn, []
+            self._begin()
+            for then in after:
+                self._loop.call_soon(then)
+
+    async def _settle_alone(self, command: Command) -> CommitRefused | None:
+        """A whole turn of one command; returns why the store refused it, if it did."""
+        if self.failure is not None or self._over:
+            return None
+        turn = Turn(self.world, (command,), self.clock.now_ms())
+        while (need := advance(turn)) is not None:
+            self.world.admit(need, await self.store.load(need))
+        if turn.writes:
+            try:
+                await self.store.commit(turn.writes)
+            except CommitRefused as refused:
+                await self._undo(turn)
+                return refused
+        self.world.end_turn()
+        if self.failure is None and not self._over:
+            self._act(turn)
+        return None
+
+    async def _undo(self, turn: Turn) -> None:
+        live = {seq: attempt.notified for seq, attempt in self.attempts.items()}
+        undo(turn, await self.store.load(needs_of_undo(turn, live)), live)
+
+    async def _give_up(self, command: Command, refused: CommitRefused) -> None:
+        """The culprit: who asked for it is told, and an attempt that did is over and its invocation paused."""
+        token = getattr(command, "token", 0)
+        if token:
+            self._replies.refuse(token, refused)
+        failed = self.roster.refused(command, refused)
+        if failed is not None and await self._settle_alone(failed) is None:
+            return
+        if failed is None and token:
+            return
+        log.warning("%s: %s", type(command).__name__, refused)
+        if isinstance(command, TimerFired):  # its moment is stored: it comes again
+            timer = (command.due_at, command.seq, command.entry)
+            self._loop.call_later(REFUSED_AGAIN_S, self.timers.add, [timer])
 
     @property
     def closing(self) -> bool:
@@ -453,6 +529,10 @@ class Loop:
             then = f"retrying in {delay_ms} ms"
         else:
             then = str(invocation.status)
+            if problem is not None and problem.reason:
+                then = f"{then} at once ({problem.reason})"
+            if problem is not None and problem.cancel_waits:
+                then = f"{then}. {CANCEL_WAITS}"
         log.warning(
             "%s %s: attempt %d failed%s: %s; %s",
             invocation.submission.target,
@@ -485,7 +565,8 @@ class Loop:
             for one in found[:-1]:
                 self.submit(Expire(one.seq, one.workflow, one.journal_only))
             last = found[-1]
-            await self.ask(partial(Expire, last.seq, last.workflow, last.journal_only))
+            with suppress(CommitRefused):
+                await self.ask(partial(Expire, last.seq, last.workflow, last.journal_only))
         if not self._closing and self.failure is None:
             delay_s = min(CLEAN_EVERY_S, max(CLEAN_EVERY_S_MIN, self.registry.shortest_retention_ms() / 1000))
             self._cleaner = self._loop.call_later(delay_s, self._clean)

@@ -9,14 +9,15 @@ from durable.core.duration import Duration, parse
 from durable.core.ids import child_id, fingerprint
 from durable.core.invocation import Caller, KeyedObject
 from durable.core.journal import GIVEN_UP, Kind, Outcome, Row
+from durable.core.reasons import Reason
 from durable.core.retry import RetryPolicy
 from durable.core.turn import JOINED
-from durable.errors import UsageError
+from durable.errors import InvalidRequestError, NotFoundError, UsageError
 from durable.futures import DurableFuture
 from durable.operations import Request, StepOptions
 from durable.runtime.registry import Registered, check_headers, check_text
 from durable.runtime.steps import Step, step_name
-from durable.serde import stable
+from durable.serde import Serde, check_data, encoded, stable
 from durable.service import Handler
 
 T = TypeVar("T")
@@ -46,6 +47,8 @@ class Journal(Protocol):
     run_id: str
     run_number: int
     active: bool
+    #: How many bytes a value may have.
+    value_size_max: int
 
     @property
     def ending(self) -> bool:
@@ -149,7 +152,7 @@ class Operations:
             check_text("step's name", name, recorded=True)  # if it is not, `take` refuses it
         if retry is not None and not isinstance(retry, RetryPolicy):
             raise UsageError(f"with_options(retry=...) takes a RetryPolicy, not {retry!r}")
-        return StepOptions(name, retry, None if timeout is None else parse(timeout), interruptible)
+        return StepOptions(name, retry, None if timeout is None else _parse("timeout", timeout), interruptible)
 
     @property
     def ending(self) -> bool:
@@ -316,12 +319,16 @@ class Operations:
         attempt = self._attempt
         if attempt.deaf:
             return "", self._never()
-        handler = attempt.host.find(target)
+        try:
+            handler = attempt.host.find(target)
+        except NotFoundError as error:
+            error.reason = Reason.HANDLER_GONE
+            raise
         data = handler.encode_input(arg)
         name = f"{handler.service}/{handler.name}" if key is None else f"{handler.service}/{key}/{handler.name}"
         given_up = kind is Kind.CALL and attempt.check_cancel(kind, name)
         print_ = fingerprint(stable(arg, data), (idempotency_key or "").encode("utf-8", "replace"))
-        due_at = None if delay is None else attempt.host.now_ms() + parse(delay)
+        due_at = None if delay is None else attempt.host.now_ms() + _parse("delay", delay)
         entry = attempt.next_entry  # taken below, when nothing can be refused any more
         caller = Caller(attempt.seq, self.request.id, entry, attempt.target, kind is Kind.CALL)
         recorded = attempt.recorded
@@ -329,7 +336,7 @@ class Operations:
             child_id(self.request.id, entry, attempt.run_id),
             data,
             key=key,
-            headers=check_headers(headers, recorded=recorded),
+            headers=check_headers(headers, attempt.value_size_max, recorded=recorded),
             idempotency_key=idempotency_key,
             caller=caller,
             due_at=due_at,
@@ -362,6 +369,14 @@ class Operations:
     def _never(self) -> DurableFuture[Any]:
         """A future that never completes."""
         return DurableFuture(self, 0, Kind.AWAKEABLE, None)
+
+    def encode(self, serde: Serde[Any], value: Any, door: str) -> bytes:
+        """See `operations.Operations`."""
+        return encoded(serde, value, door, self._attempt.value_size_max)
+
+    def check(self, data: bytes, door: str) -> None:
+        """See `operations.Operations`."""
+        check_data(data, door, self._attempt.value_size_max)
 
     def state(self, name: str) -> bytes | None:
         """A state value: this handler's own writes over what is committed."""
@@ -404,7 +419,14 @@ def _delay_ms(duration: Duration) -> int:
         return 0
     if hasattr(duration, "total_seconds") and duration.total_seconds() < 0:
         return 0
-    return parse(duration)
+    return _parse("a sleep", duration)
+
+
+def _parse(what: str, duration: Duration) -> int:
+    try:
+        return parse(duration)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InvalidRequestError(f"{what}: {error}") from None
 
 
 def _nothing(data: bytes) -> None:

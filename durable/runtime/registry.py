@@ -16,8 +16,15 @@ from durable.context import (
 from durable.core.ids import claimed_id
 from durable.core.invocation import PATCH_STATE, Caller, Flavor, Submission
 from durable.core.retry import RetryPolicy
-from durable.errors import DeclarationError, InvalidRequestError, NotFoundError, StorageCorruptError, TerminalError
-from durable.serde import REQUIRED, Serde, serde_for
+from durable.errors import (
+    DeclarationError,
+    InvalidRequestError,
+    NotFoundError,
+    StorageCorruptError,
+    TerminalError,
+    ValueTooLargeError,
+)
+from durable.serde import REQUIRED, Serde, decoded, encoded, serde_for
 from durable.service import Handler, Service, Settings, VirtualObject, Workflow
 
 CONTEXTS: dict[Flavor, type[Context]] = {
@@ -28,6 +35,8 @@ CONTEXTS: dict[Flavor, type[Context]] = {
     Flavor.WORKFLOW_SHARED: SharedWorkflowContext,
 }
 KEY_LENGTH_MAX = 64 * 1024
+#: How many bytes a value may have, unless `max_value_size` says otherwise.
+VALUE_SIZE_MAX = 64 * 1024 * 1024
 #: The header in which the built-in handler behind `Engine.patch_state` gets the version that it is to replace.
 EXPECTED_VERSION = "expected-version"
 _settings = msgspec.json.Decoder(Settings)
@@ -47,6 +56,8 @@ class Registered(msgspec.Struct, frozen=True, eq=False):
     settings: Settings
     policy: RetryPolicy
     context: type[Context]
+    #: How many bytes a value may have.
+    value_size_max: int
 
     @property
     def keyed(self) -> bool:
@@ -63,17 +74,27 @@ class Registered(msgspec.Struct, frozen=True, eq=False):
             return b""
         if arg is None and self.default is not REQUIRED:
             return b""
-        data = self.input.encode(arg)
-        self.input.decode(data)  # encoding does not check types: refuse here what the handler could not read
+        door = f"the argument of {self.service}/{self.name}"
+        data = encoded(self.input, arg, door, self.value_size_max)
+        decoded(
+            self.input.decode, data, door
+        )  # encoding does not check types: refuse what the handler could not read
+        return data
+
+    def encode_result(self, value: Any) -> bytes:
+        """The stored form of what the handler gave. Raises `SerializationError`."""
+        door = f"the result of {self.service}/{self.name}"
+        data = encoded(self.output, value, door, self.value_size_max)
+        decoded(self.output.decode, data, door)  # what a caller could not read is a failure here, not there
         return data
 
     def arguments(self, data: bytes) -> tuple[Any, ...]:
-        """What to pass after the context."""
+        """What to pass after the context. Raises `SerializationError`."""
         if not self.has_input:
             return ()
         if data == b"" and self.default is not REQUIRED:
             return (self.default,)
-        return (self.input.decode(data),)
+        return (decoded(self.input.decode, data, f"the input of {self.service}/{self.name}"),)
 
     def submission(
         self,
@@ -120,7 +141,9 @@ class Registered(msgspec.Struct, frozen=True, eq=False):
 class Registry:
     """Handlers by service and name."""
 
-    def __init__(self, services: Iterable[object], defaults: Settings) -> None:
+    def __init__(self, services: Iterable[object], defaults: Settings, value_size_max: int = VALUE_SIZE_MAX) -> None:
+        #: How many bytes a value may have.
+        self.value_size_max = value_size_max
         self._handlers: dict[tuple[str, str], Registered] = {}
         #: The handlers each service declares, by its name; built-in ones are not among them.
         self.declared: dict[str, list[Handler[Any, Any]]] = {}
@@ -137,7 +160,9 @@ class Registry:
     def get(self, service: str, name: str) -> Registered | None:
         """The handler, if this engine has it; state can be patched of services that it has no more, too."""
         found = self._handlers.get((service, name))
-        return _patcher(service, self._defaults) if found is None and name == PATCH_STATE else found
+        return (
+            _patcher(service, self._defaults, self.value_size_max) if found is None and name == PATCH_STATE else found
+        )
 
     def find(self, target: Handler[Any, Any] | str) -> Registered:
         """The handler a call names. Raises `NotFoundError`, naming what there is."""
@@ -231,7 +256,7 @@ class Registry:
             raise DeclarationError(f"{service}/run: a workflow's run handler cannot be shared")
         self.declared.setdefault(service, []).append(handler)
         if handler.flavor is not Flavor.SERVICE and (service, PATCH_STATE) not in self._handlers:
-            self._handlers[service, PATCH_STATE] = _patcher(service, settings)
+            self._handlers[service, PATCH_STATE] = _patcher(service, settings, self.value_size_max)
         self._handlers[service, name] = Registered(
             service,
             name,
@@ -244,6 +269,7 @@ class Registry:
             settings,
             settings.retry,
             CONTEXTS[handler.flavor],
+            self.value_size_max,
         )
 
 
@@ -257,7 +283,7 @@ async def _patch_state(ctx: ObjectContext, state: dict[str, bytes]) -> None:
         ctx.set_raw(name, value)
 
 
-def _patcher(service: str, settings: Settings) -> Registered:
+def _patcher(service: str, settings: Settings, value_size_max: int) -> Registered:
     kept = msgspec.structs.replace(settings, journal_retention_ms=0)
     return Registered(
         service,
@@ -271,6 +297,7 @@ def _patcher(service: str, settings: Settings) -> Registered:
         kept,
         settings.retry,
         ObjectContext,
+        value_size_max,
     )
 
 
@@ -321,12 +348,17 @@ def check_key(handler: Registered, key: str | None, *, recorded: bool = False) -
         check_text("key", key, recorded=recorded)
 
 
-def check_headers(headers: Mapping[str, str] | None, *, recorded: bool = False) -> dict[str, str]:
-    """Headers as they are stored. Raises `InvalidRequestError`."""
-    for name, value in (headers or {}).items():
+def check_headers(headers: Mapping[str, str] | None, size_max: int, *, recorded: bool = False) -> dict[str, str]:
+    """Headers as they are stored. Raises `InvalidRequestError`, and `ValueTooLargeError` for too much of them."""
+    if not headers:
+        return {}
+    for name, value in headers.items():
         check_text("header name", name, recorded=recorded)
         check_text(f"header {name}", value, recorded=recorded)
-    return dict(headers or {})
+    size = sum(len(name.encode()) + len(value.encode()) for name, value in headers.items())
+    if size > size_max:
+        raise ValueTooLargeError(f"the set of {len(headers)} headers", size, size_max)
+    return dict(headers)
 
 
 def check_text(what: str, text: str, *, recorded: bool = False) -> None:

@@ -40,6 +40,13 @@ class Replies:
         else:
             self._waiters.setdefault(reply.seq, []).append(future)
 
+    def refuse(self, token: int, error: Exception) -> None:
+        """A command was not stored, and will not be."""
+        future, _ = self._askers.pop(token, (None, False))
+        if future is not None and not future.done():
+            future.set_exception(error)
+            future.exception()  # retrieved: the one who asked may be gone
+
     def completed(self, completed: Completed) -> None:
         """An invocation has ended."""
         for waiter in self._waiters.pop(completed.seq, ()):

@@ -7,16 +7,18 @@ from contextvars import Context
 from typing import Any, Protocol
 
 from durable import log
-from durable.core.commands import Command, Fail, NoteDamage
+from durable.core.commands import Command, Fail, Finish, Finished, NoteDamage, OpenEntry, Record, Suspend, Unloaded
 from durable.core.effects import StartAttempt
 from durable.core.invocation import Invocation, KeyedObject, Problem, damage
 from durable.core.journal import Failure
+from durable.core.reasons import ADVICE, Reason
 from durable.core.retry import RetryPolicy
 from durable.core.waiting import entries
 from durable.errors import StorageCorruptError
 from durable.runtime.attempt import Attempt
 from durable.runtime.blocked import Blocked
 from durable.runtime.clock import Clock
+from durable.runtime.failures import problem_of
 from durable.runtime.observer import Observer
 from durable.runtime.registry import Registered, Registry
 from durable.runtime.rest import Rest
@@ -27,6 +29,8 @@ from durable.store import Store
 
 #: How many of what is left at the end a line of the log names.
 NAMED_MAX = 10
+#: What only an attempt asks for.
+Asks = Record | Finished | OpenEntry | Finish | Fail | Suspend | Unloaded
 #: Up to how many attempts wait for a slot before whoever brings more of them is made to wait.
 READY_MAX = 500
 
@@ -161,15 +165,22 @@ class Roster:
             attempt.start(rows, until)
 
     def _fail_unknown(self, invocation: Invocation) -> None:
-        """Its handler is not registered (any more): that is retried by policy, and then paused, never lost."""
+        """Its handler is not registered (any more): it is paused, never lost."""
         submission = invocation.submission
-        message = (
-            f"no handler {submission.service}/{submission.handler} is registered: add it to Engine(services=[...]),"
-            " or kill this invocation"
-        )
-        problem = Problem(message, "NotFoundError", code=404)
+        message = f"no handler {submission.service}/{submission.handler} is registered. {ADVICE[Reason.HANDLER_GONE]}"
+        problem = Problem(message, "NotFoundError", code=404, reason=Reason.HANDLER_GONE)
         failure = Failure(message, 404).outcome()
         self.submit(Fail(invocation.seq, invocation.attempt, problem, self._defaults, failure=failure))
+
+    def refused(self, command: Command, error: Exception) -> Fail | None:
+        """The store refused what an attempt asked for: it is over; returns what is to be settled instead."""
+        if not isinstance(command, Asks):
+            return None
+        attempt = self.attempts.get(command.seq)
+        if attempt is not None and attempt.number == command.attempt:
+            attempt.end()
+        problem = problem_of(error, getattr(command, "entry", 0), getattr(command, "name", ""), Reason.COMMIT_REFUSED)
+        return Fail(command.seq, command.attempt, problem, self._defaults)
 
     # ---- ending ----
 

@@ -20,7 +20,7 @@ from durable.runtime.failures import failure_of_exception
 from durable.runtime.observer import Observer
 from durable.runtime.tasks import unmourned
 from durable.runtime.threads import run_in_thread
-from durable.serde import return_annotation, serde_for
+from durable.serde import check_data, return_annotation, serde_for
 
 NO_TIMEOUT = (
     "asyncio.timeout() or wait_for() around a durable operation cannot be replayed: use `future.with_timeout(...)` "
@@ -97,6 +97,8 @@ class Owner(Protocol):
     task: asyncio.Task[None] | None
     #: Why nothing may be executed any more.
     broken: BaseException | None
+    #: How many bytes a result may have.
+    value_size_max: int
     loop: asyncio.AbstractEventLoop
     request: Request
     observer: Observer | None
@@ -123,8 +125,8 @@ class Owner(Protocol):
         """Whether the outcome is in the journal and only waits for the handler to come so far."""
         ...
 
-    def fail(self, error: BaseException, step: Step | None = None, entry: int = 0) -> None:
-        """End the attempt with a failure, once no step runs any more."""
+    def fail(self, error: BaseException, step: Step | None = None, entry: int = 0, *, returned: bool = False) -> None:
+        """End the attempt with a failure, once no step runs. `returned`: what the step gave cannot be kept."""
         ...
 
     def timed_out(self, error: asyncio.CancelledError) -> bool:
@@ -237,6 +239,7 @@ class Steps:
         outcome: Outcome | None = None
         raised: BaseException | None = None
         observer = self._owner.observer
+        returned = False
         self.running[future.entry] = step.name
         self._executing[future.entry] = asyncio.current_task()
         mark = CURRENT.set(IN_STEP)
@@ -247,7 +250,10 @@ class Steps:
                 value = await step.fn(*step.args, **step.kwargs)
             else:
                 value = await self._call(step)
+            returned = True
             data = step.encode(value)
+            if type(data) is not bytes or len(data) > self._owner.value_size_max:
+                check_data(data, f"the result of step {step.name!r}", self._owner.value_size_max)
             future.preset(step.decode(data))
             outcome = Outcome(True, data)
         except asyncio.CancelledError as error:
@@ -256,9 +262,9 @@ class Steps:
         except BaseException as error:
             raised = error
             if self._owner.active:
-                outcome = failure_of_exception(error)
+                outcome = None if returned else failure_of_exception(error)
                 if outcome is None:
-                    self._owner.fail(error, step, future.entry)
+                    self._owner.fail(error, step, future.entry, returned=returned)
             elif not isinstance(error, Exception):
                 raise
         finally:

@@ -22,6 +22,8 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     #: The id of the invocation that asked for it.
     caller: str | None = None
     idempotency_key: str | None = None
+    #: The reason of the last failure.
+    reason: str | None = None
     limit: int = 100
     #: Only those accepted before this one (the `seq` of the last of the page before).
     before: int | None = None
@@ -43,6 +45,7 @@ def matches(where: Filter, invocation: Invocation) -> bool:
         and (where.handler is None or submission.handler == where.handler)
         and (where.key is None or submission.key == where.key)
         and (not where.status or Status(invocation.status) in where.status)
+        and (where.reason is None or (invocation.problem is not None and invocation.problem.reason == where.reason))
         and (where.before is None or invocation.seq < where.before)
         and (where.created_after is None or invocation.created_at >= where.created_after)
         and (where.created_before is None or invocation.created_at < where.created_before)

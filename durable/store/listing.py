@@ -57,6 +57,9 @@ def condition_of(where: Filter) -> tuple[str, list[Any]]:
     if where.status:
         clauses.append(f"status IN ({', '.join('?' * len(where.status))})")
         values += sorted(where.status)
+    if where.reason is not None:
+        clauses.append("CASE WHEN json_valid(last_failure) THEN json_extract(last_failure, '$.reason') END = ?")
+        values.append(where.reason)
     if where.failure is not None:
         clauses.append("(instr(last_failure, ?) OR (ok = 0 AND instr(CAST(output AS TEXT), ?)))")
         values += [where.failure_as_stored] * 2

@@ -19,6 +19,7 @@ from durable.engine import Engine
 from durable.errors import EngineFailedError, EngineNotRunningError
 from durable.runtime.observer import Observer
 from durable.serde import serde_for
+from durable.store import CommitRefused
 from durable.store.memory import MemoryStore, Tables
 from durable.testing.checkers import check_tables
 from durable.testing.faults import around
@@ -31,12 +32,16 @@ class SimulatedCrash(Exception):
     """The process died here."""
 
 
+How = Literal["before", "after", "restart", "refused"]
+
+
 class Fault(msgspec.Struct, frozen=True):
     """What happens at the n-th commit (counted from 1 over the whole scenario)."""
 
     commit: int
-    #: `before`: the commit is lost; `after`: it is durable and nothing was told; `restart`: a clean shutdown follows.
-    how: Literal["before", "after", "restart"]
+    #: `before`: the commit is lost; `after`: it is durable and nothing was told; `restart`: a clean shutdown follows;
+    #: `refused`: the store says for certain that it wrote nothing, and lives on.
+    how: How
 
 
 class Mode(msgspec.Struct, frozen=True):
@@ -50,7 +55,7 @@ class Mode(msgspec.Struct, frozen=True):
     minimal: bool = False
     #: Faults that come again and again: the commits between two of them.
     every: int = 0
-    how: Literal["before", "after", "restart"] = "after"
+    how: How = "after"
 
 
 class CommitLog(msgspec.Struct):
@@ -88,6 +93,8 @@ class Faults:
         how = self._fault()
         if how == "before":
             self._die()
+        if how == "refused":
+            raise CommitRefused(f"commit {self._log.commits} is refused by the simulation; nothing was written")
         await method(*arguments)
         if how == "after":
             self._die()
@@ -303,7 +310,7 @@ def simulate(services: Services, scenario: Scenario, mode: Mode | None = None, *
 
 
 def modes(commits: int, *, seed: int = 0, most: int = 60) -> list[Mode]:
-    """Every way a scenario with so many commits is run: the modes M1 to M6 of `docs/architecture.md`.
+    """Every way a scenario with so many commits is run: the modes M1 to M7 of `docs/architecture.md`.
 
     Where there are more than `most` commits, that many of them are drawn by `seed`.
     """
@@ -311,14 +318,20 @@ def modes(commits: int, *, seed: int = 0, most: int = 60) -> list[Mode]:
     if commits > most:
         chosen = sorted(random.Random(seed).sample(chosen, most))
     found = [Mode("always-suspend", always_suspend=True), Mode("minimal memory", minimal=True)]
-    hows: tuple[Literal["before", "after", "restart"], ...] = ("before", "after", "restart")
+    hows: tuple[How, ...] = ("before", "after", "restart")
     found += [Mode(f"{how} commit {commit}", faults=(Fault(commit, how),)) for commit in chosen for how in hows]
+    found += [refused(commit) for commit in chosen[::3]]
     found += [
         Mode("restart at every 3rd commit", every=3, how="restart"),
         Mode("crash after every 4th commit", every=4, how="after"),
         Mode("always-suspend, crash after every 5th commit", always_suspend=True, every=5, how="after"),
     ]
     return found
+
+
+def refused(commit: int) -> Mode:
+    """The store refuses one commit, and nothing of it was written: nobody notices."""
+    return Mode(f"refused commit {commit}", faults=(Fault(commit, "refused"),))
 
 
 def check(services: Services, scenario: Scenario, *, most: int = 60, seed: int = 0, **options: Any) -> Any:

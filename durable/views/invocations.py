@@ -6,6 +6,7 @@ import msgspec
 
 from durable.core.invocation import Invocation, Problem, Status
 from durable.core.journal import COMMAND, COMPLETION, DETACHED, Kind, Row
+from durable.core.reasons import advice
 from durable.core.turn import JOINED
 
 
@@ -41,7 +42,8 @@ class WaitView(msgspec.Struct, frozen=True, kw_only=True):
     """What an invocation waits for before it goes on.
 
     `kind` is an entry's ("sleep", "call", "awakeable", "promise", …), or "start" (its due time), "key" (`detail` is
-    the invocation that holds it), "slot" (others run), "retry" (its due time), "resume" (an operator).
+    the invocation that holds it), "slot" (others run), "retry" (its due time), "resume" (an operator; `name` is the
+    reason it was paused for at once, if it was).
     """
 
     kind: str
@@ -77,6 +79,8 @@ class InvocationView(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 0
     failures: int = 0
     last_failure: Problem | None = None
+    #: Of one that was paused at once, because no retry can help (`last_failure.reason`): what to do about it.
+    advice: str = ""
     #: "success" or "failure" once it is completed.
     completion_result: str | None = None
     idempotency_key: str | None = None
@@ -121,6 +125,7 @@ def view_of(invocation: Invocation) -> InvocationView:
         attempt=invocation.attempt,
         failures=max([invocation.failures, *invocation.step_failures.values()]),
         last_failure=invocation.problem,
+        advice=_advice(invocation),
         completion_result=None if outcome is None else ("success" if outcome.ok else "failure"),
         idempotency_key=submission.idempotency_key,
         caller_id=None if caller is None else caller.id,
@@ -132,6 +137,13 @@ def view_of(invocation: Invocation) -> InvocationView:
         input=submission.input,
         output=None if outcome is None else outcome.value,
     )
+
+
+def _advice(invocation: Invocation) -> str:
+    problem = invocation.problem
+    if problem is None or invocation.status is not Status.PAUSED:
+        return ""
+    return advice(problem.reason, cancelling=problem.cancel_waits or invocation.cancelling > 0)
 
 
 def describe(
@@ -175,7 +187,8 @@ def _waits(
         case Status.BACKING_OFF:
             yield WaitView(kind="retry", due_at=view.due_at)
         case Status.PAUSED:
-            yield WaitView(kind="resume")
+            reason = view.last_failure.reason if view.last_failure is not None else ""
+            yield WaitView(kind="resume", name=reason)
         case "ready":
             yield WaitView(kind="slot")
     for one in journal:

@@ -34,6 +34,7 @@ ASKS: dict[str, Callable[[Engine], Awaitable[Any]]] = {
     "kill": lambda engine: engine.kill(ID),
     "pause": lambda engine: engine.pause(ID),
     "resume": lambda engine: engine.resume(ID),
+    "resume_all": lambda engine: engine.resume_all(),
     "restart_as_new": lambda engine: engine.restart_as_new(ID),
     "purge": lambda engine: engine.purge(ID),
     "purge_journal": lambda engine: engine.purge_journal(ID),

@@ -130,6 +130,8 @@ class Ending(NamedTuple):
     code: int | None = None
     value: Any = None
     tries: int = 3
+    #: Why it is paused at once.
+    reason: str = ""
 
 
 class Table:
@@ -148,6 +150,10 @@ class Table:
     def pauses(self, *kinds: str, text: str = "") -> Callable[[Poison], Poison]:
         """It is tried three times, then paused."""
         return self._entered(Ending("paused", kinds, text))
+
+    def stops(self, *kinds: str, text: str = "", reason: str = "misuse") -> Callable[[Poison], Poison]:
+        """It is paused at once."""
+        return self._entered(Ending("paused", kinds, text, tries=1, reason=reason))
 
     def ends(self, code: int, text: str = "") -> Callable[[Poison], Poison]:
         """It is a terminal error with this code."""
@@ -228,6 +234,7 @@ def check_ending(view: InvocationView, told: Any, ending: Ending, tries: list[in
         assert problem is not None
         assert not ending.kinds or problem.type in ending.kinds, problem
         assert ending.text in problem.message
+        assert problem.reason == ending.reason, problem
         assert len(tries) == view.failures == ending.tries
         for text in (problem.message, problem.stacktrace, problem.name, problem.type):
             assert len(text) <= TEXT_LENGTH_MAX

@@ -48,12 +48,12 @@ table = Table()
 # ---- operations with bad arguments ----
 
 
-@table.pauses("UsageError")
+@table.stops("UsageError")
 async def a_step_that_is_a_number(ctx: Context) -> None:
     await ctx.run(wrong(42))
 
 
-@table.pauses("UsageError")
+@table.stops("UsageError")
 async def a_step_that_is_none(ctx: Context) -> None:
     await ctx.run(wrong(None))
 
@@ -68,47 +68,47 @@ async def a_partial_step_with_wrong_arguments(ctx: Context) -> None:
     await ctx.run(functools.partial(wrong(nothing_at_all), 1))
 
 
-@table.pauses()
+@table.stops()
 async def a_step_name_that_is_no_unicode(ctx: Context) -> None:
     await ctx.with_options(name="\ud800").run(nothing_at_all)
 
 
-@table.pauses()
+@table.stops()
 async def a_step_name_that_is_no_text(ctx: Context) -> None:
     await ctx.with_options(name=wrong(b"x")).run(nothing_at_all)
 
 
-@table.pauses()
+@table.stops()
 async def a_step_policy_that_is_none(ctx: Context) -> None:
     await ctx.with_options(retry=wrong("often")).run(nothing_at_all)
 
 
-@table.pauses()
+@table.stops()
 async def a_step_timeout_that_is_none(ctx: Context) -> None:
     await ctx.with_options(timeout="soon").run(nothing_at_all)
 
 
-@table.pauses()
+@table.stops()
 async def a_sleep_name_that_is_no_unicode(ctx: Context) -> None:
     await ctx.sleep(0.01, name="\ud800")
 
 
-@table.pauses()
+@table.stops()
 async def a_sleep_for_ever(ctx: Context) -> None:
     await ctx.sleep(10**400)
 
 
-@table.pauses()
+@table.stops()
 async def a_sleep_of_nan(ctx: Context) -> None:
     await ctx.sleep(float("nan"))
 
 
-@table.pauses()
+@table.stops()
 async def a_sleep_of_words(ctx: Context) -> None:
     await ctx.sleep("a while")
 
 
-@table.pauses()
+@table.stops()
 async def a_sleep_of_no_duration(ctx: Context) -> None:
     await ctx.sleep(wrong(object()))
 
@@ -118,18 +118,18 @@ async def a_sleep_of_less_than_nothing(ctx: Context) -> None:
     await ctx.sleep(-1)
 
 
-@table.pauses()
+@table.stops()
 async def a_signal_that_is_no_unicode(ctx: Context) -> None:
     await ctx.signal("\ud800").with_timeout(1)
 
 
-@table.pauses()
+@table.stops()
 async def sending_a_signal_that_is_no_unicode(ctx: Context) -> None:
     ctx.send_signal(ctx.request.id, "\ud800")
     await ctx.sleep(0.01)
 
 
-@table.pauses()
+@table.stops()
 async def a_signal_failure_that_is_no_unicode(ctx: Context) -> None:
     ctx.reject_signal(ctx.request.id, "\udfff", "\ud800")
     await ctx.sleep(0.01)
@@ -158,12 +158,12 @@ async def attaching_to_what_does_not_exist(ctx: Context) -> None:
     await ctx.attach("inv_1" + "0" * 33)
 
 
-@table.pauses("InvalidRequestError")
+@table.ends(400, "not an invocation id")
 async def attaching_to_what_cannot_exist(ctx: Context) -> None:
     await ctx.attach("\ud800")
 
 
-@table.pauses("InvalidRequestError")
+@table.ends(400, "not an invocation id")
 async def cancelling_what_cannot_exist(ctx: Context) -> None:
     ctx.cancel("no id")
 
@@ -176,65 +176,65 @@ async def cancelling_oneself_and_carrying_on(ctx: Context) -> str:
     return "called itself"
 
 
-@table.pauses("NotFoundError", text="No/where")
+@table.stops("NotFoundError", text="No/where", reason="handler-gone")
 async def a_call_of_an_unknown_handler(ctx: Context) -> None:
     await ctx.call("No/where")
 
 
-@table.pauses("InvalidRequestError")
+@table.stops("InvalidRequestError")
 async def a_call_of_nothing_in_particular(ctx: Context) -> None:
     await ctx.call("nothing")
 
 
-@table.pauses("InvalidRequestError")
+@table.stops("InvalidRequestError")
 async def a_call_of_a_plain_function(ctx: Context) -> None:
     await ctx.call(wrong(nothing_at_all))
 
 
-@table.pauses("InvalidRequestError")
+@table.stops("InvalidRequestError")
 async def a_call_with_a_key_that_is_no_unicode(ctx: Context) -> None:
     await ctx.call("Keyed/take", key="\ud800")
 
 
-@table.pauses("InvalidRequestError")
+@table.stops("InvalidRequestError")
 async def a_call_with_an_idempotency_key_that_is_no_unicode(ctx: Context) -> None:
     await ctx.call("Neighbour/live", idempotency_key="\ud800")
 
 
-@table.pauses("InvalidRequestError")
+@table.stops("InvalidRequestError")
 async def a_call_with_headers_that_are_no_unicode(ctx: Context) -> None:
     await ctx.call("Neighbour/live", headers={"a": "\ud800"})
 
 
-@table.pauses("InvalidRequestError")
+@table.stops("InvalidRequestError")
 async def a_call_with_headers_that_are_no_text(ctx: Context) -> None:
     await ctx.call("Neighbour/live", headers=wrong({"a": 1}))
 
 
-@table.pauses("InvalidRequestError")
+@table.stops("InvalidRequestError")
 async def a_send_with_headers_that_are_no_text(ctx: Context) -> None:
     ctx.send("Neighbour/live", headers=wrong({1: object()}))
     await ctx.sleep(0.01)
 
 
-@table.pauses()
+@table.stops()
 async def a_send_with_a_delay_that_is_none(ctx: Context) -> None:
     ctx.send("Neighbour/live", delay="soon")
     await ctx.sleep(0.01)
 
 
-@table.pauses()
+@table.stops()
 async def a_send_with_a_delay_beyond_all_time(ctx: Context) -> None:
     ctx.send("Neighbour/live", delay=10**400)
     await ctx.sleep(0.01)
 
 
-@table.pauses("UsageError")
+@table.stops("UsageError")
 async def gathering_nothing(ctx: Context) -> None:
     await gather(*[])
 
 
-@table.pauses("UsageError", text="ctx.run")
+@table.stops("UsageError", text="ctx.run")
 async def gathering_ordinary_awaitables(ctx: Context) -> None:
     ordinary: Any = asyncio.get_running_loop().create_future()
     await gather(ctx.awakeable(), ordinary)
@@ -243,64 +243,64 @@ async def gathering_ordinary_awaitables(ctx: Context) -> None:
 # ---- constructs that cannot be replayed ----
 
 
-@table.pauses("UsageError", text="with_timeout")
+@table.stops("UsageError", text="with_timeout")
 async def asyncio_timeout_around_a_durable_wait(ctx: Context) -> None:
     async with asyncio.timeout(0.05):
         await ctx.sleep(1000)
 
 
-@table.pauses("UsageError", text="with_timeout")
+@table.stops("UsageError", text="with_timeout")
 async def wait_for_around_a_durable_wait(ctx: Context) -> None:
     await asyncio.wait_for(ctx.sleep(1000), 0.05)
 
 
-@table.pauses("UsageError", text="with_timeout")
+@table.stops("UsageError", text="with_timeout")
 async def wait_for_around_a_call(ctx: Context) -> None:
     await asyncio.wait_for(ctx.awakeable(), 0.05)
 
 
-@table.pauses("UsageError", text="with_timeout")
+@table.stops("UsageError", text="with_timeout")
 async def asyncio_timeout_around_a_step(ctx: Context) -> None:
     async with asyncio.timeout(0.05):
         await ctx.run(asyncio.sleep, 1000)
 
 
-@table.pauses("UsageError", text="with_timeout")
+@table.stops("UsageError", text="with_timeout")
 async def wait_for_around_a_step(ctx: Context) -> None:
     await asyncio.wait_for(ctx.run(asyncio.sleep, 1000), 0.05)
 
 
-@table.pauses("UsageError", text="with_timeout")
+@table.stops("UsageError", text="with_timeout")
 async def asyncio_timeout_around_a_gathering(ctx: Context) -> None:
     async with asyncio.timeout(0.05):
         await gather(ctx.sleep(1000), ctx.sleep(2000))
 
 
-@table.pauses("UsageError", text="with_timeout")
+@table.stops("UsageError", text="with_timeout")
 async def asyncio_timeout_around_asyncio_gather(ctx: Context) -> None:
     async with asyncio.timeout(0.05):
         await asyncio.gather(ctx.sleep(1000), ctx.sleep(2000))
 
 
-@table.pauses("UsageError", text="with_timeout")
+@table.stops("UsageError", text="with_timeout")
 async def anyio_move_on_after_around_a_durable_wait(ctx: Context) -> None:
     with anyio.move_on_after(0.05):
         await ctx.sleep(1000)
 
 
-@table.pauses("UsageError", text="with_timeout")
+@table.stops("UsageError", text="with_timeout")
 async def anyio_fail_after_around_a_durable_wait(ctx: Context) -> None:
     with anyio.fail_after(0.05):
         await ctx.sleep(1000)
 
 
-@table.pauses("UsageError", text="with_timeout")
+@table.stops("UsageError", text="with_timeout")
 async def anyio_move_on_after_around_a_step(ctx: Context) -> None:
     with anyio.move_on_after(0.05):
         await ctx.run(asyncio.sleep, 1000)
 
 
-@table.pauses("UsageError", text="with_timeout")
+@table.stops("UsageError", text="with_timeout")
 async def asyncio_timeout_around_a_durable_wait_with_the_error_swallowed(ctx: Context) -> str:
     with suppress(Exception):
         async with asyncio.timeout(0.05):
@@ -309,7 +309,7 @@ async def asyncio_timeout_around_a_durable_wait_with_the_error_swallowed(ctx: Co
     return "as if nothing had happened"
 
 
-@table.pauses("UsageError", text="wait_completed")
+@table.stops("UsageError", text="wait_completed")
 async def asyncio_wait_on_durable_futures(ctx: Context) -> None:
     futures: Any = {ctx.sleep(1), ctx.sleep(1000)}
     await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
@@ -364,7 +364,7 @@ async def a_step_that_cancels_its_own_task(ctx: Context) -> None:
 # ---- steps that use the context ----
 
 
-@table.pauses("UsageError", "NotInHandlerError", text="step")
+@table.stops("UsageError", "NotInHandlerError", text="step")
 async def a_step_in_a_step(ctx: Context) -> None:
     async def outer() -> None:
         await ctx.run(nothing_at_all)
@@ -372,7 +372,7 @@ async def a_step_in_a_step(ctx: Context) -> None:
     await ctx.run(outer)
 
 
-@table.pauses("UsageError", "NotInHandlerError", text="step")
+@table.stops("UsageError", "NotInHandlerError", text="step")
 async def a_sleep_in_a_step(ctx: Context) -> None:
     async def outer() -> None:
         await ctx.sleep(0.01)
@@ -380,7 +380,7 @@ async def a_sleep_in_a_step(ctx: Context) -> None:
     await ctx.run(outer)
 
 
-@table.pauses("UsageError", "NotInHandlerError", text="step")
+@table.stops("UsageError", "NotInHandlerError", text="step")
 async def a_send_in_a_step(ctx: Context) -> None:
     async def outer() -> None:
         ctx.send("Neighbour/live")
@@ -388,7 +388,7 @@ async def a_send_in_a_step(ctx: Context) -> None:
     await ctx.run(outer)
 
 
-@table.pauses("UsageError", "NotInHandlerError", text="step")
+@table.stops("UsageError", "NotInHandlerError", text="step")
 async def a_send_in_a_thread(ctx: Context) -> None:
     def outer() -> None:
         ctx.send("Neighbour/live")
@@ -396,7 +396,7 @@ async def a_send_in_a_thread(ctx: Context) -> None:
     await ctx.run(outer)
 
 
-@table.pauses("UsageError", "NotInHandlerError", "WrongLoopError")
+@table.stops("UsageError", "NotInHandlerError", "WrongLoopError")
 async def a_step_in_a_thread_of_the_handlers_own(ctx: Context) -> None:
     await asyncio.to_thread(lambda: ctx.run(nothing_at_all))
 

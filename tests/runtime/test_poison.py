@@ -21,7 +21,7 @@ from durable import (
     InvocationCancelled,
     ObjectContext,
     RetryableError,
-    RetryPolicy,
+    SerializationError,
     TerminalError,
     VirtualObject,
     handler,
@@ -502,10 +502,13 @@ def test_a_value_that_cannot_be_written_is_a_failed_try(
             case "signal":
                 ctx.send_signal(ctx.request.id, "s", make())
 
-    class Stateful(VirtualObject, retry=RetryPolicy(max_attempts=1, on_max_attempts="kill")):
+    class Stateful(VirtualObject):
         @handler
         async def keep(self, ctx: ObjectContext) -> None:
-            ctx.set("n", make())
+            try:
+                ctx.set("n", make())
+            except SerializationError as error:
+                raise TerminalError(f"SerializationError: {error}") from None
 
         @handler
         async def take(self, ctx: ObjectContext, value: Any) -> None: ...
@@ -515,19 +518,21 @@ def test_a_value_that_cannot_be_written_is_a_failed_try(
         if place == "state":
             check_ending(view, told, Ending("failure", text="SerializationError", code=500, tries=1), tries)
         else:
-            check_ending(view, told, Ending("paused", ("SerializationError",)), tries)
+            before = place in ("argument", "signal") or (place, make) == ("step in a thread", a_generator)
+            reason = "value-not-storable" if before else "result-not-storable"
+            check_ending(view, told, Ending("paused", ("SerializationError",), tries=1, reason=reason), tries)
             assert not any("success" in line for line in journal(view))
 
     run(story)
     assert complaints(caplog) == []
 
 
-@table.pauses("SerializationError")
+@table.stops("SerializationError", reason="result-not-storable")
 async def a_result_of_another_type(ctx: Context) -> int:
     return "text"  # type: ignore[return-value]
 
 
-@table.pauses("SerializationError")
+@table.stops("SerializationError", reason="result-not-storable")
 async def a_step_result_of_another_type(ctx: Context) -> None:
     def step() -> int:
         return "text"  # type: ignore[return-value]
@@ -535,17 +540,17 @@ async def a_step_result_of_another_type(ctx: Context) -> None:
     await ctx.run(step)
 
 
-@table.pauses("SerializationError", text="NaN")
+@table.stops("SerializationError", text="NaN", reason="result-not-storable")
 async def a_number_that_is_none(ctx: Context) -> float:
     return float("nan")
 
 
-@table.pauses("SerializationError")
+@table.stops("SerializationError", reason="result-not-storable")
 async def a_future_as_result(ctx: Context) -> Any:
     return ctx.sleep(1000)
 
 
-@table.pauses("SerializationError")
+@table.stops("SerializationError", reason="result-not-storable")
 async def the_context_as_result(ctx: Context) -> Any:
     return ctx
 

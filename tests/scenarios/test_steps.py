@@ -317,7 +317,7 @@ def test_bytes_stay_bytes() -> None:
 
 
 def test_a_step_whose_result_cannot_be_written_fails_its_attempt_and_nothing_else() -> None:
-    """C-007: a step returns a generator; the failure names the step, is retried, and harms nobody."""
+    """C-007: a step returns a generator; the failure names the step, pauses its invocation and harms nobody."""
 
     def services(sim: Sim) -> Iterable[object]:
         async def collect() -> Any:
@@ -335,11 +335,12 @@ def test_a_step_whose_result_cannot_be_written_fails_its_attempt_and_nothing_els
         handle = await sim.send("Numbers/report")
         seen: list[InvocationView] = []
 
-        async def backs_off() -> bool:
+        async def paused() -> bool:
             seen.append(await sim.repeat(lambda engine: engine.describe(handle.id)))
-            return seen[-1].status == "backing-off"
+            return seen[-1].status == "paused"
 
-        await sim.until(backs_off)
+        await sim.until(paused)
+        assert sim.effects["collect"] <= 1 + sim.interruptions, "it does not run again by itself"
         problem = seen[-1].last_failure
         assert problem is not None
         assert (problem.name, problem.type) == ("collect", "SerializationError")
@@ -348,6 +349,7 @@ def test_a_step_whose_result_cannot_be_written_fails_its_attempt_and_nothing_els
         assert await sim.call("Echo/echo", "still here") == "still here"
 
         sim.effect("fixed")
+        await sim.repeat(lambda engine: engine.resume_all(reason="result-not-storable"))
         result: list[int] = await sim.result(handle.id)
         assert sim.effects["collect"] >= 2
         return result

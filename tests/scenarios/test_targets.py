@@ -8,7 +8,7 @@ from tests.scenarios.keyed import assert_ran
 
 
 def test_a_call_to_a_handler_that_is_not_deployed_yet_succeeds_once_it_is() -> None:
-    """C-032: the attempt fails naming what is missing, is retried, and the callee then runs once."""
+    """C-032: it is paused naming what is missing; once that is deployed and it is resumed, the callee runs once."""
 
     def services(sim: Sim) -> list[object]:
         async def greeting(name: str) -> str:
@@ -30,7 +30,7 @@ def test_a_call_to_a_handler_that_is_not_deployed_yet_succeeds_once_it_is() -> N
 
         async def failed() -> bool:
             view = await sim.engine.describe(handle.id)
-            return view.last_failure is not None and view.status == "backing-off"
+            return view.last_failure is not None and view.status == "paused"
 
         await sim.until(failed)
         view = await sim.repeat(lambda engine: engine.describe(handle.id))
@@ -38,6 +38,7 @@ def test_a_call_to_a_handler_that_is_not_deployed_yet_succeeds_once_it_is() -> N
         assert "Late/greet" in view.last_failure.message
         sim.effect("deployed")
         await sim.restart()
+        await sim.repeat(lambda engine: engine.resume_all(reason="handler-gone"))
         result = await sim.result(handle.id)
         assert_ran(sim, "greeting")
         return str(result)
@@ -65,7 +66,7 @@ def test_an_invocation_whose_handler_was_taken_out_waits_until_it_is_back() -> N
         await sim.restart()
 
         async def failed() -> bool:
-            return (await sim.engine.describe(handle.id)).last_failure is not None
+            return (await sim.engine.describe(handle.id)).status == "paused"
 
         await sim.until(failed)
         view = await sim.repeat(lambda engine: engine.describe(handle.id))
@@ -73,6 +74,7 @@ def test_an_invocation_whose_handler_was_taken_out_waits_until_it_is_back() -> N
         assert "Late/work" in view.last_failure.message
         sim.effect("put back")
         await sim.restart()
+        await sim.repeat(lambda engine: engine.resume_all(reason="handler-gone"))
         result = await sim.result(handle.id)
         assert_ran(sim, "effect")
         return str(result)

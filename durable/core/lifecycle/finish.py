@@ -36,6 +36,7 @@ def fail(turn: Turn, command: Fail) -> None:
         turn.actions.append(Failed(invocation, turn.now))
         after(turn, invocation, Again(cancelled=True))
     elif problem.reason:
+        invocation.failures += 1
         stop(turn, invocation)
     elif command.step_policy is not None:
         entry = problem.entry
