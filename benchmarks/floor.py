@@ -9,7 +9,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-from durable.store.sqlite import migrations
+from durable.store.format import migrations
 
 _INSERT = "INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 

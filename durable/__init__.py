@@ -36,11 +36,13 @@ from durable.errors import (
     RequestError,
     RetryableError,
     SerializationError,
+    StaleWalError,
     StorageBusyError,
     StorageCorruptError,
     StorageError,
     StorageFullError,
     StorageReadOnlyError,
+    StorageReplacedError,
     StorageVersionError,
     TerminalError,
     TooEarlyError,
@@ -54,6 +56,7 @@ from durable.operations import Awakeable, Call, Promise, Request, SendHandle
 from durable.saga import Saga
 from durable.serde import Serde
 from durable.service import Handler, Service, VirtualObject, Workflow, handler
+from durable.store.restore import restore
 from durable.views.invocations import ChildView, EntryView, InvocationView, TimerView, WaitView
 
 __all__ = [
@@ -99,11 +102,13 @@ __all__ = [
     "Service",
     "SharedObjectContext",
     "SharedWorkflowContext",
+    "StaleWalError",
     "StorageBusyError",
     "StorageCorruptError",
     "StorageError",
     "StorageFullError",
     "StorageReadOnlyError",
+    "StorageReplacedError",
     "StorageVersionError",
     "TerminalError",
     "TimerView",
@@ -119,6 +124,7 @@ __all__ = [
     "as_completed",
     "gather",
     "handler",
+    "restore",
     "select",
     "wait_completed",
 ]

@@ -31,6 +31,8 @@ Exception
         ├── StorageBusyError         another program keeps the file locked
         ├── StorageVersionError      the file was written by a newer version
         ├── StorageCorruptError      the file is damaged or is no durable database
+        ├── StaleWalError            the log beside the file belongs to another database
+        ├── StorageReplacedError     the file was removed or replaced while an engine ran
         └── EngineFailedError        a commit failed: its outcome is unknown, the engine has stopped
 BaseException
 └── AttemptEnded                 unwinds a handler whose attempt is over; never catch it
@@ -60,11 +62,13 @@ __all__ = [
     "RequestError",
     "RetryableError",
     "SerializationError",
+    "StaleWalError",
     "StorageBusyError",
     "StorageCorruptError",
     "StorageError",
     "StorageFullError",
     "StorageReadOnlyError",
+    "StorageReplacedError",
     "StorageVersionError",
     "TerminalError",
     "TooEarlyError",
@@ -283,6 +287,17 @@ class StorageVersionError(StorageError):
 
 class StorageCorruptError(StorageError):
     """The file is damaged, or is not a database of this package."""
+
+
+class StaleWalError(StorageError):
+    """The log beside the file (`-wal`) belongs to another database: a backup was copied over an older one.
+
+    Nothing was opened or changed. `durable.restore(backup, path)` puts a backup in place and the old files aside.
+    """
+
+
+class StorageReplacedError(StorageError):
+    """The file, or its log, was removed, renamed or replaced while the engine ran."""
 
 
 class EngineFailedError(StorageError):

@@ -90,15 +90,17 @@ def seconds_of(code: str) -> tuple[float, list[str]]:
 
 
 def test_the_import_is_quick_and_pulls_nothing_optional() -> None:
-    """150 ms; on a machine that does other things meanwhile, three times what the packages below take to import."""
+    """150 ms; on a machine that does other things meanwhile, 3.5 times what the packages below take."""
     ours, needed = [], []
     for _ in range(5):
         took, modules = seconds_of(IMPORT)
         assert "msgspec" in modules
         assert not set(OPTIONAL) & set(modules)
         ours.append(took)
-        needed.append(seconds_of(IMPORT.replace("import durable", "import aiosqlite, anyio.to_thread, msgspec"))[0])
-    assert min(ours) <= max(0.150, 3 * min(needed)), (ours, needed)
+        needed.append(
+            seconds_of(IMPORT.replace("import durable", "import anyio.to_thread, asyncio, msgspec, sqlite3"))[0]
+        )
+    assert min(ours) <= max(0.150, 3.5 * min(needed)), (ours, needed)
 
 
 def test_large_files_are_seen(capsys: pytest.CaptureFixture[str]) -> None:

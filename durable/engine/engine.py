@@ -39,6 +39,7 @@ from durable.runtime.timers import WINDOW
 from durable.serde import serde_for
 from durable.service import Configuration, Handler, Options, Settings, settings_of
 from durable.store import Store
+from durable.store.paths import MEMORY, database_path
 from durable.store.sqlite import SqliteStore
 
 I = TypeVar("I")  # noqa: E741
@@ -65,6 +66,11 @@ class Engine(Control):
     - `max_value_size` (64 MiB): the most bytes an argument, a result, a state value, a signal … may have when it is
       stored, and all headers of a request together; more is refused with `ValueTooLargeError`. Up to 256 MiB.
     - `shutdown_timeout` (5 seconds): how long leaving the `async with` block may take.
+    - `busy_timeout` (5 seconds): how long a start waits where another program (a database browser, a copy) has the
+      file locked, before it raises `StorageBusyError`. An engine that runs waits as long as it takes.
+
+    `Engine(":memory:")` keeps everything in the memory of this engine object: nothing survives the process, and there
+    is nothing to back up. It is for tests and for work that need not survive. `~` in a path is the home directory.
 
     An engine that was closed can be started again, in the same way, on another event loop too: one engine of a module
     serves all its tests.
@@ -86,6 +92,7 @@ class Engine(Control):
         max_concurrent_invocations: int = 1000,
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
         shutdown_timeout: Duration = "5s",
+        busy_timeout: Duration = "5s",
         store: Store | None = None,
         clock: Clock | None = None,
         max_value_size: int = VALUE_SIZE_MAX,
@@ -107,7 +114,8 @@ class Engine(Control):
             workflow_completion_retention_ms=parse(workflow_completion_retention),
         )
         if store is None:
-            store = SqliteStore(os.fspath(path or ""), synchronous=synchronous)
+            assert path is not None
+            store = _store_at(path, synchronous, parse(busy_timeout) / 1000)
         super().__init__(store, Registry(services, defaults, max_value_size), clock or SystemClock())
         self._defaults = defaults
         self._max_concurrent = max_concurrent_invocations
@@ -417,6 +425,14 @@ class Engine(Control):
             text = msgspec.json.encode(changes.over(msgspec.structs.replace(before, **reset))).decode()
             await self._ask(lambda token: ask.Configure(service, text, token))
             self._registry.configure(service, text)
+
+
+def _store_at(path: str | os.PathLike[str], synchronous: Literal["FULL", "NORMAL"], busy_timeout_s: float) -> Store:
+    if database_path(path) == MEMORY:
+        from durable.store.memory import MemoryStore  # only where it is wanted
+
+        return MemoryStore()
+    return SqliteStore(path, synchronous=synchronous, busy_timeout=busy_timeout_s)
 
 
 def _declaration(registry: Registry, service: str) -> str:

@@ -131,6 +131,7 @@ class Loop:
             await self.store.close()
             raise
         self._keeper = unmourned(self._loop.create_task(self._keep()))
+        self._chore(self.store.lost())
         self._chore(self._recover())
         self._chore(self.deadlocks.begin())
         self._clean()

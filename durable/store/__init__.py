@@ -62,6 +62,10 @@ class Store(Protocol):
         """Let the file go as a killed process would, whatever is under way. Idempotent; needs no event loop."""
         ...
 
+    async def lost(self) -> None:
+        """Wait for as long as what was opened is there. Raises a `StorageError` when it is not any more."""
+        ...
+
     def commit(self, writes: Writes) -> Awaitable[None]:
         """Write a turn in one transaction and return when it is durable.
 

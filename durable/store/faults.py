@@ -32,11 +32,11 @@ _BY_CODE: dict[int, tuple[type[StorageError], str]] = {
     sqlite3.SQLITE_LOCKED: (StorageBusyError, "{path} is locked by another program."),
     sqlite3.SQLITE_NOTADB: (
         StorageCorruptError,
-        "{path} is not an SQLite database, or its header is damaged. It was left as it is: restore a backup.",
+        "{path} is no SQLite database, or is damaged. It was left as it is: use durable.restore(backup, path).",
     ),
     sqlite3.SQLITE_CORRUPT: (
         StorageCorruptError,
-        "{path} is damaged. It was left as it is: restore a backup, or try `sqlite3 {path} .recover`.",
+        "{path} is damaged. It was left as it is: use durable.restore(backup, path), or `sqlite3 {path} .recover`.",
     ),
 }
 
@@ -49,6 +49,12 @@ _OF_THE_BATCH = {
     sqlite3.SQLITE_MISMATCH,
     sqlite3.SQLITE_RANGE,
 }
+
+
+def is_busy(error: BaseException) -> bool:
+    """Whether another program's lock was in the way, which may pass."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return isinstance(code, int) and code & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def only_the_batch(error: Exception) -> bool:

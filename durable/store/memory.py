@@ -1,5 +1,6 @@
 """The store that forgets: the same rows in dictionaries, for tests and for engines that need not survive."""
 
+import asyncio
 import copy
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from durable.core.invocation import Flavor, Invocation, KeyedObject, Signal, Sta
 from durable.core.journal import Outcome, Row
 from durable.core.turn import JOINED, promise_topic
 from durable.core.world import Loaded
-from durable.errors import EngineFailedError, EngineLockedError, EngineNotRunningError
+from durable.errors import EngineFailedError, EngineLockedError, EngineNotRunningError, StorageError
 from durable.store import CommitRefused, Expired, Opened
 from durable.store.filter import Filter, matches
 from durable.store.rows import (
@@ -77,6 +78,10 @@ class MemoryStore:
         if self._open:
             self._open = False
             self.tables.in_use = False
+
+    async def lost(self) -> None:
+        """Memory is always there."""
+        await asyncio.get_running_loop().create_future()
 
     async def commit(self, writes: Writes) -> None:
         """Write a turn."""
@@ -235,7 +240,7 @@ class MemoryStore:
 
     async def backup(self, path: str) -> None:
         """There is no file to copy."""
-        raise EngineNotRunningError("a MemoryStore has no file; keep a copy of its `tables` instead")
+        raise StorageError("everything is kept in memory: there is no file to copy")
 
     def _check(self) -> None:
         if not self._open:

@@ -5,13 +5,9 @@ import os
 import sqlite3
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import suppress
 from functools import partial
-from importlib import resources
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import aiosqlite
 from anyio import to_thread
 
 from durable.core.effects import Need, Timer, Writes
@@ -19,199 +15,118 @@ from durable.core.invocation import Invocation, KeyedObject
 from durable.core.journal import Row
 from durable.core.turn import JOINED, promise_topic
 from durable.core.world import Loaded
-from durable.errors import (
-    EngineFailedError,
-    EngineNotRunningError,
-    StorageCorruptError,
-    StorageError,
-    StorageVersionError,
-)
+from durable.errors import EngineFailedError, EngineNotRunningError, UsageError
 from durable.store import CommitRefused, Expired, Opened, listing
-from durable.store.faults import explain, only_the_batch
+from durable.store.backup import write_backup
+from durable.store.faults import explain
+from durable.store.file import DatabaseFile
 from durable.store.filter import Filter
+from durable.store.format import check_version, migrate, migrations
 from durable.store.keyed import Moved, take_promises, take_signals, take_state
-from durable.store.lock import FileLock
 from durable.store.opening import misplaced, opening
+from durable.store.paths import MEMORY, database_path
 from durable.store.rows import FIXED, MOVING, complete, invocation_of, journal_of, take_journal
 from durable.store.statements import statements
+from durable.store.thread import DatabaseThread
+from durable.store.wal import begin_log
 
 T = TypeVar("T")
 Synchronous = Literal["FULL", "NORMAL"]
 
-#: "durabl" and a version of the format as a whole, in SQLite's application id.
-APPLICATION_ID = 0x64757201
 _SELECT = f"SELECT {FIXED}, {MOVING} FROM invocations"
 _BATCH = 500
-
-
-class _Connection(aiosqlite.Connection):
-    """aiosqlite hops to its thread at every awaited call; this hands it a whole batch as one function."""
-
-    def post(self, work: Callable[[sqlite3.Connection], T]) -> "asyncio.Future[T]":
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        connection = self._conn
-
-        def tell(settle: Callable[[Any], None], what: object) -> None:
-            if not future.done():
-                settle(what)
-
-        def do() -> None:
-            settle: Callable[[Any], None] = future.set_result
-            what: object
-            try:
-                what = work(connection)
-            except BaseException as error:
-                settle, what = future.set_exception, error
-            with suppress(RuntimeError):  # the event loop was closed, and nobody waits any more
-                loop.call_soon_threadsafe(tell, settle, what)
-
-        self._tx.put_nowait((None, do))
-        return future
-
-    def drop(self) -> None:
-        """Close the connection and end the thread, as soon as that has done what it is at."""
-
-        def close() -> object:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
-            return aiosqlite.core._STOP_RUNNING_SENTINEL
-
-        self._running = False
-        self._tx.put_nowait((None, close))
-
-
-async def _whole(connection: _Connection) -> None:
-    """Connect, and if that is cancelled wait for its end all the same: a half-made connection cannot be closed."""
-
-    async def connect() -> None:
-        await connection
-
-    connecting = asyncio.get_running_loop().create_task(connect())
-    try:
-        await asyncio.shield(connecting)
-    except asyncio.CancelledError:
-        await asyncio.wait([connecting])
-        raise
 
 
 class SqliteStore:
     """A `Store` on an SQLite file.
 
     `synchronous="FULL"` (the default) survives power loss: every commit is fsynced before it is acknowledged.
-    `"NORMAL"` survives a killed process, but a power loss may take the last commits with it.
+    `"NORMAL"` survives a killed process, but a power loss may take the last commits with it. `busy_timeout` is in
+    seconds: how long `open` waits for another program's lock.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, synchronous: Synchronous = "FULL") -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        synchronous: Synchronous = "FULL",
+        busy_timeout: float = 5.0,
+    ) -> None:
         if synchronous not in ("FULL", "NORMAL"):
             raise ValueError(f"synchronous is 'FULL' or 'NORMAL', not {synchronous!r}")
-        self.path = os.path.abspath(path)  # now: the process may change its directory later
+        self.path = database_path(path)
+        if self.path == MEMORY:
+            raise UsageError("a SqliteStore needs a file: Engine(':memory:') keeps everything in memory")
         self._synchronous = synchronous
-        self._lock = FileLock(self.path)
-        self._connection: _Connection | None = None
-        self._failed: str | None = None
+        self._busy_timeout_s = busy_timeout
+        self._file = DatabaseFile(self.path, self._prepare, busy_timeout, self._let_go)
+        self._thread: DatabaseThread[Opened] | None = None
         #: Rows of state and of promises that were found under another key.
         self._moved: tuple[frozenset[int], ...] = (frozenset(), frozenset())
 
     # ---- opening and closing ----
 
     async def open(self) -> Opened:
-        """Lock the file, open it and migrate it."""
-        if self._connection is not None:
+        """Lock the file, open it and migrate it. An error, or a cancellation, leaves nothing open."""
+        if self._thread is not None:
             raise EngineNotRunningError(f"this store of {self.path} is open already")
-        self._failed = None
+        self._file = DatabaseFile(self.path, self._prepare, self._busy_timeout_s, self._let_go)
+        thread = DatabaseThread(self._file)
+        thread.start()
+        self._thread = thread
         try:
-            self._lock.acquire()
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            self._connection = _Connection(self._connect, 64)
-            await _whole(self._connection)
-            return await self._connection.post(self._prepare)
+            return await asyncio.shield(thread.opened)
         except BaseException as error:
             await self.close()
             if isinstance(error, sqlite3.Error | OSError):
                 raise explain(error, self.path) from error
             raise
 
-    def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(
-            self.path, isolation_level=None, check_same_thread=False, cached_statements=512, timeout=2.0
-        )
-
     def _prepare(self, database: sqlite3.Connection) -> Opened:
-        version = int(database.execute("PRAGMA user_version").fetchone()[0])
-        application = int(database.execute("PRAGMA application_id").fetchone()[0])
-        tables = int(database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
-        if tables and application != APPLICATION_ID:
-            raise StorageCorruptError(
-                f"{self.path} is an SQLite database of another program. Give the engine a file of its own."
-            )
-        newest = max(number for number, _ in migrations())
-        if version > newest:
-            raise StorageVersionError(
-                f"{self.path} has schema version {version}, written by a newer durable; this one knows up to "
-                f"{newest}. Upgrade the package (the file was not touched)."
-            )
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute(f"PRAGMA synchronous = {self._synchronous}")
-        database.execute("PRAGMA wal_autocheckpoint = 4000")
-        database.execute("PRAGMA temp_store = MEMORY")
-        for number, script in migrations():
-            if number > version:
-                database.executescript(
-                    f"BEGIN IMMEDIATE; PRAGMA application_id = {APPLICATION_ID};\n{script}\n"
-                    f"PRAGMA user_version = {number}; COMMIT;"
-                )
+        version = check_version(database, self.path)
+        begin_log(database, self.path, self._synchronous)
+        migrate(database, version)
         self._moved = tuple(_tolerant(database, partial(misplaced, table=table)) for table in ("state", "promises"))
         return _tolerant(database, lambda database: opening(database, self.path, migrations()))
 
     async def close(self) -> None:
-        """Close the connection, which checkpoints the WAL, and let the lock go."""
-        connection, self._connection = self._connection, None
+        """Close the connection, which empties the log into the file, and let the lock go."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
         try:
-            if connection is not None and connection._connection is not None:
-                await connection.close()
-        except sqlite3.Error as error:
+            await thread.end()
+        except (sqlite3.Error, OSError) as error:
             raise explain(error, self.path) from error
-        finally:
-            self._lock.release()
 
     def abandon(self) -> None:
-        """Let the connection and the lock go, without the event loop and without a checkpoint."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.drop()
-        self._lock.release()
+        """Let the file go as a killed process would: nothing more is written, and no event loop is needed."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._file.fail(f"the store {self.path} was abandoned")
+            thread.abandon()
+
+    def _let_go(self) -> bool:
+        """Let somebody else in this process have the file, if the event loop it was opened on has ended."""
+        thread = self._thread
+        return thread is not None and thread.forsaken and thread.abandon()
+
+    async def lost(self) -> None:
+        """Return never, but raise a `StorageReplacedError` once the file is not there any more."""
+        await asyncio.shield(self._use().lost)
 
     # ---- writing ----
 
     def commit(self, writes: Writes) -> Awaitable[None]:
         """Write a turn. After an error other than `CommitRefused` its outcome is unknown, and no other is written."""
-        if self._failed is not None:
-            raise EngineFailedError(self._failed)
+        file = self._file
+        if file.failed is not None:
+            raise EngineFailedError(file.failed)
         try:
             batch = statements(writes)
         except Exception as error:
             raise CommitRefused(f"a turn cannot be written: {error!r}; nothing of it was") from error
-        return self._use().post(lambda database: self._transact(database, batch))
-
-    def _transact(self, database: sqlite3.Connection, batch: Sequence[tuple[str, Sequence[Any]]]) -> None:
-        committing = False
-        try:
-            if len(batch) == 1:  # one statement is a transaction by itself, and two round trips less
-                database.execute(*batch[0])
-                return
-            database.execute("BEGIN IMMEDIATE")
-            for text, values in batch:
-                database.execute(text, values)
-            committing = True
-            database.execute("COMMIT")
-        except Exception as error:
-            cause = explain(error, self.path)
-            if not committing and only_the_batch(error) and _rolled_back(database):
-                raise CommitRefused(f"a turn was not stored; nothing of it was written: {cause}") from cause
-            self._failed = f"a commit failed and the engine stopped; whether it took effect is unknown: {cause}"
-            raise EngineFailedError(self._failed) from cause
+        return self._use().post(lambda database: file.write(database, batch))
 
     # ---- reading ----
 
@@ -303,22 +218,8 @@ class SqliteStore:
 
     async def backup(self, path: str) -> None:
         """A snapshot through a second, reading connection: commits go on while it is written."""
-
-        def copy() -> None:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-            source = sqlite3.connect(f"{Path(self.path).as_uri()}?mode=ro", uri=True, isolation_level=None)
-            try:
-                source.execute("VACUUM INTO ?", (path,))
-            finally:
-                source.close()
-
         self._use()
-        try:
-            await to_thread.run_sync(copy)
-        except FileExistsError as error:
-            raise StorageError(f"{path} exists: a backup is written to a new file") from error
-        except (sqlite3.Error, OSError) as error:
-            raise explain(error, path) from error
+        await write_backup(self.path, path)
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
@@ -326,28 +227,10 @@ class SqliteStore:
         except sqlite3.Error as error:
             raise explain(error, self.path) from error
 
-    def _use(self) -> _Connection:
-        if self._connection is None:
+    def _use(self) -> DatabaseThread[Opened]:
+        if self._thread is None:
             raise EngineNotRunningError(f"the store {self.path} is closed")
-        return self._connection
-
-
-def migrations() -> list[tuple[int, str]]:
-    """Every schema version and its script, in order."""
-    folder = resources.files("durable.store.migrations")
-    scripts = [file for file in folder.iterdir() if file.name.endswith(".sql")]
-    return sorted((int(file.name.removesuffix(".sql")), file.read_text("utf-8")) for file in scripts)
-
-
-def _rolled_back(database: sqlite3.Connection) -> bool:
-    """Whether nothing is left of what was begun. A statement without BEGIN has undone itself."""
-    if not database.in_transaction:
-        return True
-    try:
-        database.execute("ROLLBACK")
-    except sqlite3.Error:
-        return False
-    return not database.in_transaction
+        return self._thread
 
 
 def _tolerant(database: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from durable.store.sqlite import migrations
+from durable.store.format import migrations
 from tests.damage.support import live, make
 
 #: What a column may be set to that was never in it.

@@ -5,6 +5,7 @@ import gc
 import json
 import multiprocessing
 import os
+import sqlite3
 import subprocess
 import sys
 import time
@@ -131,8 +132,9 @@ def in_child(work: Callable[[], object]) -> int:
 def tear_down(engine: Engine) -> None:
     """What the exit of an interpreter does to an engine that is left: its connection is closed, its objects go."""
     store: Any = engine._store
-    store._connection._connection.close()
-    store._lock.release()
+    for database in [one for one in gc.get_objects() if isinstance(one, sqlite3.Connection)]:
+        database.close()
+    store._file._lock.release()
     gc.collect()
 
 

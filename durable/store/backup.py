@@ -1,0 +1,70 @@
+"""A consistent copy of a database while work goes on, which is there as a whole or not at all."""
+
+import os
+import sqlite3
+from pathlib import Path
+
+from anyio import CapacityLimiter, to_thread
+
+from durable.errors import EngineLockedError, StorageError
+from durable.store import disk
+from durable.store.faults import explain
+from durable.store.lock import FileLock
+from durable.store.paths import MEMORY, database_path
+
+#: What a backup is called until it is whole. One that is left over belongs to a backup that was killed.
+UNFINISHED = ".unfinished"
+
+
+async def write_backup(database: str, target: str) -> None:
+    """Copy an open database to a new file. Raises a `StorageError`, for instance where `target` exists.
+
+    Once this has returned, the copy survives a power cut; before that there is nothing under its name.
+    """
+    path = database_path(target)
+    if path == MEMORY:
+        raise StorageError("a backup is written to a file, not to ':memory:'")
+    try:  # a thread of its own: the pool of threads may be full of steps that block
+        await to_thread.run_sync(_write, database, path, limiter=CapacityLimiter(1))
+    except (sqlite3.Error, OSError) as error:
+        raise explain(error, path) from error
+
+
+def _write(database: str, path: str) -> None:
+    _refuse_existing(path)
+    unfinished = path + UNFINISHED
+    lock = FileLock(unfinished)
+    try:
+        lock.acquire()
+    except EngineLockedError:
+        raise StorageError(f"another backup to {path} is under way") from None
+    try:
+        os.ftruncate(lock.descriptor, 0)  # what a backup that was killed has left
+        os.fchmod(lock.descriptor, 0o600)
+        disk.remove(unfinished + disk.JOURNAL)
+        try:
+            _copy(database, unfinished)
+            disk.sync(lock.descriptor)
+            disk.sync_folder(path)
+            _refuse_existing(path)
+            os.rename(unfinished, path)
+        except BaseException:
+            for left in (unfinished, unfinished + disk.JOURNAL):
+                disk.remove(left)
+            raise
+        disk.sync_folder(path)
+    finally:
+        lock.release()
+
+
+def _copy(database: str, target: str) -> None:
+    source = sqlite3.connect(f"{Path(database).as_uri()}?mode=ro", uri=True, isolation_level=None)
+    try:
+        source.execute("VACUUM INTO ?", (target,))
+    finally:
+        source.close()
+
+
+def _refuse_existing(path: str) -> None:
+    if os.path.lexists(path):
+        raise StorageError(f"{path} exists: a backup is written to a new file")

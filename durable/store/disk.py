@@ -1,0 +1,56 @@
+"""Making files and names durable: what a power cut cannot take back."""
+
+import errno
+import fcntl
+import os
+from contextlib import suppress
+
+#: What SQLite keeps beside a database: the write-ahead log, the rollback journal, the log's index in shared memory.
+WAL, JOURNAL, SHM = "-wal", "-journal", "-shm"
+
+_FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)
+
+
+def sync(descriptor: int) -> None:
+    """Have the disk keep what a descriptor's file, or directory, holds."""
+    if _FULL_SYNC is not None:  # macOS: fsync leaves it in the drive's cache
+        with suppress(OSError):
+            fcntl.fcntl(descriptor, _FULL_SYNC)
+            return
+    os.fsync(descriptor)
+
+
+def sync_file(path: str) -> None:
+    """Have the disk keep what a file holds. Never of a database itself: see `store/lock.py`."""
+    _sync(path, os.O_RDONLY)
+
+
+def sync_folder(path: str) -> None:
+    """Have the disk keep the names in the folder that `path` is in, where the file system can be asked for that."""
+    try:
+        _sync(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+
+
+def _sync(path: str, flags: int) -> None:
+    descriptor = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def size(path: str) -> int:
+    """How long a file is; 0 where there is none."""
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
+
+
+def remove(path: str) -> None:
+    """Remove a file, if it is there."""
+    with suppress(FileNotFoundError):
+        os.unlink(path)

@@ -1,0 +1,143 @@
+"""The database file while an engine has it: opened, watched, written and closed on the store's thread."""
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from durable.errors import EngineFailedError, StorageError, StorageFullError
+from durable.store import CommitRefused, Opened, disk
+from durable.store.faults import explain, is_busy, only_the_batch
+from durable.store.lock import FileLock
+from durable.store.presence import Presence
+from durable.store.restore import finish
+from durable.store.wal import end_log, make_durable, patiently, refuse_lonely_log, refuse_stale_log
+
+Prepare = Callable[[sqlite3.Connection], Opened]
+
+
+class DatabaseFile:
+    """One opening of a file, from the lock to its release. See `store.thread.Keeper`."""
+
+    def __init__(self, path: str, prepare: Prepare, busy_timeout_s: float, let_go: Callable[[], bool]) -> None:
+        self.path = path
+        #: Why nothing may be written any more.
+        self.failed: str | None = None
+        self._spoilt = False
+        self._prepare = prepare
+        self._busy_timeout_s = busy_timeout_s
+        self._lock = FileLock(path, let_go=let_go)
+        self._presence: Presence | None = None
+
+    def opening(self, stopping: threading.Event) -> tuple[sqlite3.Connection, Opened]:
+        """Lock the file, make durable what is found, open it, and bring it up to date."""
+        refuse_lonely_log(self.path)
+        self._lock.acquire()
+        try:
+            log_found = make_durable(self.path, self._lock)
+            finish(self.path, self._lock)
+            refuse_stale_log(self.path, self._lock)
+            database, opened = patiently(self._connect, self._prepare, self._busy_timeout_s, stopping)
+            try:
+                if log_found:
+                    _empty_log(database, self.path)
+                self._presence = Presence(self.path, self._lock)
+            except BaseException:
+                database.close()
+                raise
+        except BaseException:
+            self._lock.release()
+            raise
+        return database, opened
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(
+            self.path, isolation_level=None, check_same_thread=False, cached_statements=512, timeout=0
+        )
+
+    def look(self) -> None:
+        """Raise a `StorageReplacedError`, and write nothing more, if the file is not there any more."""
+        assert self._presence is not None
+        try:
+            self._presence.check()
+        except StorageError as error:
+            self.fail(f"the engine stopped: {error}")
+            raise
+
+    def fail(self, why: str, *, spoilt: bool = True) -> None:
+        """Write nothing more. `spoilt`: and have SQLite leave file and log as they are, when it is closed."""
+        self.failed = self.failed or why
+        self._spoilt = self._spoilt or spoilt
+
+    def closing(self, database: sqlite3.Connection) -> None:
+        """Leave one file without a log; where writing has failed, everything as it is."""
+        try:
+            with suppress(StorageError):
+                self.look()
+            if self._spoilt:
+                self._lock.keep_the_log()
+            else:
+                end_log(database)
+            database.close()
+            if not self._spoilt:
+                disk.sync_folder(os.path.realpath(self.path))
+        finally:
+            self._lock.release()
+
+    def write(self, database: sqlite3.Connection, batch: Sequence[tuple[str, Sequence[Any]]]) -> None:
+        """Write statements in one transaction.
+
+        Raises SQLite's error where another program's lock is in the way: nothing was written, and it can be tried
+        again. `CommitRefused` and `EngineFailedError` as `Store.commit` has it.
+        """
+        if self.failed is not None:
+            raise EngineFailedError(self.failed)
+        undecided = False
+        try:
+            if len(batch) == 1:  # one statement is a transaction by itself, and two round trips less
+                database.execute(*batch[0])
+                undecided = True
+            else:
+                database.execute("BEGIN IMMEDIATE")
+                for text, values in batch:
+                    database.execute(text, values)
+                undecided = True
+                database.execute("COMMIT")
+            assert self._presence is not None
+            self._presence.check()
+        except Exception as error:
+            if not undecided and _rolled_back(database):
+                if is_busy(error):
+                    raise
+                if only_the_batch(error):
+                    cause = explain(error, self.path)
+                    raise CommitRefused(f"a turn was not stored; nothing of it was written: {cause}") from cause
+            cause = explain(error, self.path)
+            why = f"a commit failed and the engine stopped; whether it took effect is unknown: {cause}"
+            # emptying the log into the file is what makes room on a full disk
+            self.fail(why, spoilt=not isinstance(cause, StorageFullError))
+            raise EngineFailedError(why) from cause
+
+
+def _empty_log(database: sqlite3.Connection, path: str) -> None:
+    """Have the content of a log that was found written into the database, if there is room for it.
+
+    Syncing the log is not enough where a sync has failed before: some systems forget then which pages they have not
+    written, and the next sync finds nothing to do. What is written anew is synced anew.
+    """
+    room = os.statvfs(path)
+    if room.f_bavail * room.f_frsize > 2 * disk.size(os.path.realpath(path) + disk.WAL):
+        database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+
+def _rolled_back(database: sqlite3.Connection) -> bool:
+    """Whether nothing is left of what was begun. A statement without BEGIN has undone itself."""
+    if not database.in_transaction:
+        return True
+    try:
+        database.execute("ROLLBACK")
+    except sqlite3.Error:
+        return False
+    return not database.in_transaction
