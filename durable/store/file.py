@@ -13,7 +13,7 @@ from durable.store.faults import explain, is_busy, only_the_batch
 from durable.store.lock import FileLock
 from durable.store.presence import Presence
 from durable.store.restore import finish
-from durable.store.wal import end_log, make_durable, patiently, refuse_lonely_log, refuse_stale_log
+from durable.store.wal import empty_found_log, end_log, make_durable, patiently, refuse_lonely_log, refuse_stale_log
 
 Prepare = Callable[[sqlite3.Connection], Opened]
 
@@ -42,7 +42,7 @@ class DatabaseFile:
             database, opened = patiently(self._connect, self._prepare, self._busy_timeout_s, stopping)
             try:
                 if log_found:
-                    _empty_log(database, self.path)
+                    empty_found_log(database, self.path)
                 self._presence = Presence(self.path, self._lock)
             except BaseException:
                 database.close()
@@ -79,7 +79,7 @@ class DatabaseFile:
             if self._spoilt:
                 self._lock.keep_the_log()
             else:
-                end_log(database)
+                end_log(database, self.path)
             database.close()
             if not self._spoilt:
                 disk.sync_folder(os.path.realpath(self.path))
@@ -119,17 +119,6 @@ class DatabaseFile:
             # emptying the log into the file is what makes room on a full disk
             self.fail(why, spoilt=not isinstance(cause, StorageFullError))
             raise EngineFailedError(why) from cause
-
-
-def _empty_log(database: sqlite3.Connection, path: str) -> None:
-    """Have the content of a log that was found written into the database, if there is room for it.
-
-    Syncing the log is not enough where a sync has failed before: some systems forget then which pages they have not
-    written, and the next sync finds nothing to do. What is written anew is synced anew.
-    """
-    room = os.statvfs(path)
-    if room.f_bavail * room.f_frsize > 2 * disk.size(os.path.realpath(path) + disk.WAL):
-        database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
 def _rolled_back(database: sqlite3.Connection) -> bool:

@@ -107,10 +107,35 @@ def begin_log(database: sqlite3.Connection, path: str, synchronous: str) -> None
     disk.sync_folder(os.path.realpath(path))
 
 
-def end_log(database: sqlite3.Connection) -> None:
-    """Write the log's content into the database and go without one, unless somebody else has the database open."""
+def end_log(database: sqlite3.Connection, path: str) -> None:
+    """Write the log's content into the database and go without one, unless somebody else has the database open.
+
+    The log is emptied, durably, before the database says that it has none: SQLite does not mind a log that it cannot
+    delete, but the next start would take it for another database's.
+    """
     try:
         database.execute("PRAGMA busy_timeout = 0")
-        database.execute("PRAGMA journal_mode = DELETE")
-    except sqlite3.Error:
+        if _empty(database, path):
+            database.execute("PRAGMA journal_mode = DELETE")
+    except (sqlite3.Error, OSError):
         pass  # it stays as it is, and closing does what can be done
+
+
+def empty_found_log(database: sqlite3.Connection, path: str) -> None:
+    """Have the content of a log that was found written into the database, if there is room for it.
+
+    Syncing the log is not enough where a sync has failed before: some systems forget then which pages they have not
+    written, and the next sync finds nothing to do. What is written anew is synced anew. The log has to be empty then:
+    if the disk has only its first commits, they would be replayed over what is newer.
+    """
+    room = os.statvfs(path)
+    if room.f_bavail * room.f_frsize > 2 * disk.size(os.path.realpath(path) + disk.WAL):
+        _empty(database, path)
+
+
+def _empty(database: sqlite3.Connection, path: str) -> bool:
+    """Write the log's content into the database and cut it to nothing, durably. False where somebody reads it."""
+    busy = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+    if not busy:
+        disk.sync_file(os.path.realpath(path) + disk.WAL)
+    return not busy
