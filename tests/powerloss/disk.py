@@ -4,6 +4,9 @@ A file holds what was written before its last sync. Of what was written since, a
 subset whatever their order, single sectors of a write, a size without its content. Names are what the folder was told
 before its last sync; of what was created, unlinked and renamed since, any subset may have happened, but a rename as a
 whole. So a file that was synced may be missing, where its folder was not.
+
+After a sync that failed, programs go on seeing what was written before it, but no later sync makes it durable: many
+systems forget then that it is not. Only what is written once more is.
 """
 
 import os
@@ -33,25 +36,41 @@ class File:
         self.synced = bytearray(content)
         #: What was done since, in order.
         self.unsynced: list[Change] = []
+        #: Writes that a sync has failed for, and that were not written once more.
+        self.forgotten: list[Change] = []
 
     def sync(self) -> None:
         for change in self.unsynced:
             apply(self.synced, change)
+            self.forgotten = [rest for one in self.forgotten for rest in without(one, change)]
         self.unsynced.clear()
+
+    def sync_failed(self) -> None:
+        self.forgotten += [change for change in self.unsynced if change[1] is not None]
+        self.unsynced = [change for change in self.unsynced if change[1] is None]
 
     def now(self) -> bytes:
         """What a program that reads it sees."""
         content = bytearray(self.synced)
-        for change in self.unsynced:
+        for change in [*self.forgotten, *self.unsynced]:
             apply(content, change)
         return bytes(content)
 
     def after_cut(self, chance: random.Random, mood: float) -> bytes:
         """What may be there after a cut. `mood` is how much of what was not synced is there: 0 nothing, 1 all."""
         content = bytearray(self.synced)
-        for change in self.unsynced:
+        for change in [*self.forgotten, *self.unsynced]:
             survive(content, change, fate_of(chance, mood), chance)
         return bytes(content)
+
+
+def without(change: Change, later: Change) -> list[Change]:
+    """What is left of a write after a later change of the same file."""
+    (at, data), (start, new) = change, later
+    assert data is not None
+    end = start + len(new) if new is not None else at + len(data)
+    before, after = data[: max(0, start - at)], data[max(0, end - at) :]
+    return [(where, rest) for where, rest in ((at, before), (max(at, end), after)) if rest]
 
 
 def apply(content: bytearray, change: Change) -> None:
@@ -130,6 +149,8 @@ class Disk:
                 self._name(note.first.decode(), note.second.decode())
             case Op.LINK:
                 self._name(None, note.second.decode(), self.names[note.first.decode()])
+            case Op.FAULT if note.number == Op.SYNC and note.file in self._opened:
+                self._opened[note.file].sync_failed()
             case Op.MARK | Op.FAULT:
                 pass
 

@@ -9,8 +9,13 @@ from typing import NamedTuple
 
 from tests.powerloss.disk import Disk, Files
 from tests.powerloss.oracle import Facts, Mark
+from tests.powerloss.plants import digest_of_nothing
 from tests.powerloss.trace import Note, Op
 
+#: Lives that end with a clean close: all that was committed is durable then, in NORMAL too.
+CLOSED = frozenset({"work", "drain", "leave", "read", "restore"})
+#: No file, or one without tables.
+EMPTY = digest_of_nothing()
 #: Marks after which somebody knows something.
 TELLING = frozenset({"accepted", "told", "counted", "set", "purged", "completed", "backed-up", "restored"})
 
@@ -27,7 +32,7 @@ class Image(NamedTuple):
     #: The cut has left other files than a program saw.
     damaged: bool
     facts: Facts
-    #: Digests of all that was committed until then, in NORMAL; and of the commit that was just being made.
+    #: In NORMAL, digests of what may be there: each commit since the last clean close, and the one being made.
     commits: list[str]
 
 
@@ -70,7 +75,7 @@ def images(notes: Sequence[Note], seed: int, count: int, only: int | None = None
     """So many images of a trace, in the order of their cuts; each is always the same."""
     moments = sorted((at, number) for number, at in enumerate(cuts(notes, seed, count)))
     disk, facts, position, life = Disk(), Facts(), 0, ""
-    commits: list[str] = []
+    commits = [EMPTY]
     for at, number in moments:
         for note in notes[position:at]:
             disk.take(note)
@@ -79,17 +84,18 @@ def images(notes: Sequence[Note], seed: int, count: int, only: int | None = None
                 facts.take(mark)
                 match mark:
                     case ["life", kind]:
+                        commits = commits[-1:] if life in CLOSED else commits
                         life = kind
                     case ["commit", digest]:
                         commits.append(digest)
                     case ["restoring", _]:
-                        commits.clear()
+                        commits = []
         position = at
         if only is None or number == only:
             files = disk.after_cut(random.Random(f"{seed}/image/{number}"))
             marks = (mark_of(note) for note in notes[at:] if note.op is Op.MARK)
             pending = next(([mark[1]] for mark in marks if mark[0] == "commit"), [])
-            yield Image(number, at, life, files, files != disk.now(), facts.copy(), commits + pending)
+            yield Image(number, at, life, files, files != disk.now(), facts.copy(), [*commits, *pending])
 
 
 def checkpoints(notes: Sequence[Note]) -> int:

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import closing
 from typing import Any, NamedTuple
 
 from durable.core.effects import Writes
@@ -12,7 +13,7 @@ from durable.store.sqlite import SqliteStore
 from tests.powerloss.shim import Lie
 
 #: So few pages that the workload crosses a checkpoint often.
-CHECKPOINT = 60
+CHECKPOINT = 40
 
 
 class Plant(NamedTuple):
@@ -81,12 +82,22 @@ def instrument(plant: Plant, mark: Callable[..., None] | None) -> None:
         SqliteStore.commit = early  # type: ignore[method-assign]
 
 
+def digest_of_nothing() -> str:
+    """The digest of a database without tables."""
+    with closing(sqlite3.connect(":memory:")) as database:
+        return digest(database)
+
+
 def digest(database: sqlite3.Connection) -> str:
     """All that the tables hold."""
     text = hashlib.blake2b(digest_size=12)
     execute = functools.partial(sqlite3.Connection.execute, database)
-    for (table,) in execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name").fetchall():
-        text.update(table.encode())
-        for row in execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall():
-            text.update(repr(row).encode())
+    theirs, database.text_factory = database.text_factory, bytes
+    try:
+        for (table,) in execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name").fetchall():
+            text.update(table)
+            for row in execute(f"SELECT * FROM {table.decode()} ORDER BY 1, 2").fetchall():
+                text.update(repr(row).encode())
+    finally:
+        database.text_factory = theirs
     return text.hexdigest()

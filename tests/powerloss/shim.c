@@ -113,7 +113,7 @@ long powerloss_calls(void) { return fault_calls; }
 /* ---- faults ---- */
 
 /* What this call shall suffer: 0, an errno, or SHORT or TORN as a negative number. */
-static int suffers(uint32_t op, const char *name) {
+static int suffers(uint32_t op, const char *name, uint64_t file) {
     if (fault_kind == NEVER) return 0;
     if (fault_kind == KILL_AT_SYNC ? op != SYNC : (fault_kind == SHORT || fault_kind == TORN) && op != WRITE) return 0;
     if ((fault_kind == ERROR_SPACE || fault_kind == ERROR_QUOTA) && op == UNLINK) return 0;
@@ -121,7 +121,7 @@ static int suffers(uint32_t op, const char *name) {
     fault_calls++;
     if (fault_for_good ? fault_calls < fault_nth : fault_calls != fault_nth) return 0;
     fault_fired++;
-    note(FAULT, 0, (int64_t)op, name, strlen(name), 0, 0);
+    note(FAULT, fault_kind == KILL_AT_SYNC ? 0 : file, (int64_t)op, name, strlen(name), 0, 0);
     switch (fault_kind) {
     case KILL_AT_SYNC: syscall(SYS_kill, getpid(), SIGKILL); for (;;) pause();
     case ERROR_IO: return EIO;
@@ -131,8 +131,8 @@ static int suffers(uint32_t op, const char *name) {
     }
 }
 
-static int refused(uint32_t op, const char *name) {
-    int error = suffers(op, name);
+static int refused(uint32_t op, const char *name, uint64_t file) {
+    int error = suffers(op, name, file);
     if (error > 0) errno = error;
     return error > 0;
 }
@@ -191,7 +191,7 @@ static int do_open(int folder, const char *path, int flags, mode_t mode) {
     const char *name = resolve(folder, path, buffer);
     int ours = name && !ignored(name);
     int there = ours && syscall(SYS_newfstatat, folder, path, &before, 0) == 0;
-    if (ours && (flags & O_CREAT) && !there && refused(OPEN, name)) {
+    if (ours && (flags & O_CREAT) && !there && refused(OPEN, name, 0)) {
         pthread_mutex_unlock(&mutex);
         return -1;
     }
@@ -262,7 +262,7 @@ static ssize_t do_write(int fd, const void *data, size_t length, off_t offset, i
         if ((syscall(SYS_fcntl, fd, F_GETFL) & O_APPEND) && syscall(SYS_fstat, fd, &now) == 0) offset = now.st_size;
         else offset = syscall(SYS_lseek, fd, 0, SEEK_CUR);
     }
-    int error = suffers(WRITE, files[fd].is_wal ? "wal" : "file");
+    int error = suffers(WRITE, files[fd].is_wal ? "wal" : "file", file);
     ssize_t done = -1;
     if (error <= 0) {
         size_t part = error && length > 1 ? length / 2 : length;
@@ -315,7 +315,7 @@ static int do_truncate(int fd, off_t size) {
     uint64_t file = file_of(fd);
     if (!file) return (int)syscall(SYS_ftruncate, fd, size);
     pthread_mutex_lock(&mutex);
-    int result = refused(TRUNCATE, "file") ? -1 : (int)syscall(SYS_ftruncate, fd, size);
+    int result = refused(TRUNCATE, "file", file) ? -1 : (int)syscall(SYS_ftruncate, fd, size);
     if (result == 0) note(TRUNCATE, file, size, 0, 0, 0, 0);
     pthread_mutex_unlock(&mutex);
     return result;
@@ -337,7 +337,7 @@ static int do_sync(int fd, long number) {
     uint64_t file = file_of(fd);
     if (!file) return (int)syscall(number, fd);
     pthread_mutex_lock(&mutex);
-    int result = refused(SYNC, files[fd].is_folder ? "folder" : files[fd].is_wal ? "wal" : "file") ? -1 : 0;
+    int result = refused(SYNC, files[fd].is_folder ? "folder" : files[fd].is_wal ? "wal" : "file", file) ? -1 : 0;
     int left_out = (lies & NO_FOLDER_SYNC && files[fd].is_folder)
                 || (lies & NO_WAL_SYNC && files[fd].is_wal)
                 || (lies & NO_DATABASE_SYNC && !files[fd].is_wal && !files[fd].is_folder);
@@ -358,7 +358,7 @@ static int do_unlink(int folder, const char *path, int flags) {
     pthread_mutex_lock(&mutex);
     const char *name = resolve(folder, path, buffer);
     int ours = name && !ignored(name);
-    int result = ours && refused(UNLINK, name) ? -1 : (int)syscall(SYS_unlinkat, folder, path, flags);
+    int result = ours && refused(UNLINK, name, 0) ? -1 : (int)syscall(SYS_unlinkat, folder, path, flags);
     if (ours && result == 0) note(UNLINK, 0, 0, name, strlen(name), 0, 0);
     pthread_mutex_unlock(&mutex);
     return result;
@@ -375,7 +375,7 @@ static int do_name(uint32_t op, int from, const char *old, int to, const char *n
     pthread_mutex_lock(&mutex);
     const char *one = resolve(from, old, first), *two = resolve(to, new, second);
     int ours = one && two && !ignored(one) && !ignored(two);
-    int result = ours && refused(op, two) ? -1 : (int)syscall(number, from, old, to, new, flags);
+    int result = ours && refused(op, two, 0) ? -1 : (int)syscall(number, from, old, to, new, flags);
     if (ours && result == 0) note(op, 0, 0, one, strlen(one), two, strlen(two));
     pthread_mutex_unlock(&mutex);
     return result;

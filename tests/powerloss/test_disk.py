@@ -135,6 +135,18 @@ def test_what_a_program_sees_has_everything() -> None:
     assert disk.now() == {"a": b"ab\0d"}
 
 
+def test_what_a_sync_has_failed_for_stays_at_risk_until_it_is_written_once_more() -> None:
+    failed = Note(Op.FAULT, 1, Op.SYNC, b"file", b"")
+    notes = [opened(1, b"a", 0), wrote(1, 0, b"12"), failed, synced(1)]
+    assert contents({"a": b"abc"}, notes) == {b"abc", b"12c"}
+    assert contents({"a": b"abc"}, [*notes, wrote(1, 1, b"3"), synced(1)]) == {b"a3c", b"13c"}
+    assert contents({"a": b"abc"}, [*notes, wrote(1, 0, b"45"), synced(1)]) == {b"45c"}
+    assert contents({"a": b"abc"}, [*notes, cut_to(1, 1), synced(1)]) == {b"a", b"1"}
+    disk = Disk({"a": b"abc"})
+    disk.feed(notes)
+    assert disk.now() == {"a": b"12c"}, "a program sees it all the same"
+
+
 def test_a_seed_gives_the_same_image_again() -> None:
     disk = Disk({"a": bytes(SECTOR * 8)})
     disk.feed([opened(1, b"a", 0), *(wrote(1, at * 700, b"x" * 700) for at in range(9))])

@@ -31,9 +31,9 @@ class Note(NamedTuple):
     """One note."""
 
     op: Op
-    #: One opening of a file: the same number from there on, whatever the file is called meanwhile.
+    #: One opening of a file: the same number from there on, whatever the file is called meanwhile. 0 is none.
     file: int
-    #: Where it was written, to what size it was cut, how it was opened (CREATED, EMPTIED, FOLDER).
+    #: Where it was written, to what size it was cut, how it was opened (CREATED, EMPTIED, FOLDER), what has failed.
     number: int
     #: What was written; a name; a mark.
     first: bytes

@@ -368,7 +368,8 @@ class Life:
         """Put a backup in the place of the file."""
         name = self.chance.choice(sorted(self.facts.backups))
         self.mark("restoring", name)
-        aside = vars(durable)["restore"](self.folder / name, self.folder / DATABASE)
+        aside = durable.restore(self.folder / name, self.folder / DATABASE)
+        assert aside is not None
         self.mark("restored", name, aside.name)
 
 
@@ -432,7 +433,7 @@ def main() -> None:
     world.mark = shim.mark
     facts = Facts()
     told = 0
-    for number, kind in enumerate(lives(seed, hasattr(durable, "restore") and not planted)):
+    for number, kind in enumerate(lives(seed, not planted)):
         life = Life(Path(folder), seed, synchronous, facts, shim, plant, number)
         world.published = {}
         shim.mark("life", kind)

@@ -1,0 +1,40 @@
+"""R-05: whenever the power is cut, nothing that was told is lost.
+
+    DURABLE_SEED=7 pytest tests/powerloss          other seeds
+    python -m tests.powerloss --images 10000       many more images, with the rate
+
+Seeds decide what is done and where the power is cut; threads decide the rest, so a failure keeps its trace and prints
+the line that shows that very image again.
+"""
+
+import os
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.powerloss import campaign, trace
+from tests.powerloss.images import checkpoints
+from tests.powerloss.workload import Sync
+
+pytestmark = pytest.mark.process
+
+SEED = int(os.environ.get("DURABLE_SEED") or random.randrange(1_000_000))
+#: 500 images in all.
+RUNS: list[tuple[int, Sync, int]] = [(0, "FULL", 120), (1, "FULL", 120), (2, "FULL", 120), (3, "NORMAL", 140)]
+
+
+@pytest.mark.parametrize(("number", "synchronous", "images"), RUNS)
+def test_nothing_that_was_told_is_lost_when_the_power_is_cut(
+    library: Path, tmp_path: Path, number: int, synchronous: Sync, images: int
+) -> None:
+    story = campaign.run(library, tmp_path, SEED + number, synchronous, images)
+    assert not story.broken, f"seed {SEED}: {len(story.broken)} broken promises, the first: {story.broken[0]}"
+    counts = story.tally()
+    assert counts["images"] == images
+    assert counts["images that lack something"] > images / 5, f"I10: {counts}"
+    assert counts["outcomes told before the cut"] > 5 * images, f"I10: {counts}"
+    assert checkpoints(trace.read(story.trace)), "I10: no checkpoint while an engine worked"
+    lives = Counter(report["life"] for report in story.reports)
+    assert len(lives) >= 6, f"I10: the power was cut in {lives} only"
