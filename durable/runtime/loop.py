@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from durable import log
-from durable.core.commands import Command, Declare, Expire, Recover, TimerFired
+from durable.core.commands import Command, Declare, Expire, Fail, Recover, TimerFired
 from durable.core.effects import (
     Action,
     Completed,
@@ -28,18 +28,18 @@ from durable.core.effects import (
     Timer,
     Unload,
 )
+from durable.core.invocation import Status
 from durable.core.reasons import CANCEL_WAITS
 from durable.core.retry import RetryPolicy
 from durable.core.settle import advance
 from durable.core.turn import Turn
-from durable.core.undo import needs as needs_of_undo
-from durable.core.undo import undo
 from durable.core.world import World
 from durable.errors import EngineFailedError, EngineNotRunningError
 from durable.runtime.clock import Clock
 from durable.runtime.deadlocks import Deadlocks
 from durable.runtime.failures import describe
 from durable.runtime.observer import Observer, guarded
+from durable.runtime.refused import one_by_one
 from durable.runtime.registry import Registry
 from durable.runtime.replies import Replies
 from durable.runtime.roster import Roster
@@ -366,7 +366,7 @@ class Loop:
             return
         after, self._after_turn = self._after_turn, []
         self._begin()  # the disk works while what was committed is acted upon
-        self._act(turn)
+        self.act(turn)
         for then in after:
             self._loop.call_soon(then)
 
@@ -379,58 +379,35 @@ class Loop:
 
     async def _one_by_one(self, refused: Turn) -> None:
         try:
-            await self._undo(refused)
-            for command in refused.asked:
-                culprit = await self._settle_alone(command)
-                if culprit is not None:
-                    await self._give_up(command, culprit)
+            await one_by_one(self, refused)
         except Exception as error:
             self.fail(error)
         finally:
             self._loading = None
         self._turning = False
-        if self.failure is None and not self._over:
+        if not self.stopped:
             after, self._after_turn = self._after_turn, []
             self._begin()
             for then in after:
                 self._loop.call_soon(then)
 
-    async def _settle_alone(self, command: Command) -> CommitRefused | None:
-        """A whole turn of one command; returns why the store refused it, if it did."""
-        if self.failure is not None or self._over:
-            return None
-        turn = Turn(self.world, (command,), self.clock.now_ms())
-        while (need := advance(turn)) is not None:
-            self.world.admit(need, await self.store.load(need))
-        if turn.writes:
-            try:
-                await self.store.commit(turn.writes)
-            except CommitRefused as refused:
-                await self._undo(turn)
-                return refused
-        self.world.end_turn()
-        if self.failure is None and not self._over:
-            self._act(turn)
-        return None
-
-    async def _undo(self, turn: Turn) -> None:
-        live = {seq: attempt.notified for seq, attempt in self.attempts.items()}
-        undo(turn, await self.store.load(needs_of_undo(turn, live)), live)
-
-    async def _give_up(self, command: Command, refused: CommitRefused) -> None:
-        """The culprit: who asked for it is told, and an attempt that did is over and its invocation paused."""
+    def give_up(self, command: Command, refused: CommitRefused) -> Fail | None:
+        """See `refused.Host`."""
         token = getattr(command, "token", 0)
+        failed = self.roster.refused(command, refused)
         if token:
             self._replies.refuse(token, refused)
-        failed = self.roster.refused(command, refused)
-        if failed is not None and await self._settle_alone(failed) is None:
-            return
-        if failed is None and token:
-            return
-        log.warning("%s: %s", type(command).__name__, refused)
+        elif failed is None:
+            log.warning("%s: %s", type(command).__name__, refused)
         if isinstance(command, TimerFired):  # its moment is stored: it comes again
             timer = (command.due_at, command.seq, command.entry)
             self._loop.call_later(REFUSED_AGAIN_S, self.timers.add, [timer])
+        return failed
+
+    @property
+    def stopped(self) -> bool:
+        """See `refused.Host`."""
+        return self.failure is not None or self._over
 
     @property
     def closing(self) -> bool:
@@ -448,7 +425,7 @@ class Loop:
 
     # ---- acting ----
 
-    def _act(self, turn: Turn) -> None:
+    def act(self, turn: Turn) -> None:
         """Do all that the turn decided, also where one deed raises: that is a bug, of which the engine fails."""
         deeds = self._deeds
         failed: BaseException | None = None
@@ -530,10 +507,10 @@ class Loop:
             then = f"retrying in {delay_ms} ms"
         else:
             then = str(invocation.status)
-            if problem is not None and problem.reason:
-                then = f"{then} at once ({problem.reason})"
-            if problem is not None and problem.cancel_waits:
-                then = f"{then}. {CANCEL_WAITS}"
+            if problem is not None and problem.reason and invocation.status is Status.PAUSED:
+                then = f"paused at once ({problem.reason})"
+                if problem.cancel_waits:
+                    then = f"{then}. {CANCEL_WAITS}"
         log.warning(
             "%s %s: attempt %d failed%s: %s; %s",
             invocation.submission.target,

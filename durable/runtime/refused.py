@@ -1,0 +1,74 @@
+"""A turn that the store refused: nothing of it was written, so each of its commands gets a turn of its own.
+
+Then only one of them fails. Who asked for it is told, or the attempt that did is over and its invocation paused.
+"""
+
+from typing import Protocol
+
+from durable import log
+from durable.core.commands import Command, Fail
+from durable.core.settle import advance
+from durable.core.turn import Turn
+from durable.core.undo import needs, undo
+from durable.core.world import World
+from durable.runtime.attempt import Attempt
+from durable.runtime.clock import Clock
+from durable.store import CommitRefused, Store
+
+
+class Host(Protocol):
+    """What this needs of the engine's loop."""
+
+    store: Store
+    clock: Clock
+    world: World
+    attempts: dict[int, Attempt]
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it has failed or is over: nothing may be written or told any more."""
+        ...
+
+    def act(self, turn: Turn) -> None:
+        """Do what a committed turn leads to."""
+        ...
+
+    def give_up(self, command: Command, refused: CommitRefused) -> Fail | None:
+        """This command cannot be stored: tell who asked for it; returns how the attempt that did has failed."""
+        ...
+
+
+async def one_by_one(host: Host, refused: Turn) -> None:
+    """Settle the commands of a refused turn again, in their order."""
+    await _undo(host, refused)
+    for command in refused.asked:
+        culprit = await _alone(host, command)
+        if culprit is None:
+            continue
+        failed = host.give_up(command, culprit)
+        if failed is not None and await _alone(host, failed) is not None:
+            log.warning("invocation number %d cannot even be paused, and waits for the next start", failed.seq)
+
+
+async def _alone(host: Host, command: Command) -> CommitRefused | None:
+    """A whole turn of one command; returns why the store refused it, if it did."""
+    if host.stopped:
+        return None
+    turn = Turn(host.world, (command,), host.clock.now_ms())
+    while (need := advance(turn)) is not None:
+        host.world.admit(need, await host.store.load(need))
+    if turn.writes:
+        try:
+            await host.store.commit(turn.writes)
+        except CommitRefused as refused:
+            await _undo(host, turn)
+            return refused
+    host.world.end_turn()
+    if not host.stopped:
+        host.act(turn)
+    return None
+
+
+async def _undo(host: Host, turn: Turn) -> None:
+    live = {seq: attempt.notified for seq, attempt in host.attempts.items()}
+    undo(turn, await host.store.load(needs(turn, live)), live)
