@@ -94,7 +94,7 @@ class DatabaseFile:
         """
         if self.failed is not None:
             raise EngineFailedError(self.failed)
-        undecided = False
+        undecided = certain = False
         try:
             if len(batch) == 1:  # one statement is a transaction by itself, and two round trips less
                 database.execute(*batch[0])
@@ -114,8 +114,11 @@ class DatabaseFile:
                 if only_the_batch(error):
                     cause = explain(error, self.path)
                     raise CommitRefused(f"a turn was not stored; nothing of it was written: {cause}") from cause
+                certain = len(batch) > 1  # a statement without BEGIN commits, too
             cause = explain(error, self.path)
-            why = f"a commit failed and the engine stopped; whether it took effect is unknown: {cause}"
+            known = "nothing of it was written, what was being submitted was certainly not accepted"
+            known = known if certain else "whether it took effect is unknown"
+            why = f"a commit failed and the engine stopped; {known}: {cause}"
             # emptying the log into the file is what makes room on a full disk
             self.fail(why, spoilt=not isinstance(cause, StorageFullError))
             raise EngineFailedError(why) from cause

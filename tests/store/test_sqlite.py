@@ -890,6 +890,25 @@ def test_when_the_disk_is_full_the_engine_stops_and_goes_on_when_there_is_room(p
     play(story)
 
 
+@pytest.mark.parametrize("together", [True, False], ids=["before COMMIT", "in a statement that commits itself"])
+def test_where_nothing_was_written_it_says_so_and_else_that_it_is_unknown(path: Path, together: bool) -> None:
+    """A rollback that succeeded leaves no doubt: what was being submitted was not accepted."""
+
+    async def story() -> None:
+        async with opened(Small(path)) as (store, _):
+            rows = [a_row(1, 1, outcome=Outcome(True, b"x" * 1_000_000))]
+            with pytest.raises(EngineFailedError) as caught:
+                await store.commit(Writes(journal=rows, settings={"A": "{}"} if together else {}))
+            assert isinstance(caught.value.__cause__, StorageFullError)
+            certain = "nothing of it was written, what was being submitted was certainly not accepted"
+            assert (certain if together else "whether it took effect is unknown") in str(caught.value)
+        async with opened(SqliteStore(path)) as (store, where):
+            assert where.settings == {}
+            assert list(await store.journal(1)) == []
+
+    play(story)
+
+
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MiB."""
