@@ -177,6 +177,12 @@ class _Lookout:
     # ---- in the thread ----
 
     def _watch(self) -> None:
+        try:
+            self._watch_over()
+        except Exception as error:  # it looks at tasks and frames of other people's
+            log.warning("handlers that block the event loop are not named any more: %s", type(error).__qualname__)
+
+    def _watch_over(self) -> None:
         while not self._end.is_set():
             if self._busy():
                 since, worked = time.monotonic(), time.process_time()

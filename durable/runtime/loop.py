@@ -93,8 +93,9 @@ class Loop:
         self._turning = False
         self._kicked = False
         self._closing = False
-        #: Whether nothing happens any more: it is closed, or abandoned.
+        #: Whether nothing is settled any more; and whether the store has been let go.
         self._over = False
+        self._gone = False
         self._keeper: asyncio.Task[None] | None = None
         self._loading: asyncio.Task[None] | None = None
         self._committing: asyncio.Future[None] | None = None
@@ -128,7 +129,8 @@ class Loop:
         except BaseException:
             self._over = True
             self.timers.close()
-            await self.store.close()
+            if not self._gone:
+                await self.store.close()
             raise
         self._keeper = unmourned(self._loop.create_task(self._keep()))
         self._chore(self.store.lost())
@@ -176,6 +178,8 @@ class Loop:
         except BaseException:
             self.abandon()
             raise
+        if self._gone:  # abandoned meanwhile, and perhaps the store is somebody else's by now
+            return
         if self.busy():
             log.warning("the engine was closed while a commit was under way; whether it took effect is unknown")
             self.abandon()
@@ -185,9 +189,10 @@ class Loop:
         self._replies.fail_all(closed)
         try:
             await self.store.close()
-        except BaseException:  # the file is let go all the same
-            self.store.abandon()
+        except BaseException:
+            self._let_go()  # all the same
             raise
+        self._gone = True
 
     def _stop(self) -> None:
         """Begin nothing any more by itself."""
@@ -212,7 +217,7 @@ class Loop:
 
     def abandon(self) -> None:
         """Stop at once and write nothing more, as if the process had been killed. Idempotent; needs no event loop."""
-        if self._over:
+        if self._gone:
             return
         self._over = True
         self._queue.clear()
@@ -226,6 +231,11 @@ class Loop:
                 self.roster.fail()
             self.roster.forget()
         finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if not self._gone:
+            self._gone = True
             self.store.abandon()
 
     async def _keep(self) -> None:
@@ -416,8 +426,8 @@ class Loop:
 
     @property
     def over(self) -> bool:
-        """Whether it is closed, or was abandoned: nothing happens any more."""
-        return self._over
+        """Whether it is closed, or was abandoned: nothing happens any more, and the store may be used again."""
+        return self._gone
 
     def busy(self) -> "list[asyncio.Future[Any]]":
         """What a turn that is under way waits for."""

@@ -103,6 +103,12 @@ class Timers:
         self._handle = self._loop.call_later(min(delay_s, self._clock.look_again_s), self._on_time)
 
     def _on_time(self) -> None:
+        try:
+            self._look()
+        except Exception as error:  # the clock may be anybody's
+            self._failed(error)
+
+    def _look(self) -> None:
         now = self._clock.now_ms()
         due: list[Timer] = []
         while self._heap and self._heap[0][0] <= now and len(due) < BATCH:

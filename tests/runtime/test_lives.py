@@ -296,11 +296,20 @@ def test_a_cancelled_close_goes_on_and_the_next_start_waits_for_it(path: Path) -
 @pytest.mark.parametrize("seed", range(20))
 def test_whatever_is_started_closed_and_abandoned_at_once(seed: int, caplog: pytest.LogCaptureFixture) -> None:
     """Ten tasks at random moments: only documented errors, and in the end the engine starts and answers."""
+    _meddle(seed, None, caplog)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_same_on_a_file(seed: int, path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _meddle(seed, path, caplog)
+
+
+def _meddle(seed: int, path: Path | None, caplog: pytest.LogCaptureFixture) -> None:
     dice = random.Random(seed)
     allowed = (EngineNotRunningError, EngineLockedError)
 
     async def story() -> None:
-        engine = on_virtual_time()
+        engine = on_virtual_time() if path is None else an_engine(path)
 
         async def meddle() -> None:
             for _ in range(6):
@@ -326,7 +335,10 @@ def test_whatever_is_started_closed_and_abandoned_at_once(seed: int, caplog: pyt
         await asyncio.sleep(1)
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
-    run(story)
+    if path is None:
+        run(story)
+    else:
+        asyncio.run(story())
     assert complaints(caplog) == []
 
 
