@@ -5,6 +5,7 @@ Exceptions are the user's: their attributes and methods may raise, and a group m
 
 import asyncio
 import traceback
+from typing import Any
 
 from durable import log
 from durable.core.duration import parse
@@ -20,6 +21,12 @@ from durable.errors import (
     ValueTooLargeError,
 )
 from durable.futures import clip, outcome_of
+
+#: To ask what every exception has, past what its class makes of that.
+_BASE: Any = BaseException
+_GROUP: Any = BaseExceptionGroup
+#: Up to how many exceptions, in groups and as causes of each other, are shown with their tracebacks.
+CHAIN_MAX = 500
 
 
 def failure_of_exception(error: BaseException) -> Outcome | None:
@@ -43,7 +50,7 @@ def _terminal_in(error: BaseException) -> TerminalError | None:
     if isinstance(error, TerminalError):
         return error
     if isinstance(error, BaseExceptionGroup):
-        found = [_terminal_in(one) for one in error.exceptions]
+        found = [_terminal_in(one) for one in _members(error)]
         if all(one is not None for one in found):
             return found[0]
     return None
@@ -53,7 +60,7 @@ def contains_end(error: BaseException) -> bool:
     """Whether it is the end of the attempt, or a group that carries it out of a task group."""
     try:
         if isinstance(error, BaseExceptionGroup):
-            return any(contains_end(one) for one in error.exceptions)
+            return any(contains_end(one) for one in _members(error))
         return isinstance(error, AttemptEnded)
     except BaseException:
         return False
@@ -93,9 +100,9 @@ def reason_of_step(error: BaseException, *, returned: bool) -> str:
 def retry_after_ms(error: BaseException, target: str) -> int | None:
     """When a `RetryableError` wants to be retried, if it says so in words that can be read."""
     try:
-        if not isinstance(error, RetryableError) or getattr(error, "retry_after", None) is None:
+        if not issubclass(type(error), RetryableError) or getattr(error, "retry_after", None) is None:
             return None
-        return parse(error.retry_after)
+        return parse(error.retry_after)  # type: ignore[attr-defined]
     except BaseException as bad:
         log.warning("%s: RetryableError(retry_after=...): %s", target, clip(describe(bad)))
         return None
@@ -112,13 +119,41 @@ def describe(error: BaseException) -> str:
         text = _plain(str(error))
     except BaseException as worse:
         text = f"<its message cannot be shown: {_name(worse)}>"
-    if not text and isinstance(error, asyncio.CancelledError):
+    if not text and issubclass(type(error), asyncio.CancelledError):
         text = "the handler or step was cancelled by its own code"
     return f"{name}: {text}" if text else name
 
 
+def _members(group: BaseExceptionGroup[BaseException]) -> tuple[BaseException, ...]:
+    """What a group was made of, whatever its class says of that."""
+    members: tuple[BaseException, ...] = _GROUP.exceptions.__get__(group)
+    return members
+
+
+def _can_be_formatted(error: BaseException) -> bool:
+    """Whether `traceback` would come to an end: it follows causes and members, and a group may say it holds itself."""
+    left: list[Any] = [error]
+    seen: set[int] = set()
+    while left:
+        one = left.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        if len(seen) > CHAIN_MAX:
+            return False
+        if issubclass(type(one), BaseExceptionGroup):
+            if _GROUP.exceptions is not getattr(type(one), "exceptions", None):
+                return False
+            left += _GROUP.exceptions.__get__(one)
+        left += [_BASE.__cause__.__get__(one), _BASE.__context__.__get__(one)]
+    return True
+
+
 def _stacktrace(error: BaseException) -> str:
     try:
+        if not _can_be_formatted(error):
+            frames = traceback.format_tb(error.__traceback__)
+            return _plain("".join([*frames, describe(error)]))
         return _plain("".join(traceback.format_exception(error)))
     except BaseException as worse:
         return f"<its traceback cannot be shown: {_name(worse)}>"

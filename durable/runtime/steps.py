@@ -265,7 +265,7 @@ class Steps:
                 outcome = None if returned else failure_of_exception(error)
                 if outcome is None:
                     self._owner.fail(error, step, future.entry, returned=returned)
-            elif not isinstance(error, Exception):
+            elif not issubclass(type(error), Exception):
                 raise
         finally:
             CURRENT.reset(mark)

@@ -41,7 +41,7 @@ async def run_in_thread(fn: Callable[[], T]) -> T:
             what = context.run(fn)
         except BaseException as error:
             how, what = done.set_exception, error
-            if isinstance(error, StopIteration):  # no future takes it
+            if issubclass(type(error), StopIteration):  # no future takes it
                 what = RuntimeError(f"{getattr(fn, '__name__', fn)} raised StopIteration")
                 what.__cause__ = error
         with suppress(RuntimeError):  # the event loop is closed: nobody waits any more
