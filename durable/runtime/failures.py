@@ -23,8 +23,9 @@ from durable.errors import (
 from durable.futures import clip, outcome_of
 
 #: To ask what every exception has, past what its class makes of that.
-_BASE: Any = BaseException
-_GROUP: Any = BaseExceptionGroup
+_CAUSE: Any = vars(BaseException)["__cause__"]
+_CONTEXT: Any = vars(BaseException)["__context__"]
+_MEMBERS: Any = vars(BaseExceptionGroup)["exceptions"]
 #: Up to how many exceptions, in groups and as causes of each other, are shown with their tracebacks.
 CHAIN_MAX = 500
 
@@ -126,12 +127,12 @@ def describe(error: BaseException) -> str:
 
 def _members(group: BaseExceptionGroup[BaseException]) -> tuple[BaseException, ...]:
     """What a group was made of, whatever its class says of that."""
-    members: tuple[BaseException, ...] = _GROUP.exceptions.__get__(group)
+    members: tuple[BaseException, ...] = _MEMBERS.__get__(group)
     return members
 
 
 def _can_be_formatted(error: BaseException) -> bool:
-    """Whether `traceback` would come to an end: it follows causes and members, and a group may say it holds itself."""
+    """Whether `traceback` would come to an end: it follows causes and members, which may go in a circle."""
     left: list[Any] = [error]
     seen: set[int] = set()
     while left:
@@ -141,11 +142,12 @@ def _can_be_formatted(error: BaseException) -> bool:
         seen.add(id(one))
         if len(seen) > CHAIN_MAX:
             return False
-        if issubclass(type(one), BaseExceptionGroup):
-            if _GROUP.exceptions is not getattr(type(one), "exceptions", None):
+        kind: Any = type(one)
+        if issubclass(kind, BaseExceptionGroup):
+            if kind.exceptions is not _MEMBERS:
                 return False
-            left += _GROUP.exceptions.__get__(one)
-        left += [_BASE.__cause__.__get__(one), _BASE.__context__.__get__(one)]
+            left += _MEMBERS.__get__(one)
+        left += [_CAUSE.__get__(one), _CONTEXT.__get__(one)]
     return True
 
 
