@@ -193,7 +193,7 @@ class Attempt:
             try:
                 outcome = Outcome(True, self.handler.encode_result(value))
             except SerializationError as error:
-                if not isinstance(error, ValueTooLargeError):
+                if not issubclass(type(error), ValueTooLargeError):
                     error.reason = Reason.RESULT_NOT_STORABLE
                 raise
         except BaseException as error:

@@ -81,10 +81,13 @@ def problem_of(error: BaseException, entry: int, name: str, reason: str) -> Prob
 
 def reason_of(error: BaseException) -> str:
     """Why no further try of a handler that ended with this could help; empty where one may. Of a group: the first."""
-    if isinstance(error, DurableError):
-        return error.reason
-    if isinstance(error, BaseExceptionGroup):
-        return next(filter(None, map(reason_of, error.exceptions)), "")
+    try:
+        if isinstance(error, DurableError):
+            return error.reason
+        if isinstance(error, BaseExceptionGroup):
+            return next(filter(None, map(reason_of, _members(error))), "")
+    except BaseException:
+        return ""
     return ""
 
 
@@ -94,8 +97,8 @@ def reason_of_step(error: BaseException, *, returned: bool) -> str:
     Whatever else a function raises is its own affair, and may be gone the next time.
     """
     if returned:
-        return Reason.VALUE_TOO_LARGE if isinstance(error, ValueTooLargeError) else Reason.RESULT_NOT_STORABLE
-    return reason_of(error) if isinstance(error, UsageError) else ""
+        return Reason.VALUE_TOO_LARGE if issubclass(type(error), ValueTooLargeError) else Reason.RESULT_NOT_STORABLE
+    return reason_of(error) if issubclass(type(error), UsageError) else ""
 
 
 def retry_after_ms(error: BaseException, target: str) -> int | None:

