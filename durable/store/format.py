@@ -1,7 +1,6 @@
 """The format of a database: whose it is, its schema version, and how an old one is brought up to date."""
 
 import sqlite3
-from importlib import resources
 
 from durable.errors import StorageCorruptError, StorageVersionError
 
@@ -11,6 +10,8 @@ APPLICATION_ID = 0x64757201
 
 def migrations() -> list[tuple[int, str]]:
     """Every schema version and its script, in order."""
+    from importlib import resources  # it brings archives and temporary files along: only once an engine starts
+
     folder = resources.files("durable.store.migrations")
     scripts = [file for file in folder.iterdir() if file.name.endswith(".sql")]
     return sorted((int(file.name.removesuffix(".sql")), file.read_text("utf-8")) for file in scripts)

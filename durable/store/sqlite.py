@@ -61,6 +61,8 @@ class SqliteStore:
         self._busy_timeout_s = busy_timeout
         self._file = DatabaseFile(self.path, self._prepare, busy_timeout, self._let_go)
         self._thread: DatabaseThread[Opened] | None = None
+        #: The one before, which is closing or has closed.
+        self._ending: DatabaseThread[Opened] | None = None
         #: Rows of state and of promises that were found under another key.
         self._moved: tuple[frozenset[int], ...] = (frozenset(), frozenset())
 
@@ -94,6 +96,7 @@ class SqliteStore:
         thread, self._thread = self._thread, None
         if thread is None:
             return
+        self._ending = thread  # whoever closes may be cancelled: `abandon` ends what is left of it
         try:
             await thread.end()
         except (sqlite3.Error, OSError) as error:
@@ -101,14 +104,14 @@ class SqliteStore:
 
     def abandon(self) -> None:
         """Let the file go as a killed process would: nothing more is written, and no event loop is needed."""
-        thread, self._thread = self._thread, None
+        thread, self._thread = self._thread or self._ending, None
         if thread is not None:
             self._file.fail(f"the store {self.path} was abandoned")
             thread.abandon()
 
     def _let_go(self) -> bool:
         """Let somebody else in this process have the file, if the event loop it was opened on has ended."""
-        thread = self._thread
+        thread = self._thread or self._ending
         return thread is not None and thread.forsaken and thread.abandon()
 
     async def lost(self) -> None:

@@ -299,6 +299,11 @@ def test_whatever_is_started_closed_and_abandoned_at_once(seed: int, caplog: pyt
     _meddle(seed, None, caplog)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_the_same_on_a_file(seed: int, path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _meddle(seed, path, caplog)
+
+
 def _meddle(seed: int, path: Path | None, caplog: pytest.LogCaptureFixture) -> None:
     dice = random.Random(seed)
     allowed = (EngineNotRunningError, EngineLockedError)
