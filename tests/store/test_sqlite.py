@@ -985,7 +985,7 @@ class Breaking:
 def test_a_commit_error_stops_the_engine_loudly_and_a_fresh_one_finishes(
     path: Path, at: int, kept: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """R-04, design decision 10: at each commit of a workload of two deliveries."""
+    """R-04: at each commit of a workload of two deliveries."""
     first, second = Warehouse(), Warehouse()
     acknowledged: dict[str, int] = {}
 
