@@ -1,6 +1,7 @@
 """Where the engine gets the time from."""
 
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -24,12 +25,14 @@ class SystemClock:
 
     look_again_s = 60.0
 
-    def __init__(self) -> None:
-        self._offset = time.time() - time.monotonic()
+    def __init__(self, wall: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic) -> None:
+        """`wall` and `steady` give seconds: since the epoch, and since any moment, but never going backwards."""
+        self._wall, self._steady = wall, steady
+        self._offset = wall() - steady()
 
     def now_ms(self) -> int:
         """The time."""
-        wall, steady = time.time(), time.monotonic() + self._offset
+        wall, steady = self._wall(), self._steady() + self._offset
         if wall > steady:
             self._offset += wall - steady
             return int(wall * 1000)
