@@ -162,9 +162,9 @@ class Invocation(msgspec.Struct):
     open: dict[int, Open] = {}
     #: Completions that came before their entry was recorded (an awakeable's id can be known outside first).
     early: dict[int, Outcome] = {}
-    #: How calls ended under a cancel, which is told first.
+    #: Outcomes of calls that ended under a pending cancel; they are delivered after it.
     kept: dict[int, Outcome] = {}
-    #: Completions accepted during this attempt: one that has let its handler go and not seen them all begins again.
+    #: How many outcomes from outside this attempt was sent. If `Suspend` reports fewer, it starts again at once.
     notified: int = 0
     #: A cancel came during this attempt; and how many came ever.
     cancelled: bool = False

@@ -72,9 +72,18 @@ _decode_failure = msgspec.json.Decoder(Failure).decode
 #: The success that carries nothing.
 EMPTY = Outcome(True, b"")
 CANCELLED = Failure("cancelled", 409, kind="cancelled").outcome()
-#: The outcome of what a cancel keeps from being done: a step that had failed, a call that it overtook, all that is
-#: asked for while it waits for steps to end.
-GIVEN_UP = Failure("given up: a cancel came before", 409, kind="cancelled").outcome()
+#: Outcome of an operation that a cancel prevented: a failed step before its retry, a call asked for too late,
+#: anything asked for while steps end.
+GIVEN_UP = Failure("not executed: the invocation had been cancelled", 409, kind="cancelled").outcome()
+#: The same, as earlier versions worded it in the files they wrote.
+_GIVEN_UP_BEFORE = Failure("given up: a cancel came before", 409, kind="cancelled").outcome()
+
+
+def given_up(value: bytes | None) -> bool:
+    """Whether this is the stored outcome of an operation that a cancel prevented."""
+    return value in (GIVEN_UP.value, _GIVEN_UP_BEFORE.value)
+
+
 #: The detail of a step that a cancel stops at once.
 INTERRUPTIBLE = "interruptible"
 KILLED = Failure("killed", 409, kind="killed").outcome()

@@ -96,7 +96,7 @@ class Access:
 def check_number(name: str, value: int | None, least: int) -> None:
     """Whether a number can be stored and makes sense. Raises `InvalidRequestError`."""
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63):
-        raise InvalidRequestError(f"{name} is a whole number from {least} on, not {value!r}")
+        raise InvalidRequestError(f"{name} must be an integer of at least {least}, not {value!r}")
 
 
 #: The most that `max_value_size` may be: a row of SQLite holds a billion bytes, with input, result and headers in it.
@@ -120,7 +120,7 @@ def check_reason(reason: str | None) -> None:
 def checked(id: str) -> str:
     """The id, if it is one. Raises `InvalidRequestError`."""
     if not isinstance(id, str) or not is_invocation_id(id):
-        raise InvalidRequestError(f"{id!r} is no invocation id: those start with inv_1 and have 38 characters")
+        raise InvalidRequestError(f"{id!r} is not an invocation id (`inv_1` and 33 letters or digits)")
     return id
 
 

@@ -15,7 +15,7 @@ import msgspec
 from durable import log
 from durable.core.commands import Command, Fail, Finish, Suspend, Unloaded
 from durable.core.invocation import Invocation, KeyedObject
-from durable.core.journal import GIVEN_UP, Failure, Kind, Outcome, Row
+from durable.core.journal import Failure, Kind, Outcome, Row, given_up
 from durable.core.reasons import Reason
 from durable.core.replay import stuck
 from durable.core.waiting import Group
@@ -51,7 +51,7 @@ from durable.runtime.tasks import unmourned
 from durable.runtime.waiters import Waiters
 from durable.service import Handler
 
-#: How often a handler may swallow the end of its attempt without giving way in between.
+#: How often a handler may catch `AttemptEnded` in one round of the event loop before it is left waiting for ever.
 STRIKES = 100
 
 
@@ -370,7 +370,7 @@ class Attempt:
             future = self._pending.pop(entry)
             if future.step is not None:
                 self._steps.arrived(future)
-            if self._cancels.pending and (outcome == GIVEN_UP or (future.kind is Kind.CALL and not outcome.ok)):
+            if self._cancels.pending and (given_up(outcome.value) or (future.kind is Kind.CALL and not outcome.ok)):
                 self._cancels.tell_after(future, outcome, self.delivered)
             else:
                 future.complete(outcome, self.delivered)
@@ -489,7 +489,7 @@ class Attempt:
 
     @property
     def deaf(self) -> bool:
-        """Whether nothing the handler asks for is done any more.
+        """Whether the attempt no longer answers its handler.
 
         While its steps end it is about to be ended: an error in one of its flows would have the others cancelled,
         with their steps, so whatever it asks for never comes. Nor does it for a handler that swallows `AttemptEnded`
@@ -573,7 +573,7 @@ class Attempt:
     def give_way(self) -> None:
         """Give its memory up if its handler only waits: once what was asked for is durable, and it is at rest.
 
-        So what is answered at once has come back by then, nothing is cut off, and nothing would have gone on.
+        By then immediate answers have arrived, no step is cut off, and no flow could still continue.
         """
         if not self._giving_way:
             self._giving_way = True

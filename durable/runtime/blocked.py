@@ -28,7 +28,7 @@ PERIOD_S = 0.25
 LIMIT_S = 0.5
 #: How often it is looked at while it does not answer: so exactly is known who ran for how long.
 LOOK_AGAIN_S = 0.05
-#: What is not over after so long may never be: it is named while it lasts.
+#: A block that lasts this long may never end: it is reported while it lasts.
 ENDLESS_S = 60.0
 #: How often, at most, an event loop is called busy where nobody in particular blocks it.
 BUSY_AGAIN_S = 60.0

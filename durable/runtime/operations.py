@@ -62,7 +62,7 @@ class Journal(Protocol):
 
     @property
     def deaf(self) -> bool:
-        """Whether nothing the handler asks for is done any more: then what it waits for never comes."""
+        """Whether the attempt no longer answers its handler: then what that waits for never comes."""
         ...
 
     @property

@@ -18,7 +18,7 @@ REST = 2
 #: Where that cannot be seen: for how many it must have asked for nothing. A finished task wakes whoever gathers it
 #: after two of them, so that this is enough for task groups in task groups.
 REST_UNSEEN = 8
-#: How often something of a handler may be about to run, before it counts as being at rest: it never stops.
+#: A handler that always has something queued counts as resting after so many rounds of the event loop.
 PATIENCE = 1000
 
 

@@ -232,7 +232,7 @@ class Roster:
         return [*tasks, *(task for task in self._lingering if not task.done())]
 
     def bury(self) -> None:
-        """Nobody waits any longer: name those that did not end."""
+        """Stop waiting, and log each coroutine that has not returned."""
         left = [name for task, name in self._lingering.items() if not task.done()]
         if left:
             log.warning(
@@ -285,7 +285,7 @@ class Roster:
         return self._engine.registry.find(target)
 
     def left_behind(self, attempt: Attempt) -> None:
-        """A step was made and not awaited yet; if it still is not when this round of the event loop is over, …"""
+        """Start the step at the end of this round of the event loop, unless somebody has awaited it by then."""
         if not self._left_behind:
             self._loop.call_soon(self._start_left_behind, context=self.context)
         self._left_behind.append(attempt)

@@ -20,7 +20,7 @@ from durable.core.commands import (
 from durable.core.effects import Reply, StartAttempt
 from durable.core.ids import awakeable_id
 from durable.core.invocation import Caller, Flavor, Invocation, Status, Submission
-from durable.core.journal import CANCELLED, COMMAND, Kind, Outcome, Row
+from durable.core.journal import CANCELLED, COMMAND, GIVEN_UP, Failure, Kind, Outcome, Row, given_up
 from durable.core.replay import Replay
 from durable.core.retry import RetryPolicy
 from durable.testing.checkers import check_tables
@@ -505,3 +505,10 @@ def test_one_that_is_purged_after_its_restart_in_the_same_turn_has_been_done_aga
     assert not core.exists(one.id)
     assert told(core, NEW, 1) == [(1, b"1")]
     check_tables(core.tables)
+
+
+def test_a_file_that_words_it_as_before_is_understood() -> None:
+    """What a cancel prevented is known by its stored value, which older versions worded otherwise."""
+    before = Failure("given up: a cancel came before", 409, kind="cancelled").outcome()
+    assert given_up(before.value) and given_up(GIVEN_UP.value)
+    assert not given_up(CANCELLED.value) and not given_up(None)

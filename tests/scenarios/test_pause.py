@@ -212,7 +212,7 @@ def test_the_answer_says_what_a_pause_did() -> None:
         for status in ("running", "suspended", "backing-off", "paused"):
             answers[status] = await sim.engine.pause(ids[status])
         for status in ("scheduled", "pending", "completed"):
-            with pytest.raises(ConflictError, match="cannot be paused") as conflict:
+            with pytest.raises(ConflictError, match="cannot pause") as conflict:
                 await sim.engine.pause(ids[status])
             answers[status] = conflict.value.code
         for status in ("suspended", "backing-off", "paused"):

@@ -34,7 +34,7 @@ from durable.core.turn import (
 )
 from durable.core.world import World
 
-#: A look at something that may not be there: nothing, or `FOUND` and the value.
+#: A value that may be absent: `0`, or `1` (`FOUND`) followed by the value.
 NOTHING = Outcome(True, b"0")
 FOUND = b"1"
 

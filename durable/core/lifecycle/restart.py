@@ -9,7 +9,7 @@ from durable.core.commands import Restart
 from durable.core.effects import Answer, Need
 from durable.core.ids import awakeable_id
 from durable.core.invocation import Flavor, Invocation, Status
-from durable.core.journal import CANCELLED, COMMAND, DETACHED, GIVEN_UP, Kind, Row
+from durable.core.journal import CANCELLED, COMMAND, DETACHED, Kind, Row, given_up
 from durable.core.turn import Turn, need_id, need_journal
 from durable.core.world import World
 
@@ -109,4 +109,4 @@ def open_entries(rows: Sequence[Row]) -> list[int]:
 
 def _by_a_cancel(row: Row) -> bool:
     """Whether its outcome is that of a cancel: without that one it means nothing."""
-    return row.value == GIVEN_UP.value or (row.kind == Kind.RUN and row.value == CANCELLED.value)
+    return given_up(row.value) or (row.kind == Kind.RUN and row.value == CANCELLED.value)
