@@ -285,3 +285,12 @@ def test_a_handler_that_waits_before_it_has_come_so_far_is_told_what_it_does_not
 def test_a_handler_that_asked_for_all_and_misses_an_outcome_is_stuck_too() -> None:
     error = stuck(Replay([command(1)], LATER), 1)
     assert "entry 2: the journal has `an outcome`" in str(error)
+
+
+def test_a_journal_with_a_hole_is_no_journal_of_this_code() -> None:
+    """Nothing is new before the end of what is recorded: it would be executed in the middle of a replay."""
+    replay = Replay([command(1, ordinal=20), command(3, ordinal=21)], LATER)
+    assert replay.match(1, Kind.RUN, "step", None) is not None
+    with pytest.raises(JournalMismatchError, match="entry 2: the journal has `no row, though it has later ones`"):
+        replay.match(2, Kind.RUN, "step", None)
+    assert replay.match(4, Kind.RUN, "step", None) is None, "behind the end everything is new"
