@@ -93,7 +93,7 @@ def test_a_sleep_is_over_within_a_minute_of_a_jump_forward_and_never_early(jump_
             await handle.result()
             took = loop.time() - jumped_at
         if jump_s > 0:
-            assert 0 <= took <= SystemClock.look_again_s
+            assert 0 <= took <= 60
         else:
             assert 3000 <= took < 3001, "a jump back makes it neither late nor early"
 
