@@ -128,3 +128,36 @@ def test_an_attempt_that_fails_before_it_saw_its_cancel_is_told_at_once(where: s
         return "cancelled"
 
     assert check(services, scenario, most=15) == "cancelled"
+
+
+def test_a_failure_beside_a_cancel_that_is_being_committed_is_no_reason_to_wait() -> None:
+    """The attempt has not even heard of the cancel when it reports its failure, in the same turn or in the next."""
+    policy = RetryPolicy(initial_interval="1h", max_interval="1h")
+
+    def services(sim: Sim) -> list[object]:
+        @handler(service="Shop", retry=policy)
+        async def work(ctx: Context) -> None:
+            if ctx.request.attempt == 1:
+                sim.effect("begun")
+                await go_on.wait()
+                raise RuntimeError("at the same moment")
+            await ctx.sleep("2h")
+
+        return [work]
+
+    async def scenario(sim: Sim) -> int:
+        handle = await sim.send("Shop/work")
+        await sim.until(lambda: sim.effects["begun"] > 0)
+        before = sim.clock.now_ms()
+        cancelling = asyncio.ensure_future(sim.engine.cancel(handle.id))
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        go_on.set()
+        await cancelling
+        with pytest.raises(InvocationCancelled):
+            await sim.result(handle.id)
+        return sim.clock.now_ms() - before
+
+    for rounds in range(6):
+        go_on = asyncio.Event()
+        assert simulate(services, scenario)[0] < 1000, f"{rounds} rounds of the event loop between them"
