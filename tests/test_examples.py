@@ -98,6 +98,13 @@ TOLD = {
         GET May: completed, ['the sales of May: fine', 'the costs of May: fine', 'the outlook of May: fine']
         GET June: failed, cancelled
         """,
+    "operated_service": """
+        packing one lamp
+        a stranger asks: 401
+        Parcels/ship is paused: ConnectionError: the carrier is closed
+        resume: 200
+        completed ['pack', 'hand_over'] {'json': 'parcel with one lamp, on its way'}
+        """,
 }
 
 #: ... and what it still prints when it is started again after it has ended: results come from the file, no step runs.
@@ -143,6 +150,10 @@ TOLD_AGAIN = {
         DELETE June: 409
         GET May: completed, ['the sales of May: fine', 'the costs of May: fine', 'the outlook of May: fine']
         GET June: failed, cancelled
+        """,
+    "operated_service": """
+        a stranger asks: 401
+        completed ['pack', 'hand_over'] {'json': 'parcel with one lamp, on its way'}
         """,
 }
 
