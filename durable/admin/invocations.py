@@ -12,7 +12,7 @@ from durable.admin.operations import Answer, Call, Operation, empty, json
 from durable.admin.wire import Batch, BatchRestartResult, BatchResult, NotDone, OldAndNew, Restarted, Sid
 from durable.client import Applied
 from durable.core.ids import is_invocation_id
-from durable.errors import ConflictError, NotFoundError, RequestError, TooEarlyError
+from durable.errors import ConflictError, GoneError, NotFoundError, RequestError, TooEarlyError
 
 #: What Restate says where an invocation is in no state for something, by verb and error.
 _REFUSALS: dict[tuple[str, type[RequestError]], str] = {
@@ -24,6 +24,7 @@ _REFUSALS: dict[tuple[str, type[RequestError]], str] = {
     ("purge", ConflictError): "The invocation '{id}' is not yet completed.",
     ("purge-journal", ConflictError): "The invocation '{id}' is not yet completed.",
     ("restart-as-new", ConflictError): "The invocation '{id}' is still running, cannot be restarted.",
+    ("restart-as-new", GoneError): "The invocation '{id}' cannot be restarted because its journal is gone.",
     ("restart-as-new", TooEarlyError): "The invocation '{id}' cannot be restarted because it's not running yet.",
 }
 _UNKNOWN = "The requested invocation '{id}' does not exist"

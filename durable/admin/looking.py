@@ -32,6 +32,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     created_before: str | None = None
     #: Text in the last failure, or in the failure that it ended with. Case counts.
     failure: str | None = None
+    #: The reason of the last failure, where it is one for which an invocation is paused at once.
+    reason: str | None = None
     #: The id of the invocation that called or sent it.
     parent: str | None = None
     idempotency_key: str | None = None
@@ -126,6 +128,7 @@ async def list_invocations(call: Call) -> Response:
         "created_after": after,
         "created_before": before,
         "failure": wanted.failure,
+        "reason": wanted.reason,
         "caller": wanted.parent,
         "idempotency_key": wanted.idempotency_key,
     }

@@ -56,15 +56,18 @@ class Cart(VirtualObject):
 async def main(path: str) -> None:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
+        listening.listen()  # now: who reads the port may connect before the server is up
         async with Engine(path, services=[greet, boom, sleeper, parent, Cart()], synchronous="NORMAL") as engine:
             await engine.call(greet, "you")
             waiting = await engine.send(parent)
-            await engine.send(boom)
+            failing = await engine.send(boom)
             await engine.call(Cart.add, 3, key="k")
             await engine.send(Cart.hold, key="busy")
             await engine.send(Cart.add, 1, key="busy")
             await engine.send(greet, "later", delay="1h")
             while len((await engine.describe(waiting.id)).children) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            while (await failing.describe()).status != "backing-off":  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             config = uvicorn.Config(create_app(engine), log_level="warning")
             print(listening.getsockname()[1], waiting.id, flush=True)  # noqa: T201

@@ -103,7 +103,12 @@ TABLE: list[tuple[str, Make, int, str]] = [
     ("restart-as-new", paused, 409, NO_RESTART),
     ("restart-as-new", pending, 425, RESTART_EARLY),
     ("restart-as-new", scheduled, 425, RESTART_EARLY),
-    ("restart-as-new", forgotten_journal, 410, "the journal of the invocation {id} is gone"),
+    (
+        "restart-as-new",
+        forgotten_journal,
+        410,
+        "restarted because its journal is gone.",
+    ),
     ("restart-as-new", workflow, 422, "belongs to a workflow"),
     ("restart-as-new", unknown, 404, GONE),
     ("restart-as-new?from=7", completed, 400, "has no entry 7"),
