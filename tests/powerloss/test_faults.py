@@ -10,7 +10,7 @@ import pytest
 from tests.powerloss import campaign
 from tests.powerloss.faults import FAULTS
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
 
 SEED = int(os.environ.get("DURABLE_SEED") or random.randrange(1_000_000))
 RUNS = 100

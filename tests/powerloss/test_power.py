@@ -18,7 +18,7 @@ from tests.powerloss import campaign, trace
 from tests.powerloss.images import checkpoints
 from tests.powerloss.workload import Sync
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
 
 SEED = int(os.environ.get("DURABLE_SEED") or random.randrange(1_000_000))
 #: 500 images in all.
