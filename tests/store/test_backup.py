@@ -1,0 +1,258 @@
+"""A backup is there as a whole, and durable, or not at all; and what a start finds is synced before it is told."""
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from anyio import to_thread
+
+from durable import StorageError
+from durable.core.effects import Writes
+from durable.store.sqlite import SqliteStore
+from tests.store.support import an_invocation, opened, play, program
+
+SOMETHING = Writes(
+    settings={"Shop": "{}"}, created={seq: an_invocation(seq, input=b"x" * 900) for seq in range(1, 99)}
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    place = tmp_path / "data"
+    place.mkdir()
+    return place / "durable.db"
+
+
+def settings(path: Path) -> dict[str, str]:
+    async def story() -> dict[str, str]:
+        async with opened(SqliteStore(path)) as (_, where):
+            return where.settings
+
+    return asyncio.run(story())
+
+
+def test_a_backup_that_is_killed_leaves_nothing_under_its_name(path: Path, tmp_path: Path) -> None:
+    """At every call of the system that it makes; the next backup to that name removes what is left."""
+
+    async def story() -> None:
+        async with opened(SqliteStore(path)) as (store, _):
+            await store.commit(SOMETHING)
+
+    play(story)
+    for at in range(1, 100):
+        place = tmp_path / str(at)
+        place.mkdir()
+        backup = place / "backup.db"
+        done = subprocess.run(
+            [sys.executable, "-c", KILLED, str(path), str(backup), str(at)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode in (0, 9), done.stderr
+        if backup.exists():
+            assert settings(backup) == {"Shop": "{}"}
+        if done.returncode == 0:
+            assert at > 5
+            assert [file.name for file in place.iterdir()] == ["backup.db"]
+            break
+        if not backup.exists():
+
+            async def again(backup: Path = backup) -> None:
+                async with opened(SqliteStore(path)) as (store, _):
+                    await store.backup(str(backup))
+
+            play(again)
+        assert [file.name for file in place.iterdir()] == ["backup.db"]
+        assert settings(backup) == {"Shop": "{}"}
+    else:
+        raise AssertionError("it never came to its end")
+
+
+#: Writes a backup, and ends at its n-th call that changes something.
+KILLED = """
+import asyncio, os, sys
+from durable.store import backup
+from durable.store.sqlite import SqliteStore
+calls = 0
+def counted(real):
+    def call(*arguments, **options):
+        global calls
+        calls += 1
+        if calls == int(sys.argv[3]):
+            os._exit(9)
+        return real(*arguments, **options)
+    return call
+async def main():
+    store = SqliteStore(sys.argv[1])
+    await store.open()
+    for name in ("open", "ftruncate", "fchmod", "fsync", "rename", "unlink"):
+        setattr(os, name, counted(getattr(os, name)))
+    backup._copy = counted(backup._copy)
+    await store.backup(sys.argv[2])
+    os._exit(0)
+asyncio.run(main())
+"""
+
+
+def test_two_backups_to_one_name(path: Path, tmp_path: Path) -> None:
+    text = (
+        "import sys\nfrom durable.store.lock import FileLock\nFileLock(sys.argv[1]).acquire()\nprint(1, flush=True)\n"
+    )
+
+    async def story() -> None:
+        async with opened(SqliteStore(path)) as (store, _):
+            unfinished = f"{tmp_path}/backup.db.unfinished"
+            with program(text + "sys.stdin.read()", unfinished), pytest.raises(StorageError, match="under way"):
+                await store.backup(str(tmp_path / "backup.db"))
+            await store.backup(str(tmp_path / "backup.db"))
+            with pytest.raises(StorageError, match="exists"):
+                await store.backup(str(tmp_path / "backup.db"))
+
+    play(story)
+
+
+def test_a_backup_needs_none_of_the_threads_that_steps_run_on(path: Path, tmp_path: Path) -> None:
+    """All of them may be busy with steps that wait for something."""
+
+    async def story() -> None:
+        limiter = to_thread.current_default_thread_limiter()
+        holding = [object() for _ in range(int(limiter.total_tokens))]
+        for one in holding:
+            limiter.acquire_on_behalf_of_nowait(one)
+        async with opened(SqliteStore(path)) as (store, _):
+            await asyncio.wait_for(store.backup(str(tmp_path / "backup.db")), 30)
+        for one in holding:
+            limiter.release_on_behalf_of(one)
+
+    play(story)
+
+
+# ---- syncs ----
+
+
+class Watched:
+    """In what order files are synced and SQLite is given the database."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seen: list[str] = []
+        fsync, connect = os.fsync, sqlite3.connect
+
+        def synced(descriptor: int) -> None:
+            self.seen.append(f"sync {os.path.basename(os.readlink(f'/proc/self/fd/{descriptor}'))}")
+            fsync(descriptor)
+
+        def connected(name: Any, **options: Any) -> sqlite3.Connection:
+            self.seen.append(f"open {os.path.basename(str(name))}")
+            connection: sqlite3.Connection = connect(name, **options)
+            return connection
+
+        monkeypatch.setattr(os, "fsync", synced)
+        monkeypatch.setattr(sqlite3, "connect", connected)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("synchronous", ["FULL", "NORMAL"])
+def test_what_a_start_finds_is_synced_before_sqlite_reads_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch, synchronous: Any
+) -> None:
+    """A killed engine has written what it never synced: told, it must not be lost to a power cut afterwards."""
+
+    async def crash() -> None:
+        store = SqliteStore(path, synchronous="NORMAL")
+        await store.open()
+        await store.commit(SOMETHING)
+        store.abandon()
+
+    play(crash)
+    watched = Watched(monkeypatch)
+
+    async def story() -> None:
+        async with opened(SqliteStore(path, synchronous=synchronous)) as (_, where):
+            assert where.settings == {"Shop": "{}"}
+            first = watched.seen[: watched.seen.index("open durable.db")]
+            assert set(first) == {"sync durable.db-wal", "sync durable.db", "sync data"}
+            assert "sync data" in watched.seen[len(first) :], "the folder, after SQLite has made files"
+
+    play(story)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_backup_is_synced_under_its_first_name_and_its_folder_after_the_last(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        async with opened(SqliteStore(path)) as (store, _):
+            watched = Watched(monkeypatch)
+            rename = os.rename
+
+            def renamed(old: Any, new: Any) -> None:
+                watched.seen.append("rename")
+                rename(old, new)
+
+            monkeypatch.setattr(os, "rename", renamed)
+            await store.backup(str(tmp_path / "backup.db"))
+            kept = [one for one in watched.seen if not one.startswith("open")]
+            assert kept == ["sync backup.db.unfinished", f"sync {tmp_path.name}", "rename", f"sync {tmp_path.name}"]
+
+    play(story)
+
+
+# ---- a clean close ----
+
+
+def modes(path: Path) -> bytes:
+    return path.read_bytes()[18:20]
+
+
+def test_a_database_has_a_log_only_while_it_is_open(path: Path, tmp_path: Path) -> None:
+    """Its header says so, and a backup's: it tells a log that belongs to another database."""
+
+    async def story() -> None:
+        async with opened(SqliteStore(path)) as (store, _):
+            assert modes(path) == b"\2\2"
+            await store.commit(SOMETHING)
+            await store.backup(str(tmp_path / "backup.db"))
+        assert modes(path) == modes(tmp_path / "backup.db") == b"\1\1"
+
+    play(story)
+
+
+def test_closing_while_somebody_reads_the_database_leaves_it_with_its_log(path: Path) -> None:
+    async def story() -> None:
+        async with opened(SqliteStore(path)) as (store, _):
+            await store.commit(SOMETHING)
+            reader = sqlite3.connect(path, isolation_level=None)
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM settings").fetchall()
+        assert modes(path) == b"\2\2"
+        reader.execute("COMMIT")
+        reader.close()
+
+    play(story)
+    assert settings(path) == {"Shop": "{}"}
+
+
+@pytest.mark.process
+def test_a_start_that_is_killed_again_and_again_still_starts(path: Path) -> None:
+    """While it goes from one way of writing to the other, too: what is left is never taken for a stale log."""
+    text = (
+        "import asyncio, sys\nfrom durable.core.effects import Writes\nfrom durable.store.sqlite import SqliteStore\n"
+        "async def main():\n    print('up', flush=True)\n    number = 0\n    while True:\n"
+        "        store = SqliteStore(sys.argv[1])\n        await store.open()\n        number += 1\n"
+        "        await store.commit(Writes(settings={'Shop': str(number)}))\n        await store.close()\n"
+        "asyncio.run(main())\n"
+    )
+    for number in range(12):
+        with program(text, path) as engine:
+            time.sleep(0.002 * 1.6**number % 0.2)
+            engine.send_signal(signal.SIGKILL)
+            engine.wait(10)
+        settings(path)
