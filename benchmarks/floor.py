@@ -11,7 +11,10 @@ from pathlib import Path
 
 from durable.store.format import migrations
 
-_INSERT = "INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT = (
+    "INSERT INTO journal (invocation, entry, part, kind, name, detail, seen, ordinal, ok, value, at)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
 
 
 def _database(folder: Path) -> sqlite3.Connection:
