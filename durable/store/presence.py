@@ -31,9 +31,13 @@ class Presence:
 
     def check(self) -> None:
         """Raise `StorageReplacedError` if the file, or its log, is not there any more or is another one."""
-        if _identity(self._path) != self._lock.identity:
+        try:
+            file, log = _identity(self._path), _identity(self._wal)
+        except OSError:
+            return  # the directory was made unreadable, say: SQLite has its files open, and goes on
+        if file != self._lock.identity:
             self._lost(self._path)
-        if _identity(self._wal) != self._logged_in:
+        if log != self._logged_in:
             self._lost(self._wal)
         if mode_of(self._lock.descriptor) != LOGGED:
             raise StorageReplacedError(

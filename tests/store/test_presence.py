@@ -143,6 +143,23 @@ def test_closing_does_not_touch_what_is_there_instead(path: Path, loss: Callable
     play(story)
 
 
+def test_names_that_cannot_be_looked_up_are_no_loss(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory that was made unreadable takes nothing from files that are open."""
+
+    def refuse(*arguments: object, **options: object) -> os.stat_result:
+        raise PermissionError(13, "Permission denied")
+
+    async def story() -> None:
+        async with opened(SqliteStore(path)) as (store, _):
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "stat", refuse)
+                await store.commit(SOMETHING)
+        async with opened(SqliteStore(path)) as (_, where):
+            assert where.settings == {"Shop": "{}"}
+
+    play(story)
+
+
 def test_a_file_that_was_renamed_can_be_renamed_back(path: Path) -> None:
     """Nothing acknowledged is lost."""
 
