@@ -84,15 +84,6 @@ def play(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 # ---- other programs ----
 
-#: Takes the write lock of an SQLite file, says so, and keeps it until its input ends.
-HOLDS_THE_LOCK = """
-import sqlite3, sys
-database = sqlite3.connect(sys.argv[1], isolation_level=None)
-database.execute("BEGIN EXCLUSIVE")
-print("held", flush=True)
-sys.stdin.read()
-"""
-
 
 @contextmanager
 def program(text: str, *arguments: object) -> Iterator["subprocess.Popen[str]"]:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from anyio import to_thread
 
-from durable import StorageError
+from durable import Context, Engine, StorageError, StorageReadOnlyError, handler
 from durable.core.effects import Writes
 from durable.store.sqlite import SqliteStore
 from tests.store.support import an_invocation, opened, play, program
@@ -30,12 +31,113 @@ def path(tmp_path: Path) -> Path:
     return place / "durable.db"
 
 
+def pragma(path: Path, name: str) -> Any:
+    """What another connection reads in the file."""
+    database = sqlite3.connect(path)
+    try:
+        return database.execute(f"PRAGMA {name}").fetchone()[0]
+    finally:
+        database.close()
+
+
 def settings(path: Path) -> dict[str, str]:
     async def story() -> dict[str, str]:
         async with opened(SqliteStore(path)) as (_, where):
             return where.settings
 
     return asyncio.run(story())
+
+
+@handler(service="Load")
+async def chain(ctx: Context, length: int) -> int:
+    async def add(total: int) -> int:
+        return total + 1
+
+    total = 0
+    for _ in range(length):
+        total = await ctx.run(add, total)
+    return total
+
+
+def test_backups_under_load_are_whole_and_an_engine_goes_on_from_each(path: Path, tmp_path: Path) -> None:
+    """R-40."""
+
+    async def story() -> None:
+        ids: list[list[str]] = []
+        async with Engine(path, services=[chain], synchronous="NORMAL") as engine:
+            waiting = [await engine.send(chain, 40, idempotency_key=f"{number}") for number in range(30)]
+            for number in range(5):
+                ids.append([handle.id for handle in waiting])
+                await engine.backup(tmp_path / f"backup-{number}.db")
+                waiting += [await engine.send(chain, 40) for _ in range(10)]
+            assert [await handle.result() for handle in waiting] == [40] * 80
+        for number in range(5):
+            copy = tmp_path / f"backup-{number}.db"
+            assert pragma(copy, "integrity_check") == "ok"
+            async with Engine(copy, services=[chain], synchronous="NORMAL") as engine:
+                assert [await engine.attach(id) for id in ids[number]] == [40] * len(ids[number])
+                assert await engine.call(chain, 40, idempotency_key="0") == 40
+
+    play(story)
+
+
+def test_a_backup_has_everything_that_was_acknowledged_before_it_began(path: Path, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with opened(SqliteStore(path)) as (store, _):
+            for number in range(1, 20):
+                await store.commit(Writes(created={number: an_invocation(number)}))
+                copy = tmp_path / f"{number}.db"
+                await store.backup(str(copy))
+                async with opened(SqliteStore(copy)) as (_, where):
+                    assert where.next_seq == number + 1
+
+    play(story)
+
+
+def test_a_backup_does_not_overwrite_anything(path: Path, tmp_path: Path) -> None:
+    there = tmp_path / "there.db"
+    there.write_bytes(b"precious")
+
+    async def story() -> None:
+        async with opened(SqliteStore(path)) as (store, _):
+            for target in (there, path):
+                with pytest.raises(StorageError) as caught:
+                    await store.backup(str(target))
+                assert str(target) in str(caught.value)
+            await store.commit(SOMETHING)
+
+    play(story)
+    assert there.read_bytes() == b"precious"
+    assert settings(path) == {"Shop": "{}"}
+
+
+def test_a_backup_to_a_place_that_does_not_exist_says_so_and_work_goes_on(path: Path, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with opened(SqliteStore(path)) as (store, _):
+            with pytest.raises(StorageReadOnlyError, match="no/such"):
+                await store.backup(str(tmp_path / "no/such/backup.db"))
+            await store.commit(SOMETHING)
+
+    play(story)
+    assert settings(path) == {"Shop": "{}"}
+
+
+def test_a_backup_is_as_private_as_the_file(path: Path, tmp_path: Path) -> None:
+    """R-39."""
+    before = os.umask(0o022)
+    try:
+
+        async def story() -> None:
+            async with opened(SqliteStore(path)) as (store, _):
+                await store.backup(str(tmp_path / "backup.db"))
+
+        play(story)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "backup.db").stat().st_mode) == 0o600
+
+
+# ---- killed ----
 
 
 def test_a_backup_that_is_killed_leaves_nothing_under_its_name(path: Path, tmp_path: Path) -> None:

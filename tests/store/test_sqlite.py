@@ -39,7 +39,7 @@ from durable.store.faults import explain
 from durable.store.filter import Filter
 from durable.store.format import APPLICATION_ID, migrations
 from durable.store.sqlite import SqliteStore
-from tests.store.support import DAY, HOLDS_THE_LOCK, NOW, a_row, an_invocation, opened, play, program
+from tests.store.support import DAY, NOW, a_row, an_invocation, opened, play
 
 NEWEST = max(number for number, _ in migrations())
 SOMETHING = Writes(settings={"Shop": "{}"})
@@ -665,68 +665,6 @@ def test_a_user_who_may_not_write_is_told_so(forbidden: str) -> None:
         shutil.rmtree(folder)
 
 
-# ---- another program holds the lock ----
-
-
-@pytest.mark.process
-def test_a_locked_database_is_not_opened(path: Path) -> None:
-    commit(path, SOMETHING)
-    database = sqlite3.connect(path)
-    database.execute("PRAGMA journal_mode = DELETE")
-    database.close()
-    with program(HOLDS_THE_LOCK, path):
-        started = time.monotonic()
-        with pytest.raises(StorageBusyError, match="another program") as caught:
-            open_only(path)
-        assert time.monotonic() - started < 10
-        assert str(path) in str(caught.value)
-    assert open_only(path).settings == {"Shop": "{}"}
-
-
-class Shop(VirtualObject):
-    """Notes each execution of its step in a file outside the database."""
-
-    def __init__(self, notes: Path) -> None:
-        self.notes = notes
-
-    def note(self, order: str) -> str:
-        with self.notes.open("a") as notes:
-            notes.write(f"{order}\n")
-        return order.upper()
-
-    @handler
-    async def buy(self, ctx: ObjectContext, order: str) -> str:
-        ctx.set("last", order)
-        return await ctx.run(self.note, order)
-
-    def executions(self) -> list[str]:
-        return self.notes.read_text().split()
-
-
-@pytest.mark.process
-def test_a_lock_that_is_let_go_in_time_delays_and_nothing_more(path: Path, tmp_path: Path) -> None:
-    shop = Shop(tmp_path / "notes")
-
-    async def story() -> None:
-        async with Engine(path, services=[shop]) as engine:
-            assert await engine.call(Shop.buy, "first", key="k") == "FIRST"
-            with program(HOLDS_THE_LOCK, path) as other:
-                buying = asyncio.create_task(engine.call(Shop.buy, "second", key="k"))
-                worst = 0.0
-                for _ in range(20):
-                    before = time.monotonic()
-                    await asyncio.sleep(0.02)
-                    worst = max(worst, time.monotonic() - before)
-                assert not buying.done()
-                assert worst < 0.5, "R-08: the event loop goes on meanwhile"
-                assert other.stdin is not None
-                other.stdin.close()
-                assert await buying == "SECOND"
-
-    play(story)
-    assert shop.executions() == ["first", "second"]
-
-
 # ---- errors are recognised by code ----
 
 
@@ -1054,95 +992,3 @@ def test_a_value_that_cannot_be_stored_is_refused_and_nothing_of_its_turn_stays(
         database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 65_536)
 
     play(story)
-
-
-# ---- backup ----
-
-
-@handler(service="Load")
-async def chain(ctx: Context, length: int) -> int:
-    async def add(total: int) -> int:
-        return total + 1
-
-    total = 0
-    for _ in range(length):
-        total = await ctx.run(add, total)
-    return total
-
-
-def test_backups_under_load_are_whole_and_an_engine_goes_on_from_each(path: Path, tmp_path: Path) -> None:
-    """R-40."""
-
-    async def story() -> None:
-        ids: list[list[str]] = []
-        async with Engine(path, services=[chain], synchronous="NORMAL") as engine:
-            waiting = [await engine.send(chain, 40, idempotency_key=f"{number}") for number in range(30)]
-            for number in range(5):
-                ids.append([handle.id for handle in waiting])
-                await engine.backup(tmp_path / f"backup-{number}.db")
-                waiting += [await engine.send(chain, 40) for _ in range(10)]
-            assert [await handle.result() for handle in waiting] == [40] * 80
-        for number in range(5):
-            copy = tmp_path / f"backup-{number}.db"
-            assert pragma(copy, "integrity_check") == "ok"
-            async with Engine(copy, services=[chain], synchronous="NORMAL") as engine:
-                assert [await engine.attach(id) for id in ids[number]] == [40] * len(ids[number])
-                assert await engine.call(chain, 40, idempotency_key="0") == 40
-
-    play(story)
-
-
-def test_a_backup_has_everything_that_was_acknowledged_before_it_began(path: Path, tmp_path: Path) -> None:
-    async def story() -> None:
-        async with opened(SqliteStore(path)) as (store, _):
-            for number in range(1, 20):
-                await store.commit(Writes(created={number: an_invocation(number)}))
-                copy = tmp_path / f"{number}.db"
-                await store.backup(str(copy))
-                async with opened(SqliteStore(copy)) as (_, where):
-                    assert where.next_seq == number + 1
-
-    play(story)
-
-
-def test_a_backup_does_not_overwrite_anything(path: Path, tmp_path: Path) -> None:
-    there = tmp_path / "there.db"
-    there.write_bytes(b"precious")
-
-    async def story() -> None:
-        async with opened(SqliteStore(path)) as (store, _):
-            for target in (there, path):
-                with pytest.raises(StorageError) as caught:
-                    await store.backup(str(target))
-                assert str(target) in str(caught.value)
-            await store.commit(SOMETHING)
-
-    play(story)
-    assert there.read_bytes() == b"precious"
-    assert open_only(path).settings == {"Shop": "{}"}
-
-
-def test_a_backup_to_a_place_that_does_not_exist_says_so_and_work_goes_on(path: Path, tmp_path: Path) -> None:
-    async def story() -> None:
-        async with opened(SqliteStore(path)) as (store, _):
-            with pytest.raises(StorageReadOnlyError, match="no/such"):
-                await store.backup(str(tmp_path / "no/such/backup.db"))
-            await store.commit(SOMETHING)
-
-    play(story)
-    assert open_only(path).settings == {"Shop": "{}"}
-
-
-def test_a_backup_is_as_private_as_the_file(path: Path, tmp_path: Path) -> None:
-    """R-39."""
-    before = os.umask(0o022)
-    try:
-
-        async def story() -> None:
-            async with opened(SqliteStore(path)) as (store, _):
-                await store.backup(str(tmp_path / "backup.db"))
-
-        play(story)
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE((tmp_path / "backup.db").stat().st_mode) == 0o600
