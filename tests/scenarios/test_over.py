@@ -177,13 +177,25 @@ def test_state_and_promises_of_a_workflow_are_over_with_it(when: str) -> None:
     assert check(services, scenario, most=20, **KEPT) == expected
 
 
-def test_a_handler_that_runs_across_that_moment_sees_it() -> None:
-    async def scenario(sim: Sim) -> Any:
-        await first_run(sim)
-        return await sim.call(Visit.looks_twice, key="w")
+@pytest.mark.parametrize("begun", ["while it runs", "while it is kept"])
+def test_a_handler_that_runs_across_that_moment_sees_it(begun: str) -> None:
+    """In memory all the time, too: it is not begun again, and nobody else comes."""
 
-    expected: Any = ["Ada", "Till", None, [], None]
-    assert check(services, scenario, most=20, **KEPT) == expected
+    async def scenario(sim: Sim) -> Any:
+        await asyncio.sleep(0.5)
+        run = await sim.send(Visit.run, "Ada", key="w")
+        if begun == "while it runs":
+            looker = await sim.send(Visit.looks_twice, key="w")
+            await asyncio.sleep(0.1)
+        await sim.call(Visit.settles, "Till", key="w")
+        await sim.result(run.id)
+        if begun == "while it is kept":
+            await asyncio.sleep(0.1)
+            looker = await sim.send(Visit.looks_twice, key="w")
+        return (await sim.result(looker.id))[2:]
+
+    expected: Any = [None, [], None]
+    assert check(services, scenario, most=20, **KEPT, inactivity_timeout="1h") == expected
 
 
 @WHENEVER
