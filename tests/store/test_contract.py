@@ -10,6 +10,7 @@ import pytest
 from durable.core.effects import Need, Timer, Writes
 from durable.core.invocation import Caller, Flavor, Invocation, Open, Problem, Signal, Status, Submission
 from durable.core.journal import CANCELLED, COMPLETION, EMPTY, INTERRUPTIBLE, KILLED, Kind, Outcome, Row
+from durable.core.turn import promise_topic
 from durable.core.waiting import Group
 from durable.errors import EngineNotRunningError, StorageError
 from durable.store import CommitRefused, Store
@@ -728,6 +729,24 @@ def test_listeners_come_and_go_by_topic(stores: Stores) -> None:
     play(story)
 
 
+def test_who_waits_for_any_promise_of_a_key_is_given_and_nobody_else(stores: Stores) -> None:
+    """Keys and names with anything in them: a slash, a percent sign, letters beyond the first plane."""
+    names = ["p", "", "/", "0", "a/b", "\U0010ffff"]
+    mine = [(promise_topic("W", "k/1", name), seq, 1) for seq, name in enumerate(names, 1)]
+    others = [("W", "k", "1/p"), ("W", "k/10", "p"), ("W", "k/", "1"), ("W2", "k/1", "p"), ("", "k/1", "p")]
+    theirs = [(promise_topic(*other), 50 + seq, 1) for seq, other in enumerate(others)]
+
+    async def story() -> None:
+        async with using(stores) as store:
+            await store.commit(Writes(listeners_added={*mine, *theirs, ("output/x", 99, 1)}))
+        async with using(stores) as store:
+            found = await store.load(Need(waiting={("W", "k/1"), ("W", "nobody")}))
+            assert sorted(map(tuple, found.waiting["W", "k/1"])) == sorted(mine)
+            assert list(found.waiting["W", "nobody"]) == []
+
+    play(story)
+
+
 def test_those_that_somebody_is_attached_to_are_given_once_each_a_batch_at_a_time(stores: Stores) -> None:
     ids = sorted("inv_1" + digit * 33 for digit in "0AZaz")
 
@@ -1020,6 +1039,22 @@ FILTERS = [
     Filter(before=10**15, limit=2),
     Filter(service="Shop", before=9, limit=2),
 ]
+
+
+@pytest.mark.parametrize("after_ms", [-1, 0, 1])
+def test_a_listing_leaves_out_what_is_past_its_retention(stores: Stores, after_ms: int) -> None:
+    """From that very moment on, swept away or not."""
+    kept = [an_invocation(1, Status.RUNNING), a_completed(2, at=NOW), a_completed(3, at=NOW + 10)]
+    over = NOW + kept[1].submission.completion_retention_ms
+
+    async def story() -> None:
+        async with using(stores) as store:
+            await store.commit(Writes(created={one.seq: one for one in kept}))
+            found = [one.seq for one in await store.find(Filter(now=over + after_ms))]
+            assert found == ([3, 2, 1] if after_ms < 0 else [3, 1])
+            assert sum((await store.count(Filter(now=over + after_ms))).values()) == len(found)
+
+    play(story)
 
 
 @pytest.mark.parametrize("where", FILTERS, ids=map(str, range(len(FILTERS))))
