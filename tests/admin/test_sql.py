@@ -69,13 +69,13 @@ def rows(path: Path, sql: str) -> list[dict[str, Any]]:
 
 def test_every_table_can_be_read_and_has_restates_columns(database: Path) -> None:
     for table in TABLES:
-        assert ask(database, f"SELECT * FROM {table.name}").columns == tuple(column.name for column in table.columns)
+        assert ask(database, f"SELECT * FROM {table.name}").columns == tuple(column.name for column in table.shown)
         listed = rows(
             database,
             f"SELECT column_name FROM information_schema.columns WHERE table_name = '{table.name}'"
             " ORDER BY ordinal_position",
         )
-        assert [row["column_name"] for row in listed] == [column.name for column in table.columns]
+        assert [row["column_name"] for row in listed] == [column.name for column in table.shown]
 
 
 def test_an_invocation_reads_as_it_does_from_restates_server(database: Path) -> None:
@@ -162,6 +162,25 @@ def test_text_that_is_no_dialect_is_left_alone() -> None:
     for wrong in ("x::text", "first_value(a ORDER BY b)", "x - interval '1 day'", "first_value((a)"):
         with pytest.raises(SqlError):
             to_sqlite(wrong)
+
+
+def test_rows_come_in_order_of_time_whatever_it_is_written_as(database: Path) -> None:
+    for direction in ("ASC", "DESC"):
+        plain = rows(database, f"SELECT id, created_at FROM sys_invocation ORDER BY created_at {direction}, id")
+        same = rows(
+            database, f"SELECT id, created_at c FROM (SELECT * FROM sys_invocation) ORDER BY c {direction}, id"
+        )
+        assert [row["id"] for row in plain] == [row["id"] for row in same]
+    assert to_sqlite("SELECT id FROM sys_invocation i ORDER BY i.created_at") == (
+        "SELECT id FROM sys_invocation i ORDER BY i . _created"
+    )
+    for left_alone in (
+        "SELECT id AS created_at FROM sys_invocation ORDER BY created_at",
+        "SELECT created_at FROM sys_inbox ORDER BY created_at",
+        "SELECT DISTINCT created_at FROM sys_invocation ORDER BY created_at",
+        "SELECT created_at FROM ( SELECT created_at FROM sys_invocation ) ORDER BY created_at",
+    ):
+        assert to_sqlite(left_alone) == left_alone
 
 
 def test_time_is_compared_as_text(database: Path) -> None:

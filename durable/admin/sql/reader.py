@@ -172,7 +172,10 @@ def _run(connection: sqlite3.Connection, text: str, limits: QueryLimits) -> Resu
     try:
         cursor = connection.execute(text)
         columns = tuple(name for name, *_ in cursor.description)
+        shown = [at for at, name in enumerate(columns) if not name.startswith("_")]
         while batch := cursor.fetchmany(_FETCH):
+            if len(shown) < len(columns):
+                batch = [tuple(row[at] for at in shown) for row in batch]
             rows += batch
             size += sum(len(value) if isinstance(value, str | bytes) else 8 for row in batch for value in row)
             if len(rows) > limits.rows:
@@ -183,7 +186,7 @@ def _run(connection: sqlite3.Connection, text: str, limits: QueryLimits) -> Resu
         if time.monotonic() > ends:
             raise TooMuch(408, f"the statement took longer than {limits.seconds:g} seconds") from None
         raise _explained(error) from None
-    return Result(columns, rows)
+    return Result(tuple(columns[at] for at in shown), rows)
 
 
 def _explained(error: sqlite3.Error) -> Exception:

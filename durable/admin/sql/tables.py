@@ -32,6 +32,11 @@ class Table(msgspec.Struct, frozen=True):
     #: What follows FROM; "{db}" is the engine's database.
     source: str
 
+    @property
+    def shown(self) -> tuple[Column, ...]:
+        """Its columns, without those that are in no result."""
+        return tuple(column for column in self.columns if not column.name.startswith("_"))
+
     def view(self, database: str, *, show_payloads: bool) -> str:
         """The statement that creates it for one connection."""
         columns = ", ".join(
@@ -146,6 +151,8 @@ _RESULT: Final = (
     Column("completion_result", "CASE i.ok WHEN 1 THEN 'success' WHEN 0 THEN 'failure' END"),
     Column("completion_failure", _failure("i.ok", "i.output")),
 )
+#: What begins with an underscore is for rewritten statements, and in no result.
+_CREATED: Final = Column("_created", "i.created_at", "int")
 _PARTITION: Final = Column("partition_key", "0", "int")
 _INVOCATIONS: Final = "{db}.invocations i"
 
@@ -229,12 +236,12 @@ def _empty(name: str, *columns: str) -> Table:
 TABLES: Final = (
     Table(
         "sys_invocation",
-        (*_PERSISTED, *_ATTEMPTS, Column("status", "i.status"), *_RESULT),
+        (*_PERSISTED, *_ATTEMPTS, Column("status", "i.status"), *_RESULT, _CREATED),
         _INVOCATIONS,
     ),
     Table(
         "sys_invocation_status",
-        (_PARTITION, *_PERSISTED, Column("status", _STORED_STATUS), *_RESULT),
+        (_PARTITION, *_PERSISTED, Column("status", _STORED_STATUS), *_RESULT, _CREATED),
         _INVOCATIONS,
     ),
     Table(
@@ -376,7 +383,7 @@ def information_schema() -> list[str]:
     columns = ", ".join(
         f"('restate', 'public', '{table.name}', '{column.name}', {position}, '{types[column.kind]}')"
         for table in TABLES
-        for position, column in enumerate(table.columns, 1)
+        for position, column in enumerate(table.shown, 1)
     )
     tables = ", ".join(f"('restate', 'public', '{table.name}', 'VIEW')" for table in TABLES)
     return [
