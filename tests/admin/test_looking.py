@@ -5,6 +5,7 @@ import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 import pytest
@@ -295,7 +296,7 @@ def test_a_key_is_the_same_in_every_route() -> None:
             assert answer.status_code == 202, (key, answer.text)
             id = answer.json()["invocation_id"]
             assert await admin.engine.attach(id) == 1, "no other key has been mistaken for it"
-            [found] = (await admin.http.get("/invocations", params={"key": key})).json()["invocations"]
+            [found] = (await admin.http.get(f"/invocations?{urlencode({'key': key})}")).json()["invocations"]
             assert found["target_service_key"] == key
             change = {"object_key": key, "new_state": {}}
             assert (await admin.http.post("/services/Cart/state", json=change)).status_code == 202
