@@ -1,14 +1,12 @@
 """Bodies as they travel: Restate's names, fields and forms, and what people see of an engine put into them."""
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from durable.core.invocation import Problem as Failure
-from durable.serde import serde_for
 from durable.views.invocations import EntryView, InvocationView
 from durable.views.services import HandlerView, Notice, RetryPolicyView, ServiceView
 
@@ -213,15 +211,6 @@ class Sid(msgspec.Struct, frozen=True):
     sid: str
 
 
-SERVICE_TYPES: Final[Mapping[str, str]] = {
-    "service": "service",
-    "exclusive": "virtual_object",
-    "shared": "virtual_object",
-    "workflow": "workflow",
-    "workflow-shared": "workflow",
-}
-
-
 class Listed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One invocation, with the names that it has in the table `sys_invocation`; what is null is left out."""
 
@@ -391,7 +380,3 @@ def _listed(view: InvocationView) -> dict[str, Any]:
         "cancelling": view.cancelling,
         "pausing": view.pausing,
     }
-
-
-#: The value of JSON input, as a handler's untyped input would be read.
-decode_any = serde_for(Any).decode
