@@ -15,7 +15,7 @@ import msgspec
 from durable import log
 from durable.core.commands import Command, Fail, Finish, Suspend, Unloaded
 from durable.core.invocation import Invocation, KeyedObject
-from durable.core.journal import Failure, Kind, Outcome, Row, given_up
+from durable.core.journal import CANCELLED, Failure, Kind, Outcome, Row, given_up
 from durable.core.reasons import Reason
 from durable.core.replay import stuck
 from durable.core.waiting import Group
@@ -370,7 +370,7 @@ class Attempt:
             future = self._pending.pop(entry)
             if future.step is not None:
                 self._steps.arrived(future)
-            if self._cancels.pending and (given_up(outcome.value) or (future.kind is Kind.CALL and not outcome.ok)):
+            if self._cancels.pending and _follows_a_cancel(future, outcome):
                 self._cancels.tell_after(future, outcome, self.delivered)
             else:
                 future.complete(outcome, self.delivered)
@@ -669,3 +669,8 @@ class Attempt:
                 self._steps.start_left_over()
             else:
                 self.host.left_behind(self)
+
+
+def _follows_a_cancel(future: DurableFuture[Any], outcome: Outcome) -> bool:
+    """Whether it is told after a cancel that is on its way: a call that failed, a step that was stopped or given up."""
+    return outcome == CANCELLED or given_up(outcome.value) or (future.kind is Kind.CALL and not outcome.ok)
