@@ -672,5 +672,5 @@ class Attempt:
 
 
 def _follows_a_cancel(future: DurableFuture[Any], outcome: Outcome) -> bool:
-    """Whether it is told after a cancel that is on its way: a call that failed, a step that was stopped or given up."""
+    """Whether it is told after a cancel that is on its way: a failed call, a stopped step, what was given up."""
     return outcome == CANCELLED or given_up(outcome.value) or (future.kind is Kind.CALL and not outcome.ok)
