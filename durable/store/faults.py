@@ -80,6 +80,9 @@ def explain(error: Exception, path: str) -> StorageError:
             return kind(f"{text.format(path=path)} (SQLite says: {error})")
         name = getattr(error, "sqlite_errorname", code)
         return StorageError(f"{path}: SQLite failed with {name}: {error}")
+    if isinstance(error, UnicodeDecodeError):  # sqlite3 could not even say what SQLite said
+        kind, text = _BY_CODE[sqlite3.SQLITE_CORRUPT]
+        return kind(text.format(path=path))
     if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return StorageReadOnlyError(f"{path} cannot be written ({error.strerror}): the engine needs write access.")
     if isinstance(error, PermissionError | IsADirectoryError | FileNotFoundError | NotADirectoryError):

@@ -27,13 +27,15 @@ def check_version(database: sqlite3.Connection, path: str) -> int:
     tables = int(database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
     if tables and application != APPLICATION_ID:
         raise StorageCorruptError(
-            f"{path} is an SQLite database of another program. Give the engine a file of its own."
+            f"{path} is an SQLite database of another program. Give the engine a file of its own. (If it is one of "
+            f"ours, its header is damaged: durable.restore(backup, {path!r}).)"
         )
     newest = max(number for number, _ in migrations())
     if version > newest:
         raise StorageVersionError(
             f"{path} has schema version {version}, written by a newer durable; this one knows up to "
-            f"{newest}. Upgrade the package (the file was not touched)."
+            f"{newest}. Upgrade the package (the file was not touched). If no newer one has ever had it, it is damaged: "
+            f"durable.restore(backup, {path!r})."
         )
     return version
 

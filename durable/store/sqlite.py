@@ -23,9 +23,9 @@ from durable.store.file import DatabaseFile
 from durable.store.filter import Filter
 from durable.store.format import check_version, migrate, migrations
 from durable.store.keyed import Moved, take_promises, take_signals, take_state
-from durable.store.opening import misplaced, opening
 from durable.store.paths import MEMORY, database_path
 from durable.store.rows import FIXED, MOVING, complete, invocation_of, journal_of, take_journal
+from durable.store.soundness import misplaced, opening
 from durable.store.statements import statements
 from durable.store.thread import DatabaseThread
 from durable.store.wal import begin_log
@@ -80,7 +80,7 @@ class SqliteStore:
             return await asyncio.shield(thread.opened)
         except BaseException as error:
             await self.close()
-            if isinstance(error, sqlite3.Error | OSError):
+            if isinstance(error, sqlite3.Error | OSError | UnicodeDecodeError):
                 raise explain(error, self.path) from error
             raise
 
@@ -227,7 +227,7 @@ class SqliteStore:
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
             return await self._use().post(lambda database: _tolerant(database, work))
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise explain(error, self.path) from error
 
     def _use(self) -> DatabaseThread[Opened]:

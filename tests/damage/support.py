@@ -1,8 +1,8 @@
 """A file in which every table has rows, what each invocation in it must end with, and how a damaged one fares."""
 
 import asyncio
+import shutil
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from durable.errors import StorageError
 from durable.testing import run
 from tests.runtime.support import engine_on
 
+#: The files of one database, by the ends of their names.
+ENDS = ("", "-wal")
 #: Longer than anything in the file waits.
 HOUR = 3600.0
 
@@ -82,7 +84,7 @@ IDS: dict[int, str] = {}
 
 
 def make(path: Path) -> None:
-    """Write the file: an engine is closed in the middle of everything."""
+    """Write the file of an engine that was closed in the middle of everything, and those of one that was killed."""
 
     async def story() -> None:
         async with engine_on(path, *SERVICES, inactivity_timeout="5s") as engine:
@@ -114,12 +116,19 @@ def make(path: Path) -> None:
             await asyncio.sleep(60)
             ended = await engine.call("Account/$patch-state", {"note": b'"kept"'}, key="c")
             assert ended is None
+            for end in ENDS:
+                shutil.copy(path.with_name(path.name + end), killed(path).with_name(killed(path).name + end))
 
     run(story)
     with sqlite3.connect(path) as database:
         for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
             assert database.execute(f"SELECT count(*) FROM {table}").fetchone()[0], f"nothing is in {table}"
     database.close()
+
+
+def killed(path: Path) -> Path:
+    """The file of an engine that was killed, with its WAL."""
+    return path.with_name("killed-" + path.name)
 
 
 def dependents(owners: set[int]) -> set[int]:
@@ -131,11 +140,12 @@ def dependents(owners: set[int]) -> set[int]:
         owners = more
 
 
-def live(path: Path, owners: set[int] | None) -> str:
+def live(path: Path, owners: set[int] | None, *, earlier: bool = False) -> str:
     """Start an engine on a damaged file, let everything end, and return what became of it: for the report.
 
     Raises `AssertionError` for a wrong value, for an innocent one that was stopped, for what is listed otherwise than
-    it is described. `owners` are those whose rows are damaged; None where nobody knows.
+    it is described. `owners` are those whose rows are damaged; None where nobody knows. An `earlier` file may be as it
+    was some commits before: what it does not know has never been.
     """
 
     async def story() -> str:
@@ -146,14 +156,14 @@ def live(path: Path, owners: set[int] | None) -> str:
             assert "durable.restore" in str(error) and str(path) in str(error), f"no way out is named: {error}"
             return f"refused: {type(error).__name__}"
         try:
-            return await _watched(engine, owners)
+            return await _watched(engine, owners, earlier)
         finally:
             await engine.close()
 
     return run(story)
 
 
-async def _watched(engine: Any, owners: set[int] | None) -> str:
+async def _watched(engine: Any, owners: set[int] | None, earlier: bool) -> str:
     try:
         await asyncio.sleep(HOUR / 2)
         await engine.resolve_promise("Approval", "w", "go", "now")
@@ -164,33 +174,35 @@ async def _watched(engine: Any, owners: set[int] | None) -> str:
     await asyncio.sleep(HOUR)
     try:
         assert await asyncio.wait_for(engine.call(work, 100), HOUR) == 101, "a new one is not served"
-        listed = {one.seq: one for one in await engine.invocations(limit=100)}
-        paused = {one.seq for one in await engine.invocations(status="paused")}
+        listed = {one.id: one for one in await engine.invocations(limit=100)}
+        paused = {one.id for one in await engine.invocations(status="paused")}
     except StorageError as error:
         return f"stopped: {error}"
     assert engine.failure is None, engine.failure
-    assert paused == {seq for seq, one in listed.items() if one.status == "paused"}, "listings do not agree"
+    assert paused == {id for id, one in listed.items() if one.status == "paused"}, "listings do not agree"
+    unreadable = [one for one in listed.values() if one.id not in IDS.values() and one.status == "paused"]
     damaged: set[int] = set()
     stopped: set[int] = set()
     for seq, expected in EXPECTED.items():
         try:
             view = await engine.describe(IDS[seq])
-        except NotFoundError:  # its id is damaged: it is listed by its number
-            assert seq in listed or owners is None, f"{seq} is gone"
-            view = listed.get(seq)
-            if view is None:
-                stopped.add(seq)
+        except NotFoundError:
+            if earlier:
                 continue
-        else:
-            status = listed[seq].status if seq in listed else view.status
-            assert view.status == status, f"{seq} is described as {view.status} and listed as {status}"
+            assert unreadable, f"{seq} is gone"  # its id is damaged: it is listed with what is left of it
+            damaged.add(seq)
+            continue
+        except StorageError as error:
+            return f"stopped: {error}"
+        status = listed[view.id].status if view.id in listed else view.status
+        assert view.status == status, f"{seq} is described as {view.status} and listed as {status}"
         if view.status == "completed" and (view.last_failure is None or view.last_failure.reason != Reason.DAMAGED):
             value = await engine.attach(IDS[seq])
             assert value == expected, f"{seq} ended with {value!r}, not {expected!r}"
         elif view.last_failure is not None and view.last_failure.reason in (Reason.DAMAGED, Reason.READS_DAMAGED):
             assert view.last_failure.message, "a cause is named"
             damaged.add(seq)
-        else:
+        elif not (earlier and view.handler == "listen"):  # its signal may be what is missing
             stopped.add(seq)
     allowed = set() if owners is None else dependents(set(owners) | damaged)
     if owners is not None:
@@ -199,6 +211,3 @@ async def _watched(engine: Any, owners: set[int] | None) -> str:
     else:
         assert stopped <= dependents(set(damaged)), f"innocent ones were stopped: {stopped - dependents(damaged)}"
     return f"damaged: {sorted(damaged)}" if damaged else "whole"
-
-
-Damage = Callable[[sqlite3.Connection], None]

@@ -12,21 +12,47 @@ from durable.store.checksums import columns, complaint, differs
 from durable.store.keyed import moved
 from durable.store.statements import reserve_ordinals
 
+#: A file up to this size is looked through at each start: it takes about 0.2 s.
+LOOKED_THROUGH_MAX = 64 * 1024 * 1024
+#: What SQLite says of indexes, which can be made again; and of values, which have checksums of their own.
+_OF_INDEXES = ("missing from index", "entries in index", "non-unique entry")
+_OF_VALUES = (" value in ",)
+#: Entries of invocations that have not ended, which wait for something.
+_OPEN = (
+    "FROM journal AS one JOIN invocations ON seq = one.invocation AND completed_at IS NULL WHERE one.part = 0"
+    " AND one.ok IS NULL AND NOT EXISTS (SELECT 1 FROM journal"
+    " WHERE invocation = one.invocation AND entry = one.entry AND part = 1)"
+)
 #: How many rows of state a start looks at: about a quarter of a second.
 LOOKED_AT_MAX = 200_000
 #: Numbers above are damage: no engine ever counts so far.
 _NUMBER_MAX = 2**62
 _SETTING, _SERVICE = columns("service$ options$"), columns("name$ revision declaration$")
-_TIMER = "typeof(due_at) <> 'integer' OR typeof(seq) <> 'integer' OR typeof(entry) <> 'integer' OR due_at < 0"
+_NO_TIMER = "typeof(due_at) <> 'integer' OR typeof(seq) <> 'integer' OR typeof(entry) <> 'integer' OR due_at < 0"
 
 
 def opening(database: sqlite3.Connection, path: str, scripts: Sequence[tuple[int, str]]) -> Opened:
     """Where the numbering goes on, what was configured and declared. Raises `StorageCorruptError`."""
     check_schema(database, path, scripts)
-    repair_timers(database)
+    if _size(database) <= LOOKED_THROUGH_MAX:
+        check_structure(database, path)
+        repair_waits(database)
+    elif not _timers_are_numbers(database):
+        repair_waits(database)
     sql = "SELECT coalesce(max(seq), 0) + 1 FROM invocations WHERE seq < ?"
     seq = database.execute(sql, (_NUMBER_MAX,)).fetchone()[0]
     return Opened(ordinals(database), seq, settings(database, path), declared(database))
+
+
+def _size(database: sqlite3.Connection) -> int:
+    [pages], [size] = (database.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size"))
+    return int(pages * size)
+
+
+def _timers_are_numbers(database: sqlite3.Connection) -> bool:
+    """Text and blobs sort after every number: where the first and the last moment are numbers, so are all."""
+    ends = [database.execute(f"SELECT due_at FROM timers ORDER BY due_at {way} LIMIT 1") for way in ("", "DESC")]
+    return all(isinstance(row[0], int) and row[0] >= 0 for end in ends for row in end)
 
 
 def damaged(path: str, what: str, then: str) -> StorageCorruptError:
@@ -63,32 +89,52 @@ def _layout(database: sqlite3.Connection, table: str) -> list[tuple[Any, ...]]:
     return database.execute('SELECT name, type, "notnull", pk FROM pragma_table_info(?)', (table,)).fetchall()
 
 
-def repair_timers(database: sqlite3.Connection) -> None:
-    """Timers of nonsense go, and those that are missing are set again, from what waits for a moment.
+def check_structure(database: sqlite3.Connection, path: str) -> None:
+    """Whether each index says what its table says, and each page is where it belongs. Indexes are made again.
 
-    Text and blobs sort after every number, so where the last timer is a number, so is each one's moment; what else is
-    wrong with one is found when it is due.
+    An invocation that its index does not know would silently never start, and be accepted a second time.
     """
-    first = database.execute("SELECT due_at FROM timers ORDER BY due_at LIMIT 1").fetchone()
-    last = database.execute("SELECT due_at FROM timers ORDER BY due_at DESC LIMIT 1").fetchone()
-    if last is None or (isinstance(last[0], int) and first[0] >= 0):
-        odd = database.execute(f"SELECT 1 FROM (SELECT * FROM timers LIMIT 1000) WHERE {_TIMER} LIMIT 1").fetchone()
-        if odd is None:
-            return
-    log.warning("the table of timers is damaged: it is made again from what waits for a moment")
+    try:
+        trouble = [str(row[0]) for row in database.execute("PRAGMA integrity_check(20)")]
+    except sqlite3.DatabaseError as error:
+        raise damaged(path, str(error), "It was left as it is.") from error
+    pages = [
+        text for text in trouble if text != "ok" and not any(word in text for word in (*_OF_INDEXES, *_OF_VALUES))
+    ]
+    if pages:
+        raise damaged(path, pages[0].replace("\n", " "), "It was left as it is.")
+    if any(word in text for text in trouble for word in _OF_INDEXES):
+        log.warning("%s: an index did not agree with its table (%s): all are made again", path, trouble[0])
+        try:
+            database.execute("REINDEX")
+        except sqlite3.DatabaseError as error:
+            raise damaged(path, f"{trouble[0]}, and {error}", "It was left as it is.") from error
+
+
+def repair_waits(database: sqlite3.Connection) -> None:
+    """Set again what is missing of what wakes an invocation: timers of nonsense go, those that it needs come back.
+
+    And so do listeners to promises and outcomes.
+    """
     database.execute("BEGIN IMMEDIATE")
-    database.execute(f"DELETE FROM timers WHERE {_TIMER}")
+    changed = database.total_changes
+    database.execute(f"DELETE FROM timers WHERE {_NO_TIMER}")
     database.execute(
-        "INSERT OR REPLACE INTO timers SELECT due_at, seq, 0 FROM invocations"
+        "INSERT OR IGNORE INTO timers SELECT due_at, seq, 0 FROM invocations"
         " WHERE typeof(due_at) = 'integer' AND status IN ('scheduled', 'backing-off')"
     )
     database.execute(
-        "INSERT OR REPLACE INTO timers SELECT CAST(one.detail AS INTEGER), one.invocation, one.entry"
-        " FROM journal AS one JOIN invocations ON seq = one.invocation AND completed_at IS NULL"
-        " WHERE one.kind = 'sleep' AND one.part = 0 AND one.ok IS NULL AND one.detail GLOB '[0-9]*' AND NOT EXISTS"
-        " (SELECT 1 FROM journal WHERE invocation = one.invocation AND entry = one.entry AND part = 1)"
+        f"INSERT OR IGNORE INTO timers SELECT CAST(one.detail AS INTEGER), one.invocation, one.entry {_OPEN}"
+        " AND one.kind = 'sleep' AND one.detail GLOB '[0-9]*'"
+    )
+    database.execute(
+        "INSERT OR IGNORE INTO listeners SELECT CASE one.kind WHEN 'attach' THEN 'output/' || one.detail"
+        f" ELSE one.detail END, one.invocation, one.entry {_OPEN} AND one.detail IS NOT NULL"
+        " AND (one.kind IN ('promise', 'attach') OR one.kind = 'call' AND one.detail LIKE 'output/%')"
     )
     database.execute("COMMIT")
+    if database.total_changes > changed:
+        log.warning("timers or listeners were damaged: they are set again from what waits for them")
 
 
 def ordinals(database: sqlite3.Connection) -> int:
