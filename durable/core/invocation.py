@@ -233,10 +233,10 @@ class KeyedObject(msgspec.Struct):
     #: State and promises that are there and cannot be read, with the cause.
     damaged_state: dict[str, str] = {}
     damaged_promises: dict[str, str] = {}
-    #: Causes of damage that leaves open which name it is about: then no name can be said to be absent.
+    #: The same of rows whose name is damaged, by the name that they have now.
     lost_state: dict[str, str] = {}
     lost_promises: dict[str, str] = {}
-    #: Names whose rows are there, but under another key.
+    #: Names whose rows are there, but under another name or key.
     moved_state: Container[str] = ()
     moved_promises: Container[str] = ()
     #: When the retention of the workflow's completed run is over, and with it state and promises; as far as known:
@@ -259,22 +259,20 @@ class KeyedObject(msgspec.Struct):
     def state_damage(self, name: str) -> str | None:
         """Why the state of this name cannot be told, or None where it can."""
         if name not in self.state and name in self.moved_state:
-            return f"the state {name!r} of {self.service}/{self.key} is damaged: its row has another service or key"
+            return f"the state {name!r} of {self.service}/{self.key} is damaged: its row has another name or key"
         return _damage(name, self.state, self.damaged_state, self.lost_state)
 
     def promise_damage(self, name: str) -> str | None:
         """Why nobody can tell whether and how this promise is settled, or None."""
         if name not in self.promises and name in self.moved_promises:
-            return f"the promise {name!r} of {self.service}/{self.key} is damaged: its row has another service or key"
+            return f"the promise {name!r} of {self.service}/{self.key} is damaged: its row has another name or key"
         return _damage(name, self.promises, self.damaged_promises, self.lost_promises)
 
 
 def _damage(name: str, sound: Container[str], damaged: dict[str, str], lost: dict[str, str]) -> str | None:
-    if not damaged and not lost:
-        return None
     if name in damaged:
         return damaged[name]
-    return None if name in sound else next(iter(lost.values()), None)
+    return None if name in sound else lost.get(name)
 
 
 def damage(cause: str, reason: str = Reason.DAMAGED) -> Problem:

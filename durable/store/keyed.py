@@ -1,10 +1,10 @@
 """What is stored by name: an invocation's signals, a key's state and promises; and what a damaged row of it means.
 
 A damaged value belongs to its name: whoever reads that name is told, and other names are served. Where the name
-itself is damaged nobody knows which one it was, so no name of that key can be said to be absent.
+itself is damaged, the checksum of the row still knows it: it is compared with the name that somebody misses.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from typing import Any
 
 from durable.core.invocation import Invocation, KeyedObject, Signal
@@ -17,11 +17,11 @@ _SIGNAL = columns("seq ordinal name$ ok value#")
 
 
 class Moved:
-    """Names of one key whose rows were found under another one: told by the upper half of their checksums."""
+    """Names of one key whose rows have another name or key now: told by the upper half of their checksums."""
 
-    def __init__(self, halves: frozenset[int], service: str, key: str) -> None:
+    def __init__(self, target: KeyedObject, halves: Set[int]) -> None:
         self._halves = halves
-        self._key = (service, key)
+        self._key = (target.service, target.key)
 
     def __contains__(self, name: object) -> bool:
         return upper((*self._key, name)) in self._halves
@@ -83,6 +83,7 @@ def _settled(ok: Any, value: Any) -> Any:
 
 def take_state(target: KeyedObject, stored: Iterable[Sequence[Any]]) -> None:
     """Read a key's state: (name, value, checksum). What is damaged is noted with its name, or as lost."""
+    halves: set[int] = set()
     for name, value, stored_checksum in stored:
         wrong = _wrong(target, name, value, isinstance(value, bytes), stored_checksum)
         if not wrong:
@@ -90,10 +91,14 @@ def take_state(target: KeyedObject, stored: Iterable[Sequence[Any]]) -> None:
             continue
         cause = f"the state {name!r} of {target.service}/{target.key} is damaged: state.{wrong}"
         (target.damaged_state if wrong == "value" else target.lost_state)[str(name)] = cause
+        if wrong == "name" and isinstance(stored_checksum, int):
+            halves.add(stored_checksum >> 32)
+    target.moved_state = Moved(target, halves) if halves else ()
 
 
 def take_promises(target: KeyedObject, stored: Iterable[Sequence[Any]]) -> None:
     """Read a workflow's promises: (name, ok, value, checksum)."""
+    halves: set[int] = set()
     for name, ok, value, stored_checksum in stored:
         sound = isinstance(value, bytes) and ok in (0, 1)
         wrong = _wrong(target, name, _settled(ok, value), sound, stored_checksum)
@@ -102,6 +107,9 @@ def take_promises(target: KeyedObject, stored: Iterable[Sequence[Any]]) -> None:
             continue
         cause = f"the promise {name!r} of {target.service}/{target.key} is damaged: promises.{wrong}"
         (target.damaged_promises if wrong == "value" else target.lost_promises)[str(name)] = cause
+        if wrong == "name" and isinstance(stored_checksum, int):
+            halves.add(stored_checksum >> 32)
+    target.moved_promises = Moved(target, halves) if halves else ()
 
 
 def _wrong(target: KeyedObject, name: Any, value: Any, sound: bool, stored_checksum: Any) -> str:

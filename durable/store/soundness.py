@@ -16,7 +16,7 @@ from durable.store.statements import reserve_ordinals
 LOOKED_THROUGH_MAX = 64 * 1024 * 1024
 #: What SQLite says of indexes, which can be made again; and of values, which have checksums of their own.
 _OF_INDEXES = ("missing from index", "entries in index", "non-unique entry")
-_OF_VALUES = (" value in ",)
+_NOT_OF_PAGES = (*_OF_INDEXES, " value in ")
 #: Entries of invocations that have not ended, which wait for something.
 _OPEN = (
     "FROM journal AS one JOIN invocations ON seq = one.invocation AND completed_at IS NULL WHERE one.part = 0"
@@ -98,9 +98,7 @@ def check_structure(database: sqlite3.Connection, path: str) -> None:
         trouble = [str(row[0]) for row in database.execute("PRAGMA integrity_check(20)")]
     except sqlite3.DatabaseError as error:
         raise damaged(path, str(error), "It was left as it is.") from error
-    pages = [
-        text for text in trouble if text != "ok" and not any(word in text for word in (*_OF_INDEXES, *_OF_VALUES))
-    ]
+    pages = [text for text in trouble if text != "ok" and not any(word in text for word in _NOT_OF_PAGES)]
     if pages:
         raise damaged(path, pages[0].replace("\n", " "), "It was left as it is.")
     if any(word in text for text in trouble for word in _OF_INDEXES):

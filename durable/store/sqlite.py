@@ -138,7 +138,7 @@ class SqliteStore:
         loaded = await self._read(lambda database: _load(database, need))
         if any(self._moved):
             for one in loaded.keys:
-                one.moved_state, one.moved_promises = (Moved(rows, one.service, one.key) for rows in self._moved)
+                one.moved_state, one.moved_promises = (Moved(one, rows) for rows in self._moved)
         return loaded
 
     async def journal(self, seq: int) -> Sequence[Row]:

@@ -144,8 +144,8 @@ def live(path: Path, owners: set[int] | None, *, earlier: bool = False) -> str:
     """Start an engine on a damaged file, let everything end, and return what became of it: for the report.
 
     Raises `AssertionError` for a wrong value, for an innocent one that was stopped, for what is listed otherwise than
-    it is described. `owners` are those whose rows are damaged; None where nobody knows. An `earlier` file may be as it
-    was some commits before: what it does not know has never been.
+    it is described. `owners` are those whose rows are damaged; None where nobody knows. An `earlier` file may be as
+    it was some commits before: what it does not know has never been.
     """
 
     async def story() -> str:
