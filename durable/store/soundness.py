@@ -28,6 +28,7 @@ LOOKED_AT_MAX = 200_000
 #: Numbers above are damage: no engine ever counts so far.
 _NUMBER_MAX = 2**62
 _SETTING, _SERVICE = columns("service$ options$"), columns("name$ revision declaration$")
+_NO_LISTENER = "typeof(topic) <> 'text' OR typeof(seq) <> 'integer' OR typeof(entry) <> 'integer'"
 _NO_TIMER = "typeof(due_at) <> 'integer' OR typeof(seq) <> 'integer' OR typeof(entry) <> 'integer' OR due_at < 0"
 
 
@@ -117,6 +118,7 @@ def repair_waits(database: sqlite3.Connection) -> None:
     database.execute("BEGIN IMMEDIATE")
     changed = database.total_changes
     database.execute(f"DELETE FROM timers WHERE {_NO_TIMER}")
+    database.execute(f"DELETE FROM listeners WHERE {_NO_LISTENER}")
     database.execute(
         "INSERT OR IGNORE INTO timers SELECT due_at, seq, 0 FROM invocations"
         " WHERE typeof(due_at) = 'integer' AND status IN ('scheduled', 'backing-off')"
