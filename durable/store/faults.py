@@ -34,6 +34,10 @@ _BY_CODE: dict[int, tuple[type[StorageError], str]] = {
         StorageCorruptError,
         "{path} is no SQLite database, or is damaged. It was left as it is: use durable.restore(backup, path).",
     ),
+    sqlite3.SQLITE_ERROR: (
+        StorageCorruptError,
+        "{path} has not the tables that it should have. It was left as it is: use durable.restore(backup, {path!r}).",
+    ),
     sqlite3.SQLITE_CORRUPT: (
         StorageCorruptError,
         "{path} is damaged. It was left as it is: use durable.restore(backup, path), or `sqlite3 {path} .recover`.",

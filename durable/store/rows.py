@@ -292,16 +292,6 @@ def _read(own: Sequence[Any], submission: Submission, moved: Sequence[Any]) -> I
 # ---- a journal ----
 
 
-def about(row: Sequence[Any]) -> tuple[Any, ...]:
-    """What the upper half of a journal row's checksum is over."""
-    return (*row[:9], row[10])
-
-
-def journal_row(row: Row) -> tuple[Any, ...]:
-    """A journal row as it is stored."""
-    return (*row, checksum(about(row), row.value))
-
-
 def journal_of(stored: Iterable[Sequence[Any]], *, partly: bool = False) -> list[Row]:
     """The rows of one journal, whose checksum follows each row's columns. Raises `StorageCorruptError`.
 
@@ -314,7 +304,7 @@ def journal_of(stored: Iterable[Sequence[Any]], *, partly: bool = False) -> list
         if stored_checksum is None:
             wrong = ""
         else:
-            wrong = differs(stored_checksum, about(row), row.value, partly=partly and row.value is None)
+            wrong = differs(stored_checksum, row[:9], row.value, begin=row.at, partly=partly and row.value is None)
         if wrong or stored_checksum is None:
             _check_row(row, wrong)
         rows.append(row)

@@ -88,8 +88,9 @@ class SqliteStore:
         version = check_version(database, self.path)
         begin_log(database, self.path, self._synchronous)
         migrate(database, version)
+        found = _tolerant(database, lambda database: opening(database, self.path, migrations()))
         self._moved = tuple(_tolerant(database, partial(misplaced, table=table)) for table in ("state", "promises"))
-        return _tolerant(database, lambda database: opening(database, self.path, migrations()))
+        return found
 
     async def close(self) -> None:
         """Close the connection, which empties the log into the file, and let the lock go."""
@@ -262,16 +263,11 @@ def _load(database: sqlite3.Connection, need: Need) -> Loaded:
         loaded.keys.append(_object(database, service, key))
     for topic in need.topics:
         sql = "SELECT seq, entry FROM listeners WHERE topic = ?"
-<<<<<<< HEAD
         loaded.topics[topic] = database.execute(sql, (topic,)).fetchall()
     for workflow in need.waiting:
         start = promise_topic(*workflow, "")
         sql = "SELECT topic, seq, entry FROM listeners WHERE topic >= ? AND topic < ?"
         loaded.waiting[workflow] = database.execute(sql, (start, f"{start[:-1]}0")).fetchall()  # 0 comes after /
-=======
-        found = database.execute(sql, (topic,)).fetchall()  # what is no number waits for nothing
-        loaded.topics[topic] = [row for row in found if isinstance(row[0], int) and isinstance(row[1], int)]
->>>>>>> 1541edb (Listeners that are none wait for nothing)
     for seq in need.journals:
         take_journal(seq, _journal(database, seq), loaded)
     return loaded

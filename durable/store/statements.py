@@ -10,7 +10,7 @@ from typing import Any
 
 from durable.core.effects import Writes
 from durable.store import keyed, rows
-from durable.store.checksums import checksum
+from durable.store.checksums import checksum, with_checksums
 
 Statement = tuple[str, Sequence[Any]]
 
@@ -24,7 +24,7 @@ def statements(writes: Writes) -> list[Statement]:
     if writes.purged:  # first, because their ids may be taken again below
         _forget(out, "invocations", "seq", [seq for seq in writes.purged if seq not in writes.created])
     if writes.journal:
-        _many(out, "INSERT OR REPLACE INTO journal VALUES ", 12, [rows.journal_row(row) for row in writes.journal])
+        _many(out, "INSERT OR REPLACE INTO journal VALUES ", 12, with_checksums(writes.journal))
     if writes.created:
         text = f"INSERT INTO invocations ({rows.FIXED}, {rows.MOVING}) VALUES "
         width = rows.FIXED_COUNT + len(rows.MOVING_NAMES)
