@@ -105,12 +105,17 @@ def moving(invocation: Invocation) -> tuple[Any, ...]:
 
 
 def _fixed_checksum(row: Sequence[Any]) -> int:
-    return checksum((*row[:_INPUT], *row[_INPUT + 1 :]), row[_INPUT])
+    return checksum(_asked(row), row[_INPUT])
+
+
+def _asked(row: Sequence[Any]) -> tuple[Any, ...]:
+    """What the upper half of `checksum` is over."""
+    return (row[:_INPUT], row[_INPUT + 1 :])
 
 
 def _moved(seq: int, row: Sequence[Any]) -> tuple[Any, ...]:
     """What the upper half of `moving_checksum` is over: not the two times that follow from others."""
-    return (seq, *row[:_OUTPUT], row[_EXPIRES_AT + 1])
+    return (seq, row[:_OUTPUT], row[_EXPIRES_AT + 1])
 
 
 def _journal_until(invocation: Invocation, completed_at: int) -> int:
@@ -161,7 +166,7 @@ def _why_not_fixed(own: Sequence[Any]) -> str:
     stored, values = own[-1], own[:-1]
     if stored is None:
         return complaint("invocations", _FIXED, values)
-    wrong = differs(stored, (*values[:_INPUT], *values[_INPUT + 1 :]), values[_INPUT])
+    wrong = differs(stored, _asked(values), values[_INPUT])
     if not wrong:
         return ""
     return complaint("invocations", _FIXED, values) or (

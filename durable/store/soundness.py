@@ -12,8 +12,8 @@ from durable.store.checksums import columns, complaint, differs
 from durable.store.keyed import moved
 from durable.store.statements import reserve_ordinals
 
-#: A file up to this size is looked through at each start: it takes about 0.2 s.
-LOOKED_THROUGH_MAX = 64 * 1024 * 1024
+#: A file up to this size is looked through at each start: it takes about half a second.
+LOOKED_THROUGH_MAX = 32 * 1024 * 1024
 #: What SQLite says of indexes, which can be made again; and of values, which have checksums of their own.
 _OF_INDEXES = ("missing from index", "entries in index", "non-unique entry")
 _NOT_OF_PAGES = (*_OF_INDEXES, " value in ")

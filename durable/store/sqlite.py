@@ -263,11 +263,13 @@ def _load(database: sqlite3.Connection, need: Need) -> Loaded:
         loaded.keys.append(_object(database, service, key))
     for topic in need.topics:
         sql = "SELECT seq, entry FROM listeners WHERE topic = ?"
-        loaded.topics[topic] = database.execute(sql, (topic,)).fetchall()
+        found = database.execute(sql, (topic,)).fetchall()  # what is no number waits for nothing
+        loaded.topics[topic] = [row for row in found if isinstance(row[0], int) and isinstance(row[1], int)]
     for workflow in need.waiting:
         start = promise_topic(*workflow, "")
         sql = "SELECT topic, seq, entry FROM listeners WHERE topic >= ? AND topic < ?"
-        loaded.waiting[workflow] = database.execute(sql, (start, f"{start[:-1]}0")).fetchall()  # 0 comes after /
+        waiting = database.execute(sql, (start, f"{start[:-1]}0")).fetchall()  # 0 comes after /
+        loaded.waiting[workflow] = [row for row in waiting if isinstance(row[1], int) and isinstance(row[2], int)]
     for seq in need.journals:
         take_journal(seq, _journal(database, seq), loaded)
     return loaded
