@@ -34,7 +34,7 @@ def check_version(database: sqlite3.Connection, path: str) -> int:
     if version > newest:
         raise StorageVersionError(
             f"{path} has schema version {version}, written by a newer durable; this one knows up to "
-            f"{newest}. Upgrade the package (the file was not touched). If no newer one has ever had it, it is damaged: "
+            f"{newest}. Upgrade the package (the file was not touched). If no newer one ever had it, it is damaged: "
             f"durable.restore(backup, {path!r})."
         )
     return version
