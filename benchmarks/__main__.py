@@ -6,7 +6,7 @@ import platform
 import sqlite3
 import sys
 
-from benchmarks import controls, importing, replay, sleepers, table, throughput, wakeup
+from benchmarks import checksums, controls, importing, replay, sleepers, table, throughput, wakeup
 
 QUESTIONS = (
     throughput.sequential_step,
@@ -15,6 +15,7 @@ QUESTIONS = (
     throughput.objects,
     throughput.child_calls,
     throughput.long_journal,
+    checksums.checksums,
     replay.replay,
     wakeup.wakeups,
     sleepers.sleepers,

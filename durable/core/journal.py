@@ -114,3 +114,23 @@ class Row(NamedTuple):
     #: The outcome; in a command row without one, the fingerprint of what was passed on.
     value: bytes | None
     at: int
+
+    @classmethod
+    def completion(
+        cls, invocation: int, entry: int, kind: Kind, outcome: Outcome, ordinal: int | None, at: int
+    ) -> "Row":
+        """The outcome of an entry, or of what is addressed to the invocation as a whole (entry 0)."""
+        part = COMPLETION if entry else ordinal or 0
+        return cls(
+            invocation=invocation,
+            entry=entry,
+            part=part,
+            kind=kind,
+            name=None,
+            detail=None,
+            seen=0,
+            ordinal=ordinal,
+            ok=outcome.ok,
+            value=outcome.value,
+            at=at,
+        )

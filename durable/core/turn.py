@@ -26,7 +26,7 @@ from durable.core.invocation import (
     forgotten,
     run_id,
 )
-from durable.core.journal import COMMAND, COMPLETION, Kind, Outcome, Row
+from durable.core.journal import COMMAND, Kind, Outcome, Row
 from durable.core.world import ORDINALS, World
 
 
@@ -121,12 +121,7 @@ class Turn:
 
     def complete_entry(self, invocation: Invocation, entry: int, outcome: Outcome, kind: Kind) -> None:
         """Write the outcome of an open entry, and let its attempt know."""
-        self.writes.journal.append(
-            Row(
-                invocation.seq, entry, COMPLETION, kind, None, None, 0,
-                self.ordinal(), outcome.ok, outcome.value, self.now,
-            )
-        )  # fmt: skip
+        self.writes.journal.append(Row.completion(invocation.seq, entry, kind, outcome, self.ordinal(), self.now))
         if invocation.status is Status.RUNNING:
             invocation.notified += 1
             self.actions.append(Deliver(invocation.seq, invocation.attempt, entry, outcome, notified=True))

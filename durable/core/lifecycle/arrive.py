@@ -1,7 +1,7 @@
 """The outcome of an open entry arrives: write it, and go on where the handler waited for just that."""
 
 from durable.core.invocation import Invocation, Status
-from durable.core.journal import COMPLETION, Kind, Outcome, Row
+from durable.core.journal import Kind, Outcome, Row
 from durable.core.turn import Turn
 from durable.core.waiting import reduce
 
@@ -22,9 +22,4 @@ def arrive(turn: Turn, invocation: Invocation, entry: int, outcome: Outcome) -> 
 
 def keep(turn: Turn, invocation: Invocation, entry: int, outcome: Outcome, kind: Kind) -> None:
     """Write an outcome that must not be delivered yet: its entry is not recorded, or a cancel has to come first."""
-    turn.writes.journal.append(
-        Row(
-            invocation.seq, entry, COMPLETION, kind, None, None, 0,
-            None, outcome.ok, outcome.value, turn.now,
-        )
-    )  # fmt: skip
+    turn.writes.journal.append(Row.completion(invocation.seq, entry, kind, outcome, None, turn.now))

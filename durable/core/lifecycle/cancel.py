@@ -98,13 +98,7 @@ def deliver_cancel(turn: Turn, invocation: Invocation) -> None:
     if failed:
         failure = msgspec.structs.replace(failure_of(failed[0][1]), cause=None)
         outcome = msgspec.structs.replace(failure_of(CANCELLED), cause=failure).outcome()
-    ordinal = turn.ordinal()
-    turn.writes.journal.append(
-        Row(
-            invocation.seq, 0, ordinal, Kind.CANCEL, None, None, 0,
-            ordinal, outcome.ok, outcome.value, turn.now,
-        )
-    )  # fmt: skip
+    turn.writes.journal.append(Row.completion(invocation.seq, 0, Kind.CANCEL, outcome, turn.ordinal(), turn.now))
     turn.touch(invocation)
     if invocation.status is Status.RUNNING:
         invocation.notified += 1

@@ -89,9 +89,18 @@ def give_step_up(turn: Turn, invocation: Invocation, command: Fail) -> None:
 def step_row(turn: Turn, invocation: Invocation, command: Fail, part: int, outcome: Outcome) -> Row:
     """The row that ends a step whose policy gave up."""
     return Row(
-        invocation.seq, command.problem.entry, part, Kind.RUN, command.problem.name, None, command.step_seen,
-        turn.ordinal(), outcome.ok, outcome.value, turn.now,
-    )  # fmt: skip
+        invocation=invocation.seq,
+        entry=command.problem.entry,
+        part=part,
+        kind=Kind.RUN,
+        name=command.problem.name,
+        detail=None,
+        seen=command.step_seen,
+        ordinal=turn.ordinal(),
+        ok=outcome.ok,
+        value=outcome.value,
+        at=turn.now,
+    )
 
 
 def suspend(turn: Turn, command: Suspend) -> None:

@@ -69,10 +69,19 @@ def open_entry(turn: Turn, command: OpenEntry) -> None:
     written, value = (True, asked.value) if isinstance(asked, SetState) else (None, command.fingerprint)
     turn.writes.journal.append(
         Row(
-            command.seq, command.entry, COMMAND, command.kind, command.name, command.detail, command.seen,
-            None, written, value, turn.now,
+            invocation=command.seq,
+            entry=command.entry,
+            part=COMMAND,
+            kind=command.kind,
+            name=command.name,
+            detail=command.detail,
+            seen=command.seen,
+            ordinal=None,
+            ok=written,
+            value=value,
+            at=turn.now,
         )
-    )  # fmt: skip
+    )
     match asked:
         case SetState():
             set_state(turn, asked)

@@ -3,7 +3,7 @@
 from durable.core.commands import Finished, Record
 from durable.core.effects import Deliver
 from durable.core.invocation import Invocation, Open, Status
-from durable.core.journal import COMMAND, COMPLETION, Row
+from durable.core.journal import COMMAND, Row
 from durable.core.lifecycle.cancel import leaf_ended
 from durable.core.turn import Turn
 
@@ -15,21 +15,24 @@ def record(turn: Turn, command: Record) -> None:
         return
     outcome = command.outcome
     invocation.last_entry = command.entry
-    if outcome is None:
-        invocation.open[command.entry] = Open(command.kind, command.detail)
-        turn.writes.journal.append(
-            Row(
-                command.seq, command.entry, COMMAND, command.kind, command.name, command.detail, command.seen,
-                None, None, None, turn.now,
-            )
-        )  # fmt: skip
-        return
     turn.writes.journal.append(
         Row(
-            command.seq, command.entry, COMMAND, command.kind, command.name, command.detail, command.seen,
-            turn.ordinal() if command.awaited else None, outcome.ok, outcome.value, turn.now,
+            invocation=command.seq,
+            entry=command.entry,
+            part=COMMAND,
+            kind=command.kind,
+            name=command.name,
+            detail=command.detail,
+            seen=command.seen,
+            ordinal=turn.ordinal() if command.awaited else None,
+            ok=None if outcome is None else outcome.ok,
+            value=None if outcome is None else outcome.value,
+            at=turn.now,
         )
-    )  # fmt: skip
+    )
+    if outcome is None:
+        invocation.open[command.entry] = Open(command.kind, command.detail)
+        return
     settle_budget(turn, invocation, command.entry)
     if command.awaited:
         turn.actions.append(Deliver(command.seq, command.attempt, command.entry, outcome))
@@ -43,11 +46,8 @@ def finished(turn: Turn, command: Finished) -> None:
     waits = invocation.open.pop(command.entry)
     outcome = command.outcome
     turn.writes.journal.append(
-        Row(
-            command.seq, command.entry, COMPLETION, waits.kind, None, None, 0,
-            turn.ordinal(), outcome.ok, outcome.value, turn.now,
-        )
-    )  # fmt: skip
+        Row.completion(command.seq, command.entry, waits.kind, outcome, turn.ordinal(), turn.now)
+    )
     settle_budget(turn, invocation, command.entry)
     turn.actions.append(Deliver(command.seq, command.attempt, command.entry, outcome))
     leaf_ended(turn, invocation)
