@@ -6,7 +6,7 @@ import platform
 import sqlite3
 import sys
 
-from benchmarks import checksums, controls, importing, replay, sleepers, table, throughput, wakeup
+from benchmarks import checksums, controls, crowds, importing, replay, sleepers, table, throughput, wakeup
 
 QUESTIONS = (
     throughput.sequential_step,
@@ -19,6 +19,10 @@ QUESTIONS = (
     replay.replay,
     wakeup.wakeups,
     sleepers.sleepers,
+    crowds.recursion,
+    crowds.failing,
+    crowds.backlog,
+    crowds.burst,
     controls.trees,
     controls.purge,
     importing.import_time,

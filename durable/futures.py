@@ -129,6 +129,15 @@ class DurableFuture(Generic[T_co]):
         else:
             self._waiters.append(waiter)
 
+    def forget(self, waiter: "asyncio.Future[None]") -> None:
+        """Whoever awaited `waiter` has gone on, with the outcome or without."""
+        if self._waiters is not None:
+            self._waiters.remove(waiter)
+
+    def abandon(self) -> None:
+        """Its outcome will not come any more: whoever watches does so in vain."""
+        self._watchers = None
+
     def watch(self, watcher: "Callable[[DurableFuture[Any]], None]") -> None:
         """Call `watcher` when the outcome arrives."""
         if self._watchers is None:

@@ -291,11 +291,32 @@ class Purge(msgspec.Struct, frozen=True, gc=False):
     token: int = 0
 
 
+class Crash(msgspec.Struct, frozen=True, gc=False):
+    """How the process ended before: without a clean close, while an attempt of the invocation was running."""
+
+    #: Set where no other suspect was running: it may have been this one, so its budget is looked at.
+    policy: RetryPolicy | None = None
+
+
 class Recover(msgspec.Struct, frozen=True, gc=False):
-    """After a start: give every invocation whose turn it was its next attempt."""
+    """After a start: give every invocation that had a slot its next attempt."""
 
     seq: int
     token: int = 0
+    #: None after a clean close.
+    crash: Crash | None = None
+
+
+class Recovered(msgspec.Struct, frozen=True, gc=False):
+    """After a start: all that had a slot have been asked about, the others may have what is left."""
+
+    token: int = 0
+
+
+class Trust(msgspec.Struct, frozen=True, gc=False):
+    """A suspect has run for long enough without harm: others like it may start beside it."""
+
+    seq: int
 
 
 class NoteDamage(msgspec.Struct, frozen=True, gc=False):
@@ -375,6 +396,8 @@ Command = (
     | Purge
     | Recover
     | NoteDamage
+    | Recovered
+    | Trust
     | Configure
     | Declare
     | Expire

@@ -64,9 +64,12 @@ class Need(msgspec.Struct):
     waiting: set[Key] = set()
     #: Whose whole journal is needed.
     journals: set[int] = set()
+    #: The next that wait for a slot: those behind a place, and at most how many.
+    ready: tuple[int, int] | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.seqs or self.ids or self.keys or self.topics or self.waiting or self.journals)
+        known_by_name = self.seqs or self.ids or self.keys or self.topics or self.waiting or self.journals
+        return bool(known_by_name or self.ready)
 
 
 # ---- actions ----
@@ -79,6 +82,8 @@ class StartAttempt(msgspec.Struct, frozen=True, gc=False):
     attempt: int
     #: Outcomes from this ordinal on are delivered, not replayed.
     until: int
+    #: Of a suspect: for how long no other one starts, in ms, as long as nothing else is heard of it.
+    trial_ms: int = 0
 
 
 class Deliver(msgspec.Struct, frozen=True, gc=False):

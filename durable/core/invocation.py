@@ -6,8 +6,7 @@
                                                      │ └────► backing-off ── retry is due ───────────► running
                                                      └──────► paused ─────── resume, cancel ─────────► running
 
-`running` is the stored word for "its turn has come": while no attempt of it has a slot yet, or the process is down,
-the read models show it as `ready`.
+Each way to `running` leads through `ready` where no slot is free: its turn has come, and others run.
 """
 
 from collections import deque
@@ -27,6 +26,7 @@ class Status(StrEnum):
 
     SCHEDULED = "scheduled"
     PENDING = "pending"
+    READY = "ready"
     RUNNING = "running"
     BACKING_OFF = "backing-off"
     SUSPENDED = "suspended"
@@ -154,6 +154,10 @@ class Invocation(msgspec.Struct):
     modified_at: int = 0
     #: Of a completed one: whether its journal is still there.
     journal_kept: bool = True
+    #: Its place among those that wait for a slot; 0 where it does not.
+    place: int = 0
+    #: In how many processes, one after the other, an attempt of it was running when they ended without a clean close.
+    crashes: int = 0
 
     # What follows is read from the journal when an invocation is loaded, and kept while it is in memory.
     #: The last entry that is recorded.

@@ -6,6 +6,7 @@ What none of them sets comes from `DEFAULT`.
 """
 
 import sys
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import msgspec
@@ -57,10 +58,7 @@ class RetryPolicy(msgspec.Struct, frozen=True):
         """
         if failures < 1:
             raise ValueError(f"expected failures counted from 1, found {failures}: nothing waits before a failure")
-        full = self.merged_over(DEFAULT)
-        initial_ms = _given_ms(full.initial_interval)
-        delay_ms_max = _given_ms(full.max_interval)
-        factor = float(_given(full.factor))
+        initial_ms, factor, delay_ms_max, _ = _numbers(self)
         if factor == 1 or initial_ms == 0:
             return min(initial_ms, delay_ms_max)
         try:
@@ -70,13 +68,21 @@ class RetryPolicy(msgspec.Struct, frozen=True):
 
     def exhausted(self, failures: int) -> bool:
         """Tell whether no try is left after `failures` failures in a row."""
-        max_attempts = _given(self.merged_over(DEFAULT).max_attempts)
+        max_attempts = _numbers(self)[3]
         return max_attempts is not None and failures >= max_attempts
 
     def merged_over(self, base: "RetryPolicy") -> "RetryPolicy":
         """Return `base` with every field that is set here taking its place."""
         mine = {name: value for name, value in msgspec.structs.asdict(self).items() if value is not UNSET}
         return msgspec.structs.replace(base, **mine)
+
+
+@lru_cache(maxsize=256)
+def _numbers(policy: RetryPolicy) -> tuple[int, float, int, int | None]:
+    """First and longest wait in ms, factor, most attempts: few policies fail often."""
+    full = policy.merged_over(DEFAULT)
+    longest_ms = _given_ms(full.max_interval)
+    return _given_ms(full.initial_interval), float(_given(full.factor)), longest_ms, _given(full.max_attempts)
 
 
 _T = TypeVar("_T")

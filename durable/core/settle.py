@@ -20,6 +20,7 @@ from durable.core.lifecycle import (
     promise,
     record,
     restart,
+    slots,
     submit,
     wake,
 )
@@ -51,6 +52,8 @@ _APPLY: dict[type, Callable[[Turn, Any], None]] = {
     ask.Expire: forget.expire,
     ask.Recover: control.recover,
     ask.NoteDamage: damage.note_damage,
+    ask.Recovered: control.recovered,
+    ask.Trust: slots.trust,
     ask.Configure: control.configure,
     ask.Declare: control.declare,
 }
@@ -87,11 +90,17 @@ _NEEDS: dict[type, Callable[[World, Any, Need], None]] = {
 
 
 def advance(turn: Turn) -> Need | None:
-    """Apply commands until none is left (None), or until one needs something that is not in memory."""
+    """Apply commands until none is left, then hand out slots (None); or until something is needed from the store."""
     commands, world = turn.commands, turn.world
     while world.unnoted:
         commands.appendleft(damage.to_note(world.unnoted.pop()))
-    while commands:
+    while True:
+        if not commands:
+            need = slots.hand_out(turn)
+            if need is not None or not turn.told:
+                return need
+            commands.extend(turn.told)
+            turn.told.clear()
         command = commands[0]
         kind = type(command)
         needs = _NEEDS.get(kind)
@@ -109,4 +118,3 @@ def advance(turn: Turn) -> Need | None:
         if turn.told:
             commands.extendleft(reversed(turn.told))
             turn.told.clear()
-    return None

@@ -27,7 +27,12 @@ from durable.core.invocation import (
     run_id,
 )
 from durable.core.journal import COMMAND, Kind, Outcome, Row
-from durable.core.world import ORDINALS, World
+from durable.core.world import World
+
+#: After how many crashes in a row an invocation is under suspicion: such ones are started one at a time.
+SUSPECT = 2
+#: For how long a suspect that nothing is heard of is alone among its like: twice as long after each further crash.
+TRIAL_MS, TRIAL_MS_MAX = 1_000, 3_600_000
 
 
 class Turn:
@@ -68,7 +73,7 @@ class Turn:
         world = self.world
         number = world.next_ordinal
         if number >= world.ordinals_reserved:
-            world.ordinals_reserved = number + ORDINALS
+            world.ordinals_reserved = number + world.limits.ordinals
             self.writes.ordinals_reserved = world.ordinals_reserved
         world.next_ordinal = number + 1
         return number
@@ -93,24 +98,72 @@ class Turn:
         return invocation
 
     def start(self, invocation: Invocation) -> None:
-        """Give an invocation its next attempt."""
-        submission = invocation.submission
-        if invocation.queued is None and submission.flavor is Flavor.EXCLUSIVE:
+        """Its turn has come: it gets its next attempt, or waits until there is a slot for it."""
+        if invocation.queued is None and invocation.submission.flavor is Flavor.EXCLUSIVE:
             self._queue_again(invocation)
             if invocation.status is Status.PENDING:
                 return
-        if submission.key is not None and visits_a_workflow(submission):
-            self.renew(submission.service, submission.key)
-        invocation.status = Status.RUNNING
-        invocation.attempt += 1
+        world, seq = self.world, invocation.seq
         invocation.due_at = None
         invocation.waiting = None
         invocation.pausing = False
+        invocation.started = True
+        if seq in world.running:  # it has one, and the attempt that is over has done no harm
+            self.trusted(invocation)
+            self.run(invocation)
+        elif is_suspect(invocation) and world.on_trial:
+            self.wait(invocation)
+            world.suspects[seq] = None
+        elif len(world.running) < world.slots and (world.recovering or (not world.ready and world.horizon is None)):
+            self.run(invocation)
+        else:
+            self.wait(invocation)
+            world.line_up(invocation)
+
+    def run(self, invocation: Invocation) -> None:
+        """Give it a slot, and its next attempt."""
+        world, submission = self.world, invocation.submission
+        if submission.key is not None and visits_a_workflow(submission):
+            self.renew(submission.service, submission.key)
+        world.running.add(invocation.seq)
+        invocation.status = Status.RUNNING
+        invocation.attempt += 1
+        invocation.place = 0
         invocation.notified = 0
         invocation.cancelled = False
         invocation.started = True
+        trial_ms = 0
+        if is_suspect(invocation):
+            world.on_trial = invocation.seq
+            trial_ms = min(TRIAL_MS << (invocation.crashes - SUSPECT), TRIAL_MS_MAX)
         self.touch(invocation)
-        self.actions.append(StartAttempt(invocation, invocation.attempt, self.world.next_ordinal))
+        self.actions.append(StartAttempt(invocation, invocation.attempt, world.next_ordinal, trial_ms))
+
+    def wait(self, invocation: Invocation) -> None:
+        """It waits for a slot, behind all who wait already."""
+        invocation.status = Status.READY
+        invocation.place = self.ordinal()
+        self.touch(invocation)
+        self.world.visitors.add(invocation.seq)
+
+    def leave(self, invocation: Invocation, status: Status) -> None:
+        """It needs no slot now: it is written as it stands, and leaves memory when the turn is over."""
+        world, seq = self.world, invocation.seq
+        if seq in world.running:
+            world.running.remove(seq)
+            self.trusted(invocation)
+        else:
+            world.ready.pop(seq, None)
+            invocation.place = 0
+        invocation.status = status
+        self.touch(invocation)
+        world.visitors.add(seq)
+
+    def trusted(self, invocation: Invocation) -> None:
+        """What it did has harmed nobody: it is no suspect any more, and the next one can be tried."""
+        invocation.crashes = 0
+        if self.world.on_trial == invocation.seq:
+            self.world.on_trial = 0
 
     def _queue_again(self, invocation: Invocation) -> None:
         """Its place in its key's queue was damaged: it gets the last one."""
@@ -128,14 +181,15 @@ class Turn:
 
     def progress(self, invocation: Invocation) -> None:
         """Something new is in the journal: the retry budget is full again."""
-        if invocation.failures:
+        if invocation.failures or invocation.crashes:
             invocation.failures = 0
+            self.trusted(invocation)
             self.touch(invocation)
 
     def complete(self, invocation: Invocation, outcome: Outcome) -> None:
         """End an invocation: everything it holds is let go, everybody who waits is told."""
         submission = invocation.submission
-        invocation.status = Status.COMPLETED
+        self.leave(invocation, Status.COMPLETED)
         invocation.outcome = outcome
         invocation.completed_at = self.now
         invocation.waiting = None
@@ -146,8 +200,6 @@ class Turn:
             self.abandon_open_entries(invocation)
         for signal in self.world.signals.pop(invocation.seq, ()):
             self.drop_signal(invocation.seq, signal)
-        self.touch(invocation)
-        self.world.visitors.add(invocation.seq)
         self.actions.append(Completed(invocation.seq, submission.id, outcome))
         if submission.caller is not None and submission.caller.waits:
             self.tell(Notify(submission.caller.seq, submission.caller.entry, outcome, submission.id))
@@ -332,6 +384,11 @@ class Turn:
                 cause = invocation.problem.message
             seq, id, outcome = invocation.seq, invocation.id, invocation.outcome
             self.actions.append(Reply(token, result, seq, id, outcome, entry, cause))
+
+
+def is_suspect(invocation: Invocation) -> bool:
+    """Whether it was running in two processes, one after the other, that ended without a clean close."""
+    return invocation.crashes >= SUSPECT
 
 
 def output_topic(id: str) -> str:

@@ -5,12 +5,12 @@ sent, whether a cancel came during it, and whether it was started by this proces
 turn changed them; where it began a new attempt they are chosen so that at worst one attempt too many begins.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from durable.core.effects import Deliver, Need, StartAttempt
 from durable.core.invocation import Invocation, KeyedObject, Status
 from durable.core.turn import Turn
-from durable.core.world import Loaded
+from durable.core.world import Loaded, World
 
 
 def needs(turn: Turn, live: Mapping[int, int]) -> Need:
@@ -38,10 +38,27 @@ def undo(turn: Turn, loaded: Loaded, live: Mapping[int, int]) -> None:
         world.add(now)
         if seq in loaded.signals:
             world.signals[seq] = loaded.signals[seq]
+    _slots(world, _touched(turn) | stored.keys())
     for found in loaded.keys:
         _become(world.keys[found.service, found.key], found)
     world.visitors.clear()
     world.end_turn()
+
+
+def _slots(world: World, touched: Set[int]) -> None:
+    """Who has an attempt has a slot. Who waits for one is read again, in its order."""
+    for seq in touched:
+        one = world.invocations.get(seq)
+        if one is not None and one.status is Status.RUNNING and one.started:
+            world.running.add(seq)
+        else:
+            world.running.discard(seq)
+    if world.on_trial not in world.running:
+        world.on_trial = 0
+    world.ready.clear()
+    world.behind.clear()
+    world.suspects.clear()
+    world.horizon = 0
 
 
 def _touched(turn: Turn) -> set[int]:

@@ -11,6 +11,7 @@ import msgspec
 from durable.core.effects import Key, Listener, Need
 from durable.core.invocation import Invocation, KeyedObject, Signal, Status
 from durable.core.journal import Row
+from durable.core.limits import Limits
 
 
 class Loaded(msgspec.Struct):
@@ -26,20 +27,38 @@ class Loaded(msgspec.Struct):
     journals: dict[int, list[Row]] = {}
     #: Whose journal was asked for and is damaged, with the cause.
     unreadable: dict[int, str] = {}
-
-
-#: How many objects without a running invocation stay in memory, so that the next call of a busy key reads nothing.
-IDLE_KEYS = 1024
-#: Up to how many invocations in memory, those that wait for a key stay there too.
-PENDING = 4096
-#: How many ordinals are reserved at a time; a start skips at most this many.
-ORDINALS = 1_000_000
+    #: Who waits for a slot, as asked: (place, seq), by place.
+    ready: list[tuple[int, int]] = []
 
 
 class World:
     """Invocations, objects and ordinals the core decides with."""
 
-    def __init__(self, next_ordinal: int, next_seq: int) -> None:
+    def __init__(
+        self,
+        next_ordinal: int,
+        next_seq: int,
+        *,
+        slots: int = 1000,
+        limits: Limits = Limits(),  # noqa: B008 (it is frozen)
+        ready: bool = False,
+    ) -> None:
+        #: How many invocations may run at the same time.
+        self.slots = slots
+        self.limits = limits
+        #: Who has a slot.
+        self.running: set[int] = set()
+        #: The first of those that wait for one, by place: these are in memory, and of the others only that there are.
+        self.ready: OrderedDict[int, int] = OrderedDict()
+        #: Everybody who waits and has a place up to here is in `ready`; None: there are no others.
+        self.horizon = 0 if ready else None
+        #: Who has come to wait in this turn, and is not in `ready`.
+        self.behind: list[Invocation] = []
+        #: Who was running in two processes that crashed waits here, until no other such one runs; and who does.
+        self.suspects: dict[int, None] = {}
+        self.on_trial = 0
+        #: Until all that ran before have been asked about, nobody gets a slot who waits for one.
+        self.recovering = False
         self.next_ordinal = next_ordinal
         self.ordinals_reserved = next_ordinal
         self.next_seq = next_seq
@@ -59,12 +78,12 @@ class World:
         self.unnoted: list[Invocation] = []
         #: Touched by this turn and not running: they leave memory after it.
         self.visitors: set[int] = set()
-        self._evict_above = IDLE_KEYS
+        self._evict_above = limits.idle_keys
 
     def admit(self, need: Need, loaded: Loaded) -> None:
         """Take in what the store returned for `need`."""
         for invocation in loaded.invocations:
-            if invocation.seq not in self.invocations:
+            if invocation.seq not in self.invocations and invocation.seq not in self.absent:
                 self.invocations[invocation.seq] = invocation
                 self.by_id[invocation.id] = invocation.seq
                 self.visitors.add(invocation.seq)
@@ -86,6 +105,37 @@ class World:
             self.topics.setdefault(topic, set(loaded.topics.get(topic, ())))
         for key in need.waiting:
             self.waiting.setdefault(key, set(loaded.waiting.get(key, ())))
+        if need.ready is not None:
+            self._admit_ready(loaded.ready, last=len(loaded.ready) < need.ready[1])
+
+    def _admit_ready(self, found: list[tuple[int, int]], *, last: bool) -> None:
+        """The next that wait for a slot; with the last of those that are stored, also who came in this turn."""
+        for place, seq in found:
+            self.horizon = place
+            invocation = self.invocations.get(seq)
+            if invocation is not None and invocation.place == place:  # what this turn has changed is not stored yet
+                self.ready[seq] = place
+        if last:
+            self.horizon = None
+            behind, self.behind = self.behind, []
+            for invocation in behind:
+                if invocation.status is Status.READY:
+                    self.line_up(invocation)
+
+    def line_up(self, invocation: Invocation) -> None:
+        """It waits for a slot, behind all others: in memory, as long as there is room for it."""
+        if self.horizon is None and len(self.ready) < self.limits.ready:
+            self.ready[invocation.seq] = invocation.place
+            return
+        if self.horizon is None:
+            self.horizon = next(reversed(self.ready.values()))
+        self.behind.append(invocation)
+
+    @property
+    def in_line(self) -> int:
+        """How many wait for a slot and could have one: 0, or at least so many."""
+        count = len(self.ready) or (self.limits.ready if self.horizon is not None else 0)
+        return count + (1 if self.suspects and not self.on_trial else 0)
 
     def add(self, invocation: Invocation) -> None:
         """Take in an invocation that this turn creates."""
@@ -103,9 +153,9 @@ class World:
         """Forget what was loaded for this turn only."""
         for seq in self.visitors:
             invocation = self.invocations.get(seq)
-            if invocation is None or invocation.status is Status.RUNNING:
+            if invocation is None or invocation.status is Status.RUNNING or seq in self.ready:
                 continue
-            if invocation.status is Status.PENDING and len(self.invocations) < PENDING:
+            if invocation.status is Status.PENDING and len(self.invocations) < self.limits.pending:
                 continue
             self.forget(seq)
         self.visitors.clear()
@@ -114,6 +164,7 @@ class World:
         self.absent.clear()
         self.journals.clear()
         self.unreadable.clear()
+        self.behind.clear()
         if len(self.keys) > self._evict_above:
             self._evict_keys()
 
@@ -129,8 +180,8 @@ class World:
             (invocation.submission.service, invocation.submission.key) for invocation in self.invocations.values()
         }
         for key in list(self.keys):
-            if len(self.keys) <= IDLE_KEYS // 2:
+            if len(self.keys) <= self.limits.idle_keys // 2:
                 break
             if key not in in_use:
                 del self.keys[key]
-        self._evict_above = max(IDLE_KEYS, 2 * len(self.keys))
+        self._evict_above = max(self.limits.idle_keys, 2 * len(self.keys))

@@ -78,7 +78,7 @@ class Control(KeyState):
         if reply.result in (Status.SCHEDULED, Status.PENDING):
             raise TooEarlyError(f"cannot resume {id}: it is {reply.result}, its turn has not come")
         _refuse_completed(id, reply.result)
-        return Applied.UNCHANGED if reply.result is Status.RUNNING else Applied.DONE
+        return Applied.UNCHANGED if reply.result in (Status.RUNNING, Status.READY) else Applied.DONE
 
     async def resume_all(self, *, reason: str | None = None, service: str | None = None) -> list[str]:
         """Resume every paused invocation, of one service or paused for one reason; returns the ids of those.

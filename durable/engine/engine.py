@@ -14,6 +14,7 @@ from durable.core.duration import Duration, parse
 from durable.core.effects import Answer
 from durable.core.ids import claimed_id
 from durable.core.invocation import Flavor, already_started
+from durable.core.limits import Limits
 from durable.core.retry import DEFAULT, RetryPolicy
 from durable.engine.access import check_value_size, checked
 from durable.engine.control import Control
@@ -35,7 +36,6 @@ from durable.runtime.registry import (
     check_headers,
     check_text,
 )
-from durable.runtime.timers import WINDOW
 from durable.serde import serde_for
 from durable.service import Configuration, Handler, Options, Settings, settings_of
 from durable.store import Store
@@ -61,7 +61,7 @@ class Engine(Control):
     - `abort_timeout` (10 minutes): a handler that does not yield so long after that is interrupted.
     - `journal_retention`, `idempotency_retention`, `workflow_completion_retention` (1 day each): counted from
       completion; 0 keeps nothing.
-    - `max_concurrent_invocations` (1000): how many handlers are in memory; the others wait for their turn.
+    - `max_concurrent_invocations` (1000): how many handlers are in memory; the others wait in the file, in order.
     - `synchronous`: "FULL" survives power loss; "NORMAL" survives a killed process, and is faster.
     - `max_value_size` (64 MiB): the most bytes an argument, a result, a state value, a signal … may have when it is
       stored, and all headers of a request together; more is refused with `ValueTooLargeError`. Up to 256 MiB.
@@ -96,8 +96,8 @@ class Engine(Control):
         store: Store | None = None,
         clock: Clock | None = None,
         max_value_size: int = VALUE_SIZE_MAX,
-        timers_in_memory: int = WINDOW,
         observer: Observer | None = None,
+        limits: Limits = Limits(),  # noqa: B008 (it is frozen)
     ) -> None:
         if (path is None) == (store is None):
             raise ValueError("Engine(path, services=[...]) needs the path of its database file (or a store=)")
@@ -119,7 +119,7 @@ class Engine(Control):
         super().__init__(store, Registry(services, defaults, max_value_size), clock or SystemClock())
         self._defaults = defaults
         self._max_concurrent = max_concurrent_invocations
-        self._timer_window = timers_in_memory
+        self._limits = limits
         self._observer = observer
         self._shutdown_s = parse(shutdown_timeout) / 1000
 
@@ -138,7 +138,7 @@ class Engine(Control):
                 self._registry,
                 self._clock,
                 max_concurrent=self._max_concurrent,
-                timer_window=self._timer_window,
+                limits=self._limits,
                 defaults=self._defaults.retry,
                 declaration=_declaration,
                 observer=self._observer,
@@ -250,6 +250,8 @@ class Engine(Control):
         the first. Raises the invocation's `TerminalError`; `NotFoundError` for an unknown handler;
         `InvalidRequestError`, `SerializationError` for a bad key or argument; `ValueTooLargeError` (413).
         """
+        if self._running().crowded:
+            await self._running().admitted()
         handler, submit = self._submission(target, arg, key, idempotency_key, headers, None)
         if handler.flavor is Flavor.WORKFLOW:
             reply = await self._ask(submit)
@@ -306,8 +308,14 @@ class Engine(Control):
     ) -> Handle[Any]:
         """Have a handler invoked, now or after `delay`; returns once that is durable.
 
+        However many are sent at once (`asyncio.gather` over a million of them), the engine takes a thousand at a
+        time, in order, and of the others it knows only that they wait: a burst costs what its tasks cost. Nor does it
+        keep in memory what has no slot yet (see `max_concurrent_invocations`).
+
         Raises as `call`, but not what the handler raises: that comes from `handle.result()`.
         """
+        if self._running().crowded:
+            await self._running().admitted()
         handler, submit = self._submission(target, arg, key, idempotency_key, headers, delay)
         reply = await self._ask(submit)
         return Handle(self, reply.id, handler.output.decode, accepted=reply.result is Answer.ACCEPTED)

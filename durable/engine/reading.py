@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # schemas need libraries that a start should not wait for
     from durable.views.services import ServiceView
 
 #: What `Engine.invocations` can be asked for.
-STATUSES = frozenset({*Status, "ready"})
+STATUSES = frozenset(Status)
 
 
 class Wanted(TypedDict, total=False):
@@ -59,16 +59,9 @@ class Reading(Access):
         loop = self._running()
         check_number("limit", limit, 1)
         check_number("before", before, 0)
-        where = _filter(wanted, limit, before, self._clock.now_ms())
-        statuses = _statuses(wanted.get("status"))
-        found = await loop.store.find(where)
+        found = await loop.store.find(_filter(wanted, limit, before, self._clock.now_ms()))
         await self._note_damage(loop, found)
-        views = [self._as_of_now(loop, view_of(one)) for one in found]
-        return [
-            msgspec.structs.replace(view, input=None, output=None)
-            for view in views
-            if not statuses or view.status in statuses
-        ]
+        return [msgspec.structs.replace(view_of(one), input=None, output=None) for one in found]
 
     async def count_invocations(self, **wanted: Unpack[Wanted]) -> dict[str, int]:
         """How many invocations there are, by status; takes what `invocations` takes, but for the page."""
@@ -83,8 +76,7 @@ class Reading(Access):
             seq = await loop.store.holder(submission.service, submission.key)
             holders = (await loop.store.load(Need(seqs={seq}))).invocations if seq is not None else []
             holder = next((one.id for one in holders), None)
-        status = self._as_of_now(loop, view_of(invocation)).status
-        return describe(invocation, rows, status, loop.roster.awaited(invocation), holder)
+        return describe(invocation, rows, loop.roster.awaited(invocation), holder)
 
     async def _read_one(self, loop: Loop, id: str) -> tuple[Invocation, Sequence[Row]]:
         """An invocation and its journal, of which nothing is shown where it is damaged."""
@@ -106,13 +98,6 @@ class Reading(Access):
         for one in found:
             if one.unnoted and one.problem is not None:
                 await loop.ask(partial(NoteDamage, one.seq, one.problem, 0))
-
-    @staticmethod
-    def _as_of_now(loop: Loop, view: InvocationView) -> InvocationView:
-        """`running` is stored for all whose turn has come; those without an attempt in memory are `ready`."""
-        if view.status == "running" and not loop.roster.executes(view.seq):
-            return msgspec.structs.replace(view, status="ready")
-        return view
 
     @property
     def path(self) -> str | None:
@@ -173,15 +158,13 @@ def _filter(wanted: Wanted, limit: int, before: int | None, now: int) -> Filter:
             check_number(name, value, -(2**53))
         else:
             check_text(name, value, recorded=True)
-    statuses = _statuses(wanted.get("status"))
-    stored = frozenset("running" if one == "ready" else one for one in statuses)
-    return Filter(**fields, status=stored, limit=limit, before=before, now=now)
+    return Filter(**fields, status=_statuses(wanted.get("status")), limit=limit, before=before, now=now)
 
 
-def _statuses(status: str | Iterable[str] | None) -> set[str]:
+def _statuses(status: str | Iterable[str] | None) -> frozenset[str]:
     wanted = {status} if isinstance(status, str) else set(status or ())
     if not wanted <= STATUSES:
         raise InvalidRequestError(
             f"status is one of {', '.join(sorted(STATUSES))}, not {', '.join(map(repr, wanted - STATUSES))}"
         )
-    return wanted
+    return frozenset(wanted)

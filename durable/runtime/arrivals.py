@@ -11,9 +11,7 @@ from typing import Protocol
 
 from durable.core.journal import Kind, Outcome, Row
 from durable.core.replay import Replay
-
-#: How many recorded outcomes are delivered in one go before the event loop gets its turn.
-REPLAY_SLICE = 1000
+from durable.runtime.steps import GONE
 
 
 class Receiver(Protocol):
@@ -50,8 +48,10 @@ class Receiver(Protocol):
 class Arrivals:
     """The outcomes of one attempt on their way to its handler."""
 
-    def __init__(self, receiver: Receiver) -> None:
-        self._receiver = receiver
+    def __init__(self, receiver: Receiver, at_once: int) -> None:
+        self._receiver: Receiver = receiver
+        #: How many recorded outcomes are delivered before the event loop gets its turn.
+        self._at_once = at_once
         self.replay: Replay | None = None
         self._started = False
         #: Outcomes that came while the handler was not ready for them.
@@ -60,6 +60,10 @@ class Arrivals:
         self.settling = False
         #: Whether two flows have ever waited at the same time: that one waits now says nothing of the others then.
         self.concurrent = False
+
+    def let_go(self) -> None:
+        """The attempt is over."""
+        self._receiver = GONE
 
     def start(self, rows: Sequence[Row], until: int) -> None:
         """Begin with what is recorded, up to an ordinal; what comes later is news."""
@@ -127,7 +131,7 @@ class Arrivals:
                 self.settling = True
                 receiver.when_at_rest(self._hand_over)
             return
-        for _ in range(REPLAY_SLICE):
+        for _ in range(self._at_once):
             arrival = self._next()
             if arrival is None:
                 return
@@ -137,6 +141,8 @@ class Arrivals:
     def _hand_over(self) -> None:
         """The handler is at rest: it gets the next outcome."""
         receiver = self._receiver
+        if not receiver.active:
+            return
         arrival = self._next()
         if arrival is not None:
             receiver.arrive(*arrival)

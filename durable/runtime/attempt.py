@@ -16,6 +16,7 @@ from durable import log
 from durable.core.commands import Command, Fail, Finish, Suspend, Unloaded
 from durable.core.invocation import Invocation, KeyedObject
 from durable.core.journal import CANCELLED, Failure, Kind, Outcome, Row, given_up
+from durable.core.limits import Limits
 from durable.core.reasons import Reason
 from durable.core.replay import stuck
 from durable.core.waiting import Group
@@ -61,6 +62,7 @@ class Host(Protocol):
     #: The context variables that handlers begin with: those of whoever started the engine.
     context: Context
     observer: Observer | None
+    limits: Limits
 
     def submit(self, command: Command) -> None:
         """Have a command settled in the next turn."""
@@ -80,6 +82,10 @@ class Host(Protocol):
 
     def parked(self, attempt: "Attempt") -> None:
         """The handler only waits now."""
+        ...
+
+    def in_turn(self, report: Callable[[], None]) -> None:
+        """Call `report`: at once, or a little later where many attempts fail at the same time."""
         ...
 
     def when_settled(self, then: Callable[[], None]) -> None:
@@ -120,10 +126,8 @@ class Attempt:
             submission.id, submission.target, submission.headers, submission.idempotency_key, number, submission.input
         )
         self.task: asyncio.Task[None] | None = None
-        #: Whether it counts among the concurrent attempts.
-        self.has_slot = False
         #: Whether there can be nothing in its journal yet.
-        self.is_first = number == 1 and invocation.last_entry == 0
+        self.is_first = number == 1 and invocation.last_entry == 0 and invocation.cancels == 0
         #: How many bytes a value may have.
         self.value_size_max = handler.value_size_max
         self.loop = loop
@@ -133,15 +137,15 @@ class Attempt:
         #: Completions from outside that were handed to it: see `Invocation.notified`.
         self.notified = 0
         #: Whether it ends as soon as its handler is at rest, if that only waits by then.
-        self._giving_way = False
+        self.giving_way = False
         #: Counts what its handler does.
         self.activity = 0
         #: How many outcomes the handler has seen.
         self.delivered = 0
-        self._operations = Operations(self, submission.service, submission.key, keyed)
+        self._keyed = submission.service, submission.key, keyed
         self.observer = host.observer
         self._steps = Steps(self)
-        self._arrivals = Arrivals(self)
+        self._arrivals = Arrivals(self, host.limits.replayed)
         #: How many entries the handler has asked for, and how many flows of it wait.
         self.asked = 0
         self.flows = 0
@@ -150,7 +154,8 @@ class Attempt:
         self._cancels = Cancels(self._waiters, self._pending)
         #: Whether a cancel waits until calls and steps have ended.
         self.cancel_accepted = invocation.cancelling > 0
-        self._failure: Fail | None = None
+        #: Says how it has failed, once that can be reported.
+        self._failure: Callable[[], Fail] | None = None
         self._closing = False
         #: Whether somebody waits for `Unloaded`: it is closed because it is to be paused.
         self._pausing = False
@@ -176,34 +181,46 @@ class Attempt:
     async def _run(self) -> None:
         CURRENT.set(self)
         try:
-            context = self.handler.context(self._operations)
             try:
-                arguments = self.handler.arguments(self.request.body)
-            except SerializationError as error:
-                error.reason = Reason.INPUT_NOT_READABLE
-                raise
-            value = await self.handler.fn(context, *arguments)
-            if not self.active:
-                log.warning("%s %s: the handler went on after its attempt had ended", self.target, self.request.id)
-                return
-            if self._told:
-                self._end_failed()  # if no other step of the handler is still to end
-                return
-            self._check_end()
-            try:
-                outcome = Outcome(True, self.handler.encode_result(value))
-            except SerializationError as error:
-                if not issubclass(type(error), ValueTooLargeError):
-                    error.reason = Reason.RESULT_NOT_STORABLE
-                raise
-        except BaseException as error:
-            failure = self._raised(error)
-            if failure is None:
-                return
-            outcome = failure
-        self._finished = True
-        self.host.submit(Finish(self.seq, self.number, outcome))
-        self._over("finished")
+                context = self.handler.context(Operations(self, *self._keyed))
+                try:
+                    arguments = self.handler.arguments(self.request.body)
+                except SerializationError as error:
+                    error.reason = Reason.INPUT_NOT_READABLE
+                    raise
+                value = await self.handler.fn(context, *arguments)
+                if not self.active:
+                    log.warning(
+                        "%s %s: the handler went on after its attempt had ended", self.target, self.request.id
+                    )
+                    return
+                if self._told:
+                    self._end_failed()  # if no other step of the handler is still to end
+                    return
+                self._check_end()
+                try:
+                    outcome = Outcome(True, self.handler.encode_result(value))
+                except SerializationError as error:
+                    if not issubclass(type(error), ValueTooLargeError):
+                        error.reason = Reason.RESULT_NOT_STORABLE
+                    raise
+            except BaseException as error:
+                failure = self._raised(error)
+                if failure is None:
+                    return
+                outcome = failure
+            self._finished = True
+            self.host.submit(Finish(self.seq, self.number, outcome))
+            self._over("finished")
+        finally:
+            CURRENT.set(None)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """It is over, and its coroutine is at its end: nothing refers to itself any more, so it is freed at once."""
+        if not self.active and not self._steps.executes:
+            self._steps.let_go()
+            self._arrivals.let_go()
 
     def _raised(self, error: BaseException) -> Outcome | None:
         """What left the handler: the outcome it stands for, or None where the attempt has not finished with it."""
@@ -265,9 +282,13 @@ class Attempt:
         """Raise `AttemptEnded` wherever the handler waits for something durable; cancel what waits elsewhere."""
         self._waiters.unwind()
         self._steps.drop()
+        for future in self._pending.values():
+            future.abandon()
         self._pending.clear()
         if self.task is not None and not self.task.done():
             self.loop.call_soon(self._cancel_if_stuck, 3)
+        else:
+            self._let_go()
 
     def _cancel_if_stuck(self, patience: int) -> None:
         """A handler in a durable wait is already on its way out; one that waits for something else is cancelled."""
@@ -287,20 +308,26 @@ class Attempt:
         if step is not None and step.options.retry is not None:
             step_policy = step.options.retry.merged_over(policy)
         reason = reason_of(error) if step is None else reason_of_step(error, returned=returned)
-        problem = problem_of(error, entry, step.name if step is not None else "", reason)
-        if error is self.broken and isinstance(error, StorageCorruptError):
-            problem = msgspec.structs.replace(problem, reason=Reason.READS_DAMAGED)
-        self._failure = Fail(
-            self.seq,
-            self.number,
-            problem,
-            policy,
-            step_policy,
-            retry_after_ms(error, self.target),
-            Failure(problem.message, 500).outcome(),
-            step.recorded if step is not None else False,
-            step.seen if step is not None else 0,
-        )
+
+        def failure() -> Fail:
+            problem = problem_of(error, entry, step.name if step is not None else "", reason)
+            if error is self.broken and isinstance(error, StorageCorruptError):
+                problem = msgspec.structs.replace(problem, reason=Reason.READS_DAMAGED)
+            return Fail(
+                self.seq,
+                self.number,
+                problem,
+                policy,
+                step_policy,
+                retry_after_ms(error, self.target),
+                Failure(problem.message, 500).outcome(),
+                step.recorded if step is not None else False,
+                step.seen if step is not None else 0,
+                self.cancels,
+                self.cancel_due,
+            )
+
+        self._failure = failure
         if self.broken is not None:
             self._steps.running.clear()  # what still runs belongs to a handler that cannot go on: it is cut off
         if not self._steps.running:
@@ -323,6 +350,7 @@ class Attempt:
     def a_step_ended(self) -> None:
         """See `steps.Owner`."""
         self.touched = self.loop.time()
+        self.at_rest()
         if self._failure is not None and not self._steps.running:
             self.loop.call_soon(self._end_failed)
         if self._closing:
@@ -330,12 +358,15 @@ class Attempt:
 
     def _end_failed(self) -> None:
         """No step runs any more: report the failure and let the handler go."""
+        if self._failure is not None and self.active and not self._steps.running:
+            self.host.in_turn(self._report)
+
+    def _report(self) -> None:
         failure = self._failure
-        if failure is None or not self.active or self._steps.running:
-            return
-        failure = msgspec.structs.replace(failure, cancels=self.cancels, cancel_due=self.cancel_due)
-        self.host.submit(failure)
-        self._over("failed")
+        if failure is not None and self.active:
+            self.host.submit(failure())
+            self._failure = None
+            self._over("failed")
 
     # ---- what was committed comes back ----
 
@@ -456,6 +487,7 @@ class Attempt:
             await waiter
         finally:
             self._waiters.end(waiter)
+            del waiter  # an exception in it refers to this frame
 
     def _never(self) -> Generator[Any, None, None]:
         """Wait until the attempt is unwound; where it was unwound already, for ever."""
@@ -474,6 +506,7 @@ class Attempt:
             raise
         finally:
             self._waiters.end(waiter)
+            del waiter  # an exception in it refers to this frame
 
     def timed_out(self, error: asyncio.CancelledError) -> bool:
         """Whether a time-out of asyncio or anyio cancelled the wait: then the attempt is broken for good."""
@@ -575,12 +608,12 @@ class Attempt:
 
         By then immediate answers have arrived, no step is cut off, and no flow could still continue.
         """
-        if not self._giving_way:
-            self._giving_way = True
+        if not self.giving_way:
+            self.giving_way = True
             self.host.when_settled(lambda: self.when_at_rest(self._unload))
 
     def _unload(self) -> None:
-        self._giving_way = False
+        self.giving_way = False
         replay = self._arrivals.replay
         if self.is_stuck and replay is not None:
             self.broken = stuck(replay, self.asked)

@@ -5,6 +5,7 @@ Exceptions are the user's: their attributes and methods may raise, and a group m
 
 import asyncio
 import traceback
+from types import CodeType
 from typing import Any
 
 from durable import log
@@ -28,6 +29,9 @@ _CONTEXT: Any = vars(BaseException)["__context__"]
 _MEMBERS: Any = vars(BaseExceptionGroup)["exceptions"]
 #: Up to how many exceptions, in groups and as causes of each other, are shown with their tracebacks.
 CHAIN_MAX = 500
+#: Stacks as text, by the places they go through: where one handler fails, thousands may fail at the same line.
+_shown: dict[tuple[tuple[CodeType, int, int], ...], str] = {}
+SHOWN = 64
 
 
 def failure_of_exception(error: BaseException) -> Outcome | None:
@@ -154,8 +158,29 @@ def _can_be_formatted(error: BaseException) -> bool:
     return True
 
 
+def _alone(error: BaseException) -> str:
+    """The traceback of one that has no other in it."""
+    places: list[tuple[CodeType, int, int]] = []
+    here = error.__traceback__
+    while here is not None:
+        places.append((here.tb_frame.f_code, here.tb_lasti, here.tb_lineno))
+        here = here.tb_next
+    ends = _plain("".join(traceback.format_exception_only(error)))
+    if not places:
+        return ends
+    text = _shown.get(key := tuple(places))
+    if text is None:
+        if len(_shown) >= SHOWN:
+            _shown.clear()
+        text = _shown[key] = _plain("".join(traceback.format_tb(error.__traceback__)))
+    return f"Traceback (most recent call last):\n{text}{ends}"
+
+
 def _stacktrace(error: BaseException) -> str:
     try:
+        chained = _CAUSE.__get__(error) is not None or _CONTEXT.__get__(error) is not None
+        if not chained and not issubclass(type(error), BaseExceptionGroup):
+            return _alone(error)
         if not _can_be_formatted(error):
             frames = traceback.format_tb(error.__traceback__)
             return _plain("".join([*frames, describe(error)]))

@@ -6,6 +6,7 @@ the engine starts: there is no recovery besides the `Recover` command.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import copy_context
@@ -13,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from durable import log
-from durable.core.commands import Command, Declare, Expire, Fail, Recover, TimerFired
+from durable.core.commands import Command, Declare, Expire, Fail, TimerFired
 from durable.core.effects import (
     Action,
     Completed,
@@ -29,6 +30,7 @@ from durable.core.effects import (
     Unload,
 )
 from durable.core.invocation import Status
+from durable.core.limits import Limits
 from durable.core.reasons import CANCEL_WAITS
 from durable.core.retry import RetryPolicy
 from durable.core.settle import advance
@@ -39,18 +41,15 @@ from durable.runtime.clock import Clock
 from durable.runtime.deadlocks import Deadlocks
 from durable.runtime.failures import describe
 from durable.runtime.observer import Observer, guarded
+from durable.runtime.recovery import Recovery
 from durable.runtime.refused import one_by_one
 from durable.runtime.registry import Registry
 from durable.runtime.replies import Replies
 from durable.runtime.roster import Roster
 from durable.runtime.tasks import unmourned
-from durable.runtime.timers import WINDOW, Timers
+from durable.runtime.timers import Timers
 from durable.store import CommitRefused, Expired, Store
 
-#: How many invocations one turn of recovery takes.
-BATCH = 500
-#: How many completed invocations one turn of clean-up forgets.
-CLEAN_BATCH = 100
 #: How long a commit may take that is under way when the time to shut down is over.
 LAST_COMMIT_S = 1.0
 #: How often results past their retention are looked for: as often as the shortest retention, within these.
@@ -71,8 +70,8 @@ class Loop:
         registry: Registry,
         clock: Clock,
         *,
-        max_concurrent: int = 1000,
-        timer_window: int = WINDOW,
+        max_concurrent: int,
+        limits: Limits,
         defaults: RetryPolicy,
         declaration: Callable[[Registry, str], str],
         observer: Observer | None = None,
@@ -86,10 +85,16 @@ class Loop:
         self.revisions: dict[str, int] = {}
         #: A digest of what a service's code declares.
         self._declaration = declaration
+        self.limits = limits
+        self._slots = max_concurrent
+        self._defaults = defaults
         self._queue: list[Command] = []
-        #: Who is called once the turn is over that is under way, and the one that takes what is queued.
-        self._after_turn: list[Callable[[], None]] = []
-        self._after_next: list[Callable[[], None]] = []
+        #: How many commands turns have taken, and how many of them are settled and committed.
+        self._taken = self._settled = 0
+        #: Who is called once so many are: see `when_settled`.
+        self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
+        #: Who waits to submit, because so many commands wait to be taken.
+        self._at_the_door: deque[asyncio.Future[None]] = deque()
         self._turning = False
         self._kicked = False
         self._closing = False
@@ -106,10 +111,10 @@ class Loop:
         #: Empty until the store is open.
         self.world = World(0, 0)
         self._replies = Replies(self._loop)
-        self.roster = Roster(self, self._loop, max_concurrent, defaults)
+        self.roster = Roster(self, self._loop, defaults)
         self.attempts = self.roster.attempts
         self.deadlocks = Deadlocks(store, self.attempts, self._loop, self._chore)
-        self.timers = Timers(store, clock, self._loop, self._timers_due, self.fail, window=timer_window)
+        self.timers = Timers(store, clock, self._loop, self._timers_due, self.fail, limits)
         self._deeds = self._all_deeds()
 
     # ---- life ----
@@ -121,7 +126,13 @@ class Loop:
             self.registry.forget_configuration()
             for service, text in opened.settings.items():
                 self.registry.configure(service, text)
-            self.world = World(opened.next_ordinal, opened.next_seq)
+            self.world = World(
+                opened.next_ordinal, opened.next_seq, slots=self._slots, limits=self.limits, ready=opened.ready
+            )
+            self.world.recovering = True
+            recovery = Recovery(self.store, opened.next_seq, self.limits.recovered, self.submit, self.ask)
+            if opened.crashed:
+                await recovery.look(self.registry, self._defaults)
             await self.timers.start()
             if self.failure is not None:
                 raise self.failure
@@ -134,7 +145,7 @@ class Loop:
             raise
         self._keeper = unmourned(self._loop.create_task(self._keep()))
         self._chore(self.store.lost())
-        self._chore(self._recover())
+        self._chore(recovery.run())
         self._chore(self.deadlocks.begin())
         self._clean()
 
@@ -146,21 +157,6 @@ class Loop:
             self.revisions[service] = revision if now == before else revision + 1
             if now != before:
                 self.submit(Declare(service, revision + 1, now))
-
-    async def _recover(self) -> None:
-        """In batches, so that a new invocation does not wait for a hundred thousand old ones."""
-        after, new = 0, self.world.next_seq
-        while not self._closing:
-            seqs = [seq for seq in await self.store.running(after, BATCH) if seq < new]
-            if not seqs:
-                return
-            after = seqs[-1]
-            for seq in seqs[:-1]:
-                if seq not in self.attempts:
-                    self.submit(Recover(seq))
-            with suppress(CommitRefused):  # it was logged; the next start looks at it again
-                await self.ask(partial(Recover, seqs[-1]))
-            await self.roster.has_room()
 
     async def close(self, grace_s: float) -> None:
         """End the attempts, let what they handed in become durable, close the store: within `grace_s` seconds."""
@@ -187,7 +183,10 @@ class Loop:
         self._over = True
         closed = EngineNotRunningError("the engine was closed before this was answered; attach again after a start")
         self._replies.fail_all(closed)
+        self._open_the_door()
         try:
+            if self.failure is None:
+                await self.store.sign_off()
             await self.store.close()
         except BaseException:
             self._let_go()  # all the same
@@ -228,6 +227,7 @@ class Loop:
                     self._loading.cancel()
                 told = EngineNotRunningError("the engine was stopped before this was answered; attach after a start")
                 self._replies.fail_all(told)
+                self._open_the_door()
                 self.roster.fail()
             self.roster.forget()
         finally:
@@ -278,6 +278,7 @@ class Loop:
         self.failure = error
         self._queue.clear()
         self._replies.fail_all(error)
+        self._open_the_door()
         self.deadlocks.close()
         self.roster.fail()
         if self.observer is not None:
@@ -297,12 +298,32 @@ class Loop:
 
     def when_settled(self, then: Callable[[], None]) -> None:
         """Call `then` when what was submitted so far is committed and has been acted upon."""
-        if self._queue:
-            self._after_next.append(then)
-        elif self._turning:
-            self._after_turn.append(then)
+        submitted = self._taken + len(self._queue)
+        if self._settled < submitted:
+            self._waiting.append((submitted, then))
         else:
             self._loop.call_soon(then, context=self.context)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many commands wait to be settled that nobody from outside may bring more: see `admitted`."""
+        return len(self._queue) >= self.limits.door or bool(self._at_the_door)
+
+    def admitted(self) -> "asyncio.Future[None]":
+        """Done when, behind all who wait already, a turn has taken enough of what was submitted."""
+        turn: asyncio.Future[None] = self._loop.create_future()
+        self._at_the_door.append(turn)
+        return turn
+
+    def _open_the_door(self) -> None:
+        """Let in as many as the next turn can take; all of them, where there is none."""
+        ended = self._over or self._closing or self.failure is not None
+        room = self.limits.door - len(self._queue)
+        while self._at_the_door and (room > 0 or ended):
+            waiter = self._at_the_door.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                room -= 1
 
     def ask(self, make: Callable[[int], Command], *, result: bool = False) -> "asyncio.Future[Any]":
         """Submit a command that is answered: by its `Reply`, or with `result=True` by the outcome it leads to."""
@@ -319,9 +340,12 @@ class Loop:
         self._kicked = False
         if self._turning or not self._queue or self.failure is not None or self._over:
             return
-        commands, self._queue = self._queue, []
-        self._after_turn, self._after_next = self._after_next, []
+        most = self.limits.turn
+        commands, self._queue = self._queue[:most], self._queue[most:]
+        self._taken += len(commands)
         self._turning = True
+        if self._at_the_door:
+            self._open_the_door()
         try:
             turn = Turn(self.world, commands, self.clock.now_ms())
             need = advance(turn)
@@ -374,11 +398,14 @@ class Loop:
         self._turning = False
         if self.failure is not None or self._over:
             return
-        after, self._after_turn = self._after_turn, []
+        self._settled = settled = self._taken
         self._begin()  # the disk works while what was committed is acted upon
         self.act(turn)
-        for then in after:
-            self._loop.call_soon(then)
+        self._call_those_that_waited(settled)
+
+    def _call_those_that_waited(self, settled: int) -> None:
+        while self._waiting and self._waiting[0][0] <= settled:
+            self._loop.call_soon(self._waiting.popleft()[1], context=self.context)
 
     # ---- a turn that the store refused ----
 
@@ -396,10 +423,9 @@ class Loop:
             self._loading = None
         self._turning = False
         if not self.stopped:
-            after, self._after_turn = self._after_turn, []
+            self._settled = settled = self._taken
             self._begin()
-            for then in after:
-                self._loop.call_soon(then)
+            self._call_those_that_waited(settled)
 
     def give_up(self, command: Command, refused: CommitRefused) -> Fail | None:
         """See `refused.Host`."""
@@ -449,7 +475,7 @@ class Loop:
                 self.timers.remove(turn.writes.timers_removed)
             if turn.writes.timers_added:
                 self.timers.add(turn.writes.timers_added)
-            self.roster.launch_ready()
+            self.roster.make_room(self.world.in_line)
             if self.observer is not None:
                 self.observer.turn_committed(turn.size)
         except BaseException as error:
@@ -546,7 +572,7 @@ class Loop:
         """In small batches, so that no turn is held up by them."""
         before: Sequence[Expired] = ()
         while not self._closing:
-            found = await self.store.expired(self.clock.now_ms(), CLEAN_BATCH)
+            found = await self.store.expired(self.clock.now_ms(), self.limits.cleaned)
             if not found or found == before:  # what cannot be forgotten must not keep it busy
                 break
             before = found

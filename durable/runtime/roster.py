@@ -1,4 +1,7 @@
-"""Which attempts there are: who runs, who waits for a slot, and whose coroutine has not returned yet."""
+"""Which attempts there are, which of them only wait, and whose coroutine has not returned yet.
+
+Who may run is decided by the core: each attempt here has a slot.
+"""
 
 import asyncio
 from collections import deque
@@ -7,10 +10,22 @@ from contextvars import Context
 from typing import Any, Protocol
 
 from durable import log
-from durable.core.commands import Command, Fail, Finish, Finished, NoteDamage, OpenEntry, Record, Suspend, Unloaded
+from durable.core.commands import (
+    Command,
+    Fail,
+    Finish,
+    Finished,
+    NoteDamage,
+    OpenEntry,
+    Record,
+    Suspend,
+    Trust,
+    Unloaded,
+)
 from durable.core.effects import StartAttempt
 from durable.core.invocation import Invocation, KeyedObject, Problem, damage
 from durable.core.journal import Failure
+from durable.core.limits import Limits
 from durable.core.reasons import ADVICE, Reason
 from durable.core.retry import RetryPolicy
 from durable.core.waiting import entries
@@ -31,8 +46,6 @@ from durable.store import Store
 NAMED_MAX = 10
 #: What only an attempt asks for.
 Asks = Record | Finished | OpenEntry | Finish | Fail | Suspend | Unloaded
-#: Up to how many attempts wait for a slot before whoever brings more of them is made to wait.
-READY_MAX = 500
 
 
 class Runtime(Protocol):
@@ -41,6 +54,7 @@ class Runtime(Protocol):
     store: Store
     registry: Registry
     clock: Clock
+    limits: Limits
     #: The context variables of whoever started the engine: handlers begin with them, and its callbacks run in them.
     context: Context
     observer: Observer | None
@@ -65,9 +79,7 @@ class Runtime(Protocol):
 class Roster:
     """See the module's docstring. It is the host of its attempts (`attempt.Host`)."""
 
-    def __init__(
-        self, engine: Runtime, loop: asyncio.AbstractEventLoop, max_concurrent: int, defaults: RetryPolicy
-    ) -> None:
+    def __init__(self, engine: Runtime, loop: asyncio.AbstractEventLoop, defaults: RetryPolicy) -> None:
         #: The current attempt of each invocation that has one.
         self.attempts: dict[int, Attempt] = {}
         self._engine = engine
@@ -81,25 +93,32 @@ class Roster:
         self._loop = loop
         self.context = engine.context
         self.observer = engine.observer
-        self._max_concurrent = max_concurrent
+        self.limits = engine.limits
         self._defaults = defaults
         self._watch = Watch(loop, self.attempts)
         self._blocked = Blocked(loop, engine.clock, lambda: self.attempts or self._lingering, self._watch.stalled)
-        #: Attempts that wait for a slot, and the ordinal up to which their journal is replayed.
-        self._ready: deque[tuple[Attempt, int]] = deque()
-        #: How many attempts have a slot.
-        self._slots_taken = 0
-        self._room: asyncio.Future[None] | None = None
+        #: Whether others wait for a slot: then whoever only waits makes room.
+        self._crowded = False
+        #: Attempts that seemed to do nothing but wait, those first that began to first. Some have gone on since.
+        self._idle: dict[Attempt, None] = {}
+        #: Attempts that make room, until they have.
+        self._leaving: set[Attempt] = set()
+        #: Attempts whose journal is to be read, with the ordinal up to which it is replayed; and is being read.
+        self._to_launch: deque[tuple[Attempt, int]] = deque()
         self._launching: dict[int, asyncio.Task[None]] = {}
         #: Coroutines of attempts that are over and have not returned yet.
         self._lingering: dict[asyncio.Task[None], str] = {}
         self._left_behind: list[Attempt] = []
+        #: Failures that are to be reported when those are settled that were, and how many were.
+        self._reports: deque[Callable[[], None]] = deque()
+        self._reported = 0
+        self._reporting = False
         self._closing = False
 
     # ---- beginning ----
 
     def admit(self, start: StartAttempt, keyed: KeyedObject | None) -> None:
-        """Make the attempt, so that what is delivered from now on finds it; it starts when there is a slot."""
+        """Start the attempt; what is delivered from now on finds it."""
         invocation = start.invocation
         submission = invocation.submission
         self.release(invocation.seq)
@@ -109,45 +128,42 @@ class Roster:
             return
         attempt = Attempt(self, invocation, start.attempt, handler, keyed, self._loop)
         self.attempts[invocation.seq] = attempt
-        self._ready.append((attempt, start.until))
-
-    def launch_ready(self) -> None:
-        """Start attempts while there is room; where there is none, those that only wait make some."""
-        if not self._ready:
-            return
+        if start.trial_ms:
+            self._loop.call_later(start.trial_ms / 1000, self.submit, Trust(attempt.seq))
         if self._closing:
-            self._ready.clear()
-        while self._ready and self._slots_taken < self._max_concurrent:
-            attempt, until = self._ready.popleft()
-            if attempt.active:
-                self._launch(attempt, until)
-        if self._ready:
-            wanted = len(self._ready)
-            for attempt in self.attempts.values():
-                if wanted <= 0:
-                    return
-                if attempt.idle:
-                    attempt.give_way()
-                    wanted -= 1
-        if self._room is not None and len(self._ready) < READY_MAX:
-            self._room.set_result(None)
-            self._room = None
-
-    async def has_room(self) -> None:
-        """Wait until not too many attempts wait for a slot."""
-        if len(self._ready) >= READY_MAX:
-            self._room = self._loop.create_future()
-            await self._room
-
-    def _launch(self, attempt: Attempt, until: int) -> None:
-        attempt.has_slot = True
-        self._slots_taken += 1
+            return
         self._blocked.begin()
         if attempt.is_first:
-            attempt.start((), until)
+            attempt.start((), start.until)
         else:
-            self._launching[attempt.seq] = unmourned(self._loop.create_task(self._start_from_journal(attempt, until)))
+            self._to_launch.append((attempt, start.until))
+            self._launch()
         self._watch.begin(attempt)
+
+    def _launch(self) -> None:
+        """Read journals, a few at a time: a commit that comes in between has to wait for them."""
+        while self._to_launch and len(self._launching) < self.limits.journals and not self._closing:
+            attempt, until = self._to_launch.popleft()
+            if attempt.active:
+                self._launching[attempt.seq] = unmourned(
+                    self._loop.create_task(self._start_from_journal(attempt, until))
+                )
+
+    def make_room(self, waiting: int) -> None:
+        """So many others wait for a slot: as many of those that only wait are unloaded, longest first."""
+        self._crowded = waiting > 0
+        if not waiting:
+            return
+        self._leaving = {attempt for attempt in self._leaving if attempt.giving_way or not attempt.active}
+        while len(self._leaving) < waiting and self._idle:
+            attempt = next(iter(self._idle))
+            del self._idle[attempt]
+            if attempt.idle:
+                self._leave(attempt)
+
+    def _leave(self, attempt: Attempt) -> None:
+        self._leaving.add(attempt)
+        attempt.give_way()
 
     async def _start_from_journal(self, attempt: Attempt, until: int) -> None:
         try:
@@ -161,6 +177,7 @@ class Roster:
             return
         finally:
             self._launching.pop(attempt.seq, None)
+            self._launch()
         if attempt.active and self.attempts.get(attempt.seq) is attempt:
             attempt.start(rows, until)
 
@@ -188,9 +205,8 @@ class Roster:
         """The attempt of this invocation is over."""
         attempt = self.attempts.pop(seq, None)
         if attempt is not None:
-            if attempt.has_slot:
-                attempt.has_slot = False
-                self._slots_taken -= 1
+            self._idle.pop(attempt, None)
+            self._leaving.discard(attempt)
             if attempt.active:
                 attempt.end()
             self._linger(attempt)
@@ -198,6 +214,8 @@ class Roster:
     def close(self) -> None:
         """Start nothing new; let the steps that run end and be recorded."""
         self._closing = True
+        while self._reports:
+            self._reports.popleft()()
         self._watch.close()
         for task in self._launching.values():
             task.cancel()
@@ -224,7 +242,8 @@ class Roster:
             attempt.end()
             self._linger(attempt)
         self.attempts.clear()
-        self._ready.clear()
+        self._idle.clear()
+        self._leaving.clear()
 
     def tasks(self) -> "list[asyncio.Future[Any]]":
         """Coroutines of handlers that have not returned yet."""
@@ -248,7 +267,8 @@ class Roster:
             if not task.done():
                 let_go(task)
         self.attempts.clear()
-        self._ready.clear()
+        self._idle.clear()
+        self._leaving.clear()
         self._blocked.close()
 
     def _linger(self, attempt: Attempt) -> None:
@@ -261,11 +281,6 @@ class Roster:
         self._lingering.pop(task, None)
 
     # ---- what can be seen ----
-
-    def executes(self, seq: int) -> bool:
-        """Whether an attempt of this invocation is under way."""
-        attempt = self.attempts.get(seq)
-        return attempt is not None and attempt.has_slot
 
     def awaited(self, invocation: Invocation) -> list[int]:
         """The entries its handler waits for at this moment."""
@@ -295,10 +310,35 @@ class Roster:
         for attempt in attempts:
             attempt.start_left_over()
 
+    def in_turn(self, report: Callable[[], None]) -> None:
+        """A failure costs more than anything else: a few at a time are reported, so that others pass between them."""
+        if not self._reported:
+            self._loop.call_soon(self._reports_settled, context=self.context)
+        if self._reported < self.limits.failures:
+            self._reported += 1
+            report()
+        else:
+            self._reports.append(report)
+
+    def _reports_settled(self) -> None:
+        if self._reported and not self._reporting:
+            self._reporting = True
+            self.when_settled(self._next_reports)
+
+    def _next_reports(self) -> None:
+        self._reporting = False
+        self._reported = 0
+        for _ in range(min(self.limits.failures, len(self._reports))):
+            self._reported += 1
+            self._reports.popleft()()
+        self._reports_settled()
+
     def parked(self, attempt: Attempt) -> None:
         """The handler only waits now: with an inactivity timeout of zero it is unloaded at once."""
-        if attempt.handler.settings.inactivity_timeout_ms == 0 or self._ready:
-            attempt.give_way()
+        if attempt.handler.settings.inactivity_timeout_ms == 0 or self._crowded:
+            self._leave(attempt)
+        else:
+            self._idle[attempt] = None
 
 
 def _counted(number: int, noun: str) -> str:

@@ -142,11 +142,20 @@ class Owner(Protocol):
         ...
 
 
+class Gone:
+    """Takes the place of an attempt that is over, where something may still ask whether it is."""
+
+    active = False
+
+
+GONE: Any = Gone()
+
+
 class Steps:
     """The steps of one attempt that are not complete yet."""
 
     def __init__(self, owner: Owner) -> None:
-        self._owner = owner
+        self._owner: Owner = owner
         #: Executions under way: their names, by entry.
         self.running: dict[int, str] = {}
         #: In which tasks.
@@ -164,6 +173,15 @@ class Steps:
         #: Stopped by a cancel that is not delivered yet; and interruptible ones that do not begin because of it.
         self._interrupted: list[tuple[int, Step]] = []
         self._withheld: list[DurableFuture[Any]] = []
+
+    @property
+    def executes(self) -> bool:
+        """Whether a step is still on its way, whatever becomes of it."""
+        return bool(self._executing or self._tasks)
+
+    def let_go(self) -> None:
+        """The attempt is over and no step is on its way."""
+        self._owner = GONE
 
     @property
     def quiet(self) -> bool:

@@ -6,12 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from durable.core.effects import Timer
+from durable.core.limits import Limits
 from durable.runtime.clock import Clock
-
-#: How many timers are in memory; there may be millions in the store.
-WINDOW = 10_000
-#: How many due timers one turn takes.
-BATCH = 1_000
 
 
 class TimerStore(Protocol):
@@ -32,14 +28,15 @@ class Timers:
         loop: asyncio.AbstractEventLoop,
         fire: Callable[[list[Timer]], None],
         failed: Callable[[BaseException], None],
-        window: int = WINDOW,
+        limits: Limits,
     ) -> None:
         self._store = store
         self._clock = clock
         self._loop = loop
         self._fire = fire
         self._failed = failed
-        self._window = window
+        self._window = limits.timers
+        self._at_once = limits.due
         self._heap: list[Timer] = []
         self._known: set[Timer] = set()
         #: Every stored timer up to here is in memory; None: all of them are.
@@ -111,7 +108,7 @@ class Timers:
     def _look(self) -> None:
         now = self._clock.now_ms()
         due: list[Timer] = []
-        while self._heap and self._heap[0][0] <= now and len(due) < BATCH:
+        while self._heap and self._heap[0][0] <= now and len(due) < self._at_once:
             timer = heapq.heappop(self._heap)
             if timer in self._known:
                 self._known.remove(timer)

@@ -29,7 +29,8 @@ class Waiters:
 
     def end(self, waiter: Waiter) -> None:
         """It waits no longer."""
-        del self.blocked[waiter], self.flow_of[waiter]
+        self.blocked.pop(waiter).forget(waiter)
+        del self.flow_of[waiter]
 
     def until_unwound(self) -> Waiter:
         """A flow waits for nothing but the end of the attempt."""
@@ -43,6 +44,7 @@ class Waiters:
             if not waiter.done():
                 waiter.set_exception(AttemptEnded())
                 waiter.exception()  # retrieved: nobody may be left to await it
+        self._for_the_end.clear()
 
     @property
     def some_wait(self) -> bool:

@@ -58,7 +58,7 @@ class Watch:
 
     def _judge(self, attempt: Attempt, now: float) -> float:
         """Do what is due for one attempt; returns when to look at it again."""
-        if not attempt.active or not attempt.has_slot or attempt.task is None:
+        if not attempt.active or attempt.task is None:
             return now + _inactivity_s(attempt)
         inactive_at = attempt.touched + _inactivity_s(attempt)
         if now < inactive_at:

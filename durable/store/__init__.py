@@ -33,6 +33,10 @@ class Opened(msgspec.Struct, frozen=True):
     settings: dict[str, str] = {}
     #: Revision and declaration of the services that were ever declared, by name.
     declared: dict[str, tuple[int, str]] = {}
+    #: Whether somebody waits for a slot.
+    ready: bool = False
+    #: Whether an engine before this one has written something, and did not end in order.
+    crashed: bool = False
 
 
 class Expired(msgspec.Struct, frozen=True):
@@ -52,6 +56,10 @@ class Store(Protocol):
 
         Raises a `StorageError` that names the file and the way out.
         """
+        ...
+
+    async def sign_off(self) -> None:
+        """Note that the engine ends in order, so that the next `open` knows. Raises nothing."""
         ...
 
     async def close(self) -> None:
@@ -82,8 +90,8 @@ class Store(Protocol):
         """An invocation's journal, by entry and part."""
         ...
 
-    async def running(self, after: int, limit: int) -> Sequence[int]:
-        """Invocations whose turn it is, in order of their numbers, those above `after`."""
+    async def running(self, after: int, limit: int) -> Sequence[tuple[int, int]]:
+        """Invocations that have a slot, in order of their numbers, those above `after`: (seq, crashes)."""
         ...
 
     async def timers(self, after: Timer | None, limit: int) -> Sequence[Timer]:

@@ -25,7 +25,7 @@ def check_version(database: sqlite3.Connection, path: str) -> int:
     version = int(database.execute("PRAGMA user_version").fetchone()[0])
     application = int(database.execute("PRAGMA application_id").fetchone()[0])
     tables = int(database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
-    if tables and application != APPLICATION_ID:
+    if application != APPLICATION_ID and (tables or application):
         raise StorageCorruptError(
             f"{path} is an SQLite database of another program. Give the engine a file of its own. (If it is one of "
             f"ours, its header is damaged: durable.restore(backup, {path!r}).)"

@@ -17,6 +17,7 @@ from durable.store import CommitRefused, Expired, Opened
 from durable.store.filter import Filter, matches
 from durable.store.rows import (
     FIXED_COUNT,
+    MOVING_NAMES,
     complete,
     fixed,
     invocation_of,
@@ -41,6 +42,8 @@ class Tables(msgspec.Struct):
     settings: dict[str, str] = {}
     declared: dict[str, tuple[int, str]] = {}
     ordinals: int = 16
+    #: Whether the engine that wrote last has ended in order.
+    clean: bool = True
     in_use: bool = False
 
     def copy(self) -> "Tables":
@@ -67,7 +70,14 @@ class MemoryStore:
             next_seq=max(self.tables.invocations, default=0) + 1,
             settings=dict(self.tables.settings),
             declared=dict(self.tables.declared),
+            ready=any(self._invocation(seq).status is Status.READY for seq in self.tables.invocations),
+            crashed=not self.tables.clean,
         )
+
+    async def sign_off(self) -> None:
+        """Note that the engine ends in order."""
+        if self._open and not self._failed:
+            self.tables.clean = True
 
     async def close(self) -> None:
         """Let the tables go."""
@@ -98,6 +108,7 @@ class MemoryStore:
 
     def _write(self, writes: Writes) -> None:
         tables = self.tables
+        tables.clean = False
         self._forget([seq for seq in writes.purged if seq not in writes.created])
         for row in writes.journal:
             tables.journal.setdefault(row.invocation, {})[row.entry, row.part] = row
@@ -154,6 +165,9 @@ class MemoryStore:
         tables = self.tables
         loaded = Loaded()
         seqs = {*need.seqs, *(tables.ids[id] for id in need.ids if id in tables.ids)}
+        if need.ready is not None:
+            loaded.ready = self._ready(*need.ready)
+            seqs |= {seq for _, seq in loaded.ready}
         for seq in sorted(seqs & tables.invocations.keys()):
             invocation = self._invocation(seq)
             loaded.invocations.append(invocation)
@@ -176,14 +190,11 @@ class MemoryStore:
         self._check()
         return journal_of(self._stored(seq))
 
-    async def running(self, after: int, limit: int) -> Sequence[int]:
-        """Invocations that had their turn when the engine stopped."""
+    async def running(self, after: int, limit: int) -> Sequence[tuple[int, int]]:
+        """Invocations that had a slot when the engine stopped."""
         self._check()
-        running = [
-            seq for seq in sorted(self.tables.invocations)
-            if seq > after and self._invocation(seq).status is Status.RUNNING
-        ]  # fmt: skip
-        return running[:limit]
+        stored = [self._invocation(seq) for seq in sorted(self.tables.invocations) if seq > after]
+        return [(one.seq, one.crashes) for one in stored if one.status is Status.RUNNING][:limit]
 
     async def timers(self, after: Timer | None, limit: int) -> Sequence[Timer]:
         """The next timers."""
@@ -254,6 +265,12 @@ class MemoryStore:
     def _stored(self, seq: int) -> list[tuple[object, ...]]:
         """A journal's rows, none of which has a checksum here."""
         return [(*row, None) for _, row in sorted(self.tables.journal.get(seq, {}).items())]
+
+    def _ready(self, after: int, limit: int) -> list[tuple[int, int]]:
+        status, place = FIXED_COUNT, FIXED_COUNT + MOVING_NAMES.index("place")
+        stored = self.tables.invocations.items()
+        waiting = [(row[place], seq) for seq, row in stored if row[status] == Status.READY]
+        return sorted((one, seq) for one, seq in waiting if isinstance(one, int) and one > after)[:limit]
 
     def _object(self, service: str, key: str) -> KeyedObject:
         queue = sorted(

@@ -36,7 +36,7 @@ _FIXED = columns(
 )
 _MOVING = columns(
     "status$ attempt failures step_failures$? last_failure$? due_at? queued? waiting_for$? cancelling listened"
-    " modified_at completed_at? ok? output#? expires_at? pausing journal_until?"
+    " modified_at completed_at? ok? output#? expires_at? pausing journal_until? place crashes"
 )
 FIXED_NAMES = (*(column.name for column in _FIXED), "checksum")
 MOVING_NAMES = (*(column.name for column in _MOVING), "moving_checksum")
@@ -100,6 +100,8 @@ def moving(invocation: Invocation) -> tuple[Any, ...]:
         None if completed_at is None else completed_at + invocation.submission.completion_retention_ms,
         int(invocation.pausing),
         None if completed_at is None else _journal_until(invocation, completed_at),
+        invocation.place,
+        invocation.crashes,
     )
     return (*row, checksum(_moved(invocation.seq, row), None if outcome is None else outcome.value))
 
@@ -115,7 +117,8 @@ def _asked(row: Sequence[Any]) -> tuple[Any, ...]:
 
 def _moved(seq: int, row: Sequence[Any]) -> tuple[Any, ...]:
     """What the upper half of `moving_checksum` is over: not the two times that follow from others."""
-    return (seq, row[:_OUTPUT], row[_EXPIRES_AT + 1])
+    waits = row[_JOURNAL_UNTIL + 1 :]  # added later: where they are 0 the checksum is what it was
+    return (seq, row[:_OUTPUT], row[_EXPIRES_AT + 1], *(waits if any(waits) else ()))
 
 
 def _journal_until(invocation: Invocation, completed_at: int) -> int:
@@ -265,7 +268,7 @@ def _submission(own: Sequence[Any]) -> Submission:
 def _read(own: Sequence[Any], submission: Submission, moved: Sequence[Any]) -> Invocation:
     (
         status, attempt, failures, step_failures, problem, due_at, queued, waiting_for, cancelling, listened,
-        modified_at, completed_at, ok, output, _expires_at, pausing, journal_until, _checksum,
+        modified_at, completed_at, ok, output, _expires_at, pausing, journal_until, place, crashes, _checksum,
     ) = moved  # fmt: skip
     invocation = Invocation(
         seq=own[0],
@@ -286,6 +289,8 @@ def _read(own: Sequence[Any], submission: Submission, moved: Sequence[Any]) -> I
         completed_at=completed_at,
         modified_at=modified_at,
         journal_kept=journal_until != 0,
+        place=place,
+        crashes=crashes,
     )
     if completed_at is not None and invocation.status is Status.PAUSED:
         invocation.damaged = True  # noted before: its result cannot be read

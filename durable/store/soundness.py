@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from durable import log
-from durable.core.world import ORDINALS
+from durable.core.limits import Limits
 from durable.errors import StorageCorruptError
 from durable.store import Opened
 from durable.store.checksums import columns, complaint, differs
@@ -42,7 +42,9 @@ def opening(database: sqlite3.Connection, path: str, scripts: Sequence[tuple[int
         repair_waits(database)
     sql = "SELECT coalesce(max(seq), 0) + 1 FROM invocations WHERE seq < ?"
     seq = database.execute(sql, (_NUMBER_MAX,)).fetchone()[0]
-    return Opened(ordinals(database), seq, settings(database, path), declared(database))
+    waiting = database.execute("SELECT EXISTS (SELECT 1 FROM invocations WHERE status = 'ready')").fetchone()[0]
+    cut_off = database.execute("SELECT value FROM meta WHERE name = 'clean'").fetchone() == (0,)
+    return Opened(ordinals(database), seq, settings(database, path), declared(database), bool(waiting), cut_off)
 
 
 def _size(database: sqlite3.Connection) -> int:
@@ -145,10 +147,15 @@ def ordinals(database: sqlite3.Connection) -> int:
         return int(row[1])
     log.warning("the number of the next outcome was damaged: it is counted again")
     taken = [16]
-    for name, table in (("ordinal", "journal"), ("queued", "invocations"), ("ordinal", "signals")):
+    for name, table in (
+        ("ordinal", "journal"),
+        ("queued", "invocations"),
+        ("place", "invocations"),
+        ("ordinal", "signals"),
+    ):
         sql = f"SELECT max({name}) FROM {table} WHERE typeof({name}) = 'integer' AND {name} < ?"
         taken.append(database.execute(sql, (_NUMBER_MAX,)).fetchone()[0] or 0)
-    free = max(taken) + ORDINALS
+    free = max(taken) + Limits().ordinals
     text, values = reserve_ordinals(free)
     database.execute(text, values)
     return free

@@ -5,6 +5,7 @@ import os
 import sqlite3
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -35,6 +36,8 @@ Synchronous = Literal["FULL", "NORMAL"]
 
 _SELECT = f"SELECT {FIXED}, {MOVING} FROM invocations"
 _BATCH = 500
+#: Whether the engine that wrote last has ended in order.
+_MARK = "INSERT OR REPLACE INTO meta (name, value) VALUES ('clean', ?)"
 
 
 class SqliteStore:
@@ -65,6 +68,8 @@ class SqliteStore:
         self._ending: DatabaseThread[Opened] | None = None
         #: Rows of state and of promises that were found under another key.
         self._moved: tuple[frozenset[int], ...] = (frozenset(), frozenset())
+        #: Whether the file says that an engine is at work, or was and did not end in order.
+        self._marked = False
 
     # ---- opening and closing ----
 
@@ -90,7 +95,13 @@ class SqliteStore:
         migrate(database, version)
         found = _tolerant(database, lambda database: opening(database, self.path, migrations()))
         self._moved = tuple(_tolerant(database, partial(misplaced, table=table)) for table in ("state", "promises"))
+        self._marked = found.crashed
         return found
+
+    async def sign_off(self) -> None:
+        """Write that down, unless nothing else was written."""
+        if self._thread is not None and self._marked and self._file.failed is None:
+            await self._use().post(_sign_off)
 
     async def close(self) -> None:
         """Close the connection, which empties the log into the file, and let the lock go."""
@@ -130,7 +141,13 @@ class SqliteStore:
             batch = statements(writes)
         except Exception as error:
             raise CommitRefused(f"a turn cannot be written: {error!r}; nothing of it was") from error
-        return self._use().post(lambda database: file.write(database, batch))
+        if not self._marked:
+            batch.insert(0, (_MARK, (0,)))
+        return self._use().post(lambda database: self._write(database, batch))
+
+    def _write(self, database: sqlite3.Connection, batch: Sequence[tuple[str, Sequence[Any]]]) -> None:
+        self._file.write(database, batch)
+        self._marked = True
 
     # ---- reading ----
 
@@ -146,10 +163,11 @@ class SqliteStore:
         """An invocation's journal, in order."""
         return await self._read(lambda database: journal_of(_journal(database, seq)))
 
-    async def running(self, after: int, limit: int) -> Sequence[int]:
-        """Invocations that had their turn when the engine stopped."""
-        sql = "SELECT seq FROM invocations WHERE status = 'running' AND seq > ? ORDER BY seq LIMIT ?"
-        return await self._read(lambda database: [row[0] for row in database.execute(sql, (after, limit))])
+    async def running(self, after: int, limit: int) -> Sequence[tuple[int, int]]:
+        """Invocations that had a slot when the engine stopped."""
+        what = "seq, CAST(crashes AS INTEGER)"
+        sql = f"SELECT {what} FROM invocations WHERE status = 'running' AND seq > ? ORDER BY seq LIMIT ?"
+        return await self._read(lambda database: database.execute(sql, (after, limit)).fetchall())
 
     async def timers(self, after: Timer | None, limit: int) -> Sequence[Timer]:
         """The next timers."""
@@ -251,9 +269,19 @@ def _tolerant(database: sqlite3.Connection, work: Callable[[sqlite3.Connection],
         database.text_factory = str
 
 
+def _sign_off(database: sqlite3.Connection) -> None:
+    with suppress(sqlite3.Error):  # the next start will think that this one was cut off
+        database.execute(_MARK, (1,))
+
+
 def _load(database: sqlite3.Connection, need: Need) -> Loaded:
     loaded = Loaded()
-    for column, wanted in (("seq", need.seqs), ("id", need.ids)):
+    seqs = need.seqs
+    if need.ready is not None:
+        sql = "SELECT place, seq FROM invocations WHERE status = 'ready' AND place > ? ORDER BY place LIMIT ?"
+        loaded.ready = database.execute(sql, need.ready).fetchall()
+        seqs = seqs | {seq for _, seq in loaded.ready}
+    for column, wanted in (("seq", seqs), ("id", need.ids)):
         for values in _batches(wanted):
             sql = f"{_SELECT} WHERE {column} IN ({', '.join('?' * len(values))})"
             loaded.invocations += [invocation_of(row) for row in database.execute(sql, values)]

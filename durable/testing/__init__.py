@@ -17,12 +17,15 @@ async def scenario(sim):
 assert check(services, scenario) == "charged o-1"
 """
 
+from durable.core.limits import TINY, Limits
 from durable.store.memory import MemoryStore, Tables
 from durable.testing.simulation import Fault, Mode, Scenario, Services, Sim, check, modes, simulate
 from durable.testing.virtual import SimulationStuck, VirtualClock, VirtualLoop, run
 
 __all__ = [
+    "TINY",
     "Fault",
+    "Limits",
     "MemoryStore",
     "Mode",
     "Scenario",

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from durable.client import value_of
+from durable.core.limits import TINY
 from durable.engine import Engine
 from durable.errors import EngineFailedError, EngineNotRunningError
 from durable.runtime.observer import Observer
@@ -51,7 +52,7 @@ class Mode(msgspec.Struct, frozen=True):
     #: Every await of something unresolved unloads the handler.
     always_suspend: bool = False
     faults: tuple[Fault, ...] = ()
-    #: One timer in memory, one handler at a time.
+    #: One handler at a time, and every boundary that hides behind a large number is crossed (`TINY`).
     minimal: bool = False
     #: Faults that come again and again: the commits between two of them.
     every: int = 0
@@ -244,7 +245,7 @@ class Sim:
             if self.mode.always_suspend:
                 options["inactivity_timeout"] = 0
             if self.mode.minimal:
-                options |= {"timers_in_memory": 1, "max_concurrent_invocations": 1}
+                options |= {"limits": TINY, "max_concurrent_invocations": 1}
             options["observer"] = _Undertaker(self._crashed)
             self.engine = Engine(services=self._services(self), store=store, clock=self.clock, **options)
             try:
@@ -325,6 +326,7 @@ def modes(commits: int, *, seed: int = 0, most: int = 60) -> list[Mode]:
         Mode("restart at every 3rd commit", every=3, how="restart"),
         Mode("crash after every 4th commit", every=4, how="after"),
         Mode("always-suspend, crash after every 5th commit", always_suspend=True, every=5, how="after"),
+        Mode("minimal memory, crash after every 6th commit", minimal=True, every=6, how="after"),
     ]
     return found
 

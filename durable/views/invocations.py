@@ -123,7 +123,7 @@ def view_of(invocation: Invocation) -> InvocationView:
         completed_at=invocation.completed_at,
         due_at=invocation.due_at,
         attempt=invocation.attempt,
-        failures=max([invocation.failures, *invocation.step_failures.values()]),
+        failures=max([invocation.failures, *invocation.step_failures.values()]) + invocation.crashes,
         last_failure=invocation.problem,
         advice=_advice(invocation),
         completion_result=None if outcome is None else ("success" if outcome.ok else "failure"),
@@ -147,10 +147,10 @@ def _advice(invocation: Invocation) -> str:
 
 
 def describe(
-    invocation: Invocation, rows: Sequence[Row], status: str, awaited: Sequence[int], holder: str | None
+    invocation: Invocation, rows: Sequence[Row], awaited: Sequence[int], holder: str | None
 ) -> InvocationView:
-    """All that is known of one. `status` and the entries `awaited` are as of now; `holder` holds its key."""
-    view = msgspec.structs.replace(view_of(invocation), status=status)
+    """All that is known of one. The entries `awaited` are as of now; `holder` holds its key."""
+    view = view_of(invocation)
     journal = entries_of(view, rows) if invocation.journal_kept else ()
     return msgspec.structs.replace(
         view,
@@ -189,7 +189,7 @@ def _waits(
         case Status.PAUSED:
             reason = view.last_failure.reason if view.last_failure is not None else ""
             yield WaitView(kind="resume", name=reason)
-        case "ready":
+        case Status.READY:
             yield WaitView(kind="slot")
     for one in journal:
         if one.entry in awaited and one.result == "open":

@@ -12,6 +12,7 @@ from durable.core.commands import (
     Command,
     CompleteEntry,
     CompletePromise,
+    Crash,
     Expire,
     Kill,
     OpenEntry,
@@ -19,6 +20,7 @@ from durable.core.commands import (
     Purge,
     Record,
     Recover,
+    Recovered,
     Restart,
     Resume,
     SendSignal,
@@ -31,6 +33,7 @@ from durable.core.commands import (
 from durable.core.effects import Need, Unload
 from durable.core.invocation import Flavor, Invocation, Status
 from durable.core.journal import Kind
+from durable.core.limits import TINY, Limits
 from durable.core.retry import RetryPolicy
 from durable.core.turn import Turn, promise_topic
 from durable.core.waiting import Group
@@ -64,9 +67,9 @@ POLICIES = [RetryPolicy("1s", max_attempts=2), RetryPolicy(max_attempts=1, on_ma
 class Driver:
     """Makes commands that an engine could make: of attempts that run, with entries that come next."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, slots: int = 0) -> None:
         self.random = random.Random(seed)
-        self.core = Core()
+        self.core = Core(slots or self.random.choice([1, 2, 1000]), self.random.choice([Limits(), TINY]))
         self.numbers = 10
         #: Attempts that were told to start nothing new.
         self.closing: set[tuple[int, int]] = set()
@@ -102,12 +105,17 @@ class Driver:
         """Another process takes over: what it asks for first, and somebody may come before that."""
         self.core = cold(self.core)
         self.closing.clear()
-        for one in self.core.world.invocations.values():
+        world = self.core.world
+        world.running.clear()
+        world.suspects, world.on_trial = {}, 0
+        for one in world.invocations.values():
             one.started = one.cancelled = False
-        commands: list[Command] = [Recover(one.seq) for one in self.core.world.invocations.values()]
+        crash = self.random.choice([None, Crash(), Crash(self.random.choice(POLICIES))])
+        commands: list[Command] = [Recover(one.seq, crash=crash) for one in world.invocations.values()]
         commands += [self.outside() for _ in range(self.random.randint(0, 2))]
         self.random.shuffle(commands)
-        return commands
+        world.recovering = True
+        return [*commands, Recovered()]
 
     def draw(self, **weights: int) -> str:
         """One of the names, as often as its weight says."""
@@ -228,11 +236,14 @@ class Driver:
 
 def cold(core: Core) -> Core:
     """The same core in a process that has just read everything from its tables."""
-    other = Core()
+    other = Core(core.world.slots, core.world.limits)
     other.now = core.now
     other.tables = other.store.tables = core.tables.copy()
-    other.world = World(core.world.next_ordinal, core.world.next_seq)
-    other.world.ordinals_reserved = core.world.ordinals_reserved
+    old = core.world
+    other.world = World(old.next_ordinal, old.next_seq, slots=old.slots, limits=old.limits, ready=core.somebody_waits)
+    other.world.ordinals_reserved = old.ordinals_reserved
+    other.world.running = set(old.running)
+    other.world.suspects, other.world.on_trial = dict(old.suspects), old.on_trial
     running = [one for one in core.world.invocations.values() if one.status is Status.RUNNING]
     keys = {(one.submission.service, one.submission.key) for one in running if one.submission.key is not None}
     need = Need(seqs={one.seq for one in running}, keys=keys)

@@ -16,6 +16,7 @@ from durable.core.commands import (
     OpenEntry,
     Record,
     Recover,
+    Recovered,
     Sleep,
     Submit,
     Suspend,
@@ -23,14 +24,16 @@ from durable.core.commands import (
 )
 from durable.core.effects import Deliver, Need, Reply, StartAttempt
 from durable.core.ids import invocation_id
-from durable.core.invocation import Caller, Flavor, Invocation, KeyedObject, Problem, Submission
+from durable.core.invocation import Caller, Flavor, Invocation, KeyedObject, Problem, Status, Submission
 from durable.core.journal import CANCELLED, EMPTY, INTERRUPTIBLE, Failure, Kind, Outcome, failure_of
+from durable.core.limits import Limits
 from durable.core.retry import RetryPolicy
 from durable.core.settle import advance
 from durable.core.turn import Turn
 from durable.core.waiting import Group
 from durable.core.world import World
 from durable.store.memory import MemoryStore
+from durable.store.rows import invocation_of
 
 A = TypeVar("A")
 
@@ -41,11 +44,11 @@ DAY = 86_400_000
 class Core:
     """A world, the tables it writes, and a clock that is set by hand."""
 
-    def __init__(self) -> None:
+    def __init__(self, slots: int = 1000, limits: Limits = Limits()) -> None:  # noqa: B008 (it is frozen)
         self.store = MemoryStore()
         at_once(self.store.open())
         self.tables = self.store.tables
-        self.world = World(next_ordinal=16, next_seq=1)
+        self.world = World(next_ordinal=16, next_seq=1, slots=slots, limits=limits)
         self.now = 1_000_000
 
     def settle(self, *commands: Command) -> Turn:
@@ -55,7 +58,30 @@ class Core:
             self.world.admit(need, at_once(self.store.load(need)))
         at_once(self.store.commit(turn.writes))
         self.world.end_turn()
+        self.check_slots()
         return turn
+
+    def check_slots(self) -> None:
+        """Who runs has a slot, there are no more than there are slots, and nobody waits beside a free one."""
+        world = self.world
+        stored = [invocation_of(row) for row in self.tables.invocations.values()]
+        running = {one.seq for one in stored if one.status is Status.RUNNING}
+        asked = {one.seq for one in stored if one.status is Status.RUNNING and one.seq not in world.running}
+        assert running - asked == world.running, "who has a slot runs"
+        assert len(world.running) <= world.slots, "nobody runs without a slot"
+        for seq in asked:  # what has not been recovered yet
+            assert seq not in world.invocations or not world.invocations[seq].started, "who runs has a slot"
+        waiting = [one for one in stored if one.status is Status.READY]
+        assert len({one.place for one in waiting}) == len(waiting), "who waits for a slot has a place of its own"
+        assert all((one.place > 0) == (one.status is Status.READY) for one in stored), "nobody else has one"
+        in_memory = [one.seq for one in sorted(waiting, key=lambda one: one.place) if one.seq in world.ready]
+        assert in_memory == list(world.ready), "those that wait are in order"
+        for one in waiting:
+            behind = world.horizon is not None and one.place > world.horizon
+            known = behind or one.seq in world.ready or one.seq in world.suspects
+            assert known, f"{one.id} waits for a slot and is forgotten"
+        free = len(world.running) < world.slots and not world.recovering
+        assert not free or not [one for one in waiting if one.seq not in world.suspects], "a slot is free"
 
     def submit(self, submission: Submission, token: int = 0) -> Invocation:
         """Submit, and return the invocation as it is kept."""
@@ -68,6 +94,11 @@ class Core:
         if found is None:
             [found] = at_once(self.store.load(Need(ids={id}))).invocations
         return found
+
+    @property
+    def somebody_waits(self) -> bool:
+        """Whether an invocation waits for a slot."""
+        return any(invocation_of(row).status is Status.READY for row in self.tables.invocations.values())
 
     def exists(self, id: str) -> bool:
         """Whether the tables have it."""
@@ -84,8 +115,11 @@ class Core:
 
     def crash(self) -> Turn:
         """Forget all that is not stored, and start again from that."""
-        self.world = World(self.tables.ordinals, max(self.tables.invocations, default=0) + 1)
-        return self.settle(*(Recover(seq) for seq in at_once(self.store.running(0, 1000))))
+        old = self.world
+        new = max(self.tables.invocations, default=0) + 1
+        self.world = World(self.tables.ordinals, new, slots=old.slots, limits=old.limits, ready=self.somebody_waits)
+        self.world.recovering = True
+        return self.settle(*(Recover(seq) for seq, _ in at_once(self.store.running(0, 1000))), Recovered())
 
 
 def at_once(work: Coroutine[Any, Any, A]) -> A:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import pytest
 
 from durable.core.effects import Timer
+from durable.core.limits import Limits
 from durable.runtime.timers import Timers
 from durable.testing import run
 from durable.testing.virtual import EPOCH_MS, VirtualClock, VirtualLoop
@@ -21,7 +22,7 @@ class Stored:
         self.clock = VirtualClock(loop)
         self.stored: set[Timer] = set()
         self.fired: list[tuple[Timer, int]] = []
-        self.window = Timers(self, self.clock, loop, self.fire, self.failed, window=window)
+        self.window = Timers(self, self.clock, loop, self.fire, self.failed, limits=Limits(timers=window))
 
     async def timers(self, after: Timer | None, limit: int) -> Iterable[Timer]:
         found = sorted(timer for timer in self.stored if after is None or timer > after)[:limit]

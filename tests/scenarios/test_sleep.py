@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import pytest
 
 from durable import Context, gather, handler
+from durable.core.limits import Limits
 from durable.testing import Sim, VirtualLoop, check
 from tests.scenarios.support import once
 
@@ -145,5 +146,5 @@ def test_timers_fire_in_the_order_of_their_moments_and_only_once(in_memory: int)
         once(sim, "0 s", "2 s", "3 s", "4 s", "5 s", "9 s")
         return list(dict.fromkeys(sim.trace))
 
-    fired = check(services, scenario, timers_in_memory=in_memory)
+    fired = check(services, scenario, limits=Limits(timers=in_memory))
     assert fired == ["0 s", "2 s", "3 s", "4 s", "5 s", "9 s"]

@@ -38,6 +38,7 @@ from durable import (
 from durable.core.commands import Command, Finish, Finished
 from durable.core.invocation import Invocation, Status
 from durable.core.journal import CANCELLED, KILLED, Kind
+from durable.core.limits import Limits
 from durable.runtime.attempt import Attempt
 from durable.runtime.observer import Observer
 from durable.runtime.registry import Registered, Registry
@@ -352,6 +353,7 @@ class Verifier:
         self.registry = registry
         self.context = copy_context()
         self.observer: Observer | None = None
+        self.limits = Limits()
         self.commands: list[Command] = []
         #: Of the replay's event loop.
         self.rest: Rest
@@ -373,6 +375,9 @@ class Verifier:
 
     def cut_off(self) -> bool:
         return False
+
+    def in_turn(self, report: Callable[[], None]) -> None:
+        report()
 
     def when_settled(self, then: Callable[[], None]) -> None:
         pass

@@ -161,7 +161,7 @@ def test_a_clean_close_leaves_one_file_that_can_be_copied(path: Path, tmp_path: 
     commit(path, Writes(created={1: an_invocation()}, settings={"Shop": "{}"}))
     assert [file.name for file in tmp_path.iterdir()] == ["durable.db"]
     copy = Path(shutil.copy(path, tmp_path / "copy.db"))
-    assert open_only(copy) == Opened(next_ordinal=16, next_seq=2, settings={"Shop": "{}"})
+    assert open_only(copy) == Opened(next_ordinal=16, next_seq=2, settings={"Shop": "{}"}, crashed=True)
 
 
 @pytest.mark.parametrize("name", ["with space.db", "имя 🚀.db", "%2F?mode=ro.db", "#x.db", "a'b\".db"])
@@ -324,7 +324,7 @@ def test_a_file_of_version_1_has_what_it_had(path: Path) -> None:
             assert [row.value for row in found.journals[3]] == [b"1"]
             assert found.keys[0].state == {"n": b"7"}
             assert list(await store.timers(None, 9)) == [(NOW + 5, 2, 1)]
-            assert list(await store.running(0, 9)) == [1]
+            assert list(await store.running(0, 9)) == [(1, 0)]
 
     play(story)
     assert pragma(path, "user_version") == NEWEST
@@ -834,6 +834,7 @@ def test_where_nothing_was_written_it_says_so_and_else_that_it_is_unknown(path: 
 
     async def story() -> None:
         async with opened(Small(path)) as (store, _):
+            await store.commit(Writes(journal=[a_row(2, 1)]))  # the first one also notes that an engine is at work
             rows = [a_row(1, 1, outcome=Outcome(True, b"x" * 1_000_000))]
             with pytest.raises(EngineFailedError) as caught:
                 await store.commit(Writes(journal=rows, settings={"A": "{}"} if together else {}))

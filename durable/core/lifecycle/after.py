@@ -45,14 +45,12 @@ def after(turn: Turn, invocation: Invocation, then: Then) -> None:
         case Again():
             turn.start(invocation)
         case BackOff(retry_at):
-            invocation.status = Status.BACKING_OFF
+            turn.leave(invocation, Status.BACKING_OFF)
             invocation.due_at = retry_at
             turn.add_timer(retry_at, invocation.seq, 0)
-            leave(turn, invocation)
         case Wait(waiting):
-            invocation.status = Status.SUSPENDED
+            turn.leave(invocation, Status.SUSPENDED)
             invocation.waiting = waiting
-            leave(turn, invocation)
         case Stop():
             park(turn, invocation)
     leaf_ended(turn, invocation)
@@ -60,12 +58,5 @@ def after(turn: Turn, invocation: Invocation, then: Then) -> None:
 
 def park(turn: Turn, invocation: Invocation) -> None:
     """It waits for an operator; what arrives meanwhile is stored."""
-    invocation.status = Status.PAUSED
+    turn.leave(invocation, Status.PAUSED)
     invocation.waiting = None
-    leave(turn, invocation)
-
-
-def leave(turn: Turn, invocation: Invocation) -> None:
-    """Nothing of it runs: it is written, and leaves memory when the turn is over."""
-    turn.touch(invocation)
-    turn.world.visitors.add(invocation.seq)

@@ -111,7 +111,7 @@ def deliver_cancel(turn: Turn, invocation: Invocation) -> None:
         del invocation.open[entry]
         turn.complete_entry(invocation, entry, ended, Kind.CALL)
     paused = invocation.status is Status.PAUSED and invocation.pausing  # by an operator, after the cancel
-    if invocation.status is not Status.RUNNING and not paused:
+    if invocation.status not in (Status.RUNNING, Status.READY) and not paused:
         turn.drop_timer(invocation)
         turn.start(invocation)
 

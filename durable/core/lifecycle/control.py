@@ -1,10 +1,23 @@
 """What the engine itself asks: find an invocation, go on after a start, keep what services look like."""
 
-from durable.core.commands import Attach, Cancel, Configure, Declare, Kill, NoteDamage, Pause, Recover
+from durable.core.commands import (
+    Attach,
+    Cancel,
+    Configure,
+    Crash,
+    Declare,
+    Kill,
+    NoteDamage,
+    Pause,
+    Recover,
+    Recovered,
+)
 from durable.core.effects import Answer, Need
-from durable.core.invocation import Status
+from durable.core.invocation import Invocation, Problem, Status
+from durable.core.journal import Failure
 from durable.core.lifecycle.after import Again, after
-from durable.core.turn import Turn, need_id, need_invocation
+from durable.core.lifecycle.finish import give_up
+from durable.core.turn import Turn, is_suspect, need_id, need_invocation
 from durable.core.world import World
 
 
@@ -28,15 +41,40 @@ def attach(turn: Turn, command: Attach) -> None:
 
 
 def recover(turn: Turn, command: Recover) -> None:
-    """Its turn had come when the engine stopped: it gets its next attempt, unless it was to be paused."""
+    """It had a slot when the engine stopped: it gets its next attempt, unless it was to be paused."""
     turn.reply(command.token, Answer.DONE)
     invocation = turn.world.invocations.get(command.seq)
     if invocation is None:
         return
     if invocation.started:  # by this process, since: it needs nothing
         return
-    if invocation.status is Status.RUNNING:
+    if invocation.status is not Status.RUNNING:
+        return
+    if command.crash is None or invocation.pausing or not crashed(turn, invocation, command.crash):
         after(turn, invocation, Again())
+
+
+def crashed(turn: Turn, invocation: Invocation, crash: Crash) -> bool:
+    """The attempt that was running counts as failed; True where that has ended or paused the invocation.
+
+    It may have killed the process, and so may any other that ran beside it. So only a crash in which no other suspect
+    was running uses its budget up, and never the first one: that may be a power cut.
+    """
+    invocation.crashes += 1
+    message = f"the process ended without a clean close while attempt {invocation.attempt} was running"
+    invocation.problem = Problem(message, "ProcessEnded", at=turn.now)
+    failures = invocation.failures + invocation.crashes
+    if crash.policy is None or not is_suspect(invocation) or not crash.policy.exhausted(failures):
+        return False
+    invocation.failures, invocation.crashes = failures, 0
+    give_up(turn, invocation, crash.policy, Failure(message).outcome())
+    return True
+
+
+def recovered(turn: Turn, command: Recovered) -> None:
+    """Whoever had a slot has one again, or waits: what is left is handed out at the end of this turn."""
+    turn.world.recovering = False
+    turn.reply(command.token, Answer.DONE)
 
 
 def configure(turn: Turn, command: Configure) -> None:

@@ -50,11 +50,17 @@ def fail(turn: Turn, command: Fail) -> None:
         invocation.failures += 1
         if not command.policy.exhausted(invocation.failures):
             back_off(turn, invocation, command, command.policy, invocation.failures)
-        elif command.policy.on_max_attempts == "kill" and command.failure is not None:
-            turn.actions.append(Failed(invocation, None))
-            turn.complete(invocation, command.failure)
         else:
-            stop(turn, invocation)
+            give_up(turn, invocation, command.policy, command.failure)
+
+
+def give_up(turn: Turn, invocation: Invocation, policy: RetryPolicy, failure: Outcome | None) -> None:
+    """No try is left."""
+    if policy.on_max_attempts == "kill" and failure is not None:
+        turn.actions.append(Failed(invocation, None))
+        turn.complete(invocation, failure)
+    else:
+        stop(turn, invocation)
 
 
 def stop(turn: Turn, invocation: Invocation) -> None:

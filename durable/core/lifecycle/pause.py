@@ -21,7 +21,7 @@ def pause(turn: Turn, command: Pause) -> None:
         invocation.pausing = True
         turn.touch(invocation)
         turn.actions.append(Unload(invocation.seq, invocation.attempt))
-    elif invocation.status in (Status.SUSPENDED, Status.BACKING_OFF):
+    elif invocation.status in (Status.SUSPENDED, Status.BACKING_OFF, Status.READY):
         invocation.pausing = True
         turn.drop_timer(invocation)
         park(turn, invocation)

@@ -58,6 +58,7 @@ def settle_budget(turn: Turn, invocation: Invocation, entry: int) -> None:
     if invocation.failures or invocation.step_failures or invocation.problem is not None:
         invocation.failures = 0
         invocation.problem = None
+        turn.trusted(invocation)
         invocation.step_failures = {step: count for step, count in invocation.step_failures.items() if step != entry}
         turn.touch(invocation)
 

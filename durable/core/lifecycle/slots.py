@@ -1,0 +1,49 @@
+"""Slots that became free in a turn go to those that wait for one, in the order in which they came to wait."""
+
+from durable.core.commands import Trust
+from durable.core.effects import Need
+from durable.core.invocation import Status
+from durable.core.turn import Turn, is_suspect, need_invocation
+
+
+def hand_out(turn: Turn) -> Need | None:
+    """Start who can be started; or say what has to be loaded for that.
+
+    Whoever ran in two processes that crashed is started alone among its like, as soon as nothing stands against it.
+    """
+    world = turn.world
+    while not world.recovering and len(world.running) < world.slots:
+        alone = bool(world.suspects) and not world.on_trial
+        if alone:
+            seq = next(iter(world.suspects))
+        elif world.ready:
+            seq = next(iter(world.ready))
+        elif world.horizon is not None:
+            return Need(ready=(world.horizon, world.limits.ready))
+        else:
+            return None
+        need = Need()
+        need_invocation(world, need, seq)
+        if need:
+            if not alone:  # the others will need theirs, too
+                for later in world.ready:
+                    need_invocation(world, need, later)
+            return need
+        if alone:
+            del world.suspects[seq]
+        else:
+            del world.ready[seq]
+        invocation = world.invocations.get(seq)
+        if invocation is None or invocation.status is not Status.READY:
+            continue  # a suspect that was killed or paused meanwhile
+        if is_suspect(invocation) and world.on_trial:
+            world.suspects[seq] = None
+        else:
+            turn.run(invocation)
+    return None
+
+
+def trust(turn: Turn, command: Trust) -> None:
+    """A suspect has run for so long without harm that the next one may start beside it."""
+    if turn.world.on_trial == command.seq:
+        turn.world.on_trial = 0

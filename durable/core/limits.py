@@ -1,0 +1,40 @@
+"""How much is in memory, and how much is done at one go. Behind each of these there may be any number more."""
+
+import msgspec
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Numbers that change how fast things go, and nothing else: with `TINY` everything comes out the same."""
+
+    #: How many commands one turn takes: so long, at most, does somebody wait who comes behind a burst.
+    turn: int = 500
+    #: Behind how many commands that no turn has taken yet a caller waits before it submits its own.
+    door: int = 1000
+    #: How many invocations that wait for a slot are in memory.
+    ready: int = 512
+    #: How many objects without an invocation in memory stay there, so that the next call of a busy key reads nothing.
+    idle_keys: int = 1024
+    #: Up to how many invocations in memory, those that wait for a key stay there too.
+    pending: int = 4096
+    #: How many ordinals are reserved at a time; a start skips at most this many.
+    ordinals: int = 1_000_000
+    #: How many invocations one turn of recovery takes.
+    recovered: int = 500
+    #: How many completed invocations one turn of clean-up forgets.
+    cleaned: int = 100
+    #: How many timers are in memory, and how many due ones are settled at one go.
+    timers: int = 10_000
+    due: int = 1000
+    #: How many journals are read at the same time: a commit has to wait for them.
+    journals: int = 32
+    #: How many recorded outcomes are delivered before the event loop gets its turn.
+    replayed: int = 1000
+    #: How many attempts may fail before others that fail have to wait until those failures are settled.
+    failures: int = 50
+
+
+#: For tests: every boundary is crossed by the smallest scenario.
+TINY = Limits(
+    turn=1, door=1, ready=1, idle_keys=1, pending=1, ordinals=1, recovered=1, cleaned=1, timers=1, due=1, journals=1,
+    replayed=1, failures=1,
+)  # fmt: skip
