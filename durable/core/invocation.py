@@ -152,7 +152,8 @@ class Invocation(msgspec.Struct):
     outcome: Outcome | None = None
     completed_at: int | None = None
     modified_at: int = 0
-    #: Of a completed one: whether its journal is still there.
+    #: Of a completed one: whether its journal is still there. Of any other: False where it had ended and its result
+    #: is damaged, so that its handler must not run again.
     journal_kept: bool = True
     #: Its place among those that wait for a slot; 0 where it does not.
     place: int = 0

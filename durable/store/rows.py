@@ -51,8 +51,6 @@ _KINDS = frozenset(str(kind) for kind in Kind)
 _BOOLEAN = {0: False, 1: True}
 #: How long the record of a damaged invocation is kept after it was killed, where its own retention cannot be read.
 _DAY_MS = 86_400_000
-#: When a result that cannot be read was stored, where that cannot be read either.
-_SOME_TIME = 2**53
 
 
 def fixed(invocation: Invocation) -> tuple[Any, ...]:
@@ -99,7 +97,7 @@ def moving(invocation: Invocation) -> tuple[Any, ...]:
         None if outcome is None else outcome.value,
         None if completed_at is None else completed_at + invocation.submission.completion_retention_ms,
         int(invocation.pausing),
-        None if completed_at is None else _journal_until(invocation, completed_at),
+        _journal_until(invocation, completed_at),
         invocation.place,
         invocation.crashes,
     )
@@ -121,9 +119,11 @@ def _moved(seq: int, row: Sequence[Any]) -> tuple[Any, ...]:
     return (seq, row[:_OUTPUT], row[_EXPIRES_AT + 1], *(waits if any(waits) else ()))
 
 
-def _journal_until(invocation: Invocation, completed_at: int) -> int:
-    """Until when a completed invocation's journal is kept; 0 where it is gone."""
-    return completed_at + invocation.submission.journal_retention_ms if invocation.journal_kept else 0
+def _journal_until(invocation: Invocation, completed_at: int | None) -> int | None:
+    """Until when a completed invocation's journal is kept; 0 where it is gone, or must not be run over again."""
+    if not invocation.journal_kept:
+        return 0
+    return None if completed_at is None else completed_at + invocation.submission.journal_retention_ms
 
 
 def without_journal(row: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -231,9 +231,7 @@ def _rebuilt(own: Sequence[Any], submission: Submission, moved: Sequence[Any], t
     )
     ended = [named[name] for name in ("completed_at", "ok", "output", "expires_at", "journal_until")]
     if named["status"] == Status.COMPLETED or any(one is not None for one in ended):
-        completed_at = named["completed_at"]
-        plausible = isinstance(completed_at, int) and invocation.created_at <= completed_at < _SOME_TIME
-        invocation.completed_at = completed_at if plausible else _SOME_TIME
+        invocation.journal_kept = False
         invocation.problem = damage(f"its result is damaged: {trouble}")
         invocation.damaged = True
     return invocation
@@ -292,7 +290,7 @@ def _read(own: Sequence[Any], submission: Submission, moved: Sequence[Any]) -> I
         place=place,
         crashes=crashes,
     )
-    if completed_at is not None and invocation.status is Status.PAUSED:
+    if completed_at is None and journal_until == 0 and invocation.status is Status.PAUSED:
         invocation.damaged = True  # noted before: its result cannot be read
     elif (invocation.status is Status.COMPLETED) != (completed_at is not None and ok is not None):
         raise ValueError(f"the status is {status!r}, completed_at {completed_at!r} and ok {ok!r}")

@@ -211,7 +211,7 @@ def suspended_wait_for_what_is_open(invocations: Invocations) -> None:
 def purged_journals_are_gone(tables: Tables, invocations: Invocations) -> None:
     """I8: only a completed invocation can be without its journal, and then it has none."""
     for seq, invocation in invocations.items():
-        if not invocation.journal_kept:
+        if not invocation.journal_kept and not invocation.damaged:
             assert invocation.status is Status.COMPLETED, f"I8 violated: {invocation.id} lost its journal"
             assert not tables.journal.get(seq), f"I8 violated: {invocation.id} has a journal that was purged"
 
