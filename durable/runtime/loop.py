@@ -7,31 +7,14 @@ the engine starts: there is no recovery besides the `Recover` command.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine
 from contextvars import copy_context
-from functools import partial
 from typing import Any
 
 from durable import log
-from durable.core.commands import Command, Declare, Expire, Fail, TimerFired
-from durable.core.effects import (
-    Action,
-    Completed,
-    Deliver,
-    Failed,
-    Interrupt,
-    InterruptSteps,
-    MayDeadlock,
-    Need,
-    Reply,
-    StartAttempt,
-    Timer,
-    Unload,
-)
-from durable.core.invocation import Status
+from durable.core.commands import Command, Declare, Fail, TimerFired
+from durable.core.effects import Need, Timer
 from durable.core.limits import Limits
-from durable.core.reasons import CANCEL_WAITS
 from durable.core.retry import RetryPolicy
 from durable.core.settle import advance
 from durable.core.turn import Turn
@@ -39,6 +22,7 @@ from durable.core.world import World
 from durable.errors import EngineFailedError, EngineNotRunningError
 from durable.runtime.clock import Clock
 from durable.runtime.deadlocks import Deadlocks
+from durable.runtime.deeds import Deeds
 from durable.runtime.failures import describe
 from durable.runtime.observer import Observer, guarded
 from durable.runtime.recovery import Recovery
@@ -46,14 +30,13 @@ from durable.runtime.refused import one_by_one
 from durable.runtime.registry import Registry
 from durable.runtime.replies import Replies
 from durable.runtime.roster import Roster
+from durable.runtime.sweep import Sweep
 from durable.runtime.tasks import unmourned
 from durable.runtime.timers import Timers
-from durable.store import CommitRefused, Expired, Store
+from durable.store import CommitRefused, Store
 
 #: How long a commit may take that is under way when the time to shut down is over.
 LAST_COMMIT_S = 1.0
-#: How often results past their retention are looked for: as often as the shortest retention, within these.
-CLEAN_EVERY_S, CLEAN_EVERY_S_MIN = 3600.0, 60.0
 #: When a timer fires again whose turn the store refused.
 REFUSED_AGAIN_S = 60.0
 
@@ -104,7 +87,6 @@ class Loop:
         self._keeper: asyncio.Task[None] | None = None
         self._loading: asyncio.Task[None] | None = None
         self._committing: asyncio.Future[None] | None = None
-        self._cleaner: asyncio.TimerHandle | None = None
         self._chores: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self.context = copy_context()
@@ -115,7 +97,10 @@ class Loop:
         self.attempts = self.roster.attempts
         self.deadlocks = Deadlocks(store, self.attempts, self._loop, self._chore)
         self.timers = Timers(store, clock, self._loop, self._timers_due, self.fail, limits)
-        self._deeds = self._all_deeds()
+        self._sweep = Sweep(self, self._loop, self._chore)
+        self.deeds = Deeds(self, self._replies, self.roster, self.deadlocks, self.timers)
+        #: Do what a committed turn leads to.
+        self.act = self.deeds.act
 
     # ---- life ----
 
@@ -147,7 +132,7 @@ class Loop:
         self._chore(self.store.lost())
         self._chore(recovery.run())
         self._chore(self.deadlocks.begin())
-        self._clean()
+        self._sweep.begin()
 
     def _declare(self, declared: dict[str, tuple[int, str]]) -> None:
         """A service that is not what it was has a new revision."""
@@ -198,8 +183,7 @@ class Loop:
         self._closing = True
         self.timers.close()
         self.deadlocks.close()
-        if self._cleaner is not None:
-            self._cleaner.cancel()
+        self._sweep.close()
         for task in [*self._chores, *([self._keeper] if self._keeper is not None else ())]:
             task.cancel()
 
@@ -459,133 +443,13 @@ class Loop:
         """What a turn that is under way waits for."""
         return [future for future in (self._loading, self._committing) if future is not None]
 
-    # ---- acting ----
-
-    def act(self, turn: Turn) -> None:
-        """Do all that the turn decided, also where one deed raises: that is a bug, of which the engine fails."""
-        deeds = self._deeds
-        failed: BaseException | None = None
-        for action in turn.actions:
-            try:
-                deeds[type(action)](action)
-            except BaseException as error:
-                failed = failed or error
-        try:
-            if turn.writes.timers_removed:
-                self.timers.remove(turn.writes.timers_removed)
-            if turn.writes.timers_added:
-                self.timers.add(turn.writes.timers_added)
-            self.roster.make_room(self.world.in_line)
-            if self.observer is not None:
-                self.observer.turn_committed(turn.size)
-        except BaseException as error:
-            failed = failed or error
-        if isinstance(failed, KeyboardInterrupt | SystemExit):  # meant for the process; what was decided is done
-            raise failed
-        if failed is not None:
-            self.fail(failed)
-
-    def _all_deeds(self) -> dict[type[Action], Callable[[Any], None]]:
-        """What each kind of action means: of those in `Action`, none is missing."""
-        return {
-            Deliver: self._deliver,
-            StartAttempt: self._start_attempt,
-            Completed: self._complete,
-            Reply: self._replies.reply,
-            Interrupt: self._interrupt,
-            InterruptSteps: self._interrupt_steps,
-            Unload: self._unload,
-            MayDeadlock: self._may_deadlock,
-            Failed: self._failed,
-        }
-
-    def _deliver(self, action: Deliver) -> None:
-        attempt = self.attempts.get(action.seq)
-        if attempt is not None and attempt.number == action.attempt:
-            attempt.deliver(action.entry, action.outcome, action.notified)
-
-    def _start_attempt(self, action: StartAttempt) -> None:
-        submission = action.invocation.submission
-        keyed = self.world.keys.get((submission.service, submission.key or ""))
-        self.roster.admit(action, keyed if submission.key is not None else None)
-
-    def _complete(self, action: Completed) -> None:
-        self.roster.release(action.seq)
-        self.deadlocks.ended(action.seq)
-        self._replies.completed(action)
-
-    def _interrupt(self, action: Interrupt) -> None:
-        self.roster.release(action.seq)
-
-    def _interrupt_steps(self, action: InterruptSteps) -> None:
-        attempt = self.attempts.get(action.seq)
-        if attempt is not None and attempt.number == action.attempt:
-            attempt.interrupt_steps()
-
-    def _unload(self, action: Unload) -> None:
-        attempt = self.attempts.get(action.seq)
-        if attempt is not None and attempt.number == action.attempt:
-            attempt.close(pausing=True)
-
-    def _may_deadlock(self, action: MayDeadlock) -> None:
-        self.deadlocks.suspect(action.seq)
-
-    def _failed(self, action: Failed) -> None:
-        self.roster.release(action.invocation.seq)
-        self._log_failure(action)
-
-    def _log_failure(self, failed: Failed) -> None:
-        invocation = failed.invocation
-        problem = invocation.problem
-        where = f" in step {problem.name!r}" if problem is not None and problem.name else ""
-        if failed.retry_at is not None:
-            delay_ms = max(0, failed.retry_at - self.clock.now_ms())
-            then = f"retrying in {delay_ms} ms"
-        else:
-            then = str(invocation.status)
-            if problem is not None and problem.reason and invocation.status is Status.PAUSED:
-                then = f"paused at once ({problem.reason})"
-                if problem.cancel_waits:
-                    then = f"{then}. {CANCEL_WAITS}"
-        log.warning(
-            "%s %s: attempt %d failed%s: %s; %s",
-            invocation.submission.target,
-            invocation.id,
-            invocation.attempt,
-            where,
-            problem.message if problem is not None else "",
-            then,
-        )
-
-    # ---- timers and clean-up ----
+    # ---- timers and chores ----
 
     def _timers_due(self, timers: list[Timer]) -> None:
         for due_at, seq, entry in timers:
             self.submit(TimerFired(due_at, seq, entry))
 
-    def _clean(self) -> None:
-        self._cleaner = None
-        if not self._closing and self.failure is None:
-            self._chore(self._forget_expired())
-
-    async def _forget_expired(self) -> None:
-        """In small batches, so that no turn is held up by them."""
-        before: Sequence[Expired] = ()
-        while not self._closing:
-            found = await self.store.expired(self.clock.now_ms(), self.limits.cleaned)
-            if not found or found == before:  # what cannot be forgotten must not keep it busy
-                break
-            before = found
-            for one in found[:-1]:
-                self.submit(Expire(one.seq, one.workflow, one.journal_only))
-            last = found[-1]
-            with suppress(CommitRefused):
-                await self.ask(partial(Expire, last.seq, last.workflow, last.journal_only))
-        if not self._closing and self.failure is None:
-            delay_s = min(CLEAN_EVERY_S, max(CLEAN_EVERY_S_MIN, self.registry.shortest_retention_ms() / 1000))
-            self._cleaner = self._loop.call_later(delay_s, self._clean)
-
-    def _chore(self, work: Any) -> None:
+    def _chore(self, work: Coroutine[Any, Any, None]) -> None:
         task = unmourned(self._loop.create_task(work))
         self._chores.add(task)
         task.add_done_callback(self._chore_done)

@@ -33,7 +33,7 @@ def test_every_kind_of_action_has_a_deed() -> None:
 
     async def story() -> None:
         async with an_engine() as engine:
-            assert loop_of(engine)._deeds.keys() == set(get_args(Action))
+            assert loop_of(engine).deeds.table.keys() == set(get_args(Action))
 
     run(story)
 
@@ -46,7 +46,7 @@ def test_an_action_that_raises_does_not_keep_the_others_from_being_done(kind: ty
         async with an_engine() as engine:
             loop = loop_of(engine)
             done: list[Any] = []
-            deliver, complete = loop._deeds[Deliver], loop._deeds[Completed]
+            deliver, complete = loop.deeds.table[Deliver], loop.deeds.table[Completed]
 
             def first_raises(action: Any) -> None:
                 done.append(action)
@@ -58,7 +58,7 @@ def test_an_action_that_raises_does_not_keep_the_others_from_being_done(kind: ty
                 done.append(action)
                 complete(action)
 
-            loop._deeds |= {Deliver: first_raises, Completed: counted}
+            loop.deeds.table |= {Deliver: first_raises, Completed: counted}
             ends = await asyncio.gather(*(engine.call(add, number) for number in range(5)), return_exceptions=True)
             assert len([one for one in done if isinstance(one, Deliver)]) == 5, "all were due in the same turn"
             assert {type(end) for end in ends} == {EngineFailedError}

@@ -1,0 +1,155 @@
+"""What a turn leads to once it is committed: one deed for each kind of action, in a table."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from durable import log
+from durable.core.effects import (
+    Action,
+    Completed,
+    Deliver,
+    Failed,
+    Interrupt,
+    InterruptSteps,
+    MayDeadlock,
+    Reply,
+    StartAttempt,
+    Unload,
+)
+from durable.core.invocation import Status
+from durable.core.reasons import CANCEL_WAITS
+from durable.core.turn import Turn
+from durable.core.world import World
+from durable.runtime.attempt import Attempt
+from durable.runtime.clock import Clock
+from durable.runtime.deadlocks import Deadlocks
+from durable.runtime.observer import Observer
+from durable.runtime.replies import Replies
+from durable.runtime.roster import Roster
+from durable.runtime.timers import Timers
+
+
+class Engine(Protocol):
+    """What deeds need of the engine's loop."""
+
+    clock: Clock
+    observer: Observer | None
+    world: World
+
+    def fail(self, error: BaseException) -> None:
+        """Nothing can be promised any more."""
+        ...
+
+
+class Deeds:
+    """Does what committed turns decided: to attempts, to whoever waits for an answer, to timers."""
+
+    def __init__(
+        self, engine: Engine, replies: Replies, roster: Roster, deadlocks: Deadlocks, timers: Timers
+    ) -> None:
+        self._engine = engine
+        self._replies = replies
+        self._roster = roster
+        self._attempts = roster.attempts
+        self._deadlocks = deadlocks
+        self._timers = timers
+        #: What each kind of action means: of those in `Action`, none is missing.
+        self.table: dict[type[Action], Callable[[Any], None]] = {
+            Deliver: self._deliver,
+            StartAttempt: self._start_attempt,
+            Completed: self._complete,
+            Reply: replies.reply,
+            Interrupt: self._interrupt,
+            InterruptSteps: self._interrupt_steps,
+            Unload: self._unload,
+            MayDeadlock: self._may_deadlock,
+            Failed: self._failed,
+        }
+
+    def act(self, turn: Turn) -> None:
+        """Do all that the turn decided, also where one deed raises: that is a bug, and the engine fails of it."""
+        table = self.table
+        failed: BaseException | None = None
+        for action in turn.actions:
+            try:
+                table[type(action)](action)
+            except BaseException as error:
+                failed = failed or error
+        engine = self._engine
+        try:
+            if turn.writes.timers_removed:
+                self._timers.remove(turn.writes.timers_removed)
+            if turn.writes.timers_added:
+                self._timers.add(turn.writes.timers_added)
+            self._roster.make_room(engine.world.in_line)
+            if engine.observer is not None:
+                engine.observer.turn_committed(turn.size)
+        except BaseException as error:
+            failed = failed or error
+        if isinstance(failed, KeyboardInterrupt | SystemExit):  # meant for the process; what was decided is done
+            raise failed
+        if failed is not None:
+            engine.fail(failed)
+
+    def _deliver(self, action: Deliver) -> None:
+        attempt = self._attempts.get(action.seq)
+        if attempt is not None and attempt.number == action.attempt:
+            attempt.deliver(action.entry, action.outcome, action.notified)
+
+    def _start_attempt(self, action: StartAttempt) -> None:
+        submission = action.invocation.submission
+        keyed = self._engine.world.keys.get((submission.service, submission.key or ""))
+        self._roster.admit(action, keyed if submission.key is not None else None)
+
+    def _complete(self, action: Completed) -> None:
+        self._roster.release(action.seq)
+        self._deadlocks.ended(action.seq)
+        self._replies.completed(action)
+
+    def _interrupt(self, action: Interrupt) -> None:
+        self._roster.release(action.seq)
+
+    def _interrupt_steps(self, action: InterruptSteps) -> None:
+        attempt = self._current(action)
+        if attempt is not None:
+            attempt.interrupt_steps()
+
+    def _unload(self, action: Unload) -> None:
+        attempt = self._current(action)
+        if attempt is not None:
+            attempt.close(pausing=True)
+
+    def _current(self, action: InterruptSteps | Unload) -> Attempt | None:
+        """The attempt that is meant, unless it is over."""
+        attempt = self._attempts.get(action.seq)
+        return attempt if attempt is not None and attempt.number == action.attempt else None
+
+    def _may_deadlock(self, action: MayDeadlock) -> None:
+        self._deadlocks.suspect(action.seq)
+
+    def _failed(self, action: Failed) -> None:
+        self._roster.release(action.invocation.seq)
+        self._log_failure(action)
+
+    def _log_failure(self, failed: Failed) -> None:
+        invocation = failed.invocation
+        problem = invocation.problem
+        where = f" in step {problem.name!r}" if problem is not None and problem.name else ""
+        if failed.retry_at is not None:
+            delay_ms = max(0, failed.retry_at - self._engine.clock.now_ms())
+            then = f"retrying in {delay_ms} ms"
+        else:
+            then = str(invocation.status)
+            if problem is not None and problem.reason and invocation.status is Status.PAUSED:
+                then = f"paused at once ({problem.reason})"
+                if problem.cancel_waits:
+                    then = f"{then}. {CANCEL_WAITS}"
+        log.warning(
+            "%s %s: attempt %d failed%s: %s; %s",
+            invocation.submission.target,
+            invocation.id,
+            invocation.attempt,
+            where,
+            problem.message if problem is not None else "",
+            then,
+        )
