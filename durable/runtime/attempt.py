@@ -8,65 +8,42 @@ import asyncio
 from collections.abc import Callable, Generator, Sequence
 from contextvars import Context
 from threading import get_ident
-from typing import Any, NoReturn, Protocol
-
-import msgspec
+from typing import Any, Protocol
 
 from durable import log
-from durable.core.commands import Command, Fail, Finish, Suspend, Unloaded
+from durable.core.commands import Command, Finish, Suspend
 from durable.core.invocation import Invocation, KeyedObject
-from durable.core.journal import CANCELLED, Failure, Kind, Outcome, Row, given_up
+from durable.core.journal import CANCELLED, Kind, Outcome, Row, given_up
 from durable.core.limits import Limits
 from durable.core.reasons import Reason
 from durable.core.replay import stuck
 from durable.core.waiting import Group
 from durable.errors import (
-    AttemptEnded,
-    DurableError,
     JournalMismatchError,
     NotInHandlerError,
     SerializationError,
-    StorageCorruptError,
     UsageError,
     ValueTooLargeError,
     WrongLoopError,
 )
 from durable.futures import DurableFuture, error_of
-from durable.operations import Request
+from durable.runtime import ending
 from durable.runtime.arrivals import Arrivals
-from durable.runtime.cancels import Cancels
-from durable.runtime.failures import (
-    contains_end,
-    failure_of_exception,
-    problem_of,
-    reason_of,
-    reason_of_step,
-    retry_after_ms,
-)
-from durable.runtime.observer import Observer
+from durable.runtime.ending import Ending
 from durable.runtime.operations import Operations
 from durable.runtime.registry import KEY_LENGTH_MAX, Registered, check_text
 from durable.runtime.rest import Resting
-from durable.runtime.steps import CURRENT, IN_STEP, NO_TIMEOUT, Step, Steps, timed_out
+from durable.runtime.steps import CURRENT, IN_STEP, NO_TIMEOUT, Step, Steps
 from durable.runtime.tasks import unmourned
-from durable.runtime.waiters import Waiters
 from durable.service import Handler
 
-#: How often a handler may catch `AttemptEnded` in one round of the event loop before it is left waiting for ever.
-STRIKES = 100
 
-
-class Host(Protocol):
+class Host(ending.Host, Protocol):
     """What an attempt needs of the runtime."""
 
     #: The context variables that handlers begin with: those of whoever started the engine.
     context: Context
-    observer: Observer | None
     limits: Limits
-
-    def submit(self, command: Command) -> None:
-        """Have a command settled in the next turn."""
-        ...
 
     def now_ms(self) -> int:
         """The time."""
@@ -84,10 +61,6 @@ class Host(Protocol):
         """The handler only waits now."""
         ...
 
-    def in_turn(self, report: Callable[[], None]) -> None:
-        """Call `report`: at once, or a little later where many attempts fail at the same time."""
-        ...
-
     def when_settled(self, then: Callable[[], None]) -> None:
         """Call `then` when what was submitted so far is committed and has been acted upon."""
         ...
@@ -96,13 +69,11 @@ class Host(Protocol):
         """Call `then` when each flow of a handler waits, and none will go on by itself."""
         ...
 
-    def cut_off(self) -> bool:
-        """Whether the event loop comes to its end, and all its tasks were cancelled: then this attempt is over."""
-        ...
 
-
-class Attempt:
+class Attempt(Ending):
     """See the module's docstring. Implements `futures.Waits`, `steps.Owner` and `arrivals.Receiver`."""
+
+    host: Host
 
     def __init__(
         self,
@@ -113,25 +84,15 @@ class Attempt:
         keyed: KeyedObject | None,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
+        super().__init__(host, invocation, number, handler, loop)
         submission = invocation.submission
-        self.host = host
-        self.seq = invocation.seq
-        self.number = number
-        self.handler = handler
-        self.target = submission.target
         self.run_id = invocation.run
         self.run_number = invocation.run_number
         self.seed = submission.seed or self.run_id
-        self.request = Request(
-            submission.id, submission.target, submission.headers, submission.idempotency_key, number, submission.input
-        )
-        self.task: asyncio.Task[None] | None = None
         #: Whether there can be nothing in its journal yet.
         self.is_first = number == 1 and invocation.last_entry == 0 and invocation.cancels == 0
         #: How many bytes a value may have.
         self.value_size_max = handler.value_size_max
-        self.loop = loop
-        self.active = True
         #: When something last happened, on the event loop's clock.
         self.touched = loop.time()
         #: Completions from outside that were handed to it: see `Invocation.notified`.
@@ -143,30 +104,13 @@ class Attempt:
         #: How many outcomes the handler has seen.
         self.delivered = 0
         self._keyed = submission.service, submission.key, keyed
-        self.observer = host.observer
         self._steps = Steps(self)
         self._arrivals = Arrivals(self, host.limits.replayed)
-        #: How many entries the handler has asked for, and how many flows of it wait.
-        self.asked = 0
+        #: How many flows of the handler wait.
         self.flows = 0
-        self._pending: dict[int, DurableFuture[Any]] = {}
-        self._waiters = Waiters(loop)
-        self._cancels = Cancels(self._waiters, self._pending)
         #: Whether a cancel waits until calls and steps have ended.
         self.cancel_accepted = invocation.cancelling > 0
-        #: Says how it has failed, once that can be reported.
-        self._failure: Callable[[], Fail] | None = None
-        self._closing = False
-        #: Whether somebody waits for `Unloaded`: it is closed because it is to be paused.
-        self._pausing = False
-        #: Whether its handler was told that the attempt ends: what it returns after that means nothing.
-        self._told = False
         self._thread = get_ident()
-        #: How often, in this round of the event loop, the handler went on although its attempt is over.
-        self._strikes = 0
-        self._finished = False
-        #: Why nothing may be executed any more: code and journal disagree, or a wait cannot be replayed.
-        self.broken: BaseException | None = None
 
     # ---- life ----
 
@@ -216,132 +160,6 @@ class Attempt:
             CURRENT.set(None)
             self._let_go()
 
-    def _let_go(self) -> None:
-        """It is over, and its coroutine is at its end: nothing refers to itself any more, so it is freed at once."""
-        if not self.active and not self._steps.executes:
-            self._steps.let_go()
-            self._arrivals.let_go()
-
-    def _raised(self, error: BaseException) -> Outcome | None:
-        """What left the handler: the outcome it stands for, or None where the attempt has not finished with it."""
-        if self.host.cut_off() or not self.active:
-            return None
-        if self._told or (contains_end(error) and (self._failure is not None or self._closing)):
-            self._end_failed()  # if no other step of the handler is still to end
-            return None
-        failure = failure_of_exception(error)
-        if failure is None:
-            self.fail(self.broken or error)
-            self._end_failed()
-            return None
-        try:
-            self._check_end()
-        except DurableError as other:  # it does not end as its journal does, or is broken
-            self.fail(other)
-            self._end_failed()
-            return None
-        return failure
-
-    def _check_end(self) -> None:
-        if self.broken is not None:
-            raise self.broken
-        if self._arrivals.replay is not None:
-            self._arrivals.replay.check_end(self.asked)
-
-    def end(self) -> None:
-        """The attempt is over (killed, paused, shut down): let the handler's coroutine go."""
-        self._over("ended")
-
-    def close(self, *, pausing: bool = False) -> None:
-        """Let the steps that run end and be recorded, then end: nothing new is started from now on."""
-        self._closing = True
-        self._pausing = self._pausing or pausing
-        self._end_if_drained()
-
-    def _end_if_drained(self) -> None:
-        if self._closing and self.active and self._steps.quiet and self._failure is None:
-            if self._pausing:
-                self.host.submit(Unloaded(self.seq, self.number))
-            self._over("unloaded")
-
-    def abort(self) -> None:
-        """The handler does not yield: its attempt has failed."""
-        self._steps.running.clear()
-        self.fail(TimeoutError("the abort timeout ran out: the handler did not yield after its inactivity timeout"))
-        self._end_failed()
-
-    def _over(self, how: str) -> None:
-        """From now on nothing that the handler still does has any effect."""
-        was_active, self.active = self.active, False
-        observer = self.observer
-        if observer is not None and was_active and self.task is not None:
-            observer.attempt_ended(self.request.id, self.target, self.number, how)
-        self._unwind()
-
-    def _unwind(self) -> None:
-        """Raise `AttemptEnded` wherever the handler waits for something durable; cancel what waits elsewhere."""
-        self._waiters.unwind()
-        self._steps.drop()
-        for future in self._pending.values():
-            future.abandon()
-        self._pending.clear()
-        if self.task is not None and not self.task.done():
-            self.loop.call_soon(self._cancel_if_stuck, 3)
-        else:
-            self._let_go()
-
-    def _cancel_if_stuck(self, patience: int) -> None:
-        """A handler in a durable wait is already on its way out; one that waits for something else is cancelled."""
-        if self.task is None or self.task.done():
-            return
-        if patience:
-            self.loop.call_soon(self._cancel_if_stuck, patience - 1)
-        else:
-            self.task.cancel()
-
-    def fail(self, error: BaseException, step: Step | None = None, entry: int = 0, *, returned: bool = False) -> None:
-        """End the attempt with a failure that may be retried, once its other steps have ended and are recorded."""
-        if not self.active or self._failure is not None:
-            return
-        policy = self.handler.policy
-        step_policy = None
-        if step is not None and step.options.retry is not None:
-            step_policy = step.options.retry.merged_over(policy)
-        reason = reason_of(error) if step is None else reason_of_step(error, returned=returned)
-
-        def failure() -> Fail:
-            problem = problem_of(error, entry, step.name if step is not None else "", reason)
-            if error is self.broken and isinstance(error, StorageCorruptError):
-                problem = msgspec.structs.replace(problem, reason=Reason.READS_DAMAGED)
-            return Fail(
-                self.seq,
-                self.number,
-                problem,
-                policy,
-                step_policy,
-                retry_after_ms(error, self.target),
-                Failure(problem.message, 500).outcome(),
-                step.recorded if step is not None else False,
-                step.seen if step is not None else 0,
-                self.cancels,
-                self.cancel_due,
-            )
-
-        self._failure = failure
-        if self.broken is not None:
-            self._steps.running.clear()  # what still runs belongs to a handler that cannot go on: it is cut off
-        if not self._steps.running:
-            self._end_failed()
-
-    def tasks(self) -> list[asyncio.Task[None]]:
-        """Its handler's and its steps' coroutines that have not returned."""
-        own = [self.task] if self.task is not None and not self.task.done() else []
-        return [*own, *self._steps.tasks()]
-
-    def running_steps(self) -> list[str]:
-        """The names of the steps that are being executed."""
-        return list(self._steps.running.values())
-
     def stalled(self, seconds: float) -> None:
         """The event loop stood still for so long: that is not counted against its time-outs."""
         self.touched = min(self.loop.time(), self.touched + seconds)
@@ -355,18 +173,6 @@ class Attempt:
             self.loop.call_soon(self._end_failed)
         if self._closing:
             self.loop.call_soon(self._end_if_drained)
-
-    def _end_failed(self) -> None:
-        """No step runs any more: report the failure and let the handler go."""
-        if self._failure is not None and self.active and not self._steps.running:
-            self.host.in_turn(self._report)
-
-    def _report(self) -> None:
-        failure = self._failure
-        if failure is not None and self.active:
-            self.host.submit(failure())
-            self._failure = None
-            self._over("failed")
 
     # ---- what was committed comes back ----
 
@@ -423,21 +229,6 @@ class Attempt:
         self._steps.interrupt()
         self._steps.cancelled()
 
-    @property
-    def cancels(self) -> int:
-        """See `operations.Journal`."""
-        return self._cancels.count
-
-    @property
-    def ending(self) -> bool:
-        """Whether it is told to end."""
-        return self._closing or self._failure is not None or self.broken is not None
-
-    @property
-    def cancel_due(self) -> bool:
-        """Whether a cancel came that the handler has not seen."""
-        return self._cancels.pending or self._arrivals.cancel_left
-
     # ---- waiting ----
 
     @property
@@ -489,10 +280,6 @@ class Attempt:
             self._waiters.end(waiter)
             del waiter  # an exception in it refers to this frame
 
-    def _never(self) -> Generator[Any, None, None]:
-        """Wait until the attempt is unwound; where it was unwound already, for ever."""
-        yield from self._waiters.until_unwound() if self.active else self.loop.create_future()
-
     def _block(self, future: DurableFuture[Any]) -> Generator[Any, None, None]:
         waiter = self._waiters.begin(future)
         self.touched = self.loop.time()
@@ -508,49 +295,10 @@ class Attempt:
             self._waiters.end(waiter)
             del waiter  # an exception in it refers to this frame
 
-    def timed_out(self, error: asyncio.CancelledError) -> bool:
-        """Whether a time-out of asyncio or anyio cancelled the wait: then the attempt is broken for good."""
-        if self.host.cut_off() or not timed_out(error, (asyncio.current_task(), self.task)):
-            return False
-        self.broken = self.broken or UsageError(NO_TIMEOUT)
-        return True
-
     def is_recorded(self, future: DurableFuture[Any]) -> bool:
         """Whether its outcome is in the journal and only waits for the handler to come so far."""
         replay = self._arrivals.replay
         return replay is not None and replay.has_outcome(future.entry)
-
-    @property
-    def deaf(self) -> bool:
-        """Whether the attempt no longer answers its handler.
-
-        While its steps end it is about to be ended: an error in one of its flows would have the others cancelled,
-        with their steps, so whatever it asks for never comes. Nor does it for a handler that swallows `AttemptEnded`
-        again and again: a `while True: try: … except BaseException: pass` must not hold up the event loop.
-        """
-        if self.active:
-            if not (self._closing or self._failure is not None) or self.broken is not None:
-                return False
-            self._told = True
-            return True
-        return self._strikes > STRIKES
-
-    def _forgive(self) -> None:
-        self._strikes = 0
-
-    def _check_active(self) -> None:
-        if self._finished:
-            raise NotInHandlerError(
-                f"{self.target}: its handler has ended, so its context does nothing any more; await everything that "
-                "uses it before the handler returns"
-            )
-        if not self.active:
-            if not self._strikes:
-                self.loop.call_soon(self._forgive)
-            self._strikes += 1
-            raise AttemptEnded(f"this attempt of {self.target} is over")
-        if self.broken is not None:
-            raise self.broken
 
     def _check_place(self) -> None:
         """The context and its futures belong to one handler, and to its event loop."""
@@ -678,13 +426,6 @@ class Attempt:
         """An entry that waits for nothing was taken: recorded outcomes may follow it."""
         if self._arrivals.replay is not None:
             self._arrivals.pump(flows=0)
-
-    def read_damage(self, cause: str) -> NoReturn:
-        """See `operations.Journal`."""
-        self.broken = self.broken or StorageCorruptError(
-            f"{cause}. To go on, restore a backup; or kill this invocation and write it anew, with engine.patch_state"
-        )
-        raise self.broken
 
     def run(self, future: DurableFuture[Any], step: Step, *, announced: bool = False) -> None:
         """A step was asked for: it starts when it is awaited, or when the handler goes on without it.

@@ -1,0 +1,314 @@
+"""How an attempt comes to its end, and what its handler meets from then on.
+
+It ends when its handler returns or raises; when it has failed, or is closed, once its steps have ended and are
+recorded; or at once, from outside. After that nothing the handler still does has any effect.
+"""
+
+import asyncio
+from collections.abc import Callable, Generator
+from typing import Any, NoReturn, Protocol
+
+import msgspec
+
+from durable.core.commands import Command, Fail, Unloaded
+from durable.core.invocation import Invocation
+from durable.core.journal import Failure, Outcome
+from durable.core.reasons import Reason
+from durable.errors import (
+    AttemptEnded,
+    DurableError,
+    NotInHandlerError,
+    StorageCorruptError,
+    UsageError,
+)
+from durable.futures import DurableFuture
+from durable.operations import Request
+from durable.runtime.arrivals import Arrivals
+from durable.runtime.cancels import Cancels
+from durable.runtime.failures import (
+    contains_end,
+    failure_of_exception,
+    problem_of,
+    reason_of,
+    reason_of_step,
+    retry_after_ms,
+)
+from durable.runtime.observer import Observer
+from durable.runtime.registry import Registered
+from durable.runtime.steps import NO_TIMEOUT, Step, Steps, timed_out
+from durable.runtime.waiters import Waiters
+
+#: How often a handler may catch `AttemptEnded` in one round of the event loop before it is left waiting for ever.
+STRIKES = 100
+
+
+class Host(Protocol):
+    """What the end of an attempt needs of the runtime."""
+
+    observer: Observer | None
+
+    def submit(self, command: Command) -> None:
+        """Have a command settled in the next turn."""
+        ...
+
+    def in_turn(self, report: Callable[[], None]) -> None:
+        """Call `report`: at once, or a little later where many attempts fail at the same time."""
+        ...
+
+    def cut_off(self) -> bool:
+        """Whether the event loop comes to its end, and all its tasks were cancelled: then this attempt is over."""
+        ...
+
+
+class Ending:
+    """The part of an `Attempt` that ends it."""
+
+    #: Set by the attempt, which owns both.
+    _steps: Steps
+    _arrivals: Arrivals
+
+    def __init__(
+        self, host: Host, invocation: Invocation, number: int, handler: Registered, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        submission = invocation.submission
+        self.host = host
+        self.seq = invocation.seq
+        self.number = number
+        self.handler = handler
+        self.target = submission.target
+        self.request = Request(
+            submission.id, submission.target, submission.headers, submission.idempotency_key, number, submission.input
+        )
+        self.observer = host.observer
+        self.loop = loop
+        self.task: asyncio.Task[None] | None = None
+        self.active = True
+        #: How many entries the handler has asked for.
+        self.asked = 0
+        self._pending: dict[int, DurableFuture[Any]] = {}
+        self._waiters = Waiters(loop)
+        self._cancels = Cancels(self._waiters, self._pending)
+        #: Says how it has failed, once that can be reported.
+        self._failure: Callable[[], Fail] | None = None
+        self._closing = False
+        #: Whether somebody waits for `Unloaded`: it is closed because it is to be paused.
+        self._pausing = False
+        #: Whether its handler was told that the attempt ends: what it returns after that means nothing.
+        self._told = False
+        #: Whether its handler has returned, or raised what ends the invocation.
+        self._finished = False
+        #: Why nothing may be executed any more: code and journal disagree, or a wait cannot be replayed.
+        self.broken: BaseException | None = None
+        #: How often, in this round of the event loop, the handler went on although its attempt is over.
+        self._strikes = 0
+
+    # ---- its handler's end ----
+
+    def _raised(self, error: BaseException) -> Outcome | None:
+        """What left the handler: the outcome it stands for, or None where the attempt has not finished with it."""
+        if self.host.cut_off() or not self.active:
+            return None
+        if self._told or (contains_end(error) and (self._failure is not None or self._closing)):
+            self._end_failed()  # if no other step of the handler is still to end
+            return None
+        failure = failure_of_exception(error)
+        if failure is None:
+            self.fail(self.broken or error)
+            self._end_failed()
+            return None
+        try:
+            self._check_end()
+        except DurableError as other:  # it does not end as its journal does, or is broken
+            self.fail(other)
+            self._end_failed()
+            return None
+        return failure
+
+    def _check_end(self) -> None:
+        if self.broken is not None:
+            raise self.broken
+        if self._arrivals.replay is not None:
+            self._arrivals.replay.check_end(self.asked)
+
+    # ---- a failure ----
+
+    def fail(self, error: BaseException, step: Step | None = None, entry: int = 0, *, returned: bool = False) -> None:
+        """End the attempt with a failure that may be retried, once its other steps have ended and are recorded."""
+        if not self.active or self._failure is not None:
+            return
+        policy = self.handler.policy
+        step_policy = None
+        if step is not None and step.options.retry is not None:
+            step_policy = step.options.retry.merged_over(policy)
+        reason = reason_of(error) if step is None else reason_of_step(error, returned=returned)
+
+        def failure() -> Fail:
+            problem = problem_of(error, entry, step.name if step is not None else "", reason)
+            if error is self.broken and isinstance(error, StorageCorruptError):
+                problem = msgspec.structs.replace(problem, reason=Reason.READS_DAMAGED)
+            return Fail(
+                self.seq,
+                self.number,
+                problem,
+                policy,
+                step_policy,
+                retry_after_ms(error, self.target),
+                Failure(problem.message, 500).outcome(),
+                step.recorded if step is not None else False,
+                step.seen if step is not None else 0,
+                self._cancels.count,
+                self.cancel_due,
+            )
+
+        self._failure = failure
+        if self.broken is not None:
+            self._steps.running.clear()  # what still runs belongs to a handler that cannot go on: it is cut off
+        if not self._steps.running:
+            self._end_failed()
+
+    def _end_failed(self) -> None:
+        """No step runs any more: report the failure and let the handler go."""
+        if self._failure is not None and self.active and not self._steps.running:
+            self.host.in_turn(self._report)
+
+    def _report(self) -> None:
+        failure = self._failure
+        if failure is not None and self.active:
+            self.host.submit(failure())
+            self._failure = None
+            self._over("failed")
+
+    @property
+    def cancels(self) -> int:
+        """See `operations.Journal`."""
+        return self._cancels.count
+
+    @property
+    def cancel_due(self) -> bool:
+        """Whether a cancel came that the handler has not seen."""
+        return self._cancels.pending or self._arrivals.cancel_left
+
+    # ---- an end from outside ----
+
+    def end(self) -> None:
+        """The attempt is over (killed, paused, shut down): let the handler's coroutine go."""
+        self._over("ended")
+
+    def close(self, *, pausing: bool = False) -> None:
+        """Let the steps that run end and be recorded, then end: nothing new is started from now on."""
+        self._closing = True
+        self._pausing = self._pausing or pausing
+        self._end_if_drained()
+
+    def _end_if_drained(self) -> None:
+        if self._closing and self.active and self._steps.quiet and self._failure is None:
+            if self._pausing:
+                self.host.submit(Unloaded(self.seq, self.number))
+            self._over("unloaded")
+
+    def abort(self) -> None:
+        """The handler does not yield: its attempt has failed."""
+        self._steps.running.clear()
+        self.fail(TimeoutError("the abort timeout ran out: the handler did not yield after its inactivity timeout"))
+        self._end_failed()
+
+    def _over(self, how: str) -> None:
+        """From now on nothing that the handler still does has any effect."""
+        was_active, self.active = self.active, False
+        observer = self.observer
+        if observer is not None and was_active and self.task is not None:
+            observer.attempt_ended(self.request.id, self.target, self.number, how)
+        self._unwind()
+
+    def _unwind(self) -> None:
+        """Raise `AttemptEnded` wherever the handler waits for something durable; cancel what waits elsewhere."""
+        self._waiters.unwind()
+        self._steps.drop()
+        for future in self._pending.values():
+            future.abandon()
+        self._pending.clear()
+        if self.task is not None and not self.task.done():
+            self.loop.call_soon(self._cancel_if_stuck, 3)
+        else:
+            self._let_go()
+
+    def _cancel_if_stuck(self, patience: int) -> None:
+        """A handler in a durable wait is already on its way out; one that waits for something else is cancelled."""
+        if self.task is None or self.task.done():
+            return
+        if patience:
+            self.loop.call_soon(self._cancel_if_stuck, patience - 1)
+        else:
+            self.task.cancel()
+
+    def _let_go(self) -> None:
+        """It is over, and its coroutine is at its end: nothing refers to itself any more, so it is freed at once."""
+        if not self.active and not self._steps.executes:
+            self._steps.let_go()
+            self._arrivals.let_go()
+
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """Its handler's and its steps' coroutines that have not returned."""
+        own = [self.task] if self.task is not None and not self.task.done() else []
+        return [*own, *self._steps.tasks()]
+
+    def running_steps(self) -> list[str]:
+        """The names of the steps that are being executed."""
+        return list(self._steps.running.values())
+
+    # ---- what its handler meets ----
+
+    @property
+    def ending(self) -> bool:
+        """Whether it is told to end."""
+        return self._closing or self._failure is not None or self.broken is not None
+
+    @property
+    def deaf(self) -> bool:
+        """Whether the attempt no longer answers its handler.
+
+        While its steps end it is about to be ended: an error in one of its flows would have the others cancelled,
+        with their steps, so whatever it asks for never comes. Nor does it for a handler that swallows `AttemptEnded`
+        again and again: a `while True: try: … except BaseException: pass` must not hold up the event loop.
+        """
+        if self.active:
+            if not (self._closing or self._failure is not None) or self.broken is not None:
+                return False
+            self._told = True
+            return True
+        return self._strikes > STRIKES
+
+    def _forgive(self) -> None:
+        self._strikes = 0
+
+    def _check_active(self) -> None:
+        if self._finished:
+            raise NotInHandlerError(
+                f"{self.target}: its handler has ended, so its context does nothing any more; await everything that "
+                "uses it before the handler returns"
+            )
+        if not self.active:
+            if not self._strikes:
+                self.loop.call_soon(self._forgive)
+            self._strikes += 1
+            raise AttemptEnded(f"this attempt of {self.target} is over")
+        if self.broken is not None:
+            raise self.broken
+
+    def _never(self) -> Generator[Any, None, None]:
+        """Wait until the attempt is unwound; where it was unwound already, for ever."""
+        yield from self._waiters.until_unwound() if self.active else self.loop.create_future()
+
+    def timed_out(self, error: asyncio.CancelledError) -> bool:
+        """Whether a time-out of asyncio or anyio cancelled the wait: then the attempt is broken for good."""
+        if self.host.cut_off() or not timed_out(error, (asyncio.current_task(), self.task)):
+            return False
+        self.broken = self.broken or UsageError(NO_TIMEOUT)
+        return True
+
+    def read_damage(self, cause: str) -> NoReturn:
+        """See `operations.Journal`."""
+        self.broken = self.broken or StorageCorruptError(
+            f"{cause}. To go on, restore a backup; or kill this invocation and write it anew, with engine.patch_state"
+        )
+        raise self.broken
