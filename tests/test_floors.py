@@ -1,6 +1,7 @@
 """The house has floors, and imports go down: every file can be read after those it needs."""
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -96,3 +97,10 @@ def test_there_is_one_way_to_the_log() -> None:
     """Through `durable.log`, which survives whatever the user's log handlers do: `from durable import log`."""
     wrong = [module for module, needed in all_imports().items() if "logging" in needed and module != "durable.log"]
     assert not wrong, wrong
+
+
+def test_each_file_stands_in_the_map_of_the_house() -> None:
+    architecture = (HOUSE.parent / "docs" / "architecture.md").read_text()
+    words = set(re.findall(r"\w+", architecture.split("```")[1]))
+    files = {path.stem for path in HOUSE.rglob("*.py")} - {"__init__"}
+    assert not files - words
