@@ -41,7 +41,11 @@ O = TypeVar("O")  # noqa: E741
 
 
 class Context:
-    """What every handler gets."""
+    """What every handler gets: its steps, sleeps, calls, sends and waits all go through this.
+
+    A service's handlers get a `Context`; those of a virtual object an `ObjectContext`, with state, and of a workflow
+    a `WorkflowContext`, with promises too. Shared handlers get the `Shared…` ones, which only read state.
+    """
 
     def __init__(self, operations: Operations) -> None:
         self._operations = operations

@@ -432,8 +432,8 @@ def signature_of(fn: Callable[..., Any], *, skip: int) -> Signature:
     if not skip <= len(taken) <= skip + 1 or any(p.kind not in _POSITIONAL for p in taken):
         names = ", ".join(signature.parameters)
         raise TypeError(
-            f"handler {_where(fn)}({names}) must take {skip} parameter(s) and then at most one input, all by "
-            "position: put several inputs into one msgspec Struct or dataclass"
+            f"handler {_where(fn)}({names}) must take {'self and a context' if skip == 2 else 'a context'}, then at "
+            "most one input, all by position: put several inputs into one msgspec Struct or dataclass"
         )
     output = _awaited(fn, _resolve(fn, signature.return_annotation))
     if len(taken) == skip:

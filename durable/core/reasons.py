@@ -36,10 +36,10 @@ class Reason(StrEnum):
 #: What to do about it, a sentence an operator can follow.
 ADVICE: dict[str, str] = {
     Reason.RESULT_NOT_STORABLE: (
-        "What it did is done, and its result could not be kept. Deploy code whose result can be stored and resume "
-        "it: the step (of a result of the handler, only its end) then runs again."
+        "The work was done, but its result could not be stored. Deploy code whose result can be stored, then resume: "
+        "the step runs again (a handler whose own result it was only ends again)."
     ),
-    Reason.VALUE_NOT_STORABLE: "Deploy code that passes a value which can be stored, and resume it.",
+    Reason.VALUE_NOT_STORABLE: "Deploy code that passes a value that can be stored, and resume it.",
     Reason.INPUT_NOT_READABLE: "Deploy a handler that can read the stored input, and resume it; or kill it.",
     Reason.VALUE_NOT_READABLE: "Deploy code whose annotation fits the stored value, and resume it; or kill it.",
     Reason.VALUE_TOO_LARGE: (
@@ -47,8 +47,8 @@ ADVICE: dict[str, str] = {
     ),
     Reason.HANDLER_GONE: "Add the handler to Engine(services=[...]) and resume it; or kill it.",
     Reason.JOURNAL_MISMATCH: (
-        "Restore the code that wrote its journal and resume it; or kill it, and then restart it as new if it is to "
-        "run again."
+        "Deploy the code that wrote this journal again, and resume it; or kill it, and then restart it as new. (A "
+        "kill undoes nothing, and a restart does everything again, also the steps that were done.)"
     ),
     Reason.MISUSE: "Deploy code without the mistake that the error names, and resume it; or kill it.",
     Reason.COMMIT_REFUSED: "Remove what the error names, and resume it; or kill it.",

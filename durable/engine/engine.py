@@ -417,7 +417,7 @@ class Engine(Control):
         if unknown:
             known = ", ".join(Configuration.__annotations__)
             raise InvalidRequestError(
-                f"configure: {', '.join(sorted(unknown))} is part of the code; there are: {known}"
+                f"configure: {', '.join(sorted(unknown))} cannot be set at run time; what can: {known}"
             )
         if "workflow_completion_retention" in options and not self._registry.has(service, Flavor.WORKFLOW):
             raise InvalidRequestError(f"configure: {service} is no workflow, it has no workflow_completion_retention")

@@ -25,7 +25,7 @@ class KeyState(Reading):
         return StateView(await self.stored_state(service, key))
 
     async def stored_state(self, service: str, key: str) -> dict[str, bytes]:
-        """The same, as the serializers wrote it; of services that this engine has no more, too.
+        """As `get_state`, but as the serializers wrote it; also of services that this engine no longer has.
 
         Raises `StorageCorruptError` where some of it is damaged.
         """

@@ -69,7 +69,7 @@ class Registered(msgspec.Struct, frozen=True, eq=False):
         if not self.has_input:
             if arg is not None:
                 raise InvalidRequestError(
-                    f"{self.service}/{self.name} takes no argument, but was given a {type(arg).__name__}"
+                    f"{self.service}/{self.name} takes no argument, but was given one of type {type(arg).__name__}"
                 )
             return b""
         if arg is None and self.default is not REQUIRED:

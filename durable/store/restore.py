@@ -58,7 +58,10 @@ def _restore(source: str, target: str) -> Path | None:
     unfinished = FileLock(target + _UNFINISHED)
     try:
         if os.path.exists(target):
-            there.acquire(create=False)
+            try:
+                there.acquire(create=False)
+            except EngineLockedError as error:
+                raise EngineLockedError(f"{error} To restore a backup, stop that engine first.") from None
         try:
             unfinished.acquire()
         except EngineLockedError:
@@ -99,7 +102,13 @@ def _copy(source: str, target: str, copy: FileLock) -> None:
         try:
             check_soundness(database, source)
         except sqlite3.Error as error:
-            raise explain(error, source) from error
+            problem = explain(error, source)
+            if isinstance(problem, StorageCorruptError):
+                raise StorageCorruptError(
+                    f"the backup {source} is damaged, or no database of this package: nothing was replaced, use "
+                    f"another backup. (SQLite says: {error})"
+                ) from error
+            raise problem from error
         database.execute("PRAGMA journal_mode = DELETE")
         database.execute("BEGIN IMMEDIATE")
         database.execute("DELETE FROM meta WHERE name = ?", (_REPLACES,))

@@ -8,13 +8,14 @@ however often the engine dies under it.
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextvars import copy_context
 from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from durable.client import value_of
+from durable.core.invocation import Status
 from durable.core.limits import TINY
 from durable.engine import Engine
 from durable.errors import EngineFailedError, EngineNotRunningError
@@ -22,9 +23,9 @@ from durable.runtime.observer import Observer
 from durable.serde import serde_for
 from durable.store import CommitRefused
 from durable.store.memory import MemoryStore, Tables
-from durable.testing.checkers import check_tables
+from durable.testing.checkers import check_tables, stored
 from durable.testing.faults import around
-from durable.testing.virtual import VirtualClock, run
+from durable.testing.virtual import SimulationStuck, VirtualClock, run
 
 T = TypeVar("T")
 
@@ -131,7 +132,12 @@ class _Undertaker(Observer):
 
 
 class Sim:
-    """What a scenario talks to: the engine of the moment, and a record of what its steps did outside."""
+    """What a scenario talks to: the current engine, and a record of what its steps did outside.
+
+    Any engine may be dying at any moment. So call handlers with `call` and `send`, and reach everything else of an
+    engine with `repeat`: `await sim.repeat(lambda engine: engine.get_state("Stock", "lamp"))`. What is asked may then
+    happen more than once.
+    """
 
     def __init__(self, services: Callable[["Sim"], Iterable[object]], mode: Mode, options: dict[str, Any]) -> None:
         self.mode = mode
@@ -163,7 +169,7 @@ class Sim:
 
     @property
     def interruptions(self) -> int:
-        """How often a step may have run once more than once."""
+        """How many more times than once a step may have run: one for each crash and each restart."""
         return self.log.crashes + self.log.restarts
 
     # ---- for the driver ----
@@ -186,7 +192,7 @@ class Sim:
         return value_of(outcome, decode or serde_for(Any).decode)
 
     async def repeat(self, ask: Callable[[Engine], Awaitable[T]]) -> T:
-        """Ask an engine until one answers that is not dying."""
+        """`await ask(engine)` with the current engine, again with the next one if that engine was dying."""
         for _ in range(10_000):
             await self._up.wait()
             try:
@@ -296,10 +302,15 @@ Services = Callable[[Sim], Iterable[object]]
 
 
 def simulate(services: Services, scenario: Scenario, mode: Mode | None = None, **options: Any) -> tuple[Any, Sim]:
-    """Run a scenario once; returns its result and the `Sim` as it was at the end."""
+    """Run a scenario once; returns its result and the `Sim` as it was at the end.
+
+    Raises `SimulationStuck` where it does not end, with a note for each invocation that is paused.
+    """
+    tables: list[Tables] = []
 
     async def main() -> tuple[Any, Sim]:
         sim = Sim(services, mode or Mode("default"), options)
+        tables.append(sim.tables)
         await sim.start()
         try:
             result = await scenario(sim)
@@ -307,7 +318,20 @@ def simulate(services: Services, scenario: Scenario, mode: Mode | None = None, *
             await sim.stop()
         return result, sim
 
-    return run(main)
+    try:
+        return run(main)
+    except SimulationStuck as error:
+        for one in tables:
+            for note in _paused(one):
+                error.add_note(note)
+        raise
+
+
+def _paused(tables: Tables) -> Iterator[str]:
+    for invocation in stored(tables).values():
+        if invocation.status is Status.PAUSED:
+            why = invocation.problem.message if invocation.problem is not None else "asked for"
+            yield f"{invocation.submission.target} {invocation.id} is paused: {why}"
 
 
 def modes(commits: int, *, seed: int = 0, most: int = 60) -> list[Mode]:
@@ -337,7 +361,14 @@ def refused(commit: int) -> Mode:
 
 
 def check(services: Services, scenario: Scenario, *, most: int = 60, seed: int = 0, **options: Any) -> Any:
-    """Run a scenario in every mode; each must give the result of the undisturbed run, which is returned."""
+    """Run a scenario in every mode; each must give the result of the undisturbed run, which is returned.
+
+    The modes: suspended at every await; one handler in memory at a time; a crash before, a crash after and a clean
+    restart at every commit (of more than `most` commits, that many are drawn by `seed`); commits that are refused;
+    and mixtures of these. `options` are options of `Engine`. An error has a note that says in which mode it was
+    raised and how to run that one alone. The engine logs every crash, even where the check passes; pytest shows that
+    log only for tests that fail.
+    """
     expected, baseline = simulate(services, scenario, **options)
     for mode in modes(baseline.log.commits, seed=seed, most=most):
         try:

@@ -161,8 +161,8 @@ def test_a_retention_that_is_configured_holds_from_the_next_invocation_on() -> N
 @pytest.mark.parametrize(
     ("service", "options", "words"),
     [
-        ("Mail", {"retry": None}, "retry is part of the code; there are: public"),
-        ("Mail", {"colour": "red"}, "colour is part of the code; there are: public"),
+        ("Mail", {"retry": None}, "retry cannot be set at run time; what can: public"),
+        ("Mail", {"colour": "red"}, "colour cannot be set at run time; what can: public"),
         ("Mail", {"workflow_completion_retention": "1d"}, "Mail is no workflow"),
         ("Mail", {"journal_retention": "soon"}, "journal_retention"),
         ("Mail", {"public": "yes"}, "public is a bool"),

@@ -358,3 +358,13 @@ def test_two_restores_at_once(path: Path, tmp_path: Path) -> None:
         restore(backup, path)
     assert durable.store.restore.restore(backup, path) is None
     assert settings(path) == {"old": "{}"}
+
+
+def test_what_is_no_backup_replaces_nothing_and_the_error_says_to_use_another(path: Path, tmp_path: Path) -> None:
+    other = tmp_path / "notes.txt"
+    other.write_text("no database at all " * 1000)
+    a_backup(path, tmp_path / "backup.db", "old")
+    before = path.read_bytes()
+    with pytest.raises(StorageCorruptError, match="nothing was replaced, use another backup"):
+        restore(other, path)
+    assert path.read_bytes() == before
