@@ -69,9 +69,9 @@ class Saga:
     def add_compensation(self, fn: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Have `fn(*args, **kwargs)` run as a step if the block fails. Raises `UsageError` outside the block.
 
-        Being a step it cannot use the context. To have a handler undo something, use `engine.send` with an idempotency
-        key (the invocation's id and the compensation's name will do), which needs no free slot as `engine.call` does.
-        Or call the handler with `ctx.call` in an `except (TerminalError, InvocationCancelled):` block.
+        Being a step, it cannot use the context. To have a handler undo something, use `engine.send` with an
+        idempotency key (the invocation's id and what is undone, say); `engine.call` would wait for a second slot.
+        Or call it with `ctx.call` in an `except (TerminalError, InvocationCancelled):` block.
         """
         self.with_options().add_compensation(fn, *args, **kwargs)
 

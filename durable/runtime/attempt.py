@@ -306,8 +306,8 @@ class Attempt(Ending):
         if here is IN_STEP:
             raise UsageError(
                 f"{self.target}: a step cannot use the context, because what a step does is not replayed. Use the "
-                "context in the handler, around the step. (A compensation is a step, too: to have a handler undo it, use "
-                "engine.send() with an idempotency key.)"
+                "context in the handler, around the step. (A compensation is a step, too: to have a handler undo "
+                "something, use engine.send() with an idempotency key.)"
             )
         if here is not self:
             raise NotInHandlerError(
