@@ -98,10 +98,9 @@ class Deliver(msgspec.Struct, frozen=True, gc=False):
 
 
 class Interrupt(msgspec.Struct, frozen=True, gc=False):
-    """End an attempt without an outcome."""
+    """End an invocation's attempt without an outcome."""
 
     seq: int
-    attempt: int
 
 
 class InterruptSteps(msgspec.Struct, frozen=True, gc=False):

@@ -103,7 +103,7 @@ def test_a_pause_of_one_that_runs_waits_until_its_attempt_has_no_step_any_more()
     core.settle(ends(one, 1))
     assert one.status is Status.RUNNING
     turn = core.settle(unloaded(one))
-    assert actions(turn, Interrupt) == [Interrupt(one.seq, 1)]
+    assert actions(turn, Interrupt) == [Interrupt(one.seq)]
     assert core.world.find(one.id) is None, "it holds no memory"
     one = core.invocation(one.id)
     assert (one.status, one.attempt, one.problem) == (Status.PAUSED, 1, None)

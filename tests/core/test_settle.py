@@ -391,7 +391,7 @@ def test_a_waiting_handler_is_let_go_and_starts_again_with_what_it_waits_for() -
     one = core.submit(submission(1))
     core.settle(awakeable(one))
     turn = core.settle(suspend(one, 1))
-    assert actions(turn, Interrupt) == [Interrupt(one.seq, 1)]
+    assert actions(turn, Interrupt) == [Interrupt(one.seq)]
     assert core.world.find(one.id) is None, "it holds no memory"
     turn = core.settle(CompleteEntry(one.id, 1, ONE))
     assert (started(turn), delivered(turn)) == ([one.seq], [])

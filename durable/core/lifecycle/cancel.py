@@ -47,7 +47,7 @@ def kill(turn: Turn, command: Kill) -> None:
     for id in open_calls(invocation):
         turn.tell(Kill(id))
     if invocation.status is Status.RUNNING:
-        turn.actions.append(Interrupt(invocation.seq, invocation.attempt))
+        turn.actions.append(Interrupt(invocation.seq))
     turn.complete(invocation, KILLED)
     turn.reply(command.token, Answer.DONE, invocation)
 

@@ -32,7 +32,7 @@ def hold(turn: Turn, invocation: Invocation, problem: Problem) -> None:
     if invocation.status in (Status.SCHEDULED, Status.PENDING):
         invocation.queued = None  # its turn never comes
     if invocation.status is Status.RUNNING:
-        turn.actions.append(Interrupt(invocation.seq, invocation.attempt))
+        turn.actions.append(Interrupt(invocation.seq))
     invocation.problem = msgspec.structs.replace(problem, at=turn.now)
     invocation.pausing = invocation.unnoted = False
     if problem.reason == Reason.DAMAGED:

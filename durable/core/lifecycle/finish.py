@@ -114,7 +114,7 @@ def suspend(turn: Turn, command: Suspend) -> None:
     invocation = attempt_of(turn, command.seq, command.attempt)
     if invocation is None:
         return
-    turn.actions.append(Interrupt(invocation.seq, invocation.attempt))
+    turn.actions.append(Interrupt(invocation.seq))
     if invocation.notified == command.notified:
         after(turn, invocation, Wait(command.waiting))
     else:  # a cancel may be part of it

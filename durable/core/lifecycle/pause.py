@@ -33,7 +33,7 @@ def unloaded(turn: Turn, command: Unloaded) -> None:
     if invocation is None:
         return
     if invocation.pausing:
-        turn.actions.append(Interrupt(invocation.seq, invocation.attempt))
+        turn.actions.append(Interrupt(invocation.seq))
     after(turn, invocation, Again())
 
 
