@@ -5,8 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 HERE = Path(__file__).parent
+# A busy machine is no fault of the code: each test has a time limit, an example of Hypothesis has none.
+settings.register_profile("durable", deadline=None)
+settings.load_profile("durable")
 #: Here every program runs while nothing can be logged: no result may depend on a line of the log.
 LOG_IS_DOWN = {"scenarios", "simulation"}
 

@@ -1,4 +1,4 @@
-"""How much is in memory, and how much is done at one go. Behind each of these there may be any number more."""
+"""How much is kept in memory, and how much is done at one go. Beyond each limit any number more may wait."""
 
 import msgspec
 
@@ -20,7 +20,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     ordinals: int = 1_000_000
     #: How many invocations one turn of recovery takes.
     recovered: int = 500
-    #: How many completed invocations one turn of clean-up forgets.
+    #: How many completed invocations one turn of the sweep forgets.
     cleaned: int = 100
     #: How many timers are in memory, and how many due ones are settled at one go.
     timers: int = 10_000

@@ -99,7 +99,7 @@ class SqliteStore:
         return found
 
     async def sign_off(self) -> None:
-        """Write that down, unless nothing else was written."""
+        """Note that the engine ends in order, unless it has written nothing."""
         if self._thread is not None and self._marked and self._file.failed is None:
             await self._use().post(_sign_off)
 
