@@ -90,7 +90,7 @@ class Sight(NamedTuple):
         return "a callback"
 
 
-class _Suspect:
+class _Runner:
     """One that was seen running, once or again and again."""
 
     def __init__(self, sight: Sight, since: float, unseen: float) -> None:
@@ -247,23 +247,23 @@ class _Lookout:
     def _attend(self, since: float) -> None:
         """The event loop does not answer: look at it until it does, and name who ran for too long."""
         began, found = since, False
-        suspect = longest = _Suspect(self._look(), since, PERIOD_S)
-        while not self._end.wait(PERIOD_S if suspect.named else LOOK_AGAIN_S) and self._answered_at is None:
+        runner = longest = _Runner(self._look(), since, PERIOD_S)
+        while not self._end.wait(PERIOD_S if runner.named else LOOK_AGAIN_S) and self._answered_at is None:
             if not self._loop.is_running():
                 self._wait_until_it_runs()
                 return
             sight, now = self._look(), time.monotonic()
-            if sight.task is not suspect.sight.task or sight.owner is not suspect.sight.owner:
-                found = self._accuse(suspect) or found
-                suspect = _Suspect(sight, now, LOOK_AGAIN_S)
-            suspect.until = now
-            longest = max(longest, suspect, key=lambda one: one.lasted)
-            if suspect.lasted > ENDLESS_S and not suspect.named:
-                found = self._accuse(suspect, " and still does")
+            if sight.task is not runner.sight.task or sight.owner is not runner.sight.owner:
+                found = self._accuse(runner) or found
+                runner = _Runner(sight, now, LOOK_AGAIN_S)
+            runner.until = now
+            longest = max(longest, runner, key=lambda one: one.lasted)
+            if runner.lasted > ENDLESS_S and not runner.named:
+                found = self._accuse(runner, " and still does")
         ended = self._answered_at or time.monotonic()
-        suspect.until = ended
-        if not self._accuse(suspect) and not found and ended - began > LIMIT_S:
-            self._call_busy(max(longest, suspect, key=lambda one: one.lasted), ended - began)
+        runner.until = ended
+        if not self._accuse(runner) and not found and ended - began > LIMIT_S:
+            self._call_busy(max(longest, runner, key=lambda one: one.lasted), ended - began)
 
     def _wait_until_it_runs(self) -> None:
         """Nothing blocks it: it was left, and perhaps somebody runs it again."""
@@ -276,19 +276,19 @@ class _Lookout:
         inner = _inside(frames, task)
         return Sight(task, _owner(frames, inner, task), _place(inner))
 
-    def _accuse(self, suspect: _Suspect, and_now: str = "") -> bool:
+    def _accuse(self, runner: _Runner, and_now: str = "") -> bool:
         """Name it, once, if it ran for too long; returns whether it did."""
-        if suspect.lasted < LIMIT_S:
+        if runner.lasted < LIMIT_S:
             return False
-        if suspect.named:
+        if runner.named:
             return True
-        suspect.named = True
-        sight = suspect.sight
+        runner.named = True
+        sight = runner.sight
         if isinstance(sight.owner, Attempt):
             log.warning(
                 "%s: the handler blocked the event loop for about %.1f s%s, at %s: %s",
                 sight,
-                suspect.about,
+                runner.about,
                 and_now,
                 sight.place,
                 WAY_OUT,
@@ -296,7 +296,7 @@ class _Lookout:
         else:
             log.warning(
                 "the event loop was blocked for about %.1f s%s by %s: %s%s",
-                suspect.about,
+                runner.about,
                 and_now,
                 "what a step has started" if sight.owner is IN_STEP else "something that is no handler",
                 sight,
@@ -304,7 +304,7 @@ class _Lookout:
             )
         return True
 
-    def _call_busy(self, longest: _Suspect, seconds: float) -> None:
+    def _call_busy(self, longest: _Runner, seconds: float) -> None:
         """None of those that ran did so for long."""
         now = time.monotonic()
         if now < self._busy_again_at:

@@ -25,7 +25,7 @@ from durable.core.waiting import entries
 from durable.runtime.attempt import Attempt
 from durable.store import Store
 
-#: How long after something was suspected the walk begins: most waits are over by then.
+#: How long after a handler began to wait the walk begins: most waits are over by then.
 LOOK_AFTER_S = 1.0
 #: How long until circles are looked at again that are not closed yet.
 LOOK_AGAIN_S = 3.0
@@ -201,7 +201,7 @@ class Deadlocks:
         self._chore = chore
         #: Whether to look at every key that somebody waits for: it is not known who began to when.
         self._all = False
-        self._suspects: dict[int, None] = {}
+        self._to_look_at: dict[int, None] = {}
         #: Members of circles, open or closed, until they end.
         self._watched: dict[int, None] = {}
         self._told: set[frozenset[int]] = set()
@@ -212,9 +212,9 @@ class Deadlocks:
         self._rests_until = 0.0
         self._closed = False
 
-    def suspect(self, seq: int) -> None:
+    def began_to_wait(self, seq: int) -> None:
         """A handler began to wait for something that leads to this one, which may wait for the handler."""
-        self._suspects[seq] = None
+        self._to_look_at[seq] = None
         self._look_within(LOOK_AFTER_S)
 
     def ended(self, seq: int) -> None:
@@ -224,7 +224,7 @@ class Deadlocks:
             self._look_within(LOOK_AFTER_S)
 
     async def begin(self) -> None:
-        """After a start everybody is suspect."""
+        """After a start any invocation may be in a circle."""
         self._all = True
         self._look_within(LOOK_AFTER_S)
 
@@ -275,9 +275,9 @@ class Deadlocks:
         began = self._loop.time()
         self._patience_s = min(2 * self._patience_s, LOOK_AGAIN_S_MAX)
         try:
-            await self._look_at_suspects()
+            await self._look_around()
         except Exception as error:  # whoever needs the store will notice; the search harms nobody
-            self._all = True  # at the next suspicion
+            self._all = True  # at the next look
             if not self._closed:
                 log.warning("the search for deadlocks was broken off: %s: %s", type(error).__name__, error)
         finally:
@@ -285,17 +285,17 @@ class Deadlocks:
         self._told = {seqs for seqs in self._told if seqs <= self._watched.keys()}
         now = self._loop.time()
         self._rests_until = now + REST * (now - began)
-        if self._suspects:
+        if self._to_look_at:
             self._look_within(LOOK_AFTER_S)
         elif self._watched and not self._all:
             self._look_within(self._patience_s)
 
-    async def _look_at_suspects(self) -> None:
-        suspects, everybody = [*self._suspects, *self._watched], self._all
-        self._suspects, self._all = {}, False
+    async def _look_around(self) -> None:
+        left, everybody = [*self._to_look_at, *self._watched], self._all
+        self._to_look_at, self._all = {}, False
         visited: set[int] = set()
-        while suspects:
-            begin, suspects = suspects[:BEGIN_MAX], suspects[BEGIN_MAX:]
+        while left:
+            begin, left = left[:BEGIN_MAX], left[BEGIN_MAX:]
             visited.update(await self._look_from([seq for seq in begin if seq not in visited]))
         if everybody:
             async for names in self._everybody():

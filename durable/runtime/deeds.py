@@ -125,7 +125,7 @@ class Deeds:
         return attempt if attempt is not None and attempt.number == action.attempt else None
 
     def _may_deadlock(self, action: MayDeadlock) -> None:
-        self._deadlocks.suspect(action.seq)
+        self._deadlocks.began_to_wait(action.seq)
 
     def _failed(self, action: Failed) -> None:
         self._roster.release(action.invocation.seq)
