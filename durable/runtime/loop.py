@@ -32,6 +32,7 @@ from durable.runtime.replies import Replies
 from durable.runtime.roster import Roster
 from durable.runtime.sweep import Sweep
 from durable.runtime.tasks import unmourned
+from durable.runtime.threads import end_idle_threads
 from durable.runtime.timers import Timers
 from durable.store import CommitRefused, Store
 
@@ -166,6 +167,7 @@ class Loop:
             self.abandon()
             return
         self._over = True
+        end_idle_threads()
         closed = EngineNotRunningError("the engine was closed before this was answered; attach again after a start")
         self._replies.fail_all(closed)
         self._open_the_door()
@@ -220,6 +222,7 @@ class Loop:
     def _let_go(self) -> None:
         if not self._gone:
             self._gone = True
+            end_idle_threads()
             self.store.abandon()
 
     async def _keep(self) -> None:

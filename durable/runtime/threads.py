@@ -57,7 +57,9 @@ class _Worker(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(name="durable-step", daemon=True)
-        self.jobs: SimpleQueue[Job] = SimpleQueue()
+        #: None: there is nothing more to do.
+        self.jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self.generation = _generation
 
     def run(self) -> None:
         while True:
@@ -69,14 +71,19 @@ class _Worker(threading.Thread):
                         _idle.remove(self)
                         return
                 continue  # somebody has just given it one
+            if job is None:
+                return
             job()
             del job  # and what it holds, while waiting for the next
             with _lock:
+                if self.generation != _generation:
+                    return
                 _idle.append(self)
 
 
 _lock = threading.Lock()
 _idle: list[_Worker] = []
+_generation = 0
 
 
 def _start(job: Job) -> None:
@@ -86,6 +93,20 @@ def _start(job: Job) -> None:
         worker = _Worker()
         worker.start()
     worker.jobs.put(job)
+
+
+def end_idle_threads() -> None:
+    """Have the threads end that wait for a function, and the others after the one they are in.
+
+    An engine that ends asks for that, so that nothing of it is left. Other engines of the process get new threads.
+    """
+    global _generation
+    with _lock:
+        _generation += 1
+        idle = _idle.copy()
+        _idle.clear()
+    for worker in idle:
+        worker.jobs.put(None)
 
 
 def _forget_threads() -> None:

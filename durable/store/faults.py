@@ -78,6 +78,8 @@ def explain(error: Exception, path: str) -> StorageError:
         return error
     code = getattr(error, "sqlite_errorcode", None)
     if isinstance(code, int):
+        if code == sqlite3.SQLITE_IOERR_SHMSIZE:  # no room for the log's index: SQLite calls that an I/O error
+            code = sqlite3.SQLITE_FULL
         known = _BY_CODE.get(code & 0xFF)
         if known is not None:
             kind, text = known

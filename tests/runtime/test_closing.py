@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from durable import Context, Engine, EngineNotRunningError, handler
+from durable.runtime import threads
 from durable.store import Store
 from durable.testing import MemoryStore, run
 from durable.testing.faults import around
@@ -155,3 +156,62 @@ def test_a_commit_that_does_not_return_holds_up_a_close_for_a_moment_only(caplog
 
     run(story)
     assert any("whether it took effect is unknown" in text for text in said(caplog))
+
+
+@pytest.mark.parametrize("ends", ["closed", "abandoned"])
+def test_nothing_of_an_engine_that_ended_is_left_not_even_threads_without_work(tmp_path: Path, ends: str) -> None:
+    """They would wait ten seconds for the next plain step. One that is still in a step ends after it."""
+    release, entered = threading.Event(), threading.Event()
+
+    def blocks() -> None:
+        entered.set()
+        release.wait(20)
+
+    def quick() -> None:
+        pass
+
+    @handler(service="Many")
+    async def plain(ctx: Context, number: int) -> None:
+        await ctx.run(blocks if number < 0 else quick)
+
+    async def story() -> None:
+        engine = await Engine(tmp_path / "a.db", services=[plain], shutdown_timeout="100ms").start()
+        await asyncio.gather(*[engine.call(plain, number) for number in range(5)])
+        assert steps()
+        await engine.send(plain, -1)
+        while not entered.is_set():
+            await asyncio.sleep(0.01)
+        if ends == "closed":
+            await engine.close()
+        else:
+            engine.abandon()
+        await nothing_but(1)
+        release.set()
+        await nothing_but(0)
+
+    def steps() -> list[threading.Thread]:
+        return [one for one in threading.enumerate() if one.name == "durable-step" and one not in before]
+
+    async def nothing_but(busy: int) -> None:
+        async with asyncio.timeout(5):
+            while len(steps()) > busy:
+                await asyncio.sleep(0.01)
+
+    before = set(threading.enumerate())
+    asyncio.run(story())
+
+
+def test_a_step_that_ends_as_its_engine_does_leaves_no_thread_behind() -> None:
+    """Its thread becomes idle after the engine has looked for idle ones."""
+    before = set(threading.enumerate())
+
+    async def story() -> None:
+        for _ in range(200):
+            await threads.run_in_thread(lambda: None)
+            threads.end_idle_threads()  # at once: the thread may not have got that far
+
+    asyncio.run(story())
+    left = [one for one in threading.enumerate() if one.name == "durable-step" and one not in before]
+    for one in left:
+        one.join(5)
+    assert not any(one.is_alive() for one in left)

@@ -684,6 +684,7 @@ def test_a_user_who_may_not_write_is_told_so(forbidden: str) -> None:
         (sqlite3.SQLITE_CORRUPT, StorageCorruptError),
         (sqlite3.SQLITE_CORRUPT_INDEX, StorageCorruptError),
         (sqlite3.SQLITE_IOERR_FSYNC, StorageError),
+        (sqlite3.SQLITE_IOERR_SHMSIZE, StorageFullError),  # no room for the log's index
         (sqlite3.SQLITE_CONSTRAINT_UNIQUE, StorageError),
     ],
 )
