@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 from anyio import CapacityLimiter, to_thread
@@ -16,21 +17,22 @@ from durable.store.paths import MEMORY, database_path
 UNFINISHED = ".unfinished"
 
 
-async def write_backup(database: str, target: str) -> None:
+async def write_backup(database: str, target: str, check_same: Callable[[], None]) -> None:
     """Copy an open database to a new file. Raises a `StorageError`, for instance where `target` exists.
 
+    The copy is made by name: `check_same` raises where that is another file's by now.
     Once this has returned, the copy survives a power cut; before that there is nothing under its name.
     """
     path = database_path(target)
     if path == MEMORY:
         raise StorageError("a backup is written to a file, not to ':memory:'")
     try:  # a thread of its own: the pool of threads may be full of steps that block
-        await to_thread.run_sync(_write, database, path, limiter=CapacityLimiter(1))
+        await to_thread.run_sync(_write, database, path, check_same, limiter=CapacityLimiter(1))
     except (sqlite3.Error, OSError) as error:
         raise explain(error, path) from error
 
 
-def _write(database: str, path: str) -> None:
+def _write(database: str, path: str, check_same: Callable[[], None]) -> None:
     _refuse_existing(path)
     unfinished = path + UNFINISHED
     lock = FileLock(unfinished)
@@ -43,7 +45,9 @@ def _write(database: str, path: str) -> None:
         os.fchmod(lock.descriptor, 0o600)
         disk.remove(unfinished + disk.JOURNAL)
         try:
+            check_same()
             _copy(database, unfinished)
+            check_same()
             disk.sync(lock.descriptor)
             disk.sync_folder(path)
             _refuse_existing(path)

@@ -13,7 +13,17 @@ from durable.store.faults import explain, is_busy, only_the_batch
 from durable.store.lock import FileLock
 from durable.store.presence import Presence
 from durable.store.restore import finish
-from durable.store.wal import empty_found_log, end_log, make_durable, patiently, refuse_lonely_log, refuse_stale_log
+from durable.store.wal import (
+    empty_found_log,
+    end_log,
+    lost_its_log,
+    make_durable,
+    patiently,
+    refuse_log_elsewhere,
+    refuse_lonely_log,
+    refuse_stale_log,
+    warn_of_lost_log,
+)
 
 Prepare = Callable[[sqlite3.Connection], Opened]
 
@@ -39,10 +49,14 @@ class DatabaseFile:
             log_found = make_durable(self.path, self._lock)
             finish(self.path, self._lock)
             refuse_stale_log(self.path, self._lock)
+            refuse_log_elsewhere(self.path, self._lock.descriptor)
+            log_is_gone = lost_its_log(self.path, self._lock.descriptor)
             database, opened = patiently(self._connect, self._prepare, self._busy_timeout_s, stopping)
             try:
                 if log_found:
                     empty_found_log(database, self.path)
+                if log_is_gone and opened.crashed:
+                    warn_of_lost_log(self.path)
                 self._presence = Presence(self.path, self._lock)
             except BaseException:
                 database.close()
@@ -65,6 +79,11 @@ class DatabaseFile:
         except StorageError as error:
             self.fail(f"the engine stopped: {error}")
             raise
+
+    def check_same(self) -> None:
+        """Raise a `StorageReplacedError` if the path names another file by now. From any thread."""
+        assert self._presence is not None
+        self._presence.check_same()
 
     def fail(self, why: str, *, spoilt: bool = True) -> None:
         """Write nothing more. `spoilt`: and have SQLite leave file and log as they are, when it is closed."""

@@ -60,6 +60,11 @@ class FileLock:
         return self._descriptor
 
     @property
+    def held(self) -> bool:
+        """Whether it has the lock."""
+        return self._descriptor is not None
+
+    @property
     def identity(self) -> Identity:
         """Device and inode of the file that is locked."""
         return self._identity

@@ -29,6 +29,11 @@ class Presence:
         self._lock = lock
         self._logged_in = _identity(self._wal)
 
+    def check_same(self) -> None:
+        """Raise `StorageReplacedError` if the path names another file, or none. From any thread."""
+        if _identity(self._path) != self._lock.identity:
+            self._lost(self._path)
+
     def check(self) -> None:
         """Raise `StorageReplacedError` if the file, or its log, is not there any more or is another one."""
         try:

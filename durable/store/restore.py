@@ -19,6 +19,7 @@ from durable.store.format import check_soundness
 from durable.store.lock import FileLock
 from durable.store.paths import MEMORY, database_path
 from durable.store.presence import ROLLBACK, mode_of
+from durable.store.wal import refuse_log_elsewhere
 
 #: What a restored file is called until it is whole.
 _UNFINISHED = ".restoring"
@@ -68,6 +69,8 @@ def _restore(source: str, target: str) -> Path | None:
             raise StorageError(f"another restore to {target} is under way") from None
         try:
             _copy(source, target, unfinished)
+            if not there.held and os.path.exists(target):  # an engine was started meanwhile
+                there.acquire(create=False)
             return _replace(target, unfinished)
         except BaseException:
             for left in ("", disk.JOURNAL):
@@ -89,6 +92,7 @@ def _copy(source: str, target: str, copy: FileLock) -> None:
                     f"{source} has a {beside} file beside it, so it is no backup but a database that was not closed: "
                     "start an engine on it and let that write one with engine.backup(path)"
                 )
+        refuse_log_elsewhere(source, lock.descriptor)
         os.ftruncate(copy.descriptor, 0)
         os.fchmod(copy.descriptor, 0o600)
         with open(lock.descriptor, "rb", closefd=False) as read, open(copy.descriptor, "wb", closefd=False) as write:

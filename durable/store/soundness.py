@@ -1,8 +1,9 @@
 """What a start reads of a file besides invocations: refused by name where it is damaged, rebuilt where it can be."""
 
 import sqlite3
-from collections.abc import Sequence
-from typing import Any
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from durable import log
 from durable.core.limits import Limits
@@ -11,6 +12,8 @@ from durable.store import Opened
 from durable.store.checksums import columns, complaint, differs
 from durable.store.keyed import moved
 from durable.store.statements import reserve_ordinals
+
+T = TypeVar("T")
 
 #: A file up to this size is looked through at each start: it takes about half a second.
 LOOKED_THROUGH_MAX = 32 * 1024 * 1024
@@ -23,8 +26,8 @@ _OPEN = (
     " AND one.ok IS NULL AND NOT EXISTS (SELECT 1 FROM journal"
     " WHERE invocation = one.invocation AND entry = one.entry AND part = 1)"
 )
-#: How many rows of state a start looks at: about a quarter of a second.
-LOOKED_AT_MAX = 200_000
+#: For how long a start looks at the names of state and of promises, and how often it looks at the clock.
+LOOK_S, LOOK_ROWS = 0.25, 100
 #: Numbers above are damage: no engine ever counts so far.
 _NUMBER_MAX = 2**62
 _SETTING, _SERVICE = columns("service$ options$"), columns("name$ revision declaration$")
@@ -164,11 +167,18 @@ def ordinals(database: sqlite3.Connection) -> int:
 def misplaced(database: sqlite3.Connection, table: str) -> frozenset[int]:
     """Rows of the state or of promises that are under another key than they were written for: `keyed.moved`.
 
-    Only a start can find them: whoever looks where they should be sees nothing. It looks at so many that it is not
-    held up by it.
+    Only a start can find them: whoever looks where they should be sees nothing. It looks for so long that it is not
+    held up by it: how many that are depends on their values, which lie between name and checksum.
     """
-    sql = f"SELECT service, key, name, checksum FROM {table} LIMIT ?"
-    return moved(database.execute(sql, (LOOKED_AT_MAX,)))
+    return moved(_for_a_while(database.execute(f"SELECT service, key, name, checksum FROM {table}")))
+
+
+def _for_a_while(rows: Iterable[T]) -> Iterator[T]:
+    deadline = time.monotonic() + LOOK_S
+    for number, row in enumerate(rows, start=1):
+        yield row
+        if number % LOOK_ROWS == 0 and time.monotonic() > deadline:
+            return
 
 
 def settings(database: sqlite3.Connection, path: str) -> dict[str, str]:

@@ -241,7 +241,7 @@ class SqliteStore:
     async def backup(self, path: str) -> None:
         """A snapshot through a second, reading connection: commits go on while it is written."""
         self._use()
-        await write_backup(self.path, path)
+        await write_backup(self.path, path, self._file.check_same)
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:

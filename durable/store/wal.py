@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from durable import log
 from durable.errors import EngineNotRunningError, StaleWalError, StorageError
 from durable.store import disk
 from durable.store.faults import is_busy
 from durable.store.lock import FileLock
-from durable.store.presence import ROLLBACK, mode_of
+from durable.store.presence import LOGGED, ROLLBACK, mode_of
 
 T = TypeVar("T")
 
@@ -61,6 +62,42 @@ def refuse_stale_log(path: str, lock: FileLock) -> None:
             "durable.restore(backup, path): it sets the old log aside. (If it is the log that is wanted, put the "
             "database it belongs to back beside it.)"
         )
+
+
+def refuse_log_elsewhere(path: str, descriptor: int) -> None:
+    """Raise `StaleWalError` if the file has another name (a hard link) and its log is beside that.
+
+    SQLite finds a log by name: it would begin a second one, and what is in the first would be missing.
+    """
+    real = os.path.realpath(path)
+    file = os.fstat(descriptor)
+    if file.st_nlink < 2 or mode_of(descriptor) != LOGGED or disk.size(real + disk.WAL):
+        return
+    with os.scandir(os.path.dirname(real)) as folder:
+        # the inode in a listing is free, what is another file costs nothing
+        names = [entry.path for entry in folder if entry.inode() == file.st_ino and entry.path != real]
+    for name in names:
+        if disk.size(name + disk.WAL) and os.path.samestat(os.stat(name), file):
+            raise StaleWalError(
+                f"{path} is the same file as {name}, and its log is beside that name: what was written last would be "
+                f"missing. Use the name {name}, or start an engine on it once and close it."
+            )
+
+
+def lost_its_log(path: str, descriptor: int) -> bool:
+    """Whether the database says that it has a log, and there is none by its name."""
+    return mode_of(descriptor) == LOGGED and not os.path.exists(os.path.realpath(path) + disk.WAL)
+
+
+def warn_of_lost_log(path: str) -> None:
+    """Say so. It is no error: other programs of SQLite leave such a file where they were the last to close it."""
+    log.warning(
+        "%s was not closed by its engine, and there is no %s-wal. If that was removed, or the file was moved or "
+        "copied without it, what was committed last is missing: stop the engine and put the log back beside it. If "
+        "another program (sqlite3, a database browser) has had the file open since, nothing is missing",
+        path,
+        os.path.realpath(path),
+    )
 
 
 def patiently(

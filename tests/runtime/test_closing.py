@@ -179,8 +179,7 @@ def test_nothing_of_an_engine_that_ended_is_left_not_even_threads_without_work(t
         await asyncio.gather(*[engine.call(plain, number) for number in range(5)])
         assert steps()
         await engine.send(plain, -1)
-        while not entered.is_set():
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(entered.wait, 10)
         if ends == "closed":
             await engine.close()
         else:
@@ -194,7 +193,7 @@ def test_nothing_of_an_engine_that_ended_is_left_not_even_threads_without_work(t
 
     async def nothing_but(busy: int) -> None:
         async with asyncio.timeout(5):
-            while len(steps()) > busy:
+            while len(steps()) > busy:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
     before = set(threading.enumerate())

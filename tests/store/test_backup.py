@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from anyio import to_thread
 
-from durable import Context, Engine, StorageError, StorageReadOnlyError, handler
+from durable import Context, Engine, StorageError, StorageReadOnlyError, StorageReplacedError, handler
 from durable.core.effects import Writes
 from durable.store.sqlite import SqliteStore
 from tests.store.support import an_invocation, opened, play, program
@@ -358,3 +358,28 @@ def test_a_start_that_is_killed_again_and_again_still_starts(path: Path) -> None
             engine.send_signal(signal.SIGKILL)
             engine.wait(10)
         settings(path)
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_a_backup_is_never_one_of_another_file(path: Path, tmp_path: Path, how: str) -> None:
+    """It is made by name, and the name may have been given to another file a moment ago."""
+    other, target = tmp_path / "other.db", tmp_path / "backup.db"
+
+    def happens() -> None:
+        if how == "removed":
+            path.unlink()
+        else:
+            os.replace(other, path)
+
+    async def story() -> None:
+        async with opened(SqliteStore(other)) as (store, _):
+            await store.commit(SOMETHING)
+        store = SqliteStore(path)
+        await store.open()
+        happens()
+        with pytest.raises(StorageReplacedError):
+            await store.backup(str(target))
+        await store.close()
+
+    play(story)
+    assert [file.name for file in tmp_path.iterdir() if "backup" in file.name] == []

@@ -130,6 +130,56 @@ def test_the_log_of_a_crash_is_used(path: Path) -> None:
     assert settings(path) == {"one": "{}", "two": "{}"}
 
 
+# ---- a log that was left behind ----
+
+
+def test_a_log_beside_another_name_of_the_file_is_not_overlooked(path: Path, tmp_path: Path) -> None:
+    """SQLite finds a log by name: by another one the last commits would be missing, also in a copy."""
+    a_database(path, "one", crashed=True)
+    alias = tmp_path / "alias.db"
+    os.link(path, alias)
+    before = photograph(tmp_path)
+    for refused in (lambda: settings(alias), lambda: restore(alias, tmp_path / "restored.db")):
+        with pytest.raises(StaleWalError) as caught:
+            refused()
+        assert f"Use the name {path}" in str(caught.value)
+        assert photograph(tmp_path) == before, "nothing was changed"
+    assert settings(path) == {"one": "{}"}
+    assert settings(alias) == {"one": "{}"}, "it was closed in order: no name has a log"
+
+
+@pytest.mark.parametrize("how", ["removed", "moved without it", "copied without it"])
+def test_a_log_that_is_gone_is_told(path: Path, tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Whether anything was in it, nobody can know any more."""
+    a_database(path, "one", crashed=True)
+    assert settings(path) == {"one": "{}"}
+    a_database(path, "two", crashed=True)
+    database = sqlite3.connect(path)  # what an earlier checkpoint would have done
+    database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.close()
+    place = path
+    if how == "moved without it":
+        place = path.rename(tmp_path / "moved.db")
+    elif how == "copied without it":
+        place = Path(shutil.copy(path, tmp_path / "copied.db"))
+    assert not log_of(place)
+    assert settings(place) == {"one": "{}", "two": "{}"}
+    assert [record.levelname for record in caplog.records if "put the log back" in record.getMessage()] == ["WARNING"]
+    caplog.clear()
+    assert settings(place) == {"one": "{}", "two": "{}"}
+    assert not caplog.records, "it was closed in order"
+
+
+@pytest.mark.parametrize("crashed", [False, True])
+def test_nothing_is_told_of_a_log_that_is_there_or_was_never_needed(
+    path: Path, crashed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    a_database(path, "one", crashed=crashed)
+    settings(path)
+    settings(path)
+    assert not caplog.records
+
+
 # ---- restore ----
 
 
@@ -199,6 +249,32 @@ def test_restoring_is_refused_while_an_engine_has_the_file_or_the_backup(path: P
 
     play(story)
     assert settings(path) == {"old": "{}", "more": "{}"}
+
+
+def test_an_engine_that_starts_where_there_was_nothing_while_a_backup_is_restored_keeps_its_file(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup = tmp_path / "backup.db"
+    a_backup(tmp_path / "other.db", backup, "old")
+
+    async def story() -> None:
+        store = SqliteStore(path)
+        copy = durable.store.restore._copy
+
+        def copy_and_start(*arguments: Any) -> None:
+            copy(*arguments)
+            asyncio.run_coroutine_threadsafe(store.open(), loop).result(10)
+
+        monkeypatch.setattr(durable.store.restore, "_copy", copy_and_start)
+        loop = asyncio.get_running_loop()
+        with pytest.raises(EngineLockedError):
+            await asyncio.to_thread(restore, backup, path)
+        await store.commit(Writes(settings={"new": "{}"}))
+        await store.close()
+
+    play(story)
+    assert settings(path) == {"new": "{}"}
+    assert not [file for file in tmp_path.iterdir() if "replaced" in file.name or "restoring" in file.name]
 
 
 def of_another_program(backup: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import itertools
 import os
 import shutil
 import sqlite3
@@ -34,7 +35,7 @@ from durable.core.ids import awakeable_id
 from durable.core.invocation import Caller, Status
 from durable.core.journal import Kind, Outcome, Row
 from durable.core.lifecycle.cancel import has_leaves
-from durable.store import CommitRefused, Expired, Opened, Store
+from durable.store import CommitRefused, Expired, Opened, Store, soundness
 from durable.store.faults import explain
 from durable.store.filter import Filter
 from durable.store.format import APPLICATION_ID, migrations
@@ -994,3 +995,12 @@ def test_a_value_that_cannot_be_stored_is_refused_and_nothing_of_its_turn_stays(
         database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 65_536)
 
     play(story)
+
+
+def test_a_start_looks_at_names_of_state_for_a_moment_only_however_many_there_are() -> None:
+    """Each costs as much as its value is long, because the checksum stands behind it."""
+    started = time.monotonic()
+    looked_at = sum(1 for _ in soundness._for_a_while(itertools.count()))
+    assert looked_at >= soundness.LOOK_ROWS
+    assert time.monotonic() - started < 10, "and not for ever"
+    assert list(soundness._for_a_while(range(1000))) == list(range(1000))
