@@ -179,13 +179,6 @@ class Turn:
             invocation.notified += 1
             self.actions.append(Deliver(invocation.seq, invocation.attempt, entry, outcome, notified=True))
 
-    def progress(self, invocation: Invocation) -> None:
-        """Something new is in the journal: the retry budget is full again."""
-        if invocation.failures or invocation.crashes:
-            invocation.failures = 0
-            self.trusted(invocation)
-            self.touch(invocation)
-
     def complete(self, invocation: Invocation, outcome: Outcome) -> None:
         """End an invocation: everything it holds is let go, everybody who waits is told."""
         submission = invocation.submission

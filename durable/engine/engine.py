@@ -75,7 +75,8 @@ class Engine(Control):
     An engine that was closed can be started again, in the same way, on another event loop too: one engine of a module
     serves all its tests.
 
-    `store` and `clock` replace the file and the system's clock, for tests; `observer` follows what happens.
+    `store`, `clock` and `limits` replace the file, the system's clock and how much is in memory at a time, for tests;
+    `observer` follows what happens.
     """
 
     def __init__(

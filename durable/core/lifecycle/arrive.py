@@ -10,7 +10,10 @@ def arrive(turn: Turn, invocation: Invocation, entry: int, outcome: Outcome) -> 
     """Write it, and wake the handler if that is what it waits for."""
     kind = invocation.open.pop(entry).kind
     turn.complete_entry(invocation, entry, outcome, kind)
-    turn.progress(invocation)
+    if invocation.failures or invocation.crashes:  # the handler has got further: its retry budget is full again
+        invocation.failures = 0
+        turn.trusted(invocation)
+        turn.touch(invocation)
     if invocation.status is Status.SUSPENDED and invocation.waiting is not None:
         waiting = reduce(invocation.waiting, entry, outcome.ok)
         if waiting is None:
