@@ -51,8 +51,12 @@ def restore(backup: str | os.PathLike[str], path: str | os.PathLike[str]) -> Pat
 
 
 def _restore(source: str, target: str) -> Path | None:
-    if not os.path.exists(source):
-        raise StorageError(f"there is no backup {source}")
+    try:
+        os.stat(source)
+    except FileNotFoundError:
+        raise StorageError(f"there is no backup {source}") from None
+    except OSError as error:
+        raise StorageError(f"the backup {source} cannot be read: {error.strerror}") from error
     if os.path.exists(target) and os.path.samefile(source, target):
         raise StorageError(f"{source} and {target} are the same file: a backup is restored to another place")
     there = FileLock(target)

@@ -79,7 +79,7 @@ def check_schema(database: sqlite3.Connection, path: str, scripts: Sequence[tupl
             if not found:
                 raise damaged(path, f"it has no table {table}", "It was left as it is.")
             if found != expected:
-                names = [column[0] for column in expected if column not in found] or [column[0] for column in found]
+                names = sorted({column[0] for column in {*expected} ^ {*found}}) or ["the order of its columns"]
                 raise damaged(path, f"its table {table} differs in {', '.join(names)}", "It was left as it is.")
         indexes = "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
         present = dict(database.execute(indexes).fetchall())

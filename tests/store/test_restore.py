@@ -353,6 +353,16 @@ def test_what_is_no_sound_backup_is_refused_before_anything_is_touched(
     assert (photograph(tmp_path / "backups"), {"durable.db": path.read_bytes()}) == before
 
 
+def test_a_backup_that_cannot_be_looked_at_is_not_called_missing(path: Path, tmp_path: Path) -> None:
+    """A loop of links stands for a folder without permission, which does not stop root."""
+    loop = tmp_path / "loop.db"
+    loop.symlink_to(loop)
+    with pytest.raises(StorageError, match=r"loop\.db cannot be read: "):
+        restore(loop, path)
+    with pytest.raises(StorageError, match=r"there is no backup .*none\.db"):
+        restore(tmp_path / "none.db", path)
+
+
 def test_the_backup_and_its_target_must_be_two_files(path: Path) -> None:
     a_database(path, "one")
     with pytest.raises(StorageError, match="same file"):

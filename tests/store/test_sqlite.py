@@ -1004,3 +1004,18 @@ def test_a_start_looks_at_names_of_state_for_a_moment_only_however_many_there_ar
     assert looked_at >= soundness.LOOK_ROWS
     assert time.monotonic() - started < 10, "and not for ever"
     assert list(soundness._for_a_while(range(1000))) == list(range(1000))
+
+
+def test_a_column_that_somebody_added_is_named_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "durable.db"
+
+    async def story() -> None:
+        async with opened(SqliteStore(path)):
+            pass
+
+    asyncio.run(story())
+    database = sqlite3.connect(path)
+    database.execute("ALTER TABLE invocations ADD COLUMN mine TEXT")
+    database.close()
+    with pytest.raises(StorageCorruptError, match=r"its table invocations differs in mine\."):
+        asyncio.run(story())
