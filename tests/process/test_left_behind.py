@@ -22,6 +22,9 @@ ENDS = {
     "interrupted_twice": "KeyboardInterrupt",
 }
 
+#: Those that close the engine after all, or have nothing to close.
+IN_ORDER = ("exits_inside", "starting")
+
 pytestmark = pytest.mark.process
 
 
@@ -59,10 +62,11 @@ def test_the_process_ends_and_says_nothing(tmp_path: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", WAYS)
 def test_the_next_engine_of_the_process_takes_its_place(tmp_path: Path, how: str) -> None:
-    """Although somebody still holds the first one; and what that had begun did not fail because of it."""
+    """Although somebody still holds the first one. What was running is charged for it once, as after a crash:
+    a handler that calls `sys.exit` ends its process, too."""
     told, complaints, _ = left(how, tmp_path / "a.db", "again")
     assert told["took"] < 5
-    assert told["failures"] == 0
+    assert told["failures"] == (0 if how in IN_ORDER else 1)
     assert told["result"] == 2
     assert of_interest(complaints) == []
 
