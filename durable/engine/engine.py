@@ -24,6 +24,7 @@ from durable.errors import (
     EngineNotRunningError,
     InvalidRequestError,
     NotFoundError,
+    UsageError,
 )
 from durable.futures import error_of
 from durable.runtime.clock import Clock, SystemClock
@@ -102,8 +103,14 @@ class Engine(Control):
     ) -> None:
         if (path is None) == (store is None):
             raise ValueError("Engine(path, services=[...]) needs the path of its database file (or a store=)")
-        if max_concurrent_invocations < 1:
-            raise ValueError(f"max_concurrent_invocations must be at least 1, not {max_concurrent_invocations}")
+        if not _is_int(max_concurrent_invocations) or max_concurrent_invocations < 1:
+            raise UsageError(
+                f"max_concurrent_invocations must be an integer of at least 1, not {max_concurrent_invocations!r}"
+            )
+        if not isinstance(retry, RetryPolicy):
+            raise UsageError(f"retry takes a RetryPolicy(...), not {retry!r}")
+        if isinstance(services, str | bytes) or not isinstance(services, Iterable):
+            raise UsageError(f"services takes a list of handlers and service instances, not {services!r}")
         check_value_size(max_value_size)
         defaults = Settings(
             public=True,
@@ -448,3 +455,7 @@ def _declaration(registry: Registry, service: str) -> str:
     from durable.views.services import declaration  # only once an engine runs: it needs schema libraries
 
     return declaration(registry, service)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

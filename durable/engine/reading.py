@@ -140,6 +140,8 @@ class Reading(Access):
         (A copy of the main file alone is not one: what was committed last is in the file beside it.) Raises a
         `StorageError`, for instance where `path` exists.
         """
+        if not isinstance(path, str | os.PathLike):
+            raise InvalidRequestError(f"backup(path) takes the path of a new file, not {path!r}")
         target = os.fspath(path)
         await self._running().store.backup(target)
 
@@ -162,6 +164,8 @@ def _filter(wanted: Wanted, limit: int, before: int | None, now: int) -> Filter:
 
 
 def _statuses(status: str | Iterable[str] | None) -> frozenset[str]:
+    if status is not None and not isinstance(status, Iterable):
+        raise InvalidRequestError(f"status is a word or several, not {status!r}")
     wanted = {status} if isinstance(status, str) else set(status or ())
     if not wanted <= STATUSES:
         raise InvalidRequestError(

@@ -350,8 +350,10 @@ def check_key(handler: Registered, key: str | None, *, recorded: bool = False) -
 
 def check_headers(headers: Mapping[str, str] | None, size_max: int, *, recorded: bool = False) -> dict[str, str]:
     """Headers as they are stored. Raises `InvalidRequestError`, and `ValueTooLargeError` for too much of them."""
-    if not headers:
+    if headers is None:
         return {}
+    if not isinstance(headers, Mapping):
+        raise InvalidRequestError(f"headers takes a mapping of names to values, not {type(headers).__name__}")
     for name, value in headers.items():
         check_text("header name", name, recorded=recorded)
         check_text(f"header {name}", value, recorded=recorded)

@@ -24,6 +24,7 @@ ASKS: dict[str, Callable[[Engine], Awaitable[Any]]] = {
     "outcome": lambda engine: engine.outcome(ID),
     "outcome_now": lambda engine: engine.outcome_now(ID),
     "invocations": lambda engine: engine.invocations(),
+    "count_invocations": lambda engine: engine.count_invocations(),
     "describe": lambda engine: engine.describe(ID),
     "resolve_awakeable": lambda engine: engine.resolve_awakeable("sign_1" + "0" * 33 + "1"),
     "reject_awakeable": lambda engine: engine.reject_awakeable("sign_1" + "0" * 33 + "1", "no"),
@@ -45,6 +46,8 @@ ASKS: dict[str, Callable[[Engine], Awaitable[Any]]] = {
     "deadlocks": lambda engine: engine.deadlocks(),
     "get_state": lambda engine: engine.get_state("Program", "k"),
     "patch_state": lambda engine: engine.patch_state("Program", "k", {}),
+    "stored_state": lambda engine: engine.stored_state("Program", "k"),
+    "replace_state": lambda engine: engine.replace_state("Program", "k", {}),
     "backup": lambda engine: engine.backup("/nowhere/at/all.db"),
 }
 
