@@ -55,7 +55,8 @@ def test_one_that_ran_alone_in_three_crashes_has_used_three_attempts_and_is_paus
     core, _ = several(1)
     assert started(crash(core)) == [1]
     assert of(core, 1).problem is not None
-    assert started(crash(core)) == [1]
+    assert started(crash(core)) == []
+    assert started(core.fire_timers()) == [1], "it backs off, as whoever fails"
     turn = crash(core)
     one = of(core, 1)
     assert started(turn) == []
@@ -154,8 +155,10 @@ def test_a_suspect_that_does_no_harm_for_a_while_is_joined_by_the_next() -> None
     assert started(turn) == [1], "both are suspects still, so neither is paused"
     assert [action.trial_ms for action in actions(turn, StartAttempt)] == [2 * TRIAL_MS]
     assert of(core, 2).status is Status.READY
+    core.settle(Kill(id_of(2)), Kill(id_of(3)))
     for _ in range(30):
-        turn = crash(core, RetryPolicy(max_attempts=None))
+        crash(core, RetryPolicy(max_attempts=None))
+        turn = core.fire_timers()
     assert [action.trial_ms for action in actions(turn, StartAttempt)] == [TRIAL_MS_MAX]
 
 
@@ -192,10 +195,35 @@ def test_a_suspect_that_is_killed_or_paused_while_it_waits_lets_the_next_one_thr
 def test_a_killer_that_holds_a_key_is_paused_and_holds_it() -> None:
     core = Core()
     core.settle(*(Submit(submission(number, key="k", retention_ms=DAY)) for number in (1, 2)))
-    for _ in range(3):
+    for _ in range(2):
         crash(core)
+    assert [of(core, number).status for number in (1, 2)] == [Status.BACKING_OFF, Status.PENDING]
+    core.fire_timers()
+    crash(core)
     assert [of(core, number).status for number in (1, 2)] == [Status.PAUSED, Status.PENDING]
     assert started(core.settle(Kill(id_of(1)))) == [2]
+
+
+def test_whoever_is_charged_with_a_crash_backs_off_so_that_its_neighbours_get_their_turn() -> None:
+    core, _ = several(4)
+    patient = RetryPolicy("1s", 2.0, "1m", 70, "pause")
+    crash(core, patient)
+    assert started(crash(core, patient)) == [1]
+    turn = crash(core, patient)  # it was the only suspect that ran
+    assert [failed.retry_at for failed in actions(turn, Failed)] == [core.now + 4000]
+    assert (of(core, 1).status, of(core, 1).crashes, of(core, 1).failures) == (Status.BACKING_OFF, 3, 0)
+    assert started(turn) == [2], "those that wait behind it do not wait for it"
+    for number in (2, 3, 4):
+        core.settle(finish(of(core, number)))
+    for deaths in range(4, 70):
+        turn = core.fire_timers()
+        assert started(turn) == [1]
+        assert started(crash(core, patient)) == []
+        assert of(core, 1).crashes == deaths
+    core.settle(Resume(id_of(1)))
+    assert of(core, 1).status is Status.RUNNING, "a resume need not wait"
+    crash(core, patient)
+    assert (of(core, 1).status, of(core, 1).failures) == (Status.PAUSED, 70)
 
 
 def test_a_killer_that_makes_progress_each_time_has_its_whole_budget_again() -> None:
@@ -212,7 +240,9 @@ def test_suspects_and_others_share_few_slots(slots: int) -> None:
     for _ in range(3):
         crash(core, RetryPolicy(max_attempts=None))
     order: list[int] = []
-    while core.world.running:
+    while core.world.running or core.tables.timers:
+        if not core.world.running:
+            core.fire_timers()
         seq = min(core.world.running)
         order.append(seq)
         core.settle(finish(core.world.invocations[seq], NO))

@@ -12,10 +12,10 @@ from durable.core.commands import (
     Recover,
     Recovered,
 )
-from durable.core.effects import Answer, Need
+from durable.core.effects import Answer, Failed, Need
 from durable.core.invocation import Invocation, Problem, Status
 from durable.core.journal import Failure
-from durable.core.lifecycle.after import Again, after
+from durable.core.lifecycle.after import Again, BackOff, after
 from durable.core.lifecycle.finish import give_up
 from durable.core.turn import Turn, is_suspect, need_id, need_invocation
 from durable.core.world import World
@@ -55,19 +55,25 @@ def recover(turn: Turn, command: Recover) -> None:
 
 
 def crashed(turn: Turn, invocation: Invocation, crash: Crash) -> bool:
-    """The attempt that was running counts as failed; True where that has ended or paused the invocation.
+    """The attempt that was running counts as failed; True where that has delayed, paused or ended the invocation.
 
     It may have killed the process, and so may any other that ran beside it. So only a crash in which no other suspect
-    was running uses its budget up, and never the first one: that may be a power cut.
+    was running uses its budget up, and never the first one: that may be a power cut. Whoever is charged backs off like
+    any other that failed: until it kills the next process, its neighbours get their work done.
     """
     invocation.crashes += 1
     message = f"the process ended without a clean close while attempt {invocation.attempt} was running"
     invocation.problem = Problem(message, "ProcessEnded", at=turn.now)
     failures = invocation.failures + invocation.crashes
-    if crash.policy is None or not is_suspect(invocation) or not crash.policy.exhausted(failures):
+    if crash.policy is None or not is_suspect(invocation):
         return False
-    invocation.failures, invocation.crashes = failures, 0
-    give_up(turn, invocation, crash.policy, Failure(message).outcome())
+    if crash.policy.exhausted(failures):
+        invocation.failures, invocation.crashes = failures, 0
+        give_up(turn, invocation, crash.policy, Failure(message).outcome())
+    else:
+        retry_at = turn.now + crash.policy.delay_ms(failures)
+        turn.actions.append(Failed(invocation, retry_at))
+        after(turn, invocation, BackOff(retry_at))
     return True
 
 
