@@ -125,6 +125,8 @@ class Attempt(Ending):
     async def _run(self) -> None:
         CURRENT.set(self)
         try:
+            if not self.active:  # killed or paused by the turn that began it
+                return
             try:
                 context = self.handler.context(Operations(self, *self._keyed))
                 try:

@@ -17,9 +17,9 @@ async def add(ctx: Context, number: int) -> int:
     return number + 1
 
 
-def an_engine(**options: Any) -> Engine:
+def an_engine(*services: object, **options: Any) -> Engine:
     clock = VirtualClock(asyncio.get_running_loop())
-    return Engine(services=[add], store=MemoryStore(), clock=clock, **options)
+    return Engine(services=[add, *services], store=MemoryStore(), clock=clock, **options)
 
 
 def loop_of(engine: Engine) -> Loop:
@@ -69,3 +69,33 @@ def test_an_action_that_raises_does_not_keep_the_others_from_being_done(kind: ty
 
     with pytest.raises(EngineFailedError):
         run(story)
+
+
+@pytest.mark.parametrize("how", [Engine.kill, Engine.pause])
+def test_a_handler_whose_first_attempt_is_over_in_the_turn_that_began_it_does_not_begin(how: Any) -> None:
+    """Not even its first lines, before it waits for anything: nobody's code runs after its kill."""
+    ran: list[int] = []
+
+    @handler(service="Counts")
+    async def count(ctx: Context, number: int) -> int:
+        ran.append(number)
+        return await ctx.run(asyncio.sleep, 0, number)
+
+    async def id_of(engine: Engine) -> str:
+        async with engine:
+            return (await engine.send(count, 1, idempotency_key="one", delay="1h")).id
+
+    async def story() -> None:
+        id = await id_of(an_engine(count))
+        async with an_engine(count) as engine:
+            handle, told = await asyncio.gather(engine.send(count, 1, idempotency_key="one"), how(engine, id))
+            assert handle.id == id
+            assert told in ("done", "accepted")
+            await asyncio.sleep(1)
+            assert ran == []
+            if how is Engine.pause:
+                await engine.resume(id)
+                assert await handle.result() == 1
+                assert ran == [1]
+
+    run(story)
