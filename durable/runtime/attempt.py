@@ -125,7 +125,8 @@ class Attempt(Ending):
     async def _run(self) -> None:
         CURRENT.set(self)
         try:
-            if not self.active:  # killed or paused by the turn that began it
+            over_already = not self.active  # killed or paused by the turn that began it
+            if over_already:
                 return
             try:
                 context = self.handler.context(Operations(self, *self._keyed))

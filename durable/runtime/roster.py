@@ -103,6 +103,8 @@ class Roster:
         self._idle: dict[Attempt, None] = {}
         #: Attempts that make room, until they have.
         self._leaving: set[Attempt] = set()
+        #: The suspect that is alone among its like: nobody need wait for it while it only waits.
+        self._on_trial: Attempt | None = None
         #: Attempts whose journal is to be read, with the ordinal up to which it is replayed; and is being read.
         self._to_launch: deque[tuple[Attempt, int]] = deque()
         self._launching: dict[int, asyncio.Task[None]] = {}
@@ -129,6 +131,7 @@ class Roster:
         attempt = Attempt(self, invocation, start.attempt, handler, keyed, self._loop)
         self.attempts[invocation.seq] = attempt
         if start.trial_ms:
+            self._on_trial = attempt
             self._loop.call_later(start.trial_ms / 1000, self.submit, Trust(attempt.seq))
         if self._closing:
             return
@@ -207,6 +210,8 @@ class Roster:
         if attempt is not None:
             self._idle.pop(attempt, None)
             self._leaving.discard(attempt)
+            if attempt is self._on_trial:
+                self._on_trial = None
             if attempt.active:
                 attempt.end()
             self._linger(attempt)
@@ -334,8 +339,8 @@ class Roster:
         self._reports_settled()
 
     def parked(self, attempt: Attempt) -> None:
-        """The handler only waits now: with an inactivity timeout of zero it is unloaded at once."""
-        if attempt.handler.settings.inactivity_timeout_ms == 0 or self._crowded:
+        """The handler only waits now: without an inactivity timeout, or where others wait for it, it is unloaded."""
+        if attempt.handler.settings.inactivity_timeout_ms == 0 or self._crowded or attempt is self._on_trial:
             self._leave(attempt)
         else:
             self._idle[attempt] = None

@@ -58,8 +58,8 @@ def crashed(turn: Turn, invocation: Invocation, crash: Crash) -> bool:
     """The attempt that was running counts as failed; True where that has delayed, paused or ended the invocation.
 
     It may have killed the process, and so may any other that ran beside it. So only a crash in which no other suspect
-    was running uses its budget up, and never the first one: that may be a power cut. Whoever is charged backs off like
-    any other that failed: until it kills the next process, its neighbours get their work done.
+    was running uses its budget up, and never the first one: that may be a power cut. Whoever is charged backs off
+    like any other that failed: until it kills the next process, its neighbours get their work done.
     """
     invocation.crashes += 1
     message = f"the process ended without a clean close while attempt {invocation.attempt} was running"
