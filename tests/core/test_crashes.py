@@ -55,8 +55,7 @@ def test_one_that_ran_alone_in_three_crashes_has_used_three_attempts_and_is_paus
     core, _ = several(1)
     assert started(crash(core)) == [1]
     assert of(core, 1).problem is not None
-    assert started(crash(core)) == []
-    assert started(core.fire_timers()) == [1], "it backs off, as whoever fails"
+    assert started(crash(core)) == [1]
     turn = crash(core)
     one = of(core, 1)
     assert started(turn) == []
@@ -157,8 +156,7 @@ def test_a_suspect_that_does_no_harm_for_a_while_is_joined_by_the_next() -> None
     assert of(core, 2).status is Status.READY
     core.settle(Kill(id_of(2)), Kill(id_of(3)))
     for _ in range(30):
-        crash(core, RetryPolicy(max_attempts=None))
-        turn = core.fire_timers()
+        turn = crash(core, RetryPolicy(max_attempts=None))
     assert [action.trial_ms for action in actions(turn, StartAttempt)] == [TRIAL_MS_MAX]
 
 
@@ -195,11 +193,8 @@ def test_a_suspect_that_is_killed_or_paused_while_it_waits_lets_the_next_one_thr
 def test_a_killer_that_holds_a_key_is_paused_and_holds_it() -> None:
     core = Core()
     core.settle(*(Submit(submission(number, key="k", retention_ms=DAY)) for number in (1, 2)))
-    for _ in range(2):
+    for _ in range(3):
         crash(core)
-    assert [of(core, number).status for number in (1, 2)] == [Status.BACKING_OFF, Status.PENDING]
-    core.fire_timers()
-    crash(core)
     assert [of(core, number).status for number in (1, 2)] == [Status.PAUSED, Status.PENDING]
     assert started(core.settle(Kill(id_of(1)))) == [2]
 
@@ -215,13 +210,9 @@ def test_whoever_is_charged_with_a_crash_backs_off_so_that_its_neighbours_get_th
     assert started(turn) == [2], "those that wait behind it do not wait for it"
     for number in (2, 3, 4):
         core.settle(finish(of(core, number)))
-    for deaths in range(4, 70):
-        turn = core.fire_timers()
-        assert started(turn) == [1]
-        assert started(crash(core, patient)) == []
-        assert of(core, 1).crashes == deaths
-    core.settle(Resume(id_of(1)))
-    assert of(core, 1).status is Status.RUNNING, "a resume need not wait"
+    assert started(core.settle(Resume(id_of(1)))) == [1], "a resume need not wait"
+    for _ in range(66):
+        assert started(crash(core, patient)) == [1], "nobody is left to wait for"
     crash(core, patient)
     assert (of(core, 1).status, of(core, 1).failures) == (Status.PAUSED, 70)
 

@@ -59,7 +59,7 @@ def crashed(turn: Turn, invocation: Invocation, crash: Crash) -> bool:
 
     It may have killed the process, and so may any other that ran beside it. So only a crash in which no other suspect
     was running uses its budget up, and never the first one: that may be a power cut. Whoever is charged backs off
-    like any other that failed: until it kills the next process, its neighbours get their work done.
+    like any other that failed, where others run or wait: until it kills the next process, they get their work done.
     """
     invocation.crashes += 1
     message = f"the process ended without a clean close while attempt {invocation.attempt} was running"
@@ -70,10 +70,13 @@ def crashed(turn: Turn, invocation: Invocation, crash: Crash) -> bool:
     if crash.policy.exhausted(failures):
         invocation.failures, invocation.crashes = failures, 0
         give_up(turn, invocation, crash.policy, Failure(message).outcome())
-    else:
-        retry_at = turn.now + crash.policy.delay_ms(failures)
-        turn.actions.append(Failed(invocation, retry_at))
-        after(turn, invocation, BackOff(retry_at))
+        return True
+    world = turn.world
+    if not (world.running or world.suspects or world.ready or world.horizon is not None):
+        return False
+    retry_at = turn.now + crash.policy.delay_ms(failures)
+    turn.actions.append(Failed(invocation, retry_at))
+    after(turn, invocation, BackOff(retry_at))
     return True
 
 
