@@ -14,6 +14,7 @@ _VALUE = {digit: value for value, digit in enumerate(DIGITS)}
 _PAIRS = [a + b for a in DIGITS for b in DIGITS]
 _INVOCATION = re.compile(r"inv_1[0-9A-Za-z]{33}", re.ASCII)
 _AWAKEABLE = re.compile(r"sign_1([0-9A-Za-z]{33})([1-9A-Za-z][0-9A-Za-z]{0,11})", re.ASCII)
+_STAND_IN = "inv_1" + "0" * 11
 #: How much of an awakeable's number is its entry; what is above tells the run.
 _ENTRY_BITS = 36
 
@@ -69,6 +70,21 @@ def fingerprint(*parts: bytes) -> bytes:
 def is_invocation_id(text: str) -> bool:
     """Whether `text` has the form of an invocation id (it need not exist)."""
     return _INVOCATION.fullmatch(text) is not None
+
+
+def stand_in_id(seq: int) -> str:
+    """The id under which an invocation is found whose own is damaged: no time is as early as its digits say."""
+    return f"{_STAND_IN}{base62(seq, 22)}"
+
+
+def parse_stand_in_id(text: str) -> int | None:
+    """The sequence number in a `stand_in_id`; None for every other id."""
+    if not text.startswith(_STAND_IN) or not is_invocation_id(text):
+        return None
+    seq = 0
+    for digit in text[len(_STAND_IN) :]:
+        seq = seq * 62 + _VALUE[digit]
+    return seq if seq < 2**63 else None
 
 
 def run_number(run: str) -> int:

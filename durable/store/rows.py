@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from durable.core import waiting
+from durable.core.ids import is_invocation_id, stand_in_id
 from durable.core.invocation import (
     Caller,
     Flavor,
@@ -201,11 +202,11 @@ def _what_is_left(own: Sequence[Any]) -> Submission:
     named = dict(zip(FIXED_NAMES, own, strict=True))
     caller = [named[f"caller_{part}"] for part in ("seq", "id", "entry", "target", "waits")]
     known = [int, str, int, str, int] == [type(one) for one in caller]
-    readable = [fits(one, str) and str(one).encode("utf-8", "replace").decode() for one in (id, service, handler)]
+    readable = [fits(one, str) and str(one).encode("utf-8", "replace").decode() for one in (service, handler)]
     return Submission(
-        readable[0] or f"(unreadable id of {own[0]})",
+        id if isinstance(id, str) and is_invocation_id(id) else stand_in_id(own[0]),
+        readable[0] or "(unreadable)",
         readable[1] or "(unreadable)",
-        readable[2] or "(unreadable)",
         key if isinstance(key, str) and key.isprintable() else None,
         Flavor.SERVICE,  # so that no key's state goes with it
         b"",

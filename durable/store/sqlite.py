@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 from anyio import to_thread
 
 from durable.core.effects import Need, Timer, Writes
+from durable.core.ids import parse_stand_in_id
 from durable.core.invocation import Invocation, KeyedObject
 from durable.core.journal import Row
 from durable.core.turn import JOINED, promise_topic
@@ -276,7 +277,7 @@ def _sign_off(database: sqlite3.Connection) -> None:
 
 def _load(database: sqlite3.Connection, need: Need) -> Loaded:
     loaded = Loaded()
-    seqs = need.seqs
+    seqs = need.seqs | {seq for id in need.ids if (seq := parse_stand_in_id(id)) is not None}
     if need.ready is not None:
         sql = "SELECT place, seq FROM invocations WHERE status = 'ready' AND place > ? ORDER BY place LIMIT ?"
         loaded.ready = database.execute(sql, need.ready).fetchall()
