@@ -13,6 +13,7 @@ from durable import (
     NotFoundError,
     ObjectContext,
     RetryPolicy,
+    TerminalError,
     VirtualObject,
     handler,
 )
@@ -203,9 +204,9 @@ def test_a_handler_that_cancels_what_is_completed_or_unknown_is_left_alone() -> 
                 ctx.cancel(id)
             try:
                 ctx.cancel("nonsense")
-            except InvalidRequestError:
+            except TerminalError as error:
                 await ctx.sleep("1s")
-                return "refused"
+                return f"refused: {error.code}"
             return "accepted"
 
         return [cancel_all, *noting(sim)]
@@ -217,7 +218,7 @@ def test_a_handler_that_cancels_what_is_completed_or_unknown_is_left_alone() -> 
         assert await sim.result(handle.id) is None
         return result
 
-    assert check(services, scenario) == "refused"
+    assert check(services, scenario) == "refused: 400"
 
 
 @WHOEVER_ASKS
