@@ -424,7 +424,7 @@ class Loop:
             log.warning("%s: %s", type(command).__name__, refused)
         if isinstance(command, TimerFired):  # its moment is stored: it comes again
             timer = (command.due_at, command.seq, command.entry)
-            self._loop.call_later(REFUSED_AGAIN_S, self.timers.add, [timer])
+            self.timers.add_later(timer, REFUSED_AGAIN_S)
         return failed
 
     @property

@@ -105,6 +105,7 @@ class Roster:
         self._leaving: set[Attempt] = set()
         #: The suspect that is alone among its like: nobody need wait for it while it only waits.
         self._on_trial: Attempt | None = None
+        self._trial_ends: asyncio.TimerHandle | None = None
         #: Attempts whose journal is to be read, with the ordinal up to which it is replayed; and is being read.
         self._to_launch: deque[tuple[Attempt, int]] = deque()
         self._launching: dict[int, asyncio.Task[None]] = {}
@@ -131,8 +132,9 @@ class Roster:
         attempt = Attempt(self, invocation, start.attempt, handler, keyed, self._loop)
         self.attempts[invocation.seq] = attempt
         if start.trial_ms:
+            self._end_trial()
             self._on_trial = attempt
-            self._loop.call_later(start.trial_ms / 1000, self.submit, Trust(attempt.seq))
+            self._trial_ends = self._loop.call_later(start.trial_ms / 1000, self.submit, Trust(attempt.seq))
         if self._closing:
             return
         self._blocked.begin()
@@ -211,10 +213,16 @@ class Roster:
             self._idle.pop(attempt, None)
             self._leaving.discard(attempt)
             if attempt is self._on_trial:
-                self._on_trial = None
+                self._end_trial()
             if attempt.active:
                 attempt.end()
             self._linger(attempt)
+
+    def _end_trial(self) -> None:
+        self._on_trial = None
+        if self._trial_ends is not None:
+            self._trial_ends.cancel()
+            self._trial_ends = None
 
     def close(self) -> None:
         """Start nothing new; let the steps that run end and be recorded."""
@@ -268,6 +276,7 @@ class Roster:
 
     def forget(self) -> None:
         """Let go what is left; needs no event loop."""
+        self._end_trial()
         for task in self.tasks():
             if not task.done():
                 let_go(task)

@@ -43,6 +43,7 @@ class Timers:
         self._horizon: Timer | None = (-1, -1, -1)
         self._handle: asyncio.TimerHandle | None = None
         self._refill: asyncio.Task[None] | None = None
+        self._later: list[asyncio.TimerHandle] = []
         self._while_loading: list[Timer] = []
         self._closed = False
 
@@ -53,10 +54,17 @@ class Timers:
     def close(self) -> None:
         """Fire nothing any more."""
         self._closed = True
+        for handle in self._later:
+            handle.cancel()
         if self._handle is not None:
             self._handle.cancel()
         if self._refill is not None:
             self._refill.cancel()
+
+    def add_later(self, timer: Timer, delay_s: float) -> None:
+        """A timer that is stored, and not to be looked at for so long."""
+        self._later = [handle for handle in self._later if handle.when() > self._loop.time()]
+        self._later.append(self._loop.call_later(delay_s, self.add, [timer]))
 
     def add(self, timers: Iterable[Timer]) -> None:
         """Timers that were just committed."""
