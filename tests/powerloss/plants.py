@@ -3,9 +3,12 @@
 import asyncio
 import functools
 import hashlib
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from durable.core.effects import Writes
@@ -86,6 +89,14 @@ def digest_of_nothing() -> str:
     """The digest of a database without tables."""
     with closing(sqlite3.connect(":memory:")) as database:
         return digest(database)
+
+
+def digest_of(path: Path) -> str:
+    """The digest of a file that nobody has open and that no log belongs to, read off a copy elsewhere."""
+    with tempfile.TemporaryDirectory(prefix="digest-") as folder:
+        copy = shutil.copyfile(path, Path(folder, "copy"))
+        with closing(sqlite3.connect(copy)) as database:
+            return digest(database)
 
 
 def digest(database: sqlite3.Connection) -> str:

@@ -370,6 +370,7 @@ class Life:
         self.mark("restoring", name)
         aside = durable.restore(self.folder / name, self.folder / DATABASE)
         assert aside is not None
+        self.mark("commit", plants.digest_of(self.folder / DATABASE))  # what is there before the next one commits
         self.mark("restored", name, aside.name)
 
 
