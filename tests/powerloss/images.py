@@ -84,8 +84,7 @@ def images(notes: Sequence[Note], seed: int, count: int, only: int | None = None
                 facts.take(mark)
                 match mark:
                     case ["life", kind]:
-                        # an engine that closes signs off, which may make of its last commit what was there before
-                        commits = commits[-2:] if life in CLOSED else commits
+                        commits = commits[-1:] if life in CLOSED else commits
                         life = kind
                     case ["commit", digest]:
                         commits.append(digest)

@@ -55,6 +55,11 @@ def instrument(plant: Plant, mark: Callable[..., None] | None) -> None:
     class Connection(sqlite3.Connection):
         _changes = -1
 
+        def __init__(self, database: Any, *arguments: Any, **options: Any) -> None:
+            super().__init__(database, *arguments, **options)
+            #: The schema to compare with is in memory: what is committed there is on no disk.
+            self._on_disk = database != ":memory:"
+
         def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
             cursor = super().execute(pragmas.get(sql, sql), *values)
             self._committed()
@@ -66,7 +71,7 @@ def instrument(plant: Plant, mark: Callable[..., None] | None) -> None:
             return cursor
 
         def _committed(self) -> None:
-            if mark is not None and not self.in_transaction and self.total_changes != self._changes:
+            if mark is not None and self._on_disk and not self.in_transaction and self.total_changes != self._changes:
                 self._changes = self.total_changes
                 mark("commit", digest(self))
 
