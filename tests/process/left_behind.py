@@ -234,6 +234,8 @@ def refused_meanwhile(program: Program) -> bool:
 
 def main() -> None:
     how, path, *more = sys.argv[1:]
+    # a shell has what it starts in the background ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     program = Program(path)
     ended = ""
     try:
