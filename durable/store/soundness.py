@@ -15,7 +15,7 @@ from durable.store.statements import reserve_ordinals
 
 T = TypeVar("T")
 
-#: A file up to this size is looked through at each start: it takes about half a second.
+#: A file up to this size is looked through at each start, which stays well under a second.
 LOOKED_THROUGH_MAX = 32 * 1024 * 1024
 #: What SQLite says of indexes, which can be made again; and of values, which have checksums of their own.
 _OF_INDEXES = ("missing from index", "entries in index", "non-unique entry")
