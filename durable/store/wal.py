@@ -153,6 +153,9 @@ def end_log(database: sqlite3.Connection, path: str) -> None:
     try:
         database.execute("PRAGMA busy_timeout = 0")
         if _empty(database, path):
+            # with less than this SQLite marks the header's journal as whole before it is synced: a power cut may
+            # then leave a torn one, which the next start would roll back into the file
+            database.execute("PRAGMA synchronous = FULL")
             database.execute("PRAGMA journal_mode = DELETE")
     except (sqlite3.Error, OSError):
         pass  # it stays as it is, and closing does what can be done

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -325,6 +326,29 @@ def test_a_database_has_a_log_only_while_it_is_open(path: Path, tmp_path: Path) 
         assert modes(path) == modes(tmp_path / "backup.db") == b"\1\1"
 
     play(story)
+
+
+@pytest.mark.parametrize("synchronous", ["FULL", "NORMAL"])
+def test_whether_it_has_a_log_is_written_with_every_sync(
+    path: Path, monkeypatch: pytest.MonkeyPatch, synchronous: Any
+) -> None:
+    """Of the journal of this change, a power cut must not leave a torn one: it would be rolled back into the file."""
+    switched: list[tuple[str, int]] = []
+
+    class Connection(sqlite3.Connection):
+        def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+            if sql.startswith("PRAGMA journal_mode ="):
+                switched.append((sql.split()[-1], super().execute("PRAGMA synchronous").fetchone()[0]))
+            return super().execute(sql, *values)
+
+    async def story() -> None:
+        async with opened(SqliteStore(path, synchronous=synchronous)) as (store, _):
+            await store.commit(SOMETHING)
+
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Connection))
+    play(story)
+    full = 2
+    assert switched == [("WAL", full), ("DELETE", full)]
 
 
 def test_closing_while_somebody_reads_the_database_leaves_it_with_its_log(path: Path) -> None:
