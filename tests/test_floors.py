@@ -28,6 +28,7 @@ runtime
 views telemetry
 client
 engine
+web
 testing admin ingress kafka restate
 cli
 .

@@ -32,7 +32,9 @@ from durable.admin import (
 from durable.admin.errors import BadRequest, answer_to, problem
 from durable.admin.openapi import openapi_operation
 from durable.admin.operations import Admin, Call, Operation, Routes, empty
-from durable.admin.security import (
+from durable.admin.sql.reader import QueryLimits
+from durable.engine import Engine
+from durable.web.security import (
     LOOPBACK,
     SAFE,
     Facts,
@@ -44,8 +46,6 @@ from durable.admin.security import (
     refusal_of,
     too_long,
 )
-from durable.admin.sql.reader import QueryLimits
-from durable.engine import Engine
 
 #: Decides in place of a token, or besides it, who is let in.
 Authorize = Callable[[Request], bool | Awaitable[bool]]

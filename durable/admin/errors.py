@@ -7,7 +7,6 @@ from starlette.responses import Response
 
 from durable import log
 from durable.admin.operations import Operation, json
-from durable.admin.security import printable
 from durable.errors import (
     DurableError,
     EngineFailedError,
@@ -16,6 +15,7 @@ from durable.errors import (
     SerializationError,
     StorageBusyError,
 )
+from durable.web.security import printable
 
 
 class Problem(msgspec.Struct, frozen=True):

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from durable.admin.security import (
+from durable.web.security import (
     Facts,
     Limits,
     Policy,

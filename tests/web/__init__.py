@@ -1,0 +1,1 @@
+"""What the admin API and the ingress stand on."""
