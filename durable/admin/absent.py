@@ -2,9 +2,9 @@
 
 from starlette.responses import Response
 
-from durable.admin.errors import BadRequest
 from durable.admin.operations import Answer, Call, Operation, json
 from durable.errors import NotFoundError
+from durable.web.errors import BadRequest
 
 _KAFKA = "this engine reads no Kafka topics: consume the topic in your own process, and call engine.send() per record"
 _LIMITS = "this engine has no limit rules: give Engine(max_concurrent_invocations=...)"

@@ -1,14 +1,10 @@
 """The app: what happens to every request before and after its operation."""
 
-import inspect
 import ipaddress
 import os
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
-from urllib.parse import parse_qsl
 
 import msgspec
 from anyio import to_thread
@@ -29,15 +25,17 @@ from durable.admin import (
     starting,
     state,
 )
-from durable.admin.errors import BadRequest, answer_to, problem
+from durable.admin.errors import answer_to, problem
 from durable.admin.openapi import openapi_operation
 from durable.admin.operations import Admin, Call, Operation, Routes, empty
 from durable.admin.sql.reader import QueryLimits
 from durable.engine import Engine
+from durable.web.access import Authorize, allowed, token_of
+from durable.web.errors import BadRequest
+from durable.web.requests import facts_of, query_of, route_path
 from durable.web.security import (
     LOOPBACK,
     SAFE,
-    Facts,
     Limits,
     Policy,
     deeper_than,
@@ -47,8 +45,6 @@ from durable.web.security import (
     too_long,
 )
 
-#: Decides in place of a token, or besides it, who is let in.
-Authorize = Callable[[Request], bool | Awaitable[bool]]
 #: A body above this is decoded in a thread.
 _SMALL = 256 * 1024
 
@@ -89,7 +85,7 @@ def create_app(
     """
     policy = Policy(
         hosts=host_names([allowed_hosts] if isinstance(allowed_hosts, str) else allowed_hosts),
-        token=_token(token, token_file, token_variable),
+        token=token_of(token, token_file, token_variable),
         limits=limits or Limits(),
     )
     admin = Admin(
@@ -103,21 +99,6 @@ def create_app(
         backup_folder=None if backup_folder is None else os.fspath(backup_folder),
     )
     return App(admin, policy, authorize)
-
-
-def _token(token: str | None, file: str | os.PathLike[str] | None, variable: str | None) -> bytes | None:
-    given = [one for one in (token, file, variable) if one is not None]
-    if not given:
-        return None
-    if len(given) > 1:
-        raise ValueError("give the token once: as token=, token_file= or token_variable=")
-    if file is not None:
-        token = Path(file).read_text("utf-8").strip()
-    elif variable is not None:
-        token = os.environ.get(variable, "").strip()
-    if not token:
-        raise ValueError(f"the token ({given[0] if token is None or variable or file else 'token='}) is empty")
-    return token.encode()
 
 
 #: Every operation there is; the OpenAPI document describes them.
@@ -167,13 +148,11 @@ class App:
             await response(scope, receive, send)
 
     async def _respond(self, request: Request) -> Response:
-        refusal = refusal_of(facts_of(request), self._policy)
+        refusal = refusal_of(facts_of(request.scope), self._policy)
         if refusal is not None:
             return problem(refusal.status, refusal.message, refusal.headers)
-        if self._authorize is not None:
-            allowed = self._authorize(request)
-            if not (await allowed if inspect.isawaitable(allowed) else allowed):
-                return problem(403, "not allowed")
+        if not await allowed(self._authorize, request):
+            return problem(403, "not allowed")
         found = ROUTES.find(route_path(request.scope))
         if found is None:
             return problem(404, "there is no such route; GET /openapi describes those there are")
@@ -224,48 +203,11 @@ class App:
         )
 
 
-def route_path(scope: Scope) -> str:
-    """The path below the prefix that the app is mounted under."""
-    path, root = scope["path"], scope.get("root_path", "").rstrip("/")
-    if root and path.startswith(f"{root}/"):
-        return str(path[len(root) :])
-    return str(path)
-
-
-def facts_of(request: Request) -> Facts:
-    """What the request says of itself."""
-    scope, headers = request.scope, request.headers
-    length = headers.get("content-length", "")
-    return Facts(
-        method=request.method,
-        scheme=str(scope.get("scheme", "http")),
-        path=scope["path"],
-        target_bytes=len(scope.get("raw_path") or b"") + len(scope.get("query_string", b"")),
-        host=tuple(headers.getlist("host")),
-        origin=tuple(headers.getlist("origin")),
-        fetch_site=tuple(headers.getlist("sec-fetch-site")),
-        content_type=tuple(headers.getlist("content-type")),
-        authorization=tuple(headers.getlist("authorization")),
-        content_length=int(length) if length.isdecimal() and length.isascii() and len(length) < 20 else None,
-        has_body=length not in ("", "0") or "transfer-encoding" in headers,
-        header_bytes=sum(len(name) + len(value) for name, value in headers.raw),
-        headers=len(headers.raw),
-    )
-
-
 def _read_query(request: Request, operation: Operation) -> Any:
     if operation.query is None:
         return None
     try:
-        text = request.scope.get("query_string", b"").decode("ascii")
-        pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=100)
-    except ValueError:
-        raise BadRequest(400, "the query string is no valid UTF-8, or too long") from None
-    twice = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
-    if twice:
-        raise BadRequest(400, f"the query parameter {twice[0]!r} is given twice")
-    try:
-        return msgspec.convert(dict(pairs), operation.query, strict=False)
+        return msgspec.convert(query_of(request.scope), operation.query, strict=False)
     except msgspec.ValidationError as error:
         raise BadRequest(400, f"query parameters: {error}") from None
 

@@ -5,7 +5,6 @@ from typing import Any
 
 from starlette.responses import Response
 
-from durable.admin.errors import BadRequest
 from durable.admin.operations import Answer, Call, Operation, json, package_version
 from durable.admin.wire import (
     Deployment,
@@ -17,6 +16,7 @@ from durable.admin.wire import (
 )
 from durable.errors import NotFoundError
 from durable.views.services import ServiceView
+from durable.web.errors import BadRequest
 
 _IN_PROCESS = (
     "handlers are part of this process and are not registered over HTTP: add them to Engine(services=[...]), or take "

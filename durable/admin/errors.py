@@ -1,21 +1,12 @@
-"""What goes wrong, as HTTP says it: one place where errors become answers."""
+"""Errors as the admin API tells them."""
 
 from collections.abc import Mapping
 
 import msgspec
 from starlette.responses import Response
 
-from durable import log
 from durable.admin.operations import Operation, json
-from durable.errors import (
-    DurableError,
-    EngineFailedError,
-    EngineNotRunningError,
-    RequestError,
-    SerializationError,
-    StorageBusyError,
-)
-from durable.web.security import printable
+from durable.web.errors import refusal_for
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -26,16 +17,6 @@ class Problem(msgspec.Struct, frozen=True):
     restate_code: str | None = None
 
 
-class BadRequest(Exception):
-    """Refused before the engine was asked: a body or parameter that cannot be read, or is not understood."""
-
-    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-        self.headers = headers
-
-
 def problem(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
     """An error as an answer."""
     return json(Problem(message), status, headers)
@@ -43,17 +24,5 @@ def problem(status: int, message: str, headers: Mapping[str, str] | None = None)
 
 def answer_to(error: Exception, operation: Operation) -> Response:
     """The answer to what an operation raised."""
-    match error:
-        case BadRequest():
-            return problem(error.status, error.message, error.headers)
-        case RequestError():
-            return problem(error.code, str(error))
-        case SerializationError():
-            return problem(400, str(error))
-        case EngineNotRunningError() | EngineFailedError() | StorageBusyError():
-            return problem(503, str(error), {"retry-after": "1"})
-        case DurableError():
-            log.error("%s %s: %s", operation.method, operation.path, printable(str(error)))
-            return problem(500, str(error))
-    log.error("%s %s failed", operation.method, operation.path, cause=error)
-    return problem(500, "an internal error, whose details are in the log")
+    refusal = refusal_for(error, f"{operation.method} {operation.path}")
+    return problem(refusal.status, refusal.message, refusal.headers)

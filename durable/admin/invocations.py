@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 from starlette.responses import Response, StreamingResponse
 
-from durable.admin.errors import BadRequest
 from durable.admin.operations import Answer, Call, Operation, empty, json
 from durable.admin.wire import Batch, BatchRestartResult, BatchResult, NotDone, OldAndNew, Restarted, Sid
 from durable.client import Applied
 from durable.core.ids import is_invocation_id
 from durable.errors import ConflictError, GoneError, NotFoundError, RequestError, TooEarlyError
+from durable.web.errors import BadRequest
 
 #: What Restate says where an invocation is in no state for something, by verb and error.
 _REFUSALS: dict[tuple[str, type[RequestError]], str] = {

@@ -6,13 +6,13 @@ from typing import Annotated, Any
 import msgspec
 from starlette.responses import Response
 
-from durable.admin.errors import BadRequest
 from durable.admin.operations import Answer, Call, Operation, json
 from durable.admin.wire import Described, Journal, Listed, described, journal, listed
 from durable.core.duration import parse
 from durable.core.ids import is_invocation_id
 from durable.errors import NotFoundError
 from durable.views.invocations import InvocationView
+from durable.web.errors import BadRequest
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

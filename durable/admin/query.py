@@ -7,12 +7,12 @@ import msgspec
 from anyio import CapacityLimiter, to_thread
 from starlette.responses import Response
 
-from durable.admin.errors import BadRequest
 from durable.admin.operations import Answer, Call, Operation, package_version
 from durable.admin.sql import arrow
 from durable.admin.sql.dialect import SqlError
 from durable.admin.sql.reader import Facts, Result, TooMuch, query
 from durable.admin.wire import instant
+from durable.web.errors import BadRequest
 
 #: How many statements run at the same time, and how many may wait for their turn.
 _AT_ONCE, _WAITING = 4, 32

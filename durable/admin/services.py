@@ -3,7 +3,6 @@
 import msgspec
 from starlette.responses import Response
 
-from durable.admin.errors import BadRequest
 from durable.admin.operations import Answer, Call, Operation, json
 from durable.admin.wire import (
     HandlerMetadata,
@@ -16,6 +15,7 @@ from durable.admin.wire import (
 from durable.core.duration import parse
 from durable.errors import NotFoundError
 from durable.service import Configuration
+from durable.web.errors import BadRequest
 
 
 async def list_services(call: Call) -> Response:

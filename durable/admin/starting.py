@@ -8,9 +8,9 @@ import msgspec
 from anyio import to_thread
 from starlette.responses import Response
 
-from durable.admin.errors import BadRequest
 from durable.admin.operations import Answer, Call, Operation, json
 from durable.errors import NotFoundError
+from durable.web.errors import BadRequest
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", re.ASCII)
 

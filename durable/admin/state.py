@@ -4,12 +4,12 @@ import asyncio
 
 from starlette.responses import Response
 
-from durable.admin.errors import BadRequest
 from durable.admin.operations import Answer, Call, Operation, empty
 from durable.admin.wire import ModifyState
 from durable.core.state_version import state_version
 from durable.engine.state import raise_conflict
 from durable.errors import ConflictError, NotFoundError
+from durable.web.errors import BadRequest
 
 #: How long an answer waits for the key to be free: within that, a stale version is refused even if it was not stale
 #: when it was sent.

@@ -1,0 +1,42 @@
+"""What goes wrong, as HTTP says it: the one place where errors become a status and a message."""
+
+from collections.abc import Mapping
+
+from durable import log
+from durable.errors import (
+    DurableError,
+    EngineFailedError,
+    EngineNotRunningError,
+    RequestError,
+    SerializationError,
+    StorageBusyError,
+)
+from durable.web.security import Refusal, printable
+
+
+class BadRequest(Exception):
+    """Refused before the engine was asked: a body or parameter that cannot be read, or is not understood."""
+
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.headers = headers or {}
+
+
+def refusal_for(error: Exception, where: str) -> Refusal:
+    """What to answer to an error that was raised while `where` was asked. What nobody is to blame for is logged."""
+    match error:
+        case BadRequest():
+            return Refusal(error.status, error.message, error.headers)
+        case RequestError():
+            return Refusal(error.code, str(error))
+        case SerializationError():
+            return Refusal(400, str(error))
+        case EngineNotRunningError() | EngineFailedError() | StorageBusyError():
+            return Refusal(503, str(error), {"retry-after": "1"})
+        case DurableError():
+            log.error("%s: %s", where, printable(str(error)))
+            return Refusal(500, str(error))
+    log.error("%s failed", where, cause=error)
+    return Refusal(500, "an internal error, whose details are in the log")
