@@ -1,5 +1,7 @@
 """What Restate's server has and an embedded engine has not: listings are empty, changes say what to do instead."""
 
+from typing import Any
+
 from starlette.responses import Response
 
 from durable.admin.operations import Answer, Call, Operation, json
@@ -54,10 +56,10 @@ _REFUSED = {501: Answer("It cannot be done; the message says what to do instead.
 _NONE = {404: Answer("There is none.")}
 
 
-def _absent(method: str, path: str, run: object, answers: object) -> Operation:
+def _absent(method: str, path: str, run: object, answers: object, name: str = "") -> Operation:
     return Operation(
-        method=method, path=path, run=run, tag="not here", answers=answers,  # type: ignore[arg-type]
-        summary="Not in an embedded engine",
+        method=method, path=path, run=run, tag="not here", answers=answers, name=name,  # type: ignore[arg-type]
+        summary="Not in an embedded engine", body=Any if method in ("POST", "PUT") else None, body_optional=True,
     )  # fmt: skip
 
 
@@ -65,14 +67,14 @@ OPERATIONS = (
     _absent("GET", "/subscriptions", list_subscriptions, {200: Answer("None.", dict[str, list[str]])}),
     _absent("POST", "/subscriptions", create_subscription, _REFUSED),
     _absent("GET", "/subscriptions/{subscription}", get_subscription, _NONE),
-    _absent("DELETE", "/subscriptions/{subscription}", get_subscription, _NONE),
+    _absent("DELETE", "/subscriptions/{subscription}", get_subscription, _NONE, "delete_subscription"),
     _absent("GET", "/kafka-clusters", list_kafka_clusters, {200: Answer("None.", dict[str, list[str]])}),
     _absent("POST", "/kafka-clusters", create_kafka_cluster, _REFUSED),
     _absent("GET", "/kafka-clusters/{cluster}", get_kafka_cluster, _NONE),
-    _absent("PATCH", "/kafka-clusters/{cluster}", get_kafka_cluster, _NONE),
-    _absent("DELETE", "/kafka-clusters/{cluster}", get_kafka_cluster, _NONE),
+    _absent("PATCH", "/kafka-clusters/{cluster}", get_kafka_cluster, _NONE, "change_kafka_cluster"),
+    _absent("DELETE", "/kafka-clusters/{cluster}", get_kafka_cluster, _NONE, "delete_kafka_cluster"),
     _absent("PUT", "/limits/rules", set_limit_rules, _REFUSED),
-    _absent("POST", "/limits/rules/bulk-delete", set_limit_rules, _REFUSED),
-    _absent("POST", "/vqueues/{queue}/pause", steer_queue, _REFUSED),
-    _absent("POST", "/vqueues/{queue}/resume", steer_queue, _REFUSED),
+    _absent("POST", "/limits/rules/bulk-delete", set_limit_rules, _REFUSED, "delete_limit_rules"),
+    _absent("POST", "/vqueues/{queue}/pause", steer_queue, _REFUSED, "pause_queue"),
+    _absent("POST", "/vqueues/{queue}/resume", steer_queue, _REFUSED, "resume_queue"),
 )

@@ -69,7 +69,7 @@ _REFUSED = {501: Answer("It cannot be done; the message says what to do instead.
 OPERATIONS = (
     Operation(
         method="GET", path="/deployments", run=list_deployments, tag="deployments", summary="List deployments",
-        answers={200: Answer("The running code.", Deployments)},
+        answers={200: Answer("The running code.", Deployments, names={"deployment": "/deployments/0/id"})},
     ),
     Operation(
         method="GET", path="/deployments/{deployment}", run=get_deployment, tag="deployments",
@@ -78,7 +78,7 @@ OPERATIONS = (
     ),
     Operation(
         method="POST", path="/deployments", run=register_deployment, tag="deployments",
-        summary="Register a deployment", answers=_REFUSED,
+        summary="Register a deployment", body=Any, body_optional=True, answers=_REFUSED,
     ),
     Operation(
         method="PATCH", path="/deployments/{deployment}", run=change_deployment, tag="deployments",

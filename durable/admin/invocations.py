@@ -254,9 +254,11 @@ def _verb(
 
 
 def _batch_verb(verb: str, run: Callable[[Call], Awaitable[Response]], result: Any = BatchResult) -> Operation:
+    also = (NDJSON,) if result is BatchResult else ()
     return Operation(
         method="POST", path=f"/internal/invocations_batch_operations/{verb}", run=run, tag="batch operations",
-        summary=f"{verb} many invocations", body=Batch, answers={200: Answer("What became of each.", result)},
+        summary=f"{verb} many invocations", body=Batch,
+        answers={200: Answer("What became of each.", result, also=also)},
     )  # fmt: skip
 
 
@@ -276,7 +278,7 @@ OPERATIONS = (
         restart_invocation,
         "Do an invocation again",
         {
-            200: Answer("The new invocation.", Restarted),
+            200: Answer("The new invocation.", Restarted, names={"id": "/new_invocation_id"}),
             410: Answer("Its journal is gone."),
             422: Answer("It belongs to a workflow."),
             425: _TOO_EARLY,

@@ -7,12 +7,26 @@ import msgspec
 from starlette.responses import Response
 
 from durable.admin.operations import Answer, Call, Operation, json
-from durable.admin.wire import Described, Journal, Listed, described, journal, listed
+from durable.admin.wire import (
+    Described,
+    DurationText,
+    InvocationId,
+    Journal,
+    Listed,
+    MomentText,
+    described,
+    journal,
+    listed,
+)
 from durable.core.duration import parse
 from durable.core.ids import is_invocation_id
+from durable.engine.reading import STATUSES
 from durable.errors import NotFoundError
 from durable.views.invocations import InvocationView
 from durable.web.errors import BadRequest
+
+_STATUS = f"({'|'.join(sorted(STATUSES))})"
+_STATUSES = f"^ *{_STATUS} *(, *{_STATUS} *)*$"
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -22,20 +36,20 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     handler: str | None = None
     key: str | None = None
     #: One status or several, with commas between them.
-    status: str | None = None
+    status: Annotated[str, msgspec.Meta(extra_json_schema={"pattern": _STATUSES})] | None = None
     #: Accepted at least so long ago: "1h", "2 days".
-    older_than: str | None = None
+    older_than: DurationText | None = None
     #: Accepted at most so long ago.
-    newer_than: str | None = None
+    newer_than: DurationText | None = None
     #: Accepted at this moment or later, or before it; RFC 3339.
-    created_after: str | None = None
-    created_before: str | None = None
+    created_after: MomentText | None = None
+    created_before: MomentText | None = None
     #: Text in the last failure, or in the failure that it ended with. Case counts.
     failure: str | None = None
     #: The reason of the last failure, where it is one for which an invocation is paused at once.
     reason: str | None = None
     #: The id of the invocation that called or sent it.
-    parent: str | None = None
+    parent: InvocationId | None = None
     idempotency_key: str | None = None
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
     #: `next` of the page before.
@@ -222,7 +236,7 @@ def _moment(name: str, text: str | None) -> int | None:
     if text is None:
         return None
     try:
-        moment = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(_rfc3339(text))
     except ValueError:
         raise BadRequest(
             400, f"{name}: expected a moment such as 2026-11-29T14:09:25Z, found {text[:60]!r}"
@@ -232,12 +246,18 @@ def _moment(name: str, text: str | None) -> int | None:
     return round(moment.timestamp() * 1000)
 
 
+def _rfc3339(text: str) -> str:
+    """Lower case is allowed there; and a plus sign that was not escaped in a query arrives as a space."""
+    upper = text.upper()
+    return upper.replace(" ", "+") if "T" in upper else upper
+
+
 _UNKNOWN = {404: Answer("There is no such invocation.")}
 
 OPERATIONS = (
     Operation(
         method="GET", path="/invocations", run=list_invocations, tag="invocations", summary="List invocations",
-        query=Wanted, answers={200: Answer("A page.", Listing)},
+        query=Wanted, answers={200: Answer("A page.", Listing, names={"id": "/invocations/0/id", "cursor": "/next"})},
     ),
     Operation(
         method="GET", path="/invocations/{id}", run=describe_invocation, tag="invocations",

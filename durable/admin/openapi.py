@@ -1,8 +1,8 @@
 """The OpenAPI documents: of this API, written from its operations, and of what a service can be asked over HTTP."""
 
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
+from inspect import cleandoc
 from typing import Any
 
 import msgspec
@@ -10,8 +10,12 @@ from starlette.responses import Response
 
 from durable.admin.errors import Problem
 from durable.admin.operations import Answer, Call, Operation, json, package_version
+from durable.admin.wire import INVOCATION_ID
 
 _REFS = "#/components/schemas/{name}"
+#: What a part of a path can be; an id has a form of its own.
+_PARTS = {"id": {"type": "string", "pattern": INVOCATION_ID}}
+_PART = {"type": "string", "minLength": 1, "pattern": r"^[^/\u0000-\u001f\u007f]+$"}
 #: What any operation may answer before, or instead of, doing anything.
 _EVERYWHERE = {
     400: Answer("It cannot be read, or makes no sense."),
@@ -59,7 +63,7 @@ def openapi_document(operations: Iterable[Operation]) -> dict[str, Any]:
     by_kind = dict(zip(kinds, schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for one in operations:
-        paths.setdefault(one.path, {})[one.method.lower()] = _operation(one, by_kind)
+        paths.setdefault(one.path, {})[one.method.lower()] = _operation(one, by_kind, operations)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -76,10 +80,9 @@ def openapi_document(operations: Iterable[Operation]) -> dict[str, Any]:
     }
 
 
-def _operation(one: Operation, by_kind: dict[Any, Any]) -> dict[str, Any]:
+def _operation(one: Operation, by_kind: dict[Any, Any], operations: Sequence[Operation]) -> dict[str, Any]:
     parameters = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-        for name in re.findall(r"\{(\w+)\}", one.path)
+        {"name": name, "in": "path", "required": True, "schema": _PARTS.get(name, _PART)} for name in one.parts
     ]
     if one.query is not None:
         parameters += _query_parameters(one.query)
@@ -87,10 +90,10 @@ def _operation(one: Operation, by_kind: dict[Any, Any]) -> dict[str, Any]:
         "operationId": one.id,
         "tags": [one.tag],
         "summary": one.summary,
-        "description": (one.run.__doc__ or "").strip(),
+        "description": cleandoc(one.run.__doc__ or ""),
         "parameters": parameters,
         "responses": {
-            str(status): _answer(status, answer, by_kind)
+            str(status): _answer(status, answer, by_kind) | _links(one, answer, operations)
             for status, answer in sorted({**_EVERYWHERE, **_if_changing(one), **one.answers}.items())
         },
     }
@@ -110,8 +113,26 @@ def _answer(status: int, answer: Answer, by_kind: dict[Any, Any]) -> dict[str, A
     kind = answer.body if status < 400 else Problem
     described: dict[str, Any] = {"description": answer.description}
     if kind is not None:
-        described["content"] = {answer.media: {"schema": by_kind[kind]}}
+        described["content"] = {answer.media: {"schema": by_kind[kind]}, **{media: {} for media in answer.also}}
     return described
+
+
+def _links(one: Operation, answer: Answer, operations: Sequence[Operation]) -> dict[str, Any]:
+    """What can be asked next with a name that an answer gives: the rest of a path is that of the request."""
+    links: dict[str, Any] = {}
+    for name, pointer in answer.names.items():
+        known = {part: f"$request.path.{part}" for part in one.parts} | {name: f"$response.body#{pointer}"}
+        for other in operations:
+            if name in other.parts and set(other.parts) <= set(known):
+                links[other.id] = {part: known[part] for part in other.parts}
+            elif other is one and name not in one.parts and name in _fields(one.query):
+                links[other.id] = {**{part: known[part] for part in one.parts}, name: known[name]}
+    described = {id: {"operationId": id, "parameters": parameters} for id, parameters in links.items()}
+    return {"links": described} if described else {}
+
+
+def _fields(kind: Any) -> tuple[str, ...]:
+    return () if kind is None else tuple(field.encode_name for field in msgspec.structs.fields(kind))
 
 
 def _query_parameters(kind: Any) -> list[dict[str, Any]]:
@@ -119,6 +140,14 @@ def _query_parameters(kind: Any) -> list[dict[str, Any]]:
     properties = components[kind.__name__]["properties"] if "$ref" in schema else schema["properties"]
     comments = {field.encode_name: field for field in msgspec.structs.fields(kind)}
     return [
-        {"name": name, "in": "query", "required": comments[name].required, "schema": inner}
+        {"name": name, "in": "query", "required": comments[name].required, "schema": _given(inner)}
         for name, inner in properties.items()
     ]
+
+
+def _given(schema: dict[str, Any]) -> dict[str, Any]:
+    """What a parameter is where it is given: no text of a query string is null."""
+    match schema:
+        case {"anyOf": [given, {"type": "null"}]}:
+            return dict(given)
+    return schema

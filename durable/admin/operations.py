@@ -74,6 +74,10 @@ class Answer(msgspec.Struct, frozen=True):
     body: Any = None
     #: The media type; JSON where there is a body.
     media: str = "application/json"
+    #: Other media types in which it comes where `Accept` asks for them.
+    also: tuple[str, ...] = ()
+    #: Where its body names what other operations ask for: a parameter's name, and a JSON pointer.
+    names: Mapping[str, str] = {}
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -89,17 +93,22 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     query: Any = None
     #: A struct for the JSON body; None where none is read.
     body: Any = None
-    #: Whether the body may be left out.
+    #: Whether the body may be left out; the content type may not, where the method is POST.
     body_optional: bool = False
     #: Answers by status, besides those that every operation has.
     answers: Mapping[int, Answer]
-    #: Left out of the OpenAPI document: internal, or only there for old clients.
-    hidden: bool = False
+    #: Its `operationId`, where `run` does several; otherwise that is the name of `run`.
+    name: str = ""
 
     @property
     def id(self) -> str:
         """Its name in the OpenAPI document."""
-        return self.run.__name__
+        return self.name or self.run.__name__
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of what its path names."""
+        return tuple(_PART.findall(self.path))
 
 
 class Routes:
@@ -108,6 +117,8 @@ class Routes:
     def __init__(self, operations: Iterable[Operation]) -> None:
         self.operations = tuple(operations)
         self._paths: dict[str, tuple[re.Pattern[str], dict[str, Operation]]] = {}
+        if len({one.id for one in self.operations}) < len(self.operations):
+            raise ValueError("two operations have the same name")
         for one in self.operations:
             _, methods = self._paths.setdefault(one.path, (_pattern(one.path), {}))
             if one.method in methods:
@@ -124,11 +135,12 @@ class Routes:
         return None
 
 
+_PART = re.compile(r"\{(\w+)\}")
 _VERSION = re.compile(rf"/v[{VERSION_MIN}-{VERSION_MAX}](?=/)")
 
 
 def _pattern(path: str) -> re.Pattern[str]:
-    parts = re.split(r"\{(\w+)\}", path)
+    parts = _PART.split(path)
     literal = [f"(?P<{part}>[^/]+)" if i % 2 else re.escape(part) for i, part in enumerate(parts)]
     return re.compile("".join(literal))
 

@@ -2,6 +2,7 @@
 
 import sqlite3
 import sys
+from typing import Any
 
 import msgspec
 from anyio import CapacityLimiter, to_thread
@@ -28,7 +29,7 @@ class Query(msgspec.Struct, frozen=True):
 class Rows(msgspec.Struct, frozen=True):
     """Its result; what is null is left out of a row."""
 
-    rows: list[dict[str, str | int | float | bool]]
+    rows: list[dict[str, Any]]
 
 
 async def run_query(call: Call) -> Response:
@@ -80,7 +81,7 @@ OPERATIONS = (
     Operation(
         method="POST", path="/query", run=run_query, tag="query", summary="Read with SQL", body=Query,
         answers={
-            200: Answer("The result.", Rows),
+            200: Answer("The result.", Rows, also=(arrow.MEDIA_TYPE,)),
             408: Answer("It took too long."),
             429: Answer("Too many statements wait for their turn."),
             501: Answer("There is no file."),

@@ -77,11 +77,14 @@ def _check_duration(name: str, text: str) -> None:
 OPERATIONS = (
     Operation(
         method="GET", path="/services", run=list_services, tag="services", summary="List services",
-        answers={200: Answer("The services.", Services)},
+        answers={200: Answer("The services.", Services, names={"service": "/services/0/name"})},
     ),
     Operation(
         method="GET", path="/services/{service}", run=get_service, tag="services", summary="Describe a service",
-        answers={200: Answer("The service.", ServiceMetadata), 404: Answer("There is no such service.")},
+        answers={
+            200: Answer("The service.", ServiceMetadata, names={"handler": "/handlers/0/name"}),
+            404: Answer("There is no such service."),
+        },
     ),
     Operation(
         method="PATCH", path="/services/{service}", run=modify_service, tag="services",
@@ -94,7 +97,10 @@ OPERATIONS = (
     Operation(
         method="GET", path="/services/{service}/handlers", run=list_handlers, tag="services",
         summary="List the handlers of a service",
-        answers={200: Answer("The handlers.", Handlers), 404: Answer("There is no such service.")},
+        answers={
+            200: Answer("The handlers.", Handlers, names={"handler": "/handlers/0/name"}),
+            404: Answer("There is no such service."),
+        },
     ),
     Operation(
         method="GET", path="/services/{service}/handlers/{handler}", run=get_handler, tag="services",

@@ -2,13 +2,14 @@
 
 import os
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from anyio import to_thread
 from starlette.responses import Response
 
 from durable.admin.operations import Answer, Call, Operation, json
+from durable.admin.wire import DurationText
 from durable.errors import NotFoundError
 from durable.web.errors import BadRequest
 
@@ -19,7 +20,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     """What to invoke."""
 
     #: "service/handler".
-    target: str
+    target: Annotated[str, msgspec.Meta(extra_json_schema={"pattern": "^[^/]+/[^/]+$"})]
     #: Of a virtual object, or a workflow.
     key: str | None = None
     #: The argument, as JSON; left out where there is none.
@@ -27,7 +28,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     #: The argument of a handler that takes bytes.
     input_base64: bytes | None = None
     #: How long to wait before it starts: "10m".
-    delay: str | None = None
+    delay: DurationText | None = None
     idempotency_key: str | None = None
     headers: dict[str, str] = {}
 
@@ -44,7 +45,7 @@ class Backup(msgspec.Struct, frozen=True):
     """Where to write a copy of the database."""
 
     #: A file name in the folder that the app was given.
-    name: str
+    name: Annotated[str, msgspec.Meta(extra_json_schema={"pattern": f"^{_FILE_NAME.pattern}$"})]
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -93,7 +94,11 @@ async def back_up(call: Call) -> Response:
 OPERATIONS = (
     Operation(
         method="POST", path="/invocations", run=start_invocation, tag="invocations", summary="Start an invocation",
-        body=Start, answers={202: Answer("It is durable.", Started), 404: Answer("There is no such handler.")},
+        body=Start,
+        answers={
+            202: Answer("It is durable.", Started, names={"id": "/invocation_id"}),
+            404: Answer("There is no such handler."),
+        },
     ),
     Operation(
         method="POST", path="/backup", run=back_up, tag="engine", summary="Back up the database", body=Backup,

@@ -1,7 +1,7 @@
 """Bodies as they travel: Restate's names, fields and forms, and what people see of an engine put into them."""
 
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -9,6 +9,13 @@ from msgspec import UNSET, UnsetType
 from durable.core.invocation import Problem as Failure
 from durable.views.invocations import EntryView, InvocationView
 from durable.views.services import HandlerView, Notice, RetryPolicyView, ServiceView
+
+#: The form of an invocation's id, as documents say it.
+INVOCATION_ID = "^inv_1[0-9A-Za-z]{33}$"
+#: Text that is read as a duration, and text that is read as a moment.
+DurationText = Annotated[str, msgspec.Meta(examples=["10s", "1h 30m", "PT5M"])]
+MomentText = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
+InvocationId = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": INVOCATION_ID})]
 
 # ---- the engine ----
 
@@ -88,11 +95,11 @@ class ModifyService(msgspec.Struct, frozen=True):
     """What to change; what is left out or null stays. Durations as in "5 hours", "1h 30m" or "PT5M"."""
 
     public: bool | None = None
-    idempotency_retention: str | None = None
-    workflow_completion_retention: str | None = None
-    journal_retention: str | None = None
-    inactivity_timeout: str | None = None
-    abort_timeout: str | None = None
+    idempotency_retention: DurationText | None = None
+    workflow_completion_retention: DurationText | None = None
+    journal_retention: DurationText | None = None
+    inactivity_timeout: DurationText | None = None
+    abort_timeout: DurationText | None = None
 
 
 def service_metadata(view: ServiceView) -> ServiceMetadata:
@@ -208,7 +215,7 @@ class BatchRestartResult(msgspec.Struct, frozen=True):
 class Sid(msgspec.Struct, frozen=True):
     """The oldest form of naming an invocation."""
 
-    sid: str
+    sid: InvocationId
 
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -187,6 +187,17 @@ def test_a_filter_that_makes_no_sense_lists_nothing(query: str, message: str) ->
     story(tell)
 
 
+@pytest.mark.parametrize("moment", ["2029-12-31T23:59:59Z", "2029-12-31t23:59:59.5z", "2030-01-01T05:29:59+05:30"])
+def test_a_moment_is_what_rfc_3339_says_and_a_plus_sign_may_be_a_space(moment: str) -> None:
+    async def tell(admin: Served) -> None:
+        id = await admin.completed("Greeter/greet", "you")
+        for name, found in (("created_after", [id]), ("created_before", [])):
+            answer = await admin.http.get(f"/invocations?{name}={moment}")
+            assert [one["id"] for one in answer.json()["invocations"]] == found
+
+    story(tell)
+
+
 def test_payloads_are_withheld_from_those_who_must_not_see_them() -> None:
     async def tell(admin: Served) -> None:
         handle = await admin.engine.send("Greeter/greet", "secret", headers={"x-user": "secret"})
