@@ -241,7 +241,7 @@ class KeyedObject(msgspec.Struct):
     #: The same of rows whose name is damaged, by the name that they have now.
     lost_state: dict[str, str] = {}
     lost_promises: dict[str, str] = {}
-    #: Names whose rows are there, but under another name or key.
+    #: Names whose rows are there, but under another name or key, or may be on a page that cannot be read.
     moved_state: Container[str] = ()
     moved_promises: Container[str] = ()
     #: When the retention of the workflow's completed run is over, and with it state and promises; as far as known:
@@ -264,14 +264,18 @@ class KeyedObject(msgspec.Struct):
     def state_damage(self, name: str) -> str | None:
         """Why the state of this name cannot be told, or None where it can."""
         if name not in self.state and name in self.moved_state:
-            return f"the state {name!r} of {self.service}/{self.key} is damaged: its row has another name or key"
+            return f"the state {name!r} of {self.service}/{self.key} is damaged: {_MOVED}"
         return _damage(name, self.state, self.damaged_state, self.lost_state)
 
     def promise_damage(self, name: str) -> str | None:
         """Why nobody can tell whether and how this promise is settled, or None."""
         if name not in self.promises and name in self.moved_promises:
-            return f"the promise {name!r} of {self.service}/{self.key} is damaged: its row has another name or key"
+            return f"the promise {name!r} of {self.service}/{self.key} is damaged: {_MOVED}"
         return _damage(name, self.promises, self.damaged_promises, self.lost_promises)
+
+
+#: What may have become of the row of a name.
+_MOVED = "its row has another name or key, or is on a page that cannot be read"
 
 
 def _damage(name: str, sound: Container[str], damaged: dict[str, str], lost: dict[str, str]) -> str | None:

@@ -61,6 +61,12 @@ def is_busy(error: BaseException) -> bool:
     return isinstance(code, int) and code & 0xFF == sqlite3.SQLITE_BUSY
 
 
+def is_damage(error: BaseException) -> bool:
+    """Whether a page cannot be read: SQLite finds nonsense on it, or the disk does not give it back."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return isinstance(code, int) and (code & 0xFF == sqlite3.SQLITE_CORRUPT or code == sqlite3.SQLITE_IOERR_READ)
+
+
 def only_the_batch(error: Exception) -> bool:
     """Whether an error before COMMIT concerns only what was to be written, not the disk and not the database.
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from durable.errors import EngineFailedError, StorageError, StorageFullError
 from durable.store import CommitRefused, Opened, disk
-from durable.store.faults import explain, is_busy, only_the_batch
+from durable.store.faults import explain, is_busy, is_damage, only_the_batch
 from durable.store.lock import FileLock
+from durable.store.pages import Concerned
 from durable.store.presence import Presence
 from durable.store.restore import finish
 from durable.store.wal import (
@@ -25,6 +26,8 @@ from durable.store.wal import (
     warn_of_lost_log,
 )
 
+#: How many of those that are on a damaged page an error names.
+_NAMED_MAX = 5
 Prepare = Callable[[sqlite3.Connection], Opened]
 
 
@@ -105,7 +108,12 @@ class DatabaseFile:
         finally:
             self._lock.release()
 
-    def write(self, database: sqlite3.Connection, batch: Sequence[tuple[str, Sequence[Any]]]) -> None:
+    def write(
+        self,
+        database: sqlite3.Connection,
+        batch: Sequence[tuple[str, Sequence[Any]]],
+        concerned: Callable[[], Concerned],
+    ) -> None:
         """Write statements in one transaction.
 
         Raises SQLite's error where another program's lock is in the way: nothing was written, and it can be tried
@@ -133,6 +141,12 @@ class DatabaseFile:
                 if only_the_batch(error):
                     cause = explain(error, self.path)
                     raise CommitRefused(f"a turn was not stored; nothing of it was written: {cause}") from cause
+                if is_damage(error) and (unread := concerned().unread(database)):
+                    cause = explain(error, self.path)
+                    whose = "; ".join(unread[:_NAMED_MAX])
+                    raise CommitRefused(
+                        f"a turn was not stored; nothing of it was written: {whose}: {cause}"
+                    ) from cause
                 certain = len(batch) > 1  # a statement without BEGIN commits, too
             cause = explain(error, self.path)
             known = "nothing of it was written, what was being submitted was certainly not accepted"

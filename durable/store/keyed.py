@@ -13,6 +13,8 @@ from durable.core.world import Loaded
 from durable.errors import StorageCorruptError
 from durable.store.checksums import checksum, columns, complaint, differs, upper
 
+#: Stands for names that cannot be read.
+_UNREAD = "(unreadable)"
 _SIGNAL = columns("seq ordinal name$ ok value#")
 
 
@@ -25,6 +27,17 @@ class Moved:
 
     def __contains__(self, name: object) -> bool:
         return upper((*self._key, name)) in self._halves
+
+
+class _Everything:
+    """Every name: which of them are on a page that cannot be read is not known."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
+#: Of a key whose state or promises cannot be read: a name that was not found may be there.
+EVERYTHING = _Everything()
 
 
 def moved(stored: Iterable[Sequence[Any]]) -> frozenset[int]:
@@ -60,9 +73,12 @@ def signals_of(stored: Iterable[Sequence[Any]]) -> list[Signal]:
 def take_signals(invocation: Invocation, stored: Iterable[Sequence[Any]], loaded: Loaded) -> None:
     """Add an invocation's kept signals to what was loaded, or note that it is damaged."""
     try:
-        loaded.signals[invocation.seq] = signals_of(stored)
+        signals = signals_of(stored)
     except StorageCorruptError as error:
         invocation.found_damaged(str(error))
+    else:
+        if signals:
+            loaded.signals[invocation.seq] = signals
 
 
 def state_row(service: str, key: str, name: str, value: bytes) -> tuple[Any, ...]:
@@ -94,6 +110,18 @@ def take_state(target: KeyedObject, stored: Iterable[Sequence[Any]]) -> None:
         if wrong == "name" and isinstance(stored_checksum, int):
             halves.add(stored_checksum >> 32)
     target.moved_state = Moved(target, halves) if halves else ()
+
+
+def unread_state(target: KeyedObject, cause: str) -> None:
+    """Some of a key's state is on a page that cannot be read."""
+    target.moved_state = EVERYTHING
+    target.lost_state[_UNREAD] = f"the state of {target.service}/{target.key} is damaged: {cause}"
+
+
+def unread_promises(target: KeyedObject, cause: str) -> None:
+    """Some of a workflow's promises are on a page that cannot be read."""
+    target.moved_promises = EVERYTHING
+    target.lost_promises[_UNREAD] = f"the promises of {target.service}/{target.key} are damaged: {cause}"
 
 
 def take_promises(target: KeyedObject, stored: Iterable[Sequence[Any]]) -> None:

@@ -7,7 +7,10 @@ status), the listing is put together from one part a value, each with its own li
 
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,10 +18,13 @@ import msgspec
 
 from durable.core.invocation import Invocation, Status
 from durable.errors import StorageBusyError
-from durable.store.filter import Filter
+from durable.store.faults import is_damage
+from durable.store.filter import Filter, matches
+from durable.store.pages import BATCH, rows_of
 from durable.store.rows import FIXED, MOVING, invocation_of
 
 T = TypeVar("T")
+Look = Callable[[sqlite3.Connection], T]
 
 #: How long one may take.
 SECONDS_MAX = 10.0
@@ -54,18 +60,21 @@ class Plan(msgspec.Struct, frozen=True):
         return f"{' UNION ALL '.join(texts)} ORDER BY seq DESC LIMIT ?", (*values, limit)
 
 
-def find(path: str, where: Filter) -> list[Invocation]:
-    """Invocations, newest first."""
+def find(path: str, where: Filter, *, one_by_one: bool = False) -> list[Invocation]:
+    """Invocations, newest first. `one_by_one`: some of them cannot be read, and no index knows how they stand."""
 
     def work(database: sqlite3.Connection) -> list[Invocation]:
         seqs, values = plan(database, where).seqs(where.limit)
         sql = f"SELECT {FIXED}, {MOVING} FROM invocations WHERE seq IN ({seqs}) ORDER BY seq DESC"
         return [invocation_of(row) for row in database.execute(sql, values)]
 
-    return _look(path, work)
+    def selected(database: sqlite3.Connection) -> list[Invocation]:
+        return list(islice(_selected(database, where), where.limit))
+
+    return _careful(path, work, selected, one_by_one=one_by_one)
 
 
-def count(path: str, where: Filter) -> dict[str, int]:
+def count(path: str, where: Filter, *, one_by_one: bool = False) -> dict[str, int]:
     """How many there are of each status; `limit` and `before` do not count.
 
     Those that are open are counted by status, all are counted by an index where one has what is asked, and the
@@ -84,7 +93,35 @@ def count(path: str, where: Filter) -> dict[str, int]:
             found["completed"] = total - sum(found.values())
         return {status: number for status, number in sorted(found.items()) if number and status in wanted}
 
-    return _look(path, work)
+    def selected(database: sqlite3.Connection) -> dict[str, int]:
+        everything = msgspec.structs.replace(where, before=None)
+        return dict(sorted(Counter(str(one.status) for one in _selected(database, everything)).items()))
+
+    return _careful(path, work, selected, one_by_one=one_by_one)
+
+
+def _careful(path: str, work: Look[T], selected: Look[T], *, one_by_one: bool) -> T:
+    """Read as `work` does; where that meets a page that cannot be read, invocation by invocation."""
+    if not one_by_one:
+        try:
+            return _look(path, work)
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+    return _look(path, selected)
+
+
+def _selected(database: sqlite3.Connection, where: Filter) -> Iterator[Invocation]:
+    """What a filter selects, newest first, without any index but that of the ids: it has everybody."""
+    sql = "SELECT seq FROM invocations INDEXED BY sqlite_autoindex_invocations_1"
+    seqs = sorted((seq for (seq,) in database.execute(sql)), reverse=True)
+    for start in range(0, len(seqs), BATCH):
+        rows = sorted(
+            rows_of(database, "seq", set(seqs[start : start + BATCH]), set()), reverse=True, key=itemgetter(0)
+        )
+        for row in rows:
+            if matches(where, invocation := invocation_of(row)):
+                yield invocation
 
 
 def plan(database: sqlite3.Connection, where: Filter) -> Plan:

@@ -160,6 +160,7 @@ def invocation_of(row: Sequence[Any]) -> Invocation:
     if trouble:
         invocation = _rebuilt(own, submission, moved, trouble)
     if cause:
+        invocation.problem = None if trouble else invocation.problem  # no resume helps
         invocation.found_damaged(f"what was asked is damaged: {cause}")
         if invocation.unnoted:
             invocation.queued = None  # nobody knows on which key it runs

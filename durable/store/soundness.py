@@ -10,6 +10,7 @@ from durable.core.limits import Limits
 from durable.errors import StorageCorruptError
 from durable.store import Opened
 from durable.store.checksums import columns, complaint, differs
+from durable.store.faults import is_damage
 from durable.store.keyed import moved
 from durable.store.statements import reserve_ordinals
 
@@ -175,10 +176,14 @@ def misplaced(database: sqlite3.Connection, table: str) -> frozenset[int]:
 
 def _for_a_while(rows: Iterable[T]) -> Iterator[T]:
     deadline = time.monotonic() + LOOK_S
-    for number, row in enumerate(rows, start=1):
-        yield row
-        if number % LOOK_ROWS == 0 and time.monotonic() > deadline:
-            return
+    try:
+        for number, row in enumerate(rows, start=1):
+            yield row
+            if number % LOOK_ROWS == 0 and time.monotonic() > deadline:
+                return
+    except sqlite3.DatabaseError as error:  # what is on that page is told to whoever asks for it
+        if not is_damage(error):
+            raise
 
 
 def settings(database: sqlite3.Connection, path: str) -> dict[str, str]:

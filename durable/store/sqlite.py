@@ -4,7 +4,7 @@ import asyncio
 import os
 import sqlite3
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence, Set
 from contextlib import suppress
 from functools import partial
 from typing import Any, Literal, TypeVar
@@ -17,16 +17,25 @@ from durable.core.invocation import Invocation, KeyedObject
 from durable.core.journal import Row
 from durable.core.turn import JOINED, promise_topic
 from durable.core.world import Loaded
-from durable.errors import EngineFailedError, EngineNotRunningError, UsageError
+from durable.errors import EngineFailedError, EngineNotRunningError, StorageCorruptError, UsageError
 from durable.store import CommitRefused, Expired, Opened, listing
 from durable.store.backup import write_backup
-from durable.store.faults import explain
+from durable.store.faults import explain, is_damage
 from durable.store.file import DatabaseFile
 from durable.store.filter import Filter
 from durable.store.format import check_version, migrate, migrations
-from durable.store.keyed import Moved, take_promises, take_signals, take_state
+from durable.store.keyed import (
+    EVERYTHING,
+    Moved,
+    take_promises,
+    take_signals,
+    take_state,
+    unread_promises,
+    unread_state,
+)
+from durable.store.pages import Concerned, due, read, rows_of, without_notes
 from durable.store.paths import MEMORY, database_path
-from durable.store.rows import FIXED, MOVING, complete, invocation_of, journal_of, take_journal
+from durable.store.rows import complete, invocation_of, journal_of, take_journal
 from durable.store.soundness import misplaced, opening
 from durable.store.statements import statements
 from durable.store.thread import DatabaseThread
@@ -35,8 +44,6 @@ from durable.store.wal import begin_log
 T = TypeVar("T")
 Synchronous = Literal["FULL", "NORMAL"]
 
-_SELECT = f"SELECT {FIXED}, {MOVING} FROM invocations"
-_BATCH = 500
 #: Whether the engine that wrote last has ended in order.
 _MARK = "INSERT OR REPLACE INTO meta (name, value) VALUES ('clean', ?)"
 
@@ -69,6 +76,8 @@ class SqliteStore:
         self._ending: DatabaseThread[Opened] | None = None
         #: Rows of state and of promises that were found under another key.
         self._moved: tuple[frozenset[int], ...] = (frozenset(), frozenset())
+        #: Invocations whose own row was found on a page that cannot be read: it cannot be written either.
+        self._unread: set[int] = set()
         #: Whether the file says that an engine is at work, or was and did not end in order.
         self._marked = False
 
@@ -139,25 +148,28 @@ class SqliteStore:
         if file.failed is not None:
             raise EngineFailedError(file.failed)
         try:
-            batch = statements(writes)
+            batch = statements(without_notes(writes, self._unread) if self._unread else writes)
         except Exception as error:
             raise CommitRefused(f"a turn cannot be written: {error!r}; nothing of it was") from error
         if not self._marked:
             batch.insert(0, (_MARK, (0,)))
-        return self._use().post(lambda database: self._write(database, batch))
+        return self._use().post(lambda database: self._write(database, batch, writes))
 
-    def _write(self, database: sqlite3.Connection, batch: Sequence[tuple[str, Sequence[Any]]]) -> None:
-        self._file.write(database, batch)
+    def _write(
+        self, database: sqlite3.Connection, batch: Sequence[tuple[str, Sequence[Any]]], writes: Writes
+    ) -> None:
+        self._file.write(database, batch, lambda: Concerned.by(writes))
         self._marked = True
 
     # ---- reading ----
 
     async def load(self, need: Need) -> Loaded:
         """Invocations, objects and listeners, in one hop."""
-        loaded = await self._read(lambda database: _load(database, need))
-        if any(self._moved):
-            for one in loaded.keys:
-                one.moved_state, one.moved_promises = (Moved(one, rows) for rows in self._moved)
+        loaded = await self._read(lambda database: _load(database, need, self._unread))
+        for one in loaded.keys if any(self._moved) else ():
+            state, promises = (Moved(one, rows) for rows in self._moved)
+            one.moved_state = one.moved_state if one.moved_state is EVERYTHING else state
+            one.moved_promises = one.moved_promises if one.moved_promises is EVERYTHING else promises
         return loaded
 
     async def journal(self, seq: int) -> Sequence[Row]:
@@ -166,9 +178,19 @@ class SqliteStore:
 
     async def running(self, after: int, limit: int) -> Sequence[tuple[int, int]]:
         """Invocations that had a slot when the engine stopped."""
-        what = "seq, CAST(crashes AS INTEGER)"
-        sql = f"SELECT {what} FROM invocations WHERE status = 'running' AND seq > ? ORDER BY seq LIMIT ?"
-        return await self._read(lambda database: database.execute(sql, (after, limit)).fetchall())
+        which = "FROM invocations INDEXED BY invocations_running WHERE status = 'running' AND seq > ?"
+        order = "ORDER BY seq LIMIT ?"
+
+        def look(database: sqlite3.Connection) -> list[tuple[int, int]]:
+            try:
+                sql = f"SELECT seq, CAST(crashes AS INTEGER) {which} {order}"
+                return database.execute(sql, (after, limit)).fetchall()
+            except sqlite3.DatabaseError as error:
+                if not is_damage(error):
+                    raise
+            return [(row[0], 0) for row in database.execute(f"SELECT seq {which} {order}", (after, limit))]
+
+        return await self._read(look)
 
     async def timers(self, after: Timer | None, limit: int) -> Sequence[Timer]:
         """The next timers."""
@@ -181,21 +203,16 @@ class SqliteStore:
 
     async def expired(self, now: int, limit: int) -> Sequence[Expired]:
         """What is past its retention, oldest first; then journals that are past theirs."""
-        records = (
-            "SELECT seq, flavor = 'workflow', 0 FROM invocations WHERE expires_at <= ?"
-            " AND expires_at = completed_at + completion_retention_ms ORDER BY expires_at LIMIT ?"
-        )
+        records = "expires_at = completed_at + completion_retention_ms"
         journals = (
-            "SELECT seq, flavor = 'workflow', 1 FROM invocations"
-            " WHERE journal_until > 0 AND journal_until < expires_at AND journal_until <= ?"
-            " AND journal_until = completed_at + journal_retention_ms"
-            " ORDER BY journal_until LIMIT ?"
+            "journal_until > 0 AND journal_until < expires_at AND journal_until = completed_at + journal_retention_ms"
         )
 
         def look(database: sqlite3.Connection) -> list[Expired]:
-            rows = database.execute(records, (now, limit)).fetchall()
-            rows = rows or database.execute(journals, (now, limit)).fetchall()
-            return [Expired(seq, bool(workflow), bool(journal_only)) for seq, workflow, journal_only in rows]
+            for column, which in (("expires_at", records), ("journal_until", journals)):
+                if found := due(database, column, which, now, limit):
+                    return [Expired(seq, bool(workflow), which is journals) for seq, workflow in found]
+            return []
 
         return await self._read(look)
 
@@ -226,11 +243,11 @@ class SqliteStore:
 
     async def find(self, where: Filter) -> Sequence[Invocation]:
         """A listing, newest first, through a connection of its own."""
-        return await self._look(partial(listing.find, self.path, where))
+        return await self._look(partial(listing.find, self.path, where, one_by_one=bool(self._unread)))
 
     async def count(self, where: Filter) -> dict[str, int]:
         """How many there are of each status, through a connection of its own."""
-        return await self._look(partial(listing.count, self.path, where))
+        return await self._look(partial(listing.count, self.path, where, one_by_one=bool(self._unread)))
 
     async def _look(self, work: Callable[[], T]) -> T:
         self._use()
@@ -275,21 +292,19 @@ def _sign_off(database: sqlite3.Connection) -> None:
         database.execute(_MARK, (1,))
 
 
-def _load(database: sqlite3.Connection, need: Need) -> Loaded:
+def _load(database: sqlite3.Connection, need: Need, unread: set[int]) -> Loaded:
     loaded = Loaded()
     seqs = need.seqs | {seq for id in need.ids if (seq := parse_stand_in_id(id)) is not None}
     if need.ready is not None:
         sql = "SELECT place, seq FROM invocations WHERE status = 'ready' AND place > ? ORDER BY place LIMIT ?"
         loaded.ready = database.execute(sql, need.ready).fetchall()
         seqs = seqs | {seq for _, seq in loaded.ready}
-    for column, wanted in (("seq", seqs), ("id", need.ids)):
-        for values in _batches(wanted):
-            sql = f"{_SELECT} WHERE {column} IN ({', '.join('?' * len(values))})"
-            loaded.invocations += [invocation_of(row) for row in database.execute(sql, values)]
+    for row in (*rows_of(database, "seq", seqs, unread), *rows_of(database, "id", need.ids, unread)):
+        loaded.invocations.append(invocation_of(row))
     for invocation in loaded.invocations:
         _complete(database, invocation, loaded)
     for service, key in need.keys:
-        loaded.keys.append(_object(database, service, key))
+        loaded.keys.append(_object(database, service, key, unread))
     for topic in need.topics:
         sql = "SELECT seq, entry FROM listeners WHERE topic = ?"
         found = database.execute(sql, (topic,)).fetchall()  # what is no number waits for nothing
@@ -310,12 +325,10 @@ def _complete(database: sqlite3.Connection, invocation: Invocation, loaded: Load
         return
     complete(invocation, _journal(database, invocation.seq, without_values=True), partly=True)
     sql = "SELECT * FROM signals WHERE seq = ? ORDER BY ordinal"
-    signals = database.execute(sql, (invocation.seq,)).fetchall()
-    if signals:
-        take_signals(invocation, signals, loaded)
+    take_signals(invocation, read(database, sql, (invocation.seq,), "a signal it was sent"), loaded)
 
 
-def _journal(database: sqlite3.Connection, seq: int, *, without_values: bool = False) -> sqlite3.Cursor:
+def _journal(database: sqlite3.Connection, seq: int, *, without_values: bool = False) -> Iterator[Sequence[Any]]:
     # of steps that are complete as written, the core needs nothing but the number of the last one
     value = "CASE WHEN ordinal IS NULL AND part = 1 THEN value END" if without_values else "value"
     last = "(SELECT max(entry) FROM journal WHERE invocation = ?1 AND part = 0)"
@@ -324,21 +337,21 @@ def _journal(database: sqlite3.Connection, seq: int, *, without_values: bool = F
         f"SELECT invocation, entry, part, kind, name, detail, seen, ordinal, ok, {value}, at, checksum FROM journal"
         f" WHERE invocation = ?1{rest} ORDER BY entry, part"
     )
-    return database.execute(sql, (seq,))
+    return read(database, sql, (seq,), "its journal")
 
 
-def _object(database: sqlite3.Connection, service: str, key: str) -> KeyedObject:
-    where = "WHERE service = ? AND key = ?"
-    queue = database.execute(
-        f"SELECT seq FROM invocations {where} AND queued IS NOT NULL ORDER BY queued", (service, key)
-    )
-    found = KeyedObject(service, key, deque(row[0] for row in queue), {}, {})
-    take_state(found, database.execute(f"SELECT name, value, checksum FROM state {where}", (service, key)))
-    take_promises(found, database.execute(f"SELECT name, ok, value, checksum FROM promises {where}", (service, key)))
+def _object(database: sqlite3.Connection, service: str, key: str, unread: Set[int]) -> KeyedObject:
+    where, of_it = "WHERE service = ? AND key = ?", (service, key)
+    queue = database.execute(f"SELECT seq FROM invocations {where} AND queued IS NOT NULL ORDER BY queued", of_it)
+    found = KeyedObject(service, key, deque(row[0] for row in queue if row[0] not in unread), {}, {})
+    state = read(database, f"SELECT name, value, checksum FROM state {where}", of_it, "some of it")
+    promises = read(database, f"SELECT name, ok, value, checksum FROM promises {where}", of_it, "one of them")
+    try:
+        take_state(found, state)
+    except StorageCorruptError as error:
+        unread_state(found, str(error))
+    try:
+        take_promises(found, promises)
+    except StorageCorruptError as error:
+        unread_promises(found, str(error))
     return found
-
-
-def _batches(values: "set[int] | set[str]") -> Iterator[list[Any]]:
-    listed = list(values)
-    for start in range(0, len(listed), _BATCH):
-        yield listed[start : start + _BATCH]
