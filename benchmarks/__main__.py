@@ -6,7 +6,7 @@ import platform
 import sqlite3
 import sys
 
-from benchmarks import checksums, controls, crowds, importing, replay, sleepers, table, throughput, wakeup
+from benchmarks import checksums, controls, crowds, importing, ingress, replay, sleepers, table, throughput, wakeup
 
 QUESTIONS = (
     throughput.sequential_step,
@@ -25,6 +25,7 @@ QUESTIONS = (
     crowds.burst,
     controls.trees,
     controls.purge,
+    ingress.ingress,
     importing.import_time,
 )
 

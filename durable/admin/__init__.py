@@ -5,7 +5,7 @@ unmodified, operates an embedded engine through it.
 """
 
 from durable.admin.app import App, create_app
+from durable.admin.limits import Limits
 from durable.admin.sql.reader import QueryLimits
-from durable.web.security import Limits
 
 __all__ = ["App", "Limits", "QueryLimits", "create_app"]

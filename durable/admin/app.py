@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 from anyio import to_thread
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -26,23 +26,22 @@ from durable.admin import (
     state,
 )
 from durable.admin.errors import answer_to, problem
+from durable.admin.limits import Limits
 from durable.admin.openapi import openapi_operation
 from durable.admin.operations import Admin, Call, Operation, Routes, empty
 from durable.admin.sql.reader import QueryLimits
 from durable.engine import Engine
 from durable.web.access import Authorize, allowed, token_of
 from durable.web.errors import BadRequest
-from durable.web.requests import facts_of, query_of, route_path
+from durable.web.requests import ClientGone, acknowledge, body_of, facts_of, query_of, route_path
 from durable.web.security import (
     LOOPBACK,
     SAFE,
-    Limits,
     Policy,
     deeper_than,
     host_names,
     printable,
     refusal_of,
-    too_long,
 )
 
 #: A body above this is decoded in a thread.
@@ -83,15 +82,16 @@ def create_app(
 
     Raises `ValueError` for an empty token, a token that is given twice, or what is no host name.
     """
+    limits = limits or Limits()
     policy = Policy(
         hosts=host_names([allowed_hosts] if isinstance(allowed_hosts, str) else allowed_hosts),
         token=token_of(token, token_file, token_variable),
-        limits=limits or Limits(),
+        limits=limits,
     )
     admin = Admin(
         engine=engine,
         show_payloads=show_payloads,
-        limits=policy.limits,
+        limits=limits,
         ingress_url=ingress_url,
         query_limits=query_limits or QueryLimits(),
         readers=query.readers(),
@@ -130,12 +130,8 @@ class App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; acknowledge the start and end of a server, which change nothing here."""
-        if scope["type"] == "lifespan":
-            while (message := await receive())["type"] == "lifespan.startup":
-                await send({"type": "lifespan.startup.complete"})
-            await send({"type": f"{message['type']}.complete"})
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1000})
+        if scope["type"] != "http":
+            await acknowledge(scope, receive, send)
         else:
             self._look_where_it_is_served(scope)
             request = Request(scope, receive)
@@ -166,23 +162,17 @@ class App:
             body = await self._read_body(request, operation)
             call = Call(admin=self._admin, request=request, path=path, query=query, body=body)
             return await operation.run(call)
-        except ClientDisconnect:
+        except ClientGone:
             return empty(400)
         except Exception as error:
             return answer_to(error, operation)
 
     async def _read_body(self, request: Request, operation: Operation) -> Any:
-        limits, chunks, length = self._policy.limits, [], 0
-        async for chunk in request.stream():
-            length += len(chunk)
-            if length > limits.body_bytes:
-                refusal = too_long(limits)
-                raise BadRequest(refusal.status, refusal.message)
-            chunks.append(chunk)
-        if operation.body is None or (not length and operation.body_optional):
+        limits = self._admin.limits
+        body = await body_of(request.receive, limits)
+        if operation.body is None or (not body and operation.body_optional):
             return None
-        body = b"".join(chunks)
-        if length > _SMALL:
+        if len(body) > _SMALL:
             return await to_thread.run_sync(_decode, body, operation.body, limits.body_depth)
         return _decode(body, operation.body, limits.body_depth)
 

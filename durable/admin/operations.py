@@ -14,9 +14,9 @@ from anyio import CapacityLimiter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from durable.admin.limits import Limits
 from durable.admin.sql.reader import QueryLimits
 from durable.engine import Engine
-from durable.web.security import Limits
 
 #: Oldest and newest version of Restate's admin API whose prefix is understood; without a prefix it is the newest.
 VERSION_MIN, VERSION_MAX = 2, 4

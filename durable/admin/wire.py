@@ -1,6 +1,5 @@
 """Bodies as they travel: Restate's names, fields and forms, and what people see of an engine put into them."""
 
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -9,6 +8,7 @@ from msgspec import UNSET, UnsetType
 from durable.core.invocation import Problem as Failure
 from durable.views.invocations import EntryView, InvocationView
 from durable.views.services import HandlerView, Notice, RetryPolicyView, ServiceView
+from durable.web import moments
 
 #: The form of an invocation's id, as documents say it.
 INVOCATION_ID = "^inv_1[0-9A-Za-z]{33}$"
@@ -303,10 +303,8 @@ class Described(Listed, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def instant(ms: int | None) -> str | None:
-    """A moment as it travels: RFC 3339 in UTC, to the millisecond."""
-    if ms is None:
-        return None
-    return f"{datetime.fromtimestamp(ms // 1000, UTC):%Y-%m-%dT%H:%M:%S}.{ms % 1000:03}Z"
+    """A moment as it travels, if there is one."""
+    return None if ms is None else moments.instant(ms)
 
 
 def listed(view: InvocationView) -> Listed:

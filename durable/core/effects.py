@@ -152,6 +152,17 @@ class Answer(StrEnum):
     OPEN_ENTRY = "open-entry"
 
 
+class Found(msgspec.Struct, frozen=True, gc=False):
+    """What is fixed of an invocation that was there already."""
+
+    service: str
+    handler: str
+    #: When it starts, while it is scheduled.
+    due_at: int | None
+    #: When its result is forgotten; None while it has none.
+    expires_at: int | None
+
+
 class Reply(msgspec.Struct, frozen=True, gc=False):
     """Answer the command with this token; `seq` and `outcome` tell an attached caller where to wait, or the end."""
 
@@ -164,6 +175,8 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     entry: int = 0
     #: What is damaged.
     cause: str = ""
+    #: Of an invocation that was there already.
+    found: Found | None = None
 
 
 class Failed(msgspec.Struct, frozen=True, gc=False):

@@ -9,6 +9,7 @@ from durable.core.effects import (
     Answer,
     Completed,
     Deliver,
+    Found,
     MayDeadlock,
     Need,
     Reply,
@@ -376,7 +377,19 @@ class Turn:
             if invocation.damaged and invocation.problem is not None:
                 cause = invocation.problem.message
             seq, id, outcome = invocation.seq, invocation.id, invocation.outcome
-            self.actions.append(Reply(token, result, seq, id, outcome, entry, cause))
+            found = _found(invocation) if result in _WAS_THERE else None
+            self.actions.append(Reply(token, result, seq, id, outcome, entry, cause, found))
+
+
+_WAS_THERE = (Answer.FOUND, Answer.PREVIOUSLY_ACCEPTED)
+
+
+def _found(invocation: Invocation) -> Found:
+    submission, expires_at = invocation.submission, None
+    if invocation.completed_at is not None:
+        expires_at = invocation.completed_at + submission.completion_retention_ms
+    due_at = invocation.due_at if invocation.status is Status.SCHEDULED else None
+    return Found(submission.service, submission.handler, due_at, expires_at)
 
 
 def is_suspect(invocation: Invocation) -> bool:

@@ -20,6 +20,7 @@ from durable.errors import (
 from durable.runtime.clock import Clock
 from durable.runtime.loop import Loop
 from durable.runtime.registry import Registry
+from durable.runtime.replies import Wanted
 from durable.serde import encoded, serde_for
 from durable.store import Store
 
@@ -55,7 +56,7 @@ class Access:
 
     async def outcome(self, id: str) -> Outcome:
         """The raw outcome, once it is there."""
-        answer = await self._running().ask(lambda token: ask.Attach(checked(id), token), result=True)
+        answer = await self._running().ask(lambda token: ask.Attach(checked(id), token), Wanted.OUTCOME)
         return self._found(answer, id)
 
     async def outcome_now(self, id: str) -> Outcome | None:

@@ -167,14 +167,14 @@ class Control(KeyState):
 
     async def send_signal(self, id: str, name: str, value: Any = None) -> None:
         """Hand a named signal to an invocation, which may wait for it now or later. Raises `NotFoundError`."""
-        check_text("signal's name", name)
-        outcome = Outcome(True, self._encode(value, f"the value of signal {name!r}"))
-        await self._ask(lambda token: ask.SendSignal(checked(id), name, outcome, token), id)
+        await self._signal(id, name, Outcome(True, self._encode(value, f"the value of signal {name!r}")))
 
     async def reject_signal(self, id: str, name: str, message: str, code: int = 500) -> None:
         """Hand a failure to whoever waits for that signal. Raises `NotFoundError`."""
+        await self._signal(id, name, outcome_of(TerminalError(message, code)))
+
+    async def _signal(self, id: str, name: str, outcome: Outcome) -> None:
         check_text("signal's name", name)
-        outcome = outcome_of(TerminalError(message, code))
         await self._ask(lambda token: ask.SendSignal(checked(id), name, outcome, token), id)
 
     async def resolve_promise(self, workflow: str, key: str, name: str, value: Any = None) -> None:

@@ -14,6 +14,7 @@ from durable.core.duration import Duration, parse
 from durable.core.effects import Answer
 from durable.core.ids import claimed_id
 from durable.core.invocation import Flavor, already_started
+from durable.core.journal import Outcome
 from durable.core.limits import Limits
 from durable.core.retry import DEFAULT, RetryPolicy
 from durable.engine.access import check_value_size, checked
@@ -37,6 +38,7 @@ from durable.runtime.registry import (
     check_headers,
     check_text,
 )
+from durable.runtime.replies import Wanted
 from durable.serde import serde_for
 from durable.service import Configuration, Handler, Options, Settings, settings_of
 from durable.store import Store
@@ -262,11 +264,12 @@ class Engine(Control):
             await self._running().admitted()
         handler, submit = self._submission(target, arg, key, idempotency_key, headers, None)
         if handler.flavor is Flavor.WORKFLOW:
-            reply = await self._ask(submit)
-            if reply.result is not Answer.ACCEPTED:
+            outcome = await self._running().ask(submit, Wanted.NEW_OUTCOME)
+            if not isinstance(outcome, Outcome):
                 raise error_of(already_started(f"{handler.service}/{key}").outcome())
-            return value_of(await self.outcome(reply.id), handler.output.decode)
-        return value_of(await self._running().ask(submit, result=True), handler.output.decode)
+        else:
+            outcome = await self._running().ask(submit, Wanted.OUTCOME)
+        return value_of(outcome, handler.output.decode)
 
     @overload
     async def send(

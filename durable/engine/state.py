@@ -13,6 +13,7 @@ from durable.engine.reading import Reading
 from durable.errors import ConflictError, StorageCorruptError
 from durable.futures import error_of
 from durable.runtime.registry import EXPECTED_VERSION, check_text
+from durable.runtime.replies import Wanted
 from durable.views.state import StateView
 
 
@@ -94,7 +95,7 @@ class KeyState(Reading):
             caller=None,
             due_at=None,
         )
-        outcome = loop.ask(lambda token: ask.Submit(submission, token), result=True)
+        outcome = loop.ask(lambda token: ask.Submit(submission, token), Wanted.OUTCOME)
         await loop.ask(lambda token: ask.Attach(submission.id, token))  # of the same turn: answered by its commit
         return outcome
 

@@ -28,7 +28,7 @@ from durable.runtime.observer import Observer, guarded
 from durable.runtime.recovery import Recovery
 from durable.runtime.refused import one_by_one
 from durable.runtime.registry import Registry
-from durable.runtime.replies import Replies
+from durable.runtime.replies import Replies, Wanted
 from durable.runtime.roster import Roster
 from durable.runtime.sweep import Sweep
 from durable.runtime.tasks import unmourned
@@ -312,13 +312,13 @@ class Loop:
                 waiter.set_result(None)
                 room -= 1
 
-    def ask(self, make: Callable[[int], Command], *, result: bool = False) -> "asyncio.Future[Any]":
-        """Submit a command that is answered: by its `Reply`, or with `result=True` by the outcome it leads to."""
+    def ask(self, make: Callable[[int], Command], wanted: Wanted = Wanted.REPLY) -> "asyncio.Future[Any]":
+        """Submit a command, and get what is wanted of it."""
         if self.failure is not None:
             raise self.failure
         if self._closing:
             raise EngineNotRunningError("the engine is shutting down")
-        command, future = self._replies.expect(make, result=result)
+        command, future = self._replies.expect(make, wanted)
         self.submit(command)
         return future
 

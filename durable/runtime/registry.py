@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -80,6 +81,19 @@ class Registered(msgspec.Struct, frozen=True, eq=False):
             self.input.decode, data, door
         )  # encoding does not check types: refuse what the handler could not read
         return data
+
+    def nothing(self) -> bytes | None:
+        """The stored form of an input that is left out: for its default, nothing, or null, as the type has it.
+
+        None where it must be sent.
+        """
+        if not self.has_input or self.default is not REQUIRED:
+            return b""
+        for data in (b"", b"null"):
+            with suppress(Exception):
+                self.input.decode(data)
+                return data
+        return None
 
     def encode_result(self, value: Any) -> bytes:
         """The stored form of what the handler gave. Raises `SerializationError`."""
@@ -354,6 +368,10 @@ def check_headers(headers: Mapping[str, str] | None, size_max: int, *, recorded:
         return {}
     if not isinstance(headers, Mapping):
         raise InvalidRequestError(f"headers takes a mapping of names to values, not {type(headers).__name__}")
+    with suppress(TypeError):  # what is no string is named below
+        text = "".join((*headers, *headers.values()))
+        if text.isascii() and "\0" not in text and len(text) <= min(KEY_LENGTH_MAX, size_max):
+            return dict(headers)
     for name, value in headers.items():
         check_text("header name", name, recorded=recorded)
         check_text(f"header {name}", value, recorded=recorded)

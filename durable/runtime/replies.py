@@ -3,11 +3,25 @@
 import asyncio
 import itertools
 from collections.abc import Callable
+from enum import Enum, auto
 from typing import Any
 
 from durable.core.commands import Command
 from durable.core.effects import Answer, Completed, Reply
 from durable.core.journal import Outcome
+
+#: How many wait before it is looked, for the first time, who has left.
+LOOK_AT = 1000
+
+
+class Wanted(Enum):
+    """What somebody wants to know who asked for a command."""
+
+    REPLY = auto()
+    #: What the invocation ends with; a `Reply` where there is none.
+    OUTCOME = auto()
+    #: The same of a new invocation; the `Reply` where an idempotency key named one that was there already.
+    NEW_OUTCOME = auto()
 
 
 class Replies:
@@ -16,15 +30,17 @@ class Replies:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._tokens = itertools.count(1)
-        self._askers: dict[int, tuple[asyncio.Future[Any], bool]] = {}
+        self._askers: dict[int, tuple[asyncio.Future[Any], Wanted]] = {}
         self._waiters: dict[int, list[asyncio.Future[Outcome]]] = {}
+        #: How many wait, and how many of them at most may have gone away unnoticed before it is looked.
+        self._waiting, self._looked_at = 0, LOOK_AT
 
-    def expect(self, make: Callable[[int], Command], *, result: bool) -> "tuple[Command, asyncio.Future[Any]]":
-        """A command, and the future of its `Reply`; with `result`, of the outcome it leads to."""
+    def expect(self, make: Callable[[int], Command], wanted: Wanted) -> "tuple[Command, asyncio.Future[Any]]":
+        """A command, and the future of what is wanted of it."""
         token = next(self._tokens)
         future: asyncio.Future[Any] = self._loop.create_future()
         command = make(token)
-        self._askers[token] = (future, result)
+        self._askers[token] = (future, wanted)
         return command, future
 
     def reply(self, reply: Reply) -> None:
@@ -32,13 +48,28 @@ class Replies:
         asker = self._askers.pop(reply.token, None)
         if asker is None or asker[0].done():
             return
-        future, wants_result = asker
-        if not wants_result or reply.result is Answer.NOT_FOUND:
+        future, wanted = asker
+        if (
+            wanted is Wanted.REPLY
+            or reply.result is Answer.NOT_FOUND
+            or (wanted is Wanted.NEW_OUTCOME and reply.result is Answer.PREVIOUSLY_ACCEPTED)
+        ):
             future.set_result(reply)
         elif reply.outcome is not None:
             future.set_result(reply.outcome)
         else:
             self._waiters.setdefault(reply.seq, []).append(future)
+            self._waiting += 1
+            if self._waiting > self._looked_at:
+                self._forget_those_that_left()
+
+    def _forget_those_that_left(self) -> None:
+        """Whoever stopped waiting for something that may take days."""
+        self._waiters = {
+            seq: left for seq, all_ in self._waiters.items() if (left := [one for one in all_ if not one.done()])
+        }
+        self._waiting = sum(map(len, self._waiters.values()))
+        self._looked_at = LOOK_AT + 2 * self._waiting
 
     def refuse(self, token: int, error: Exception) -> None:
         """A command was not stored, and will not be."""
@@ -49,7 +80,9 @@ class Replies:
 
     def completed(self, completed: Completed) -> None:
         """An invocation has ended."""
-        for waiter in self._waiters.pop(completed.seq, ()):
+        waiters = self._waiters.pop(completed.seq, ())
+        self._waiting -= len(waiters)
+        for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(completed.outcome)
 
@@ -62,3 +95,4 @@ class Replies:
                 future.exception()  # retrieved: the one who asked may be gone
         self._askers.clear()
         self._waiters.clear()
+        self._waiting = 0

@@ -69,6 +69,8 @@ class HandlerView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     output_description: str
     #: What its argument is sent as; None where it takes none.
     input_content_type: str | None = None
+    #: Whether the argument may be left out.
+    input_optional: bool = False
     #: What its result is sent as; None where it gives none.
     output_content_type: str | None = None
     #: Describes the argument, without references to other documents; one that may be left out has a `default`.
@@ -177,7 +179,9 @@ def _service_view(registry: Registry, service: str, revision: int, deployment: s
         ty=_kind(first),
         handlers=[
             msgspec.structs.replace(
-                _handler_view(handler, registered), info=_handler_notices(handler, registered.settings)
+                _handler_view(handler, registered),
+                info=_handler_notices(handler, registered.settings),
+                input_optional=registered.nothing() is not None,
             )
             for handler, registered in _registered(registry, service)
         ],
@@ -191,7 +195,7 @@ def _service_view(registry: Registry, service: str, revision: int, deployment: s
 
 
 def _handler_view(handler: Handler[Any, Any], registered: Registered) -> HandlerView:
-    """Without notices, which depend on what others say."""
+    """What code says, and nothing that follows from it or from what others say."""
     taken, given = registered.input, registered.output
     return HandlerView(
         name=handler.name,

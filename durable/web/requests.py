@@ -1,12 +1,30 @@
-"""What a request says of itself, read from its ASGI scope."""
+"""A request as a server hands it over: what it says of itself, and its body."""
 
+import asyncio
 from collections import Counter
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote, unquote
 
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
 from durable.web.errors import BadRequest
-from durable.web.security import Facts
+from durable.web.security import Facts, Limits, too_long
+
+#: Within how many bytes a body has to show progress, each `Limits.body_seconds`.
+PROGRESS = 64 * 1024
+
+
+class ClientGone(Exception):
+    """The client went away before its request was complete."""
+
+
+async def acknowledge(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer what is no request: the start and end of a server, which change nothing here; a websocket."""
+    if scope["type"] == "lifespan":
+        while (message := await receive())["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        await send({"type": f"{message['type']}.complete"})
+    else:
+        await send({"type": "websocket.close", "code": 1000})
 
 
 def route_path(scope: Scope) -> str:
@@ -15,6 +33,80 @@ def route_path(scope: Scope) -> str:
     if root and path.startswith(f"{root}/"):
         return str(path[len(root) :])
     return str(path)
+
+
+def raw_route_path(scope: Scope) -> str:
+    """The same as it was sent, in which an encoded slash is no slash."""
+    below, raw = route_path(scope), (scope.get("raw_path") or b"").partition(b"?")[0].decode("latin-1")
+    if "%" not in raw and raw.endswith(below):
+        return below
+    start = 0
+    for _ in range(scope.get("root_path", "").count("/") + 1):  # below the same prefix, which may be encoded too
+        if unquote(raw[start:]) == below:
+            return raw[start:]
+        start = raw.find("/", start + 1)
+        if start < 0:
+            break
+    return quote(below)
+
+
+class Receiving:
+    """How many bytes of bodies are being received at the same time."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held = 0
+
+    def take(self, length: int) -> None:
+        """Count what has come. Raises `BadRequest`."""
+        self._held += length
+        if self._held > self._most:
+            raise BadRequest(429, "too much is being sent here at the same time: try again", {"retry-after": "1"})
+
+    def give_back(self, length: int) -> None:
+        """A body is complete, or given up."""
+        self._held -= length
+
+
+async def body_of(receive: Receive, limits: Limits, receiving: Receiving | None = None) -> bytes:
+    """The body, of limited length and in limited time. Raises `BadRequest`, `ClientGone`."""
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body", False):
+        body: bytes = message.get("body", b"")
+        if len(body) > limits.body_bytes:
+            raise _too_long(limits)
+        return body
+    loop = asyncio.get_running_loop()
+    chunks, length, progress = [], 0, 0
+    try:
+        async with asyncio.timeout(limits.body_seconds) as deadline:
+            while message["type"] == "http.request":
+                chunk = message.get("body", b"")
+                length += len(chunk)
+                if receiving is not None:
+                    receiving.take(len(chunk))
+                if length > limits.body_bytes:
+                    raise _too_long(limits)
+                if length - progress >= PROGRESS:
+                    progress = length
+                    deadline.reschedule(loop.time() + limits.body_seconds)
+                chunks.append(chunk)
+                if not message.get("more_body", False):
+                    return b"".join(chunks)
+                message = await receive()
+    except TimeoutError:
+        raise BadRequest(
+            408, f"{length} bytes of the body came, and then fewer than {PROGRESS} within {limits.body_seconds:g} s"
+        ) from None
+    finally:
+        if receiving is not None:
+            receiving.give_back(length)
+    raise ClientGone
+
+
+def _too_long(limits: Limits) -> BadRequest:
+    refusal = too_long(limits)
+    return BadRequest(refusal.status, refusal.message)
 
 
 def facts_of(scope: Scope) -> Facts:

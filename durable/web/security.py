@@ -1,7 +1,7 @@
 """Who may ask for what: facts about a request and a policy go in, a refusal or nothing comes out.
 
 Nothing here reads a request or knows the time: what a browser, a stranger or a careless proxy could send is a table
-in the tests. The rules, in this order:
+in the tests. The rules, in the order in which the admin API applies them:
 
 1. `Host` names this server, on reads too: a page that rebinds its name to a loopback address cannot read journals.
 2. Path, query and headers are of a reasonable size, and the path has no control characters.
@@ -24,22 +24,18 @@ _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """How much one request may bring and ask for."""
+    """How much one request may bring."""
 
     #: Bytes of a body. A longer one is refused before it is read, or as soon as it shows.
     body_bytes: int = 8 * 1024 * 1024
-    #: Levels of arrays and objects in a body.
-    body_depth: int = 64
+    #: Seconds in which the first, and each further, 64 KiB of a body have to come.
+    body_seconds: float = 30.0
     #: Bytes of path and query.
     target_bytes: int = 16 * 1024
     #: Bytes of all headers, names and values.
     header_bytes: int = 64 * 1024
     #: Number of headers.
     headers: int = 100
-    #: Invocations that one batch operation names.
-    batch: int = 1000
-    #: The same where progress is streamed.
-    batch_streamed: int = 100_000
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,26 +77,48 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 def refusal_of(facts: Facts, policy: Policy) -> Refusal | None:
-    """Why a request is refused, or None where it may go on."""
-    limits = policy.limits
-    if not _host_allowed(facts.host, policy.hosts):
-        named = "no Host header" if not facts.host else f"the Host {', '.join(facts.host)!r}"
-        return Refusal(421, f"{named} is not served here: add the name to create_app(allowed_hosts=[...])")
+    """Why the admin API refuses a request, or None where it may go on."""
+    refusal = wrong_host(facts, policy) or too_much(facts, policy.limits)
+    if refusal is not None:
+        return refusal
+    if any(ord(char) < 32 or ord(char) == 127 for char in facts.path):
+        return Refusal(400, "the path has control characters")
+    refusal = wrong_token(facts, policy)
+    if refusal is None and facts.method not in SAFE:
+        refusal = foreign(facts) or _not_json(facts)
+    return refusal or too_long_a_body(facts, policy.limits)
+
+
+# ---- the rules, one by one ----
+
+
+def wrong_host(facts: Facts, policy: Policy) -> Refusal | None:
+    """Whether it was meant for another server, as far as `Host` tells."""
+    if _host_allowed(facts.host, policy.hosts):
+        return None
+    named = "no Host header" if not facts.host else f"the Host {', '.join(facts.host)!r}"
+    return Refusal(421, f"{named} is not served here: add the name to create_app(allowed_hosts=[...])")
+
+
+def too_much(facts: Facts, limits: Limits) -> Refusal | None:
+    """Whether path, query or headers are too long."""
     if facts.target_bytes > limits.target_bytes:
         return Refusal(414, f"path and query have {facts.target_bytes} bytes; at most {limits.target_bytes} are read")
     if facts.header_bytes > limits.header_bytes or facts.headers > limits.headers:
         return Refusal(431, f"at most {limits.headers} headers with {limits.header_bytes} bytes in all are read")
-    if any(ord(char) < 32 or ord(char) == 127 for char in facts.path):
-        return Refusal(400, "the path has control characters")
-    if policy.token is not None and not _token_right(facts.authorization, policy.token):
-        return Refusal(401, "a bearer token is needed: Authorization: Bearer ...", {"www-authenticate": "Bearer"})
-    if facts.method not in SAFE:
-        refusal = _foreign(facts) or _not_json(facts)
-        if refusal is not None:
-            return refusal
-    if facts.content_length is not None and facts.content_length > limits.body_bytes:
-        return too_long(limits)
     return None
+
+
+def wrong_token(facts: Facts, policy: Policy) -> Refusal | None:
+    """Whether a token is needed that it has not."""
+    if policy.token is None or _token_right(facts.authorization, policy.token):
+        return None
+    return Refusal(401, "a bearer token is needed: Authorization: Bearer ...", {"www-authenticate": "Bearer"})
+
+
+def too_long_a_body(facts: Facts, limits: Limits) -> Refusal | None:
+    """Whether the body that it announces is too long."""
+    return None if facts.content_length is None or facts.content_length <= limits.body_bytes else too_long(limits)
 
 
 def too_long(limits: Limits) -> Refusal:
@@ -136,8 +154,8 @@ def _token_right(authorization: tuple[str, ...], token: bytes) -> bool:
     return right and scheme.lower() == "bearer"
 
 
-def _foreign(facts: Facts) -> Refusal | None:
-    """What a browser says of where a request comes from; other clients say nothing."""
+def foreign(facts: Facts) -> Refusal | None:
+    """Whether a page of another site sent it, as a browser says; other clients say nothing."""
     if facts.origin and (len(facts.origin) > 1 or not _same_origin(facts.origin[0], facts)):
         return Refusal(403, f"the origin {', '.join(facts.origin)!r} may not change anything here")
     if any(site not in ("same-origin", "none") for site in facts.fetch_site):

@@ -1,0 +1,176 @@
+"""An engine asked in bytes: for what carries requests in from outside, and hands on what is stored as it is.
+
+Nothing is encoded or decoded here; who asks has let the handler's own serializer read an input before.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+
+import msgspec
+
+from durable.core import commands as ask
+from durable.core.effects import Answer, Reply
+from durable.core.ids import claimed_id
+from durable.core.invocation import Flavor, Submission
+from durable.core.journal import Outcome
+from durable.engine.access import checked
+from durable.engine.engine import Engine
+from durable.errors import InvalidRequestError
+from durable.runtime.loop import Loop
+from durable.runtime.registry import Registered, check_headers, check_text
+from durable.runtime.replies import Wanted
+from durable.serde import check_data
+
+
+class Request(msgspec.Struct, frozen=True, gc=False):
+    """Everything that fixes an invocation, but for the moment at which it is asked for."""
+
+    handler: Registered
+    input: bytes
+    key: str | None = None
+    headers: Mapping[str, str] | None = None
+    idempotency_key: str | None = None
+    delay_ms: int | None = None
+
+
+class Standing(msgspec.Struct, frozen=True, gc=False):
+    """Where an invocation stands, as its clients see it."""
+
+    id: str
+    #: How it ended, if it has.
+    outcome: Outcome | None = None
+    #: Whether it was there before it was asked for.
+    known: bool = False
+    #: When it starts, while it is scheduled.
+    due_at: int | None = None
+    #: Of one that was there: when its result is forgotten, and whose it is.
+    expires_at: int | None = None
+    service: str = ""
+    handler: str = ""
+
+
+class Raw:
+    """What the clients of an engine ask for, in bytes. Raises what `Engine` raises."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    # ---- what there is ----
+
+    def handler(self, service: str, name: str) -> Registered | None:
+        """A handler that code declares (public or not), and none that is built in."""
+        return None if name.startswith("$") else self._engine._registry.get(service, name)
+
+    @staticmethod
+    def check_public(handler: Registered) -> None:
+        """Whether it may be invoked from outside. Raises `InvalidRequestError`."""
+        if handler.settings.public is False:
+            raise InvalidRequestError("the invoked service is not public")
+
+    def keyed(self, service: str) -> bool | None:
+        """Whether a service's handlers run on a key; None where there is no such service."""
+        declared = self._engine._registry.declared.get(service)
+        return None if declared is None else declared[0].flavor is not Flavor.SERVICE
+
+    def services(self) -> list[str]:
+        """The names of all services."""
+        self._engine.check_running()
+        return sorted(self._engine._registry.declared)
+
+    def now_ms(self) -> int:
+        """The engine's time."""
+        return self._engine._clock.now_ms()
+
+    # ---- invoking ----
+
+    async def send(self, request: Request) -> Standing:
+        """Have a handler invoked; returns once that is durable."""
+        loop = await self._admitted()
+        submission = self._submission(request)
+        reply = await loop.ask(partial(ask.Submit, submission))
+        if reply.result is Answer.ACCEPTED:
+            return Standing(reply.id, due_at=submission.due_at)
+        return _standing(reply)
+
+    async def call(self, request: Request) -> Standing:
+        """Invoke a handler and wait for its end; does not wait for one that was there already.
+
+        Whoever stops waiting leaves the invocation alone.
+        """
+        loop = await self._admitted()
+        submission = self._submission(request)
+        answer = await loop.ask(partial(ask.Submit, submission), Wanted.NEW_OUTCOME)
+        return Standing(submission.id, answer) if isinstance(answer, Outcome) else _standing(answer)
+
+    async def _admitted(self) -> Loop:
+        loop = self._engine._running()
+        if not loop.crowded:
+            return loop
+        await loop.admitted()
+        return self._engine._running()
+
+    def _submission(self, request: Request) -> Submission:
+        engine, handler = self._engine, request.handler
+        self.check_public(handler)
+        now = engine._clock.now_ms()
+        return handler.submission(
+            engine._new_id(now),
+            request.input,
+            key=request.key,
+            headers=check_headers(request.headers, handler.value_size_max),
+            idempotency_key=request.idempotency_key,
+            caller=None,
+            due_at=None if request.delay_ms is None else now + request.delay_ms,
+        )
+
+    # ---- finding again ----
+
+    @staticmethod
+    def idempotent_id(service: str, key: str | None, handler: str, idempotency_key: str) -> str:
+        """The id of the invocation that an idempotency key names, whether it exists or not."""
+        for what, text in (("service", service), ("handler", handler), ("idempotency key", idempotency_key)):
+            check_text(what, text)
+        if key is not None:
+            check_text("key", key)
+        return claimed_id(service, key, handler, idempotency_key)
+
+    @staticmethod
+    def workflow_id(workflow: str, key: str) -> str:
+        """The id of a workflow's run on a key, whether it exists or not."""
+        check_text("workflow", workflow)
+        check_text("key", key)
+        return claimed_id(workflow, key, "run", "")
+
+    async def find(self, id: str) -> Standing:
+        """Where an invocation stands. Raises `NotFoundError`."""
+        return _standing(await self._engine._ask(partial(ask.Attach, checked(id)), id))
+
+    async def ended(self, id: str) -> Outcome:
+        """Wait for an invocation's end. Raises `NotFoundError`."""
+        return await self._engine.outcome(id)
+
+    # ---- completing from outside ----
+
+    async def complete_awakeable(self, id: str, outcome: Outcome) -> None:
+        """Complete an awakeable; a second completion is ignored. Raises `NotFoundError`."""
+        self._check_size(outcome, "the value of an awakeable")
+        await self._engine._complete_awakeable(id, outcome)
+
+    async def settle_promise(self, workflow: str, key: str, name: str, outcome: Outcome) -> None:
+        """Settle a workflow's promise. Raises `ConflictError` where it was settled before."""
+        self._check_size(outcome, f"the value of promise {name!r}")
+        await self._engine._settle_promise(workflow, key, name, outcome)
+
+    async def signal(self, id: str, name: str, outcome: Outcome) -> None:
+        """Hand a named signal to an invocation. Raises `NotFoundError`."""
+        self._check_size(outcome, f"the value of signal {name!r}")
+        await self._engine._signal(id, name, outcome)
+
+    def _check_size(self, outcome: Outcome, door: str) -> None:
+        check_data(outcome.value, door, self._engine._registry.value_size_max)
+
+
+def _standing(reply: Reply) -> Standing:
+    found = reply.found
+    assert found is not None, "what was there already is described"
+    return Standing(reply.id, reply.outcome, True, found.due_at, found.expires_at, found.service, found.handler)

@@ -1,0 +1,99 @@
+"""Answers, and errors as Restate's ingress tells them: by the ingress itself, or by an invocation."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from durable.core.journal import Outcome, failure_of
+from durable.web.moments import instant
+from durable.web.security import Refusal
+
+_JSON = (b"content-type", b"application/json")
+
+
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """What is sent back."""
+
+    status: int
+    body: bytes = b""
+    headers: Iterable[tuple[bytes, bytes]] = ()
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The body of every answer that is an error."""
+
+    code: int
+    message: str
+    source: Literal["ingress", "invocation"]
+    metadata: dict[str, str] = {}
+
+
+class Accepted(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
+    """An invocation that cannot be lost any more."""
+
+    invocation_id: str
+    #: Whether it is new, or what an idempotency key had named before.
+    status: Literal["Accepted", "PreviouslyAccepted"]
+    #: When it starts, where that is later.
+    execution_time: str | None = None
+
+
+class LookedUp(msgspec.Struct, frozen=True, rename="camel"):
+    """The id that a target has, whether it exists or not."""
+
+    invocation_id: str
+
+
+class Services(msgspec.Struct, frozen=True):
+    """The engine runs, and has these."""
+
+    services: list[str]
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def json(value: Any, status: int = 200, headers: Iterable[tuple[bytes, bytes]] = ()) -> Answer:
+    """A JSON answer."""
+    return Answer(status, _encode(value), (_JSON, *headers))
+
+
+def problem(refusal: Refusal) -> Answer:
+    """An error that the ingress makes."""
+    told = [(name.encode(), value.encode("latin-1", "replace")) for name, value in refusal.headers.items()]
+    body = Problem(refusal.status, refusal.message, "ingress")
+    return json(body, refusal.status, ((b"x-restate-error-source", b"ingress"), *told))
+
+
+def failed(id: str, code: int, message: str, metadata: Mapping[str, str] | None = None) -> Answer:
+    """An error that an invocation ended with."""
+    status = code if 400 <= code <= 599 else 500  # a failure never looks like a success, or like no answer
+    body = Problem(code, message, "invocation", dict(metadata or {}))
+    return json(body, status, (_id(id), (b"x-restate-error-source", b"invocation")))
+
+
+def ended(id: str, outcome: Outcome, content_type: str, data: bytes, expires_at: int | None) -> Answer:
+    """The outcome of an invocation; `data` is its value as it travels."""
+    if not outcome.ok:
+        failure = failure_of(outcome)
+        answer = failed(id, failure.code, failure.message, failure.metadata)
+        headers = list(answer.headers)
+    else:
+        answer = Answer(200, data)
+        headers = [_id(id)]
+        if content_type:
+            headers.append((b"content-type", content_type.encode("latin-1", "replace")))
+    if expires_at is not None:
+        headers.append((b"idempotency-expires", instant(expires_at).encode()))
+    return Answer(answer.status, answer.body, headers)
+
+
+def accepted(id: str, *, known: bool, due_at: int | None) -> Answer:
+    """An invocation that nobody waits for."""
+    body = Accepted(id, "PreviouslyAccepted" if known else "Accepted", None if due_at is None else instant(due_at))
+    return json(body, 202, (_id(id),))
+
+
+def _id(id: str) -> tuple[bytes, bytes]:
+    return b"x-restate-id", id.encode()

@@ -1,0 +1,42 @@
+"""One request on its way through the ingress, and what is fixed when an app is made."""
+
+import msgspec
+from starlette.types import Receive, Scope
+
+from durable.engine import Engine
+from durable.engine.raw import Raw
+from durable.ingress.policy import Limits
+from durable.web.requests import Receiving, body_of
+from durable.web.security import Facts
+
+
+class Ingress(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """What is fixed when an app is made."""
+
+    engine: Engine
+    raw: Raw
+    limits: Limits
+    #: How much is being received.
+    receiving: Receiving
+    #: Lower-case names of headers that handlers do not see.
+    withheld: frozenset[bytes]
+    #: Whether promises can be settled, and signals sent.
+    promises: bool
+    signals: bool
+    #: Where clients reach the app, if that is known.
+    url: str | None
+
+
+class Call(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """One request that may go on."""
+
+    ingress: Ingress
+    scope: Scope
+    receive: Receive
+    facts: Facts
+    #: Below the app's prefix, as it was sent.
+    path: str
+
+    async def body(self) -> bytes:
+        """The whole body. Raises `BadRequest`, `ClientGone`."""
+        return await body_of(self.receive, self.ingress.limits, self.ingress.receiving)

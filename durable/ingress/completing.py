@@ -1,0 +1,50 @@
+"""What somebody outside brings to an end: awakeables, promises, signals."""
+
+from durable.core.ids import parse_awakeable_id
+from durable.core.journal import EMPTY, Outcome
+from durable.errors import NotFoundError, TerminalError
+from durable.futures import outcome_of
+from durable.ingress.answers import Answer
+from durable.ingress.asks import Complete, Settle, Signal
+from durable.ingress.bodies import completion_of
+from durable.ingress.calls import Call
+from durable.web.errors import BadRequest
+
+_DONE = Answer(202)
+
+
+async def awakeable(asked: Complete, call: Call) -> Answer:
+    """Complete an awakeable; one that is completed, or whose invocation has ended, stays as it is."""
+    if parse_awakeable_id(asked.id) is None:
+        raise BadRequest(400, f"bad awakeable id '{asked.id[:100]}': those start with sign_1")
+    await call.ingress.raw.complete_awakeable(asked.id, await _outcome(call, asked.ok))
+    return _DONE
+
+
+async def promise(asked: Settle, call: Call) -> Answer:
+    """Settle a promise of a public workflow; 409 where it was settled before."""
+    raw = call.ingress.raw
+    run = raw.handler(asked.workflow, "run")
+    if not call.ingress.promises:
+        raise BadRequest(404, "promises cannot be settled here: create_app(promises=True) allows it")
+    if run is None:
+        raise NotFoundError(f"this engine has no workflow {asked.workflow[:1000]}")
+    raw.check_public(run)
+    await raw.settle_promise(asked.workflow, asked.key, asked.name, await _outcome(call, asked.ok))
+    return _DONE
+
+
+async def signal(asked: Signal, call: Call) -> Answer:
+    """Hand a signal to an invocation."""
+    if not call.ingress.signals:
+        raise BadRequest(404, "signals cannot be sent here: create_app(signals=True) allows it")
+    await call.ingress.raw.signal(asked.id, asked.name, await _outcome(call, asked.ok))
+    return _DONE
+
+
+async def _outcome(call: Call, ok: bool) -> Outcome:
+    body = await call.body()
+    if not ok:
+        return outcome_of(TerminalError(body.decode("utf-8", "replace")))
+    data = completion_of(call.facts.content_type, body)
+    return Outcome(True, data) if data else EMPTY

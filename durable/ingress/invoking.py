@@ -1,0 +1,108 @@
+"""Calls and sends: a handler is invoked, and its result leaves as it is stored."""
+
+from urllib.parse import parse_qsl
+
+from durable.core.duration import parse
+from durable.core.invocation import Flavor
+from durable.core.journal import Outcome
+from durable.engine.raw import Request, Standing
+from durable.ingress import answers
+from durable.ingress.answers import Answer
+from durable.ingress.asks import Invoke
+from durable.ingress.bodies import input_of, output_of
+from durable.ingress.calls import Call
+from durable.ingress.clients import WhileConnected
+from durable.runtime.registry import Registered
+from durable.web.errors import BadRequest
+from durable.web.requests import ClientGone
+
+#: Headers that belong to a connection, or to the ingress.
+NOT_FOR_HANDLERS = frozenset({b"host", b"connection", b"idempotency-key", b"idempotency-expires"})
+_ALREADY_INVOKED = "the workflow method was already invoked"
+
+
+async def call(asked: Invoke, call: Call) -> Answer:
+    """Invoke a handler, and answer with its outcome. Where the client goes away, the invocation goes on."""
+    request = await _request(asked, call)
+    raw = call.ingress.raw
+    async with WhileConnected(call.receive):
+        standing = await raw.call(request)
+        if standing.known and request.handler.flavor is Flavor.WORKFLOW:
+            return answers.failed(standing.id, 409, _ALREADY_INVOKED)
+        return ended(request.handler, standing, standing.outcome or await raw.ended(standing.id))
+    raise ClientGone
+
+
+async def send(asked: Invoke, call: Call) -> Answer:
+    """Have a handler invoked, now or after a delay; the answer comes when that is durable."""
+    standing = await call.ingress.raw.send(await _request(asked, call))
+    return answers.accepted(standing.id, known=standing.known, due_at=standing.due_at)
+
+
+def ended(handler: Registered | None, standing: Standing, outcome: Outcome) -> Answer:
+    """The outcome of an invocation."""
+    content_type, data = output_of(handler, outcome) if outcome.ok else ("", b"")
+    return answers.ended(standing.id, outcome, content_type, data, standing.expires_at)
+
+
+async def _request(asked: Invoke, call: Call) -> Request:
+    raw = call.ingress.raw
+    handler = raw.handler(asked.service, asked.handler)
+    if handler is None:
+        raise BadRequest(
+            404, f"the service '{asked.service}' exists, but the handler '{asked.handler[:1000]}' was not found, "
+            "check that the handler exists in the latest registered service version.",
+        )  # fmt: skip
+    raw.check_public(handler)
+    headers, idempotency_key = _headers(call)
+    if idempotency_key is not None and handler.flavor is Flavor.WORKFLOW:
+        raise BadRequest(
+            400, "cannot use the idempotency key with workflow handlers. The handler invocation will already be "
+            "idempotent by the workflow key itself.",
+        )  # fmt: skip
+    delay_ms = _delay_ms(call, asked)
+    data = input_of(handler, call.facts.content_type, await call.body())
+    return Request(handler, data, asked.key, headers, idempotency_key, delay_ms)
+
+
+def _headers(call: Call) -> tuple[dict[str, str], str | None]:
+    """What the handler gets to see, and the idempotency key. A header that comes several times is joined."""
+    withheld, query = call.ingress.withheld, call.scope.get("query_string", b"")
+    headers = {"x-restate-ingress-path": f"{call.path}?{query.decode('latin-1')}" if query else call.path}
+    idempotency_key: str | None = None
+    for name, value in call.scope["headers"]:
+        if name not in withheld:
+            known, text = name.decode("latin-1"), value.decode("latin-1")
+            if known in headers:
+                text = f"{headers[known]}{'; ' if known == 'cookie' else ', '}{text}"
+            headers[known] = text
+        elif name == b"idempotency-key":
+            if idempotency_key is not None or not value.isascii():
+                raise BadRequest(400, "bad header idempotency-key: give one, in ASCII")
+            idempotency_key = value.decode("ascii")
+    return headers, idempotency_key
+
+
+def _delay_ms(call: Call, asked: Invoke) -> int | None:
+    query = call.scope.get("query_string", b"")
+    if not query:
+        return None
+    try:
+        given = parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=1000)
+    except ValueError:
+        raise BadRequest(400, "the query string has more than 1,000 parameters") from None
+    if any(name.lower() == "limit-key" for name, _ in given):
+        raise BadRequest(400, "limit-key requires a scope to be set, and this engine has none")
+    delays = [value for name, value in given if name.lower() == "delay"]
+    if not delays:
+        return None
+    if not asked.send:
+        raise BadRequest(
+            400, "cannot use the delay query parameter with calls. The delay is supported only with sends"
+        )
+    if len(delays) > 1:
+        raise BadRequest(400, "bad delay query parameter: it is given twice")
+    try:
+        return parse(delays[0])
+    except ValueError as error:
+        raise BadRequest(400, f"bad delay query parameter: {error}") from None

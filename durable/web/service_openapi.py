@@ -1,0 +1,114 @@
+"""The OpenAPI document of a service: how its handlers are invoked through the ingress."""
+
+from typing import Any
+
+from durable.core.duration import MAX_DAYS
+from durable.views.services import HandlerView, ServiceView
+
+#: Characters of a key: each may take four of the 64 KiB that a key may have. None is a NUL.
+_KEY_LENGTH_MAX = 16 * 1024
+_KEY = {
+    "name": "key", "in": "path", "required": True,
+    "schema": {"type": "string", "minLength": 1, "maxLength": _KEY_LENGTH_MAX, "pattern": "^[^\\u0000/]*$"},
+    "description": "The key of the virtual object, or of the workflow; percent-encoded, it may have slashes, too.",
+}  # fmt: skip
+_IDEMPOTENCY = {
+    "name": "idempotency-key", "in": "header", "required": False,
+    "schema": {"type": "string", "minLength": 1, "maxLength": 1024, "pattern": "^[!-~]+$"},
+    "description": "A repeated request with the same key is answered with the result of the first.",
+}  # fmt: skip
+_DELAY = {
+    "name": "delay", "in": "query", "required": False,
+    "schema": {"type": "string", "pattern": "^(0|[0-9]{1,6}(ms|s|m|h|d)|PT[0-9]{1,6}[HMS])$"},
+    "description": f"How long to wait before it starts: 10s, 1h 30m, PT5M, 01:30:00; up to {MAX_DAYS} days. The "
+    "pattern has only the simplest forms.",
+}  # fmt: skip
+_ID = {"x-restate-id": {"description": "The id of the invocation.", "schema": {"type": "string"}}}
+_SOURCE = {
+    "x-restate-error-source": {
+        "description": "Whether the invocation failed, or the ingress refused the request.",
+        "schema": {"enum": ["ingress", "invocation"]},
+    }
+}
+_EXPIRES = {
+    "idempotency-expires": {
+        "description": "Until when this result is kept; only where it was there before.",
+        "schema": {"type": "string", "format": "date-time"},
+    }
+}
+_ACCEPTED = {
+    "type": "object",
+    "required": ["invocationId", "status"],
+    "properties": {
+        "invocationId": {"type": "string"},
+        "status": {"enum": ["Accepted", "PreviouslyAccepted"]},
+        "executionTime": {"type": "string"},
+    },
+}
+_FAILED = {
+    "type": "object",
+    "required": ["code", "message", "source"],
+    "properties": {
+        "code": {"type": "integer"},
+        "message": {"type": "string"},
+        "source": {"enum": ["ingress", "invocation"]},
+        "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
+    },
+}
+
+
+def document_of(view: ServiceView, ingress_url: str | None) -> dict[str, Any]:
+    """How a service's public handlers are invoked, as OpenAPI 3.1."""
+    paths: dict[str, Any] = {}
+    for handler in view.handlers:
+        if not (view.public if handler.public is None else handler.public):
+            continue
+        keyed = "" if view.ty == "Service" else "/{key}"
+        for way in ("call", "send"):
+            path = f"/restate/{way}/{view.name}{keyed}/{handler.name}"
+            paths[path] = {"post": _invocation(view, handler, way)}
+    document: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {"title": view.name, "version": str(view.revision)},
+        "paths": paths,
+    }
+    if view.documentation:
+        document["info"]["description"] = view.documentation
+    if ingress_url is not None:
+        document["servers"] = [{"url": ingress_url}]
+    return document
+
+
+def _invocation(view: ServiceView, handler: HandlerView, way: str) -> dict[str, Any]:
+    parameters = [] if view.ty == "Service" else [_KEY]
+    if handler.ty != "Workflow":
+        parameters.append(_IDEMPOTENCY)
+    if way == "send":
+        parameters.append(_DELAY)
+        answers: dict[str, Any] = {"202": _content("Accepted: it cannot be lost any more.", _ACCEPTED, _ID)}
+    elif handler.output_content_type:
+        schema, media = handler.output_json_schema or {}, handler.output_content_type
+        answers = {"200": _content("The result.", schema, {**_ID, **_EXPIRES}, media)}
+    else:
+        answers = {"200": {"description": "It has no result.", "headers": {**_ID, **_EXPIRES}}}
+    answers["default"] = _content("It failed, or was refused.", _FAILED, {**_ID, **_SOURCE})
+    described: dict[str, Any] = {
+        "operationId": f"{way}-{handler.name}",
+        "summary": f"{way} {view.name}/{handler.name}",
+        "parameters": parameters,
+        "responses": answers,
+    }
+    if handler.documentation:
+        described["description"] = handler.documentation
+    if handler.input_content_type:
+        described["requestBody"] = {
+            "required": not handler.input_optional,
+            "content": {handler.input_content_type: {"schema": handler.input_json_schema or {}}},
+        }
+    return described
+
+
+def _content(
+    description: str, schema: dict[str, Any], headers: dict[str, Any], media: str = "application/json"
+) -> dict[str, Any]:
+    return {"description": description, "headers": headers, "content": {media: {"schema": schema}}}

@@ -1,0 +1,1 @@
+"""The HTTP ingress: what clients ask."""
