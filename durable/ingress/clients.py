@@ -12,7 +12,7 @@ LISTEN_AFTER_S = 1.0
 
 
 class WhileConnected:
-    """Leaves the block when the client goes away; its body must have been read before.
+    """Leaves the block when the client goes away; what is left of its body is not kept.
 
     async with WhileConnected(receive):
         return await ...
@@ -47,7 +47,12 @@ class WhileConnected:
         self._hearing = self._loop.create_task(self._hear())
 
     async def _hear(self) -> None:
-        with suppress(Exception):  # a server that is ending, or says nothing more: then nobody is heard
-            if (await self._receive())["type"] == "http.disconnect":
-                self._gone = True
-                self._task.cancel()
+        with suppress(Exception):  # of a server that is ending: then nobody is heard
+            ends = 0
+            while ends < 2:  # of the body, which nobody wanted: a server that tells it again would tell it for ever
+                message = await self._receive()
+                if message["type"] == "http.disconnect":
+                    self._gone = True
+                    self._task.cancel()
+                    return
+                ends += not message.get("more_body", False)

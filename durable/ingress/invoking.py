@@ -18,6 +18,8 @@ from durable.web.requests import ClientGone
 
 #: Headers that belong to a connection, or to the ingress.
 NOT_FOR_HANDLERS = frozenset({b"host", b"connection", b"idempotency-key", b"idempotency-expires"})
+#: A longer path is not handed to the handler: it is there because of a long key, which the handler has anyway.
+PATH_MAX = 8 * 1024
 _ALREADY_INVOKED = "the workflow method was already invoked"
 
 
@@ -68,7 +70,8 @@ async def _request(asked: Invoke, call: Call) -> Request:
 def _headers(call: Call) -> tuple[dict[str, str], str | None]:
     """What the handler gets to see, and the idempotency key. A header that comes several times is joined."""
     withheld, query = call.ingress.withheld, call.scope.get("query_string", b"")
-    headers = {"x-restate-ingress-path": f"{call.path}?{query.decode('latin-1')}" if query else call.path}
+    path = f"{call.path}?{query.decode('latin-1')}" if query else call.path
+    headers = {"x-restate-ingress-path": path} if len(path) <= PATH_MAX else {}
     idempotency_key: str | None = None
     for name, value in call.scope["headers"]:
         if name not in withheld:

@@ -69,7 +69,7 @@ class HandlerView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     output_description: str
     #: What its argument is sent as; None where it takes none.
     input_content_type: str | None = None
-    #: Whether the argument may be left out.
+    #: Whether it takes an argument that may be left out.
     input_optional: bool = False
     #: What its result is sent as; None where it gives none.
     output_content_type: str | None = None
@@ -181,7 +181,7 @@ def _service_view(registry: Registry, service: str, revision: int, deployment: s
             msgspec.structs.replace(
                 _handler_view(handler, registered),
                 info=_handler_notices(handler, registered.settings),
-                input_optional=registered.nothing() is not None,
+                input_optional=registered.has_input and registered.nothing() is not None,
             )
             for handler, registered in _registered(registry, service)
         ],

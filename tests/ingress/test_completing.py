@@ -1,0 +1,110 @@
+"""Awakeables, promises and signals, completed over HTTP."""
+
+import asyncio
+
+import pytest
+
+from durable import ConflictError, Context, Engine, NotFoundError, Workflow, WorkflowContext, handler
+from durable.testing import MemoryStore, VirtualClock, run
+from tests.ingress.support import JSON, UNKNOWN, Served, served, story
+
+
+def test_an_awakeable_is_resolved_with_what_was_sent() -> None:
+    """C-051."""
+
+    async def tell(ingress: Served) -> None:
+        for way in ("awakeables", "a"):
+            waiting = asyncio.ensure_future(ingress.post("/Echo/waiter"))
+            id = await ingress.awakeable()
+            assert (await ingress.post(f"/restate/{way}/{id}/resolve", "solved!")).status_code == 202
+            assert (await waiting).json() == "solved!"
+            for verb in ("resolve", "reject"):
+                again = await ingress.post(f"/restate/{way}/{id}/{verb}", "again")
+                assert (again.status_code, again.content) == (202, b""), "ignored"
+            await ingress.post("/Cart/id/put", "")
+        waiting = asyncio.ensure_future(ingress.post("/Echo/raw_waiter"))
+        id = await ingress.awakeable()
+        await ingress.http.post(f"/restate/a/{id}/resolve", content=b"\0\x01")
+        assert (await waiting).json() == repr(b"\0\x01")
+
+    story(tell)
+
+
+def test_an_awakeable_is_rejected_with_a_message() -> None:
+    """C-051."""
+
+    async def tell(ingress: Served) -> None:
+        waiting = asyncio.ensure_future(ingress.post("/Echo/waiter"))
+        id = await ingress.awakeable()
+        assert (await ingress.http.post(f"/restate/a/{id}/reject", content=b"my bad! \xff")).status_code == 202
+        answer = await waiting
+        assert (answer.status_code, answer.json()["message"]) == (500, "my bad! \ufffd")
+
+    story(tell)
+
+
+def test_what_is_no_awakeable_is_refused() -> None:
+    """C-053: malformed 400, unknown 404; and what says it is JSON has to be."""
+
+    async def tell(ingress: Served) -> None:
+        for bad in ("sign_1", "prom_1x", "inv_1" + "0" * 33, "%00", "sign_nope"):
+            answer = await ingress.post(f"/restate/awakeables/{bad}/resolve", 1)
+            assert (answer.status_code, "bad awakeable id" in answer.text) == (400, True)
+        unknown = f"sign_1{'0' * 33}1"
+        assert (await ingress.post(f"/restate/a/{unknown}/resolve", 1)).status_code == 404
+        assert (await ingress.get(f"/restate/a/{unknown}/resolve")).status_code == 405
+        waiting = asyncio.ensure_future(ingress.post("/Echo/waiter"))
+        id = await ingress.awakeable()
+        for body in (b"nojson", b"", b"\0a", b"[" * 1000):
+            answer = await ingress.http.post(f"/restate/a/{id}/resolve", content=body, headers=JSON)
+            assert (answer.status_code, answer.json()["source"]) == (400, "ingress")
+        await ingress.post(f"/restate/a/{id}/resolve", "x")
+        assert (await waiting).json() == "x"
+
+    story(tell)
+
+
+def test_promises_and_signals_are_taken_where_that_was_asked_for() -> None:
+    async def closed(ingress: Served) -> None:
+        id = (await ingress.post("/SignUp/w/run/send", "you ")).json()["invocationId"]
+        for path in ("promises/SignUp/w/answer", f"signals/{id}/go"):
+            answer = await ingress.post(f"/restate/{path}/resolve", "no")
+            assert (answer.status_code, "=True) allows it" in answer.text) == (404, True)
+
+    class Secret(Workflow, public=False):
+        @handler
+        async def run(self, ctx: WorkflowContext) -> str:
+            answer: str = await ctx.promise("answer", str)
+            return answer
+
+    @handler(service="Signals")
+    async def wait(ctx: Context) -> str:
+        first, second = ctx.signal("go", str), ctx.signal("go", str)
+        return await first + await second
+
+    async def opened() -> None:
+        clock = VirtualClock(asyncio.get_running_loop())
+        engine = Engine(services=[Secret(), wait], store=MemoryStore(), clock=clock)
+        async with served(engine=engine, promises=True, signals=True) as ingress:
+            answer = await ingress.post("/restate/promises/Secret/w/answer/resolve", "x")
+            assert (answer.status_code, "not public" in answer.text) == (400, True)
+            await engine.configure("Secret", public=True)
+            assert (await ingress.post("/restate/promises/Secret/w/answer/resolve", "x")).status_code == 202
+            assert (await ingress.post("/restate/promises/Secret/w/answer/reject")).status_code == 409
+            with pytest.raises(ConflictError):
+                await engine.resolve_promise("Secret", "w", "answer", "y")
+            assert (await ingress.post("/Secret/w/run")).json() == "x"
+            for path in ("promises/Nope/w/p", "promises/Signals/w/p", f"signals/{UNKNOWN}/go"):
+                assert (await ingress.post(f"/restate/{path}/resolve", 1)).status_code == 404
+            sent = (await ingress.post("/Signals/wait/send")).json()["invocationId"]
+            for letter in "ab":
+                assert (await ingress.post(f"/restate/signals/{sent}/go/resolve", letter)).status_code == 202
+            assert await engine.attach(sent) == "ab"
+            sent = (await ingress.post("/Signals/wait/send")).json()["invocationId"]
+            await ingress.http.post(f"/restate/signals/{sent}/go/reject", content=b"stop")
+            assert (await ingress.get(f"/restate/attach/{sent}")).json()["message"] == "stop"
+            with pytest.raises(NotFoundError):
+                await engine.send_signal(UNKNOWN, "go")
+
+    story(closed)
+    run(opened)
