@@ -4,6 +4,9 @@ An invocation id is `inv_1` and 33 base-62 digits: 11 that grow with time (so th
 right edge), 22 that are random or derived. A child's id is derived from its caller and the entry that asked for it:
 a replay, or a crash between asking and committing, arrives at the same id. An awakeable's id names its invocation and
 entry, and needs no table.
+
+Restate's clients read such an id, too, as 64 and 128 bits; but their capital letters come after the small ones, while
+ours sort as their values do. So the first digit of either part is one for which both readings fit: `LEAST_UNREADABLE`.
 """
 
 import re
@@ -15,6 +18,8 @@ _PAIRS = [a + b for a in DIGITS for b in DIGITS]
 _INVOCATION = re.compile(r"inv_1[0-9A-Za-z]{33}", re.ASCII)
 _AWAKEABLE = re.compile(r"sign_1([0-9A-Za-z]{33})([1-9A-Za-z][0-9A-Za-z]{0,11})", re.ASCII)
 _STAND_IN = "inv_1" + "0" * 11
+#: The ordinal, and the entropy, from which on an id may be too large a number for Restate's clients.
+LEAST_UNREADABLE = (10 * 62**10, 7 * 62**21)
 #: How much of an awakeable's number is its entry; what is above tells the run.
 _ENTRY_BITS = 36
 
@@ -29,7 +34,10 @@ def base62(number: int, width: int) -> str:
 
 
 def invocation_id(ordinal: int, entropy: int) -> str:
-    """A fresh id. `ordinal` (64 bits) orders ids by creation; `entropy` (128 bits) makes them unique across files."""
+    """A fresh id. `ordinal` orders ids by creation; `entropy` makes them unique across files.
+
+    Both are below `LEAST_UNREADABLE`.
+    """
     return f"inv_1{base62(ordinal, 11)}{base62(entropy, 22)}"
 
 
@@ -39,7 +47,7 @@ def child_id(parent: str, entry: int, run: str = "") -> str:
     `run` tells runs of the same id apart: an idempotency key used again after its retention names another one.
     """
     digest = blake2b(f"{run or parent}/{entry}".encode(), digest_size=16).digest()
-    return f"inv_1{parent[5:16]}{base62(int.from_bytes(digest, 'big'), 22)}"
+    return f"inv_1{parent[5:16]}{base62(int.from_bytes(digest, 'big') % LEAST_UNREADABLE[1], 22)}"
 
 
 def claimed_id(service: str, key: str | None, handler: str, idempotency_key: str) -> str:
@@ -50,7 +58,8 @@ def claimed_id(service: str, key: str | None, handler: str, idempotency_key: str
     """
     text = "\0".join((service, "" if key is None else f"k{key}", handler, idempotency_key))
     digest = blake2b(text.encode(), digest_size=24, person=b"claim").digest()
-    return invocation_id(int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big"))
+    ordinal, entropy = int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big")
+    return invocation_id(ordinal % LEAST_UNREADABLE[0], entropy % LEAST_UNREADABLE[1])
 
 
 def seed(invocation: str) -> int:

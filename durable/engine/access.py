@@ -82,7 +82,7 @@ class Access:
 
     def _new_id(self, now: int) -> str:
         self._last_ordinal = ordinal = max(self._last_ordinal + 1, now << 16)
-        return invocation_id(ordinal, secrets.randbits(128))
+        return invocation_id(ordinal, secrets.randbits(127))
 
     def _encode(self, value: Any, door: str) -> bytes:
         """The stored form of an untyped value. Raises `SerializationError`, `ValueTooLargeError`."""

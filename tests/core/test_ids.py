@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from durable.core.ids import (
     DIGITS,
+    LEAST_UNREADABLE,
     awakeable_id,
     base62,
     child_id,
@@ -20,8 +21,8 @@ from durable.core.ids import (
 )
 from durable.core.turn import promise_topic
 
-ORDINALS = st.integers(0, 2**64 - 1)
-ENTROPY = st.integers(0, 2**128 - 1)
+ORDINALS = st.integers(0, LEAST_UNREADABLE[0] - 1)
+ENTROPY = st.integers(0, LEAST_UNREADABLE[1] - 1)
 IDS = st.builds(invocation_id, ORDINALS, ENTROPY)
 #: As many as six base-62 digits hold: more entries than any journal can have.
 ENTRIES = st.integers(1, 62**6 - 1)
@@ -53,7 +54,7 @@ def test_base62_reads_back_and_has_its_width(case: tuple[int, int]) -> None:
 @few
 @given(ORDINALS, ENTROPY)
 @example(0, 0)
-@example(2**64 - 1, 2**128 - 1)
+@example(LEAST_UNREADABLE[0] - 1, LEAST_UNREADABLE[1] - 1)
 def test_an_invocation_id_has_38_characters_and_holds_both_numbers(ordinal: int, entropy: int) -> None:
     id = invocation_id(ordinal, entropy)
     assert len(id) == 38
@@ -139,10 +140,26 @@ def test_two_awakeables_never_have_one_id(one: tuple[str, int, int], other: tupl
     assert (awakeable_id(*one) == awakeable_id(*other)) == (one == other)
 
 
+def in_restates_reading(digits: str) -> int:
+    """Its digits are 0-9a-zA-Z."""
+    number = 0
+    for digit in digits.swapcase():
+        number = number * 62 + DIGITS.index(digit)
+    return number
+
+
+@given(IDS, ENTRIES, st.tuples(SERVICES, st.none() | PARTS, SERVICES, PARTS))
+@example(invocation_id(LEAST_UNREADABLE[0] - 1, LEAST_UNREADABLE[1] - 1), 1, ("Shop", None, "buy", "order-1"))
+def test_every_id_can_be_read_by_restates_clients(id: str, entry: int, claim: tuple[str, str | None, str, str]) -> None:
+    for one in (id, child_id(id, entry), claimed_id(*claim)):
+        assert in_restates_reading(one[5:16]) < 2**64, one
+        assert in_restates_reading(one[16:]) < 2**128, one
+
+
 def test_ids_are_derived_as_they_were_when_old_files_were_written() -> None:
     """A request that is repeated with a newer version finds what the older one accepted."""
     parent = invocation_id(1, 2)
-    assert claimed_id("Shop", None, "buy", "order-1") == "inv_1CDxJ9NbfX555AK9Sm6usbebFHvyZBJiXl"
+    assert claimed_id("Shop", None, "buy", "order-1") == "inv_12DxJ9NbfX555AK9Sm6usbebFHvyZBJiXl"
     assert claimed_id("Account", "k", "pay", "order-1") == "inv_14f2ScIhP5ME3th2hDYbdi6x5VbulmDLYc"
     assert claimed_id("SignUp", "ada", "run", "") == "inv_12fME6t3OAUF5arErDquozbuv7BeYaNNGk"
     assert child_id(parent, 3) == "inv_1000000000014LjhtqFMcOHN7v7qBle9DI"
@@ -154,7 +171,7 @@ def test_ids_are_derived_as_they_were_when_old_files_were_written() -> None:
 @few
 @given(IDS, ENTRIES)
 @example(invocation_id(0, 0), 1)
-@example(invocation_id(2**64 - 1, 2**128 - 1), 62**6 - 1)
+@example(invocation_id(LEAST_UNREADABLE[0] - 1, LEAST_UNREADABLE[1] - 1), 62**6 - 1)
 @example(invocation_id(1, 1), 62)
 def test_an_awakeables_id_reads_back(invocation: str, entry: int) -> None:
     assert parse_awakeable_id(awakeable_id(invocation, entry)) == (invocation, entry, 0)

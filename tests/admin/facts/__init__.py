@@ -1,0 +1,1 @@
+"""What Restate's own server answers, beside what an engine here answers."""

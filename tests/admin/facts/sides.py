@@ -1,0 +1,180 @@
+"""Both sides in processes of their own: an engine here, and Restate's server with the same services."""
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parents[3]
+#: The release of Restate's server and command line whose answers are known.
+VERSION = "1.7.12"
+
+
+def program(package: str, name: str) -> str:
+    """A program out of its npm package, which is fetched once and kept outside of the checkout."""
+    if shutil.which("npm") is None:
+        assert not os.environ.get("CI"), f"CI runs Restate's own {name}: it needs npm"
+        pytest.skip(f"npm is not there to fetch Restate's own {name}")
+    folder = Path(tempfile.gettempdir()) / f"durable-{package}-{VERSION}-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        machine = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}[platform.machine().lower()]
+        path = folder / f"node_modules/@restatedev/{package}-{sys.platform}-{machine}/bin/{name}"
+        if not path.exists():
+            install = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(folder)]
+            subprocess.run([*install, f"@restatedev/{package}@{VERSION}"], check=True, capture_output=True, timeout=100)
+    return str(path)
+
+
+class Cli:
+    """Restate's command line, pointed at an admin API."""
+
+    def __init__(self, binary: str, url: str, home: Path) -> None:
+        self._binary = binary
+        self._environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(home),
+            "RESTATE_CLI_CONFIG_HOME": str(home),
+            "RESTATE_ADMIN_URL": url,
+            "NO_COLOR": "1",
+        }
+
+    def run(self, *arguments: str, **environment: str) -> tuple[int, str]:
+        """Its exit status, and all that it printed, without colors."""
+        ended = subprocess.run(
+            [self._binary, "-y", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**self._environment, **environment},
+        )
+        return ended.returncode, re.sub(r"\x1b\[[0-9;]*m", "", ended.stdout + ended.stderr)
+
+    def __call__(self, *arguments: str, fails: bool = False, **environment: str) -> str:
+        status, told = self.run(*arguments, **environment)
+        assert (status != 0) is fails, f"{arguments}: {told}"
+        return told
+
+
+class Side:
+    """One of the two: its admin API, its command line, and a way to start invocations."""
+
+    def __init__(self, name: str, url: str, ingress: str | None, cli: Cli) -> None:
+        self.name = name
+        self.http = httpx.Client(base_url=url, timeout=30)
+        self._ingress = ingress
+        self.cli = cli
+        #: Invocation ids, by what they were started as.
+        self.ids: dict[str, str] = {}
+
+    def start(
+        self, label: str, target: str, input: Any = None, *, delay: str | None = None, idempotency_key: str | None = None
+    ) -> str:
+        """Send to "service/handler" or "service/key/handler"; both sides then know the invocation by its label."""
+        service, *key, handler = target.split("/")
+        if self._ingress is None:
+            body = {"target": f"{service}/{handler}", "input": input, "delay": delay, "idempotency_key": idempotency_key}
+            answer = self.http.post("/invocations", json={**body, "key": key[0] if key else None})
+            answer.raise_for_status()
+            id = answer.json()["invocation_id"]
+        else:
+            answer = self.http.post(
+                f"{self._ingress}/{target}/send",
+                params={} if delay is None else {"delay": delay},
+                headers={} if idempotency_key is None else {"idempotency-key": idempotency_key},
+                **({} if input is None else {"json": input}),
+            )
+            answer.raise_for_status()
+            id = answer.json()["invocationId"]
+        self.ids[label] = id
+        return str(id)
+
+    def rows(self, statement: str) -> list[dict[str, Any]]:
+        """What `POST /query` answers."""
+        answer = self.http.post("/query", json={"query": statement}, headers={"accept": "application/json"})
+        assert answer.status_code == 200, answer.text
+        rows: list[dict[str, Any]] = answer.json()["rows"]
+        return rows
+
+    def reaches(self, label: str, *statuses: str) -> None:
+        """Wait until an invocation is in one of these states."""
+        self.until(f"SELECT status FROM sys_invocation WHERE id = '{self.ids[label]}'", *({"status": s} for s in statuses))
+
+    def until(self, statement: str, *wanted: dict[str, Any]) -> None:
+        """Wait until a statement has one row, which is one of these."""
+        deadline = time.monotonic() + 30
+        while (rows := self.rows(statement)) not in [[one] for one in wanted]:
+            assert time.monotonic() < deadline, f"{self.name}: {statement}: {rows}, not {wanted}"
+            time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def process(*command: str, folder: Path, environment: dict[str, str] | None = None) -> Iterator[Path]:
+    """A running program; yields the file with its output."""
+    said = folder / "stdout"
+    with said.open("w") as out, (folder / "stderr").open("w") as err:
+        started = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=err, env={**os.environ, **(environment or {})})
+    try:
+        yield said
+    finally:
+        started.send_signal(signal.SIGKILL)
+        started.wait(timeout=30)
+
+
+def line_of(said: Path, having: str = "") -> str:
+    """The first whole line of a program's output that has this text."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for line in said.read_text().splitlines(keepends=True):
+            if having in line and line.endswith("\n"):
+                return line
+        time.sleep(0.02)
+    raise TimeoutError(f"{said}: no line with {having!r}: {said.read_text()}{(said.parent / 'stderr').read_text()}")
+
+
+@contextlib.contextmanager
+def both(folder: Path) -> Iterator[tuple[Side, Side]]:
+    """Theirs and ours, on free ports of this machine, with empty files."""
+    server = program("restate-server", "restate-server")
+    binary = program("restate", "restate")
+    folders = {name: folder / name for name in ("theirs", "sdk", "ours", "home")}
+    for one in folders.values():
+        one.mkdir()
+    modest = {
+        "RESTATE_LOG_FORMAT": "json",
+        "RESTATE_DISABLE_TELEMETRY": "true",
+        "RESTATE_DEFAULT_NUM_PARTITIONS": "1",
+        "RESTATE_ROCKSDB_TOTAL_MEMORY_SIZE": "64MiB",
+    }
+    options = "--no-logo --listen-mode tcp --use-random-ports true --bind-ip 127.0.0.1 --node-name one --base-dir"
+    with (
+        process(server, *options.split(), str(folders["theirs"] / "data"), folder=folders["theirs"], environment=modest) as log,
+        process(sys.executable, "-m", "tests.admin.facts.theirs", folder=folders["sdk"]) as sdk,
+        process(
+            sys.executable, "-m", "tests.admin.facts.ours", str(folder / "ours.db"), folder=folders["ours"]
+        ) as ours,
+    ):
+        urls = {}
+        for name in ("http-ingress-server", "admin-api-server"):
+            urls[name] = f"http://127.0.0.1:{json.loads(line_of(log, name))['span']['server.port']}"
+        admin = urls["admin-api-server"]
+        theirs = Side("theirs", admin, urls["http-ingress-server"], Cli(binary, admin, folders["home"]))
+        endpoint = {"uri": f"http://127.0.0.1:{int(line_of(sdk))}"}
+        assert theirs.http.post("/deployments", json=endpoint).status_code == 201
+        url = f"http://127.0.0.1:{int(line_of(ours))}"
+        yield theirs, Side("ours", url, None, Cli(binary, url, folders["home"]))
