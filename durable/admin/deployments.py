@@ -14,6 +14,7 @@ from durable.admin.wire import (
     instant,
     service_metadata,
 )
+from durable.core.ids import is_deployment_id
 from durable.errors import NotFoundError
 from durable.views.services import ServiceView
 from durable.web.errors import BadRequest
@@ -33,6 +34,8 @@ async def list_deployments(call: Call) -> Response:
 
 async def get_deployment(call: Call) -> Response:
     """The running code, with its services in full."""
+    if not is_deployment_id(call.path["deployment"]):
+        raise BadRequest(400, "The request field 'deployment' is invalid. Reason: bad format")
     views = await call.engine.services()
     if not views or views[0].deployment_id != call.path["deployment"]:
         raise NotFoundError(f"The requested deployment '{call.path['deployment']}' does not exist")
@@ -74,7 +77,10 @@ OPERATIONS = (
     Operation(
         method="GET", path="/deployments/{deployment}", run=get_deployment, tag="deployments",
         summary="Describe a deployment",
-        answers={200: Answer("The running code.", DetailedDeployment), 404: Answer("It is not what runs.")},
+        answers={
+            200: Answer("The running code.", DetailedDeployment),
+            404: Answer("It is not what runs."),
+        },
     ),
     Operation(
         method="POST", path="/deployments", run=register_deployment, tag="deployments",

@@ -10,7 +10,7 @@ from starlette.responses import Response, StreamingResponse
 from durable.admin.operations import Answer, Call, Operation, empty, json
 from durable.admin.wire import Batch, BatchRestartResult, BatchResult, NotDone, OldAndNew, Restarted, Sid
 from durable.client import Applied
-from durable.core.ids import is_invocation_id
+from durable.core.ids import is_deployment_id, is_invocation_id
 from durable.errors import ConflictError, GoneError, NotFoundError, RequestError, TooEarlyError
 from durable.web.errors import BadRequest
 
@@ -23,7 +23,7 @@ _REFUSALS: dict[tuple[str, type[RequestError]], str] = {
     ("resume", TooEarlyError): "The invocation '{id}' is either inboxed or scheduled, cannot be resumed.",
     ("purge", ConflictError): "The invocation '{id}' is not yet completed.",
     ("purge-journal", ConflictError): "The invocation '{id}' is not yet completed.",
-    ("restart-as-new", ConflictError): "The invocation '{id}' is still running, cannot be restarted.",
+    ("restart-as-new", ConflictError): "The invocation '{id}' is still running.",
     ("restart-as-new", GoneError): "The invocation '{id}' cannot be restarted because its journal is gone.",
     ("restart-as-new", TooEarlyError): "The invocation '{id}' cannot be restarted because it's not running yet.",
 }
@@ -141,6 +141,8 @@ async def _check_deployment(call: Call, wanted: str | None) -> None:
     if wanted in (None, "keep", "latest"):
         call.engine.check_running()
         return
+    if not is_deployment_id(str(wanted)):
+        raise BadRequest(400, "The query parameter 'deployment' is invalid. Reason: bad format")
     running = {view.deployment_id for view in await call.engine.services()}
     if wanted not in running:
         raise BadRequest(400, f"The deployment '{wanted}' does not run here; name 'keep', 'latest', or what does")
@@ -220,10 +222,10 @@ async def _stream(ids: list[str], verb: str, act: Callable[[str], Awaitable[Any]
 
 
 def _ids(call: Call, at_most: int) -> list[str]:
-    ids = list(dict.fromkeys(call.body.invocation_ids))
+    ids = call.body.invocation_ids
     if len(ids) > at_most:
         raise BadRequest(400, f"a batch has at most {at_most} invocations, not {len(ids)}")
-    return ids
+    return list(dict.fromkeys(ids))
 
 
 async def _each(

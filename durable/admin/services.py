@@ -52,11 +52,12 @@ async def list_handlers(call: Call) -> Response:
 
 async def get_handler(call: Call) -> Response:
     """One handler."""
-    service, name = await _service(call), call.path["handler"]
-    for handler in service.handlers:
-        if handler.name == name:
-            return json(handler)
-    raise NotFoundError(f"The requested handler '{name}' on service '{service.name}' does not exist")
+    service, name = call.path["service"], call.path["handler"]
+    for view in await call.engine.services():
+        for handler in service_metadata(view).handlers if view.name == service else ():
+            if handler.name == name:
+                return json(handler)
+    raise NotFoundError(f"The requested handler '{name}' on service '{service}' does not exist")
 
 
 async def _service(call: Call) -> ServiceMetadata:

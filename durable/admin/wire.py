@@ -36,7 +36,10 @@ class Version(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class HandlerMetadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One handler: its types, and the options that it sets itself; those it leaves out are its service's."""
+    """One handler: its types, and the options that it sets itself; those it leaves out are its service's.
+
+    `public` is what holds for it.
+    """
 
     name: str
     #: Absent in plain services.
@@ -48,7 +51,7 @@ class HandlerMetadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     inactivity_timeout: str | None = None
     abort_timeout: str | None = None
     enable_lazy_state: bool | None = None
-    public: bool | None = None
+    public: bool
     input_description: str
     output_description: str
     input_json_schema: dict[str, Any] | None = None
@@ -105,12 +108,12 @@ class ModifyService(msgspec.Struct, frozen=True):
 def service_metadata(view: ServiceView) -> ServiceMetadata:
     """A service as it travels."""
     fields = {name: getattr(view, name) for name in ServiceMetadata.__struct_fields__}
-    return ServiceMetadata(**{**fields, "handlers": [handler_metadata(one) for one in view.handlers]})
+    return ServiceMetadata(**{**fields, "handlers": [_handler_metadata(view, one) for one in view.handlers]})
 
 
-def handler_metadata(view: HandlerView) -> HandlerMetadata:
-    """A handler as it travels."""
-    return HandlerMetadata(**{name: getattr(view, name) for name in HandlerMetadata.__struct_fields__})
+def _handler_metadata(service: ServiceView, view: HandlerView) -> HandlerMetadata:
+    fields = {name: getattr(view, name) for name in HandlerMetadata.__struct_fields__}
+    return HandlerMetadata(**{**fields, "public": service.public if view.public is None else view.public})
 
 
 # ---- state ----

@@ -6,7 +6,8 @@ a replay, or a crash between asking and committing, arrives at the same id. An a
 entry, and needs no table.
 
 Restate's clients read such an id, too, as 64 and 128 bits; but their capital letters come after the small ones, while
-ours sort as their values do. So the first digit of either part is one for which both readings fit: `LEAST_UNREADABLE`.
+ours sort as their values do. So the first digit of either part is one with which both readings fit:
+`LEAST_UNREADABLE`.
 """
 
 import re
@@ -16,6 +17,7 @@ DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _VALUE = {digit: value for value, digit in enumerate(DIGITS)}
 _PAIRS = [a + b for a in DIGITS for b in DIGITS]
 _INVOCATION = re.compile(r"inv_1[0-9A-Za-z]{33}", re.ASCII)
+_DEPLOYMENT = re.compile(r"dp_1[0-9A-Za-z]{22}", re.ASCII)
 _AWAKEABLE = re.compile(r"sign_1([0-9A-Za-z]{33})([1-9A-Za-z][0-9A-Za-z]{0,11})", re.ASCII)
 _STAND_IN = "inv_1" + "0" * 11
 #: The ordinal, and the entropy, from which on an id may be too large a number for Restate's clients.
@@ -79,6 +81,11 @@ def fingerprint(*parts: bytes) -> bytes:
 def is_invocation_id(text: str) -> bool:
     """Whether `text` has the form of an invocation id (it need not exist)."""
     return _INVOCATION.fullmatch(text) is not None
+
+
+def is_deployment_id(text: str) -> bool:
+    """Whether `text` has the form of a deployment id."""
+    return _DEPLOYMENT.fullmatch(text) is not None
 
 
 def stand_in_id(seq: int) -> str:

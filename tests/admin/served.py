@@ -54,7 +54,7 @@ class Cart(VirtualObject):
 
 
 async def main(path: str) -> None:
-    with socket.socket() as listening:
+    with socket.socket(proto=socket.IPPROTO_TCP) as listening:  # so that answers are sent at once
         listening.bind(("127.0.0.1", 0))
         listening.listen()  # now: who reads the port may connect before the server is up
         async with Engine(path, services=[greet, boom, sleeper, parent, Cart()], synchronous="NORMAL") as engine:

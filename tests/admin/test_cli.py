@@ -1,85 +1,53 @@
 """Restate's own command line, unmodified, operates an engine inside a process of its own."""
 
-import fcntl
 import json
-import os
-import platform
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.admin.facts.sides import ROOT, Cli, program
+
 pytestmark = pytest.mark.process
 
-ROOT = Path(__file__).parents[2]
-#: The version whose queries and answers are known.
-VERSION = "1.7.12"
 
-
-@pytest.fixture(scope="module")
-def binary() -> str:
-    """The program out of its npm package, which is fetched once; `RESTATE_CLI` names one that is there already."""
-    given = os.environ.get("RESTATE_CLI")
-    if given:
-        return given
-    if shutil.which("npm") is None:
-        assert not os.environ.get("CI"), "CI runs the official command line: it needs npm"
-        pytest.skip("npm is not there to fetch the official restate command line")
-    folder = Path(tempfile.gettempdir()) / f"durable-restate-cli-{VERSION}-{os.getuid()}"
-    folder.mkdir(exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        machine = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}[platform.machine().lower()]
-        program = folder / f"node_modules/@restatedev/restate-{sys.platform}-{machine}/bin/restate"
-        if not program.exists():
-            install = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(folder)]
-            subprocess.run([*install, f"@restatedev/restate@{VERSION}"], check=True, capture_output=True, timeout=100)
-    return str(program)
-
-
-class Cli:
-    """The command line, pointed at a served engine."""
-
-    def __init__(self, binary: str, port: str, home: Path) -> None:
-        self._binary = binary
-        self._environment = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(home),
-            "RESTATE_CLI_CONFIG_HOME": str(home),
-            "RESTATE_ADMIN_URL": f"http://127.0.0.1:{port}",
-            "NO_COLOR": "1",
-        }
-
-    def __call__(self, *arguments: str, fails: bool = False) -> str:
-        ended = subprocess.run(
-            [self._binary, "-y", *arguments], capture_output=True, text=True, timeout=60, env=self._environment
-        )
-        assert (ended.returncode != 0) is fails, f"{arguments}: {ended.stdout}{ended.stderr}"
-        return re.sub(r"\x1b\[[0-9;]*m", "", ended.stdout + ended.stderr)
+class Operator(Cli):
+    """The command line, and what an operator asks again and again."""
 
     def sql(self, query: str) -> Any:
         told = self("sql", "--json", query)
         rows, _ = json.JSONDecoder().raw_decode(told[told.index("[") :])
         return rows
 
+    def status(self, id: str) -> str:
+        rows = self.sql(f"SELECT status FROM sys_invocation WHERE id = '{id}'")
+        return str(rows[0]["status"]) if rows else "gone"
+
+    def sees(self, id: str, status: str) -> bool:
+        """Whether it is in this state, at once or soon."""
+        for _ in range(100):
+            if self.status(id) == status:
+                return True
+            time.sleep(0.05)
+        return False
+
 
 @pytest.fixture(scope="module")
-def operated(binary: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cli, str]]:
+def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Operator, str]]:
     """The command line, and the id of an invocation that waits for another one."""
-    folder = tmp_path_factory.mktemp("cli")
+    folder, binary = tmp_path_factory.mktemp("cli"), program("restate", "restate")
     command = [sys.executable, "-m", "tests.admin.served", str(folder / "served.db")]
     server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
         port, waiting = server.stdout.readline().split()
-        yield Cli(binary, port, folder), waiting
+        yield Operator(binary, f"http://127.0.0.1:{port}", folder), waiting
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(timeout=30)
@@ -87,7 +55,7 @@ def operated(binary: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             server.stdout.close()
 
 
-def test_services_are_listed_described_and_configured(operated: tuple[Cli, str]) -> None:
+def test_services_are_listed_described_and_configured(operated: tuple[Operator, str]) -> None:
     cli, _ = operated
     told = cli("services", "list")
     assert re.search(r"\[public\]\s+Cart\s+1\s+virtual object", told)
@@ -108,7 +76,7 @@ def test_services_are_listed_described_and_configured(operated: tuple[Cli, str])
     cli("services", "config", "patch", "Greeter", "--public", "true")
 
 
-def test_invocations_are_listed_by_each_filter(operated: tuple[Cli, str]) -> None:
+def test_invocations_are_listed_by_each_filter(operated: tuple[Operator, str]) -> None:
     cli, waiting = operated
     shown = re.compile(r"\u276f \[.*\] (inv_\w+)\n\s+Target:\s+(\S+)")
     everything = dict(shown.findall(cli("invocations", "list", "--all")))
@@ -116,6 +84,7 @@ def test_invocations_are_listed_by_each_filter(operated: tuple[Cli, str]) -> Non
     assert len(everything) == 9
     assert len(open_) == 6, "what is completed is hidden"
     assert open_[waiting] == "Greeter/parent"
+    deployment = cli.sql("SELECT id FROM sys_deployment")[0]["id"]
     for arguments, targets in (
         (["--service", "Cart"], {"Cart/busy/hold", "Cart/busy/add"}),
         (["--handler", "boom"], {"Greeter/boom"}),
@@ -124,6 +93,10 @@ def test_invocations_are_listed_by_each_filter(operated: tuple[Cli, str]) -> Non
         (["--key", "busy"], {"Cart/busy/hold", "Cart/busy/add"}),
         (["--virtual-objects-only"], {"Cart/busy/hold", "Cart/busy/add"}),
         (["--completion-result", "success", "--service", "Cart"], {"Cart/k/add"}),
+        (["--completion-result", "failure"], set()),
+        (["--deployment", deployment, "--service", "Cart"], {"Cart/busy/hold"}),
+        (["--deployment", deployment, "--all", "--key", "k"], {"Cart/k/add"}),
+        (["--zombie"], set()),
         (["--service", "Greeter", "--status", "running"], {"Greeter/parent", "Greeter/sleeper"}),
         (["--limit", "1", "--oldest-first", "--all"], {"Greeter/greet"}),
     ):
@@ -133,20 +106,24 @@ def test_invocations_are_listed_by_each_filter(operated: tuple[Cli, str]) -> Non
     assert "[500] ValueError: boom" in told
 
 
-def test_an_invocation_is_described_with_its_journal(operated: tuple[Cli, str]) -> None:
+def test_an_invocation_is_described_with_its_journal(operated: tuple[Operator, str]) -> None:
     cli, waiting = operated
+    rows = cli.sql(f"SELECT id, target FROM sys_invocation WHERE invoked_by_id = '{waiting}'")
+    child = {row["target"]: row["id"] for row in rows}
     told = cli("invocations", "describe", waiting)
     assert re.search(r"Target:\s+Greeter/parent", told)
     assert re.search(r"Status:\s+running", told)
     lines = re.findall(r"#(\d) \[.*?\] (.*?)\s*$", told, re.MULTILINE)
-    assert [number for number, _ in lines] == ["0", "1", "1", "2"]
-    assert lines[0][1] == "Command: Input"
-    assert lines[1][1].startswith("Command: Call"), told
-    assert lines[2][1] == "Notification: Call"
+    assert lines == [
+        ("0", "Command: Input"),
+        ("1", f"Command: Call Greeter/greet {child['Greeter/greet']}"),
+        ("1", "Notification: Call"),
+        ("2", f"Command: Call Greeter/sleeper {child['Greeter/sleeper']}"),
+    ]
     assert cli("invocations", "describe", "inv_1" + "0" * 33, fails=True)
 
 
-def test_sql_is_answered_in_tables_and_in_json(operated: tuple[Cli, str]) -> None:
+def test_sql_is_answered_in_tables_and_in_json(operated: tuple[Operator, str]) -> None:
     cli, waiting = operated
     told = cli("sql", f"SELECT id, target, status FROM sys_invocation WHERE id = '{waiting}'")
     assert re.search(rf"{waiting}\s+Greeter/parent\s+running", told)
@@ -157,44 +134,62 @@ def test_sql_is_answered_in_tables_and_in_json(operated: tuple[Cli, str]) -> Non
     assert "only SELECT" in cli("sql", "DELETE FROM state", fails=True)
 
 
-def test_state_is_read_patched_and_cleared(operated: tuple[Cli, str]) -> None:
+def test_state_is_read_patched_edited_and_cleared(operated: tuple[Operator, str], tmp_path: Path) -> None:
     cli, _ = operated
     assert re.search(r"count\s+3", cli("state", "get", "Cart", "k"))
     cli("state", "patch", "Cart", "k", "-p", '[{"op": "replace", "path": "/count", "value": 7}]')
     assert re.search(r"count\s+7", cli("state", "get", "Cart", "k"))
+    editor = tmp_path / "editor"
+    editor.write_text("#!/bin/sh\nsed -i.before 's/7/8/' \"$1\"\n")
+    editor.chmod(0o755)
+    assert "Successfully submitted" in cli("state", "edit", "Cart", "k", EDITOR=str(editor), VISUAL=str(editor))
+    assert re.search(r"count\s+8", cli("state", "get", "Cart", "k"))
     assert "Enqueued successfully" in cli("state", "clear", "Cart/k")
-    assert not re.search(r"count\s+7", cli("state", "get", "Cart", "k"))
+    assert "count" not in cli("state", "get", "Cart", "k")
 
 
-def test_deployments_subscriptions_and_health(operated: tuple[Cli, str]) -> None:
+def test_deployments_subscriptions_and_health(operated: tuple[Operator, str]) -> None:
     cli, _ = operated
-    [id] = set(re.findall(r"dp_\w+", cli("deployments", "list")))
-    assert "Greeter" in cli("deployments", "describe", id)
+    told = cli("deployments", "list")
+    [id] = set(re.findall(r"dp_\w+", told))
+    assert re.findall(r"- (\w+ \[\d\])", told) == ["Cart [1]", "Greeter [1]"]
+    told = cli("deployments", "describe", id)
+    assert re.search(rf"ID:\s+{id}", told)
+    assert re.search(r"greet\s+JSON string\s+JSON string", told)
     assert "No subscriptions" in cli("subscriptions", "list")
     assert "healthy" in cli("whoami")
     assert "restart the process" in cli("deployments", "register", "http://127.0.0.1:9", fails=True)
 
 
-def test_invocations_are_steered_by_id_and_by_target(operated: tuple[Cli, str]) -> None:
+def test_invocations_are_steered_by_id_and_by_target(operated: tuple[Operator, str]) -> None:
     """The last test: it ends what the others look at."""
     cli, waiting = operated
+    [row] = cli.sql(f"SELECT id FROM sys_invocation WHERE invoked_by_id = '{waiting}' AND status = 'running'")
+    child = row["id"]
 
-    def status(id: str) -> str:
-        rows = cli.sql(f"SELECT status FROM sys_invocation WHERE id = '{id}'")
-        return str(rows[0]["status"]) if rows else "gone"
+    def restarted(query: str) -> str:
+        told = cli("invocations", "restart-as-new", query)
+        assert "Restarted 1 invocations" in told
+        [old, new] = re.findall(r"(inv_\w+)\s+(inv_\w+)", told)[-1]
+        assert old == waiting
+        return str(new)
 
-    assert "Paused 1 invocations" in cli("invocations", "pause", waiting)
-    assert status(waiting) == "paused"
-    assert "Resumed 1 invocations" in cli("invocations", "resume", waiting)
-    assert status(waiting) != "paused"
+    for id, query in ((waiting, waiting), (child, "Greeter/sleeper")):
+        assert "Paused 1 invocations" in cli("invocations", "pause", query)
+        assert cli.sees(id, "paused")
+        assert "Resumed 1 invocations" in cli("invocations", "resume", query)
+        assert cli.sees(id, "running")
     assert "Cancelled 1 invocations" in cli("invocations", "cancel", "Greeter/boom")
     assert "Killed 1 invocations" in cli("invocations", "kill", waiting)
-    assert status(waiting) == "completed"
-    told = cli("invocations", "restart-as-new", waiting)
-    [again] = set(re.findall(r"inv_\w+", told)) - {waiting}
-    assert "Restarted 1 invocations" in told
+    assert (cli.status(waiting), cli.status(child)) == ("completed", "completed")
+    again, and_again = restarted(waiting), restarted("Greeter/parent")
+    assert cli.sees(again, "running")
+    assert "Cancelled 1 invocations" in cli("invocations", "cancel", again)
+    assert cli.sees(again, "completed")
+    assert "Killed 1 invocations" in cli("invocations", "kill", "Greeter/parent")
+    assert cli.status(and_again) == "completed"
     assert "Purged 1 invocations" in cli("invocations", "purge", waiting)
-    assert status(waiting) == "gone"
-    assert "Killed 1 invocations" in cli("invocations", "kill", again)
+    assert "Purged 2 invocations" in cli("invocations", "purge", "Greeter/parent")
+    assert {cli.status(id) for id in (waiting, again, and_again)} == {"gone"}
     assert "Killed 2 invocations" in cli("invocations", "kill", "Cart/busy")
     assert "No invocations found" in cli("invocations", "cancel", "Cart/busy", fails=True)

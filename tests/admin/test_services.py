@@ -225,7 +225,8 @@ def test_the_running_code_is_the_one_deployment() -> None:
             **deployment,
             "services": services,
         }
-        assert (await admin.http.get("/deployments/dp_no")).status_code == 404
+        assert (await admin.http.get(f"/deployments/dp_1{'0' * 22}")).status_code == 404
+        assert (await admin.http.get("/deployments/no")).status_code == 400
         for method, path in (
             ("POST", "/deployments"),
             ("PATCH", f"/deployments/{deployment['id']}"),

@@ -150,7 +150,9 @@ def in_restates_reading(digits: str) -> int:
 
 @given(IDS, ENTRIES, st.tuples(SERVICES, st.none() | PARTS, SERVICES, PARTS))
 @example(invocation_id(LEAST_UNREADABLE[0] - 1, LEAST_UNREADABLE[1] - 1), 1, ("Shop", None, "buy", "order-1"))
-def test_every_id_can_be_read_by_restates_clients(id: str, entry: int, claim: tuple[str, str | None, str, str]) -> None:
+def test_every_id_can_be_read_by_restates_clients(
+    id: str, entry: int, claim: tuple[str, str | None, str, str]
+) -> None:
     for one in (id, child_id(id, entry), claimed_id(*claim)):
         assert in_restates_reading(one[5:16]) < 2**64, one
         assert in_restates_reading(one[16:]) < 2**128, one

@@ -72,6 +72,8 @@ def _rewrite(tokens: Sequence[str]) -> list[str]:
             at = end
         elif word == "interval" and after[:1] and after[0].startswith("'"):
             at += _interval(out, after[0])
+        elif word == "recursive" and [one.lower() for one in out[-1:]] == ["with"]:
+            raise SqlError("WITH RECURSIVE is refused: recursion has no bound")
         elif token == "::":
             raise SqlError("write CAST(value AS type): value::type is not understood")
         else:

@@ -4,51 +4,10 @@ Columns that mean nothing inside one process are there and null. Times are text 
 that rows read as they do from Restate's server.
 """
 
-from typing import Final, Literal
+from typing import Final
 
-import msgspec
-
-from durable.core.turn import JOINED
-
-Kind = Literal["text", "int", "bool", "binary"]
-
-
-class Column(msgspec.Struct, frozen=True):
-    """A column of a view."""
-
-    name: str
-    #: SQL over the view's source.
-    value: str = "NULL"
-    kind: Kind = "text"
-    #: Whether it may hold what users put in: null where payloads are withheld.
-    payload: bool = False
-
-
-class Table(msgspec.Struct, frozen=True):
-    """A view."""
-
-    name: str
-    columns: tuple[Column, ...]
-    #: What follows FROM; "{db}" is the engine's database.
-    source: str
-
-    @property
-    def shown(self) -> tuple[Column, ...]:
-        """Its columns, without those that are in no result."""
-        return tuple(column for column in self.columns if not column.name.startswith("_"))
-
-    def view(self, database: str, *, show_payloads: bool) -> str:
-        """The statement that creates it for one connection."""
-        columns = ", ".join(
-            f'{"NULL" if column.payload and not show_payloads else column.value} AS "{column.name}"'
-            for column in self.columns
-        )
-        return f"CREATE TEMP VIEW {self.name} AS SELECT {columns} FROM {self.source}".replace("{db}", database)
-
-
-def time(ms: str) -> str:
-    """A moment in ms since the epoch, as text."""
-    return f"strftime('%Y-%m-%dT%H:%M:%fZ', {ms} / 1000.0, 'unixepoch')"
+from durable.admin.sql import entries
+from durable.admin.sql.column import Column, Table, time
 
 
 def _duration(ms: str) -> str:
@@ -91,8 +50,10 @@ _FAILED_ENTRY: Final = _json(_PROBLEM, "$.entry")
 _FAILED_NAME: Final = _json(_PROBLEM, "$.name")
 _FAILED_KIND: Final = f"CASE WHEN {_FAILED_ENTRY} > 0 THEN 'Run' END"
 #: The code that runs is the only one there is: what has begun goes on with it.
-_DEPLOYMENT: Final = "CASE WHEN i.attempt > 0 THEN (SELECT id FROM temp._deployment) END"
-_SERVER: Final = "CASE WHEN i.attempt > 0 THEN (SELECT server FROM temp._deployment) END"
+_PINNED: Final = "CASE WHEN i.attempt > 0 THEN (SELECT id FROM temp._deployment) END"
+#: What somebody's code works on, or will be tried on again: what else there is waits in the file alone.
+_AT_WORK: Final = "i.attempt > 0 AND i.status IN ('ready', 'running', 'backing-off')"
+_BEGUN: Final = "i.status NOT IN ('scheduled', 'pending')"
 _JOURNAL: Final = "SELECT count(*) FROM {db}.journal j WHERE j.invocation = i.seq AND j.entry > 0"
 
 _PERSISTED: Final = (
@@ -112,11 +73,15 @@ _PERSISTED: Final = (
     Column("invoked_by_subscription_id"),
     Column("invoked_by_target", "i.caller_target"),
     Column("restarted_from", "i.restarted_from"),
-    Column("pinned_deployment_id", _DEPLOYMENT),
+    Column("pinned_deployment_id", _PINNED),
     Column("pinned_service_protocol_version", kind="int"),
     Column("trace_id"),
-    Column("journal_size", f"iif(i.journal_until IS 0, 0, 1 + ({_JOURNAL}))", "int"),
-    Column("journal_commands_size", f"iif(i.journal_until IS 0, 0, 1 + ({_JOURNAL} AND j.part = 0))", "int"),
+    Column("journal_size", f"CASE WHEN {_BEGUN} THEN iif(i.journal_until IS 0, 0, 1 + ({_JOURNAL})) END", "int"),
+    Column(
+        "journal_commands_size",
+        f"CASE WHEN {_BEGUN} THEN iif(i.journal_until IS 0, 0, 1 + ({_JOURNAL} AND j.part = 0)) END",
+        "int",
+    ),
     Column("created_at", time("i.created_at")),
     Column("created_using_restate_version"),
     Column("modified_at", time("i.modified_at")),
@@ -132,11 +97,11 @@ _PERSISTED: Final = (
     Column("suspended_waiting_future_json", "i.waiting_for"),
 )
 _ATTEMPTS: Final = (
-    Column("retry_count", "CASE WHEN i.attempt > 0 AND i.completed_at IS NULL THEN i.failures END", "int"),
+    Column("retry_count", f"CASE WHEN {_AT_WORK} THEN i.failures END", "int"),
     Column("last_start_at", f"CASE i.status WHEN 'running' THEN {time('i.modified_at')} END"),
     Column("next_retry_at", f"CASE i.status WHEN 'backing-off' THEN {time('i.due_at')} END"),
-    Column("last_attempt_deployment_id", f"CASE WHEN i.completed_at IS NULL THEN {_DEPLOYMENT} END"),
-    Column("last_attempt_server", f"CASE WHEN i.completed_at IS NULL THEN {_SERVER} END"),
+    Column("last_attempt_deployment_id", f"CASE WHEN {_AT_WORK} THEN (SELECT id FROM temp._deployment) END"),
+    Column("last_attempt_server", f"CASE WHEN {_AT_WORK} THEN (SELECT server FROM temp._deployment) END"),
     Column("last_failure", _LAST_FAILURE),
     Column("last_failure_error_code"),
     Column("last_failure_related_entry_index", _FAILED_ENTRY, "int"),
@@ -156,74 +121,11 @@ _CREATED: Final = Column("_created", "i.created_at", "int")
 _PARTITION: Final = Column("partition_key", "0", "int")
 _INVOCATIONS: Final = "{db}.invocations i"
 
-#: Kinds of entries in Restate's words.
-_COMMANDS: Final = {
-    "run": "Run", "sleep": "Sleep", "call": "Call", "send": "OneWayCall", "awakeable": "Awakeable",
-    "complete-awakeable": "CompleteAwakeable", "signal": "Signal", "send-signal": "SendSignal",
-    "promise": "GetPromise", "peek-promise": "PeekPromise", "complete-promise": "CompletePromise",
-    "attach": "AttachInvocation", "output": "GetInvocationOutput", "get": "GetEagerState", "set": "SetState",
-    "clear": "ClearState", "clear-all": "ClearAllState", "state-keys": "GetEagerStateKeys", "now": "Now",
-    "cancel": "SendSignal",
-}  # fmt: skip
-_WORDS: Final = " ".join(f"WHEN '{kind}' THEN '{word}'" for kind, word in _COMMANDS.items())
-_ENTRY_TYPE: Final = f"CASE j.kind {_WORDS} ELSE j.kind END"
-_CALLEE: Final = "CASE WHEN j.kind IN ('call', 'send') AND j.part = 0 THEN j.detail END"
-_IS_CALL: Final = "j.kind IN ('call', 'send') AND j.part = 0"
-#: What Restate's command line reads of an entry: when a sleep ends, what is called.
-_ENTRY_JSON: Final = """CASE
-    WHEN j.half <> 'Command' THEN NULL
-    WHEN j.kind = 'sleep' THEN json_object('Command', json_object('Sleep', json_object(
-        'wake_up_time', CAST(j.detail AS INTEGER), 'completion_id', j.entry, 'name', '')))
-    WHEN j.kind = 'run' THEN json_object('Command', json_object('Run', json_object(
-        'completion_id', j.entry, 'name', coalesce(j.name, ''))))
-    WHEN j.kind IN ('call', 'send') AND j.name LIKE '%/%' AND j.name NOT LIKE '%/%/%' THEN json_object(
-        'Command', json_object(iif(j.kind = 'call', 'Call', 'OneWayCall'), json_object(
-            'request', json_object(
-                'invocation_id', replace(j.detail, '{joined}', ''),
-                'invocation_target', json_object('Service', json_object(
-                    'name', substr(j.name, 1, instr(j.name, '/') - 1),
-                    'handler', substr(j.name, instr(j.name, '/') + 1), 'scope', NULL)),
-                'span_context', json('{no_span}'), 'parameter', json('[]'), 'headers', json('[]'),
-                'idempotency_key', NULL, 'completion_retention_duration', json('{no_time}'),
-                'journal_retention_duration', json('{no_time}')),
-            'invoke_time', 0, 'invocation_id_completion_id', 2 * j.entry, 'result_completion_id', 2 * j.entry + 1,
-            'name', '')))
-    END"""
-_NO_SPAN: Final = (
-    '{"span_context":{"trace_id":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0],"span_id":[0,0,0,0,0,0,0,0],"trace_flags":0,'
-    '"is_remote":false,"trace_state":""},"cause":null}'
-)
-_NO_TIME: Final = '{"secs":0,"nanos":0}'
-
-
-def _entry_json() -> str:
-    filled = _ENTRY_JSON.replace("{joined}", JOINED).replace("{no_span}", _NO_SPAN).replace("{no_time}", _NO_TIME)
-    return " ".join(filled.split())
-
-
-#: A journal with its input and output, which are stored with the invocation. A completion has the number of its
-#: command, and comes before it: clients ask for the last ones first, and turn them round.
-_ENTRIES: Final = """(
-    SELECT i.id, 1 + coalesce((SELECT max(j.entry) FROM {db}.journal j WHERE j.invocation = i.seq), 0) AS entry,
-        0 AS part, 'Output' AS kind, '' AS name, NULL AS detail, i.output AS value, 1 AS completed,
-        i.completed_at AS at, 'Command' AS half
-    FROM {db}.invocations i WHERE i.completed_at IS NOT NULL AND i.journal_until IS NOT 0
-    UNION ALL
-    SELECT i.id, j.entry, j.part, j.kind, j.name, j.detail, j.value, 1, j.at, 'Notification'
-    FROM {db}.invocations i JOIN {db}.journal j ON j.invocation = i.seq WHERE j.part = 1 OR j.entry = 0
-    UNION ALL
-    SELECT i.id, j.entry, j.part, j.kind, j.name, j.detail, j.value, j.ok IS NOT NULL OR EXISTS (
-            SELECT 1 FROM {db}.journal c WHERE c.invocation = i.seq AND c.entry = j.entry AND c.part = 1
-        ), j.at, 'Command'
-    FROM {db}.invocations i JOIN {db}.journal j ON j.invocation = i.seq WHERE j.part = 0 AND j.entry > 0
-    UNION ALL
-    SELECT i.id, 0, 0, 'Input', '', NULL, i.input, 1, i.created_at, 'Command'
-    FROM {db}.invocations i WHERE i.journal_until IS NOT 0
-) j"""
 _EVENT: Final = (
     f"json_object('ty', 'TransientError', 'error_code', coalesce(json_extract({_PROBLEM}, '$.code'), 500),"
     f" 'error_message', json_extract({_PROBLEM}, '$.message'),"
-    f" 'error_stacktrace', json_extract({_PROBLEM}, '$.stacktrace'))"
+    f" 'error_stacktrace', json_extract({_PROBLEM}, '$.stacktrace'), 'related_command_index', {_FAILED_ENTRY},"
+    f" 'related_command_name', {_FAILED_NAME}, 'related_command_type', {_FAILED_KIND})"
 )
 _NOTHING: Final = "(SELECT 1) WHERE 0"
 
@@ -247,30 +149,9 @@ TABLES: Final = (
     Table(
         "sys_invocation_state",
         (_PARTITION, Column("id", "i.id"), Column("in_flight", "i.status = 'running'", "bool"), *_ATTEMPTS),
-        f"{_INVOCATIONS} WHERE i.attempt > 0 AND i.completed_at IS NULL",
+        f"{_INVOCATIONS} WHERE {_AT_WORK}",
     ),
-    Table(
-        "sys_journal",
-        (
-            _PARTITION,
-            Column("id", "j.id"),
-            Column("index", "j.entry", "int"),
-            Column("entry_type", f"j.half || ': ' || {_ENTRY_TYPE}"),
-            Column("name", f"iif({_entry_json()} IS NOT NULL AND j.kind <> 'run', '', j.name)"),
-            Column("completed", "j.completed", "bool"),
-            Column("invoked_id", f"replace({_CALLEE}, '{JOINED}', '')"),
-            Column("invoked_target", f"CASE WHEN {_IS_CALL} THEN j.name END"),
-            Column("sleep_wakeup_at", f"CASE WHEN j.kind = 'sleep' AND j.part = 0 THEN {time('j.detail')} END"),
-            Column("promise_name", "CASE WHEN j.kind LIKE '%promise' AND j.part = 0 THEN j.name END"),
-            Column("raw", "j.value", "binary", payload=True),
-            Column("raw_length", "length(j.value)", "int"),
-            Column("version", "2", "int"),
-            Column("entry_json", _entry_json()),
-            Column("entry_lite_json", _entry_json()),
-            Column("appended_at", time("j.at")),
-        ),
-        _ENTRIES,
-    ),
+    Table("sys_journal", (_PARTITION, *entries.COLUMNS), entries.SOURCE),
     Table(
         "sys_journal_events",
         (

@@ -1,4 +1,4 @@
-"""The services of `theirs.py` in an engine: `python -m tests.admin.facts.ours FILE` prints the port of its admin API."""
+"""The services of `theirs.py` in an engine: `python -m tests.admin.facts.ours FILE` prints its port, and serves."""
 
 import asyncio
 import socket
@@ -22,7 +22,7 @@ from durable import (
 )
 from durable.admin import create_app
 
-LATER = RetryPolicy(initial_interval="1h", factor=1)
+LATER = RetryPolicy(initial_interval="1h", max_interval="1h", factor=1)
 
 
 class Greeter(Service):
@@ -60,7 +60,7 @@ class Greeter(Service):
 
     @handler
     async def parent(self, ctx: Context) -> None:
-        ctx.send(Greeter.greet, "later", delay="1h")
+        ctx.send(Cart.add, 1, key="later", delay="1h")
         await ctx.call(Greeter.greet, "child")
         await ctx.call(Greeter.sleeper)
 
@@ -129,7 +129,7 @@ class Quiet(
 
 
 async def main(path: str) -> None:
-    with socket.socket() as listening:
+    with socket.socket(proto=socket.IPPROTO_TCP) as listening:  # so that answers are sent at once
         listening.bind(("127.0.0.1", 0))
         listening.listen()  # now: who reads the port may connect before the server is up
         services = [Greeter(), Cart(), SignUp(), Quiet()]

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import platform
@@ -37,7 +38,9 @@ def program(package: str, name: str) -> str:
         path = folder / f"node_modules/@restatedev/{package}-{sys.platform}-{machine}/bin/{name}"
         if not path.exists():
             install = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(folder)]
-            subprocess.run([*install, f"@restatedev/{package}@{VERSION}"], check=True, capture_output=True, timeout=100)
+            subprocess.run(
+                [*install, f"@restatedev/{package}@{VERSION}"], check=True, capture_output=True, timeout=100
+            )
     return str(path)
 
 
@@ -74,21 +77,35 @@ class Cli:
 class Side:
     """One of the two: its admin API, its command line, and a way to start invocations."""
 
-    def __init__(self, name: str, url: str, ingress: str | None, cli: Cli) -> None:
+    def __init__(self, name: str, url: str, cli: Cli, endpoint: str, ingress: str | None = None) -> None:
         self.name = name
         self.http = httpx.Client(base_url=url, timeout=30)
+        #: Where the services for the SDK are served.
+        self.endpoint = endpoint
         self._ingress = ingress
         self.cli = cli
         #: Invocation ids, by what they were started as.
         self.ids: dict[str, str] = {}
 
     def start(
-        self, label: str, target: str, input: Any = None, *, delay: str | None = None, idempotency_key: str | None = None
+        self,
+        label: str,
+        target: str,
+        input: Any = None,
+        *,
+        delay: str | None = None,
+        idempotency_key: str | None = None,
     ) -> str:
         """Send to "service/handler" or "service/key/handler"; both sides then know the invocation by its label."""
         service, *key, handler = target.split("/")
+        time.sleep(0.003)  # no two at the same ms: lists are in order of that
         if self._ingress is None:
-            body = {"target": f"{service}/{handler}", "input": input, "delay": delay, "idempotency_key": idempotency_key}
+            body = {
+                "target": f"{service}/{handler}",
+                "input": input,
+                "delay": delay,
+                "idempotency_key": idempotency_key,
+            }
             answer = self.http.post("/invocations", json={**body, "key": key[0] if key else None})
             answer.raise_for_status()
             id = answer.json()["invocation_id"]
@@ -104,31 +121,72 @@ class Side:
         self.ids[label] = id
         return str(id)
 
+    def names(self) -> dict[str, str]:
+        """What invocations are called on both sides, by id."""
+        return {id: label for label, id in self.ids.items()}
+
     def rows(self, statement: str) -> list[dict[str, Any]]:
         """What `POST /query` answers."""
         answer = self.http.post("/query", json={"query": statement}, headers={"accept": "application/json"})
         assert answer.status_code == 200, answer.text
         rows: list[dict[str, Any]] = answer.json()["rows"]
-        return rows
+        return [{name: _inside(name, value) for name, value in row.items()} for row in rows]
 
-    def reaches(self, label: str, *statuses: str) -> None:
-        """Wait until an invocation is in one of these states."""
-        self.until(f"SELECT status FROM sys_invocation WHERE id = '{self.ids[label]}'", *({"status": s} for s in statuses))
-
-    def until(self, statement: str, *wanted: dict[str, Any]) -> None:
-        """Wait until a statement has one row, which is one of these."""
+    def row(self, statement: str) -> dict[str, Any]:
+        """The only row of a statement, as soon as there is one."""
         deadline = time.monotonic() + 30
-        while (rows := self.rows(statement)) not in [[one] for one in wanted]:
-            assert time.monotonic() < deadline, f"{self.name}: {statement}: {rows}, not {wanted}"
+        while len(rows := self.rows(statement)) != 1:
+            assert time.monotonic() < deadline, f"{self.name}: {statement}: {rows}"
             time.sleep(0.02)
+        return rows[0]
+
+    def reaches(self, status: str, *labels: str) -> None:
+        """Wait until invocations are in this state."""
+        deadline = time.monotonic() + 30
+        while set((found := self.statuses(*labels)).values()) != {status}:
+            assert time.monotonic() < deadline, f"{self.name}: {found}, not {status}"
+            time.sleep(0.02)
+
+    def records(self, label: str, entries: int) -> None:
+        """Wait until an invocation's journal has that many entries."""
+        self.row(
+            f"SELECT id FROM sys_journal WHERE id = '{self.ids[label]}' GROUP BY id HAVING count(*) >= {entries}"
+        )
+
+    def settles(self) -> None:
+        """Wait until nothing is recorded any more for a while."""
+        before: list[dict[str, Any]] = []
+        while (now := self.rows("SELECT id, count(*) AS entries FROM sys_journal GROUP BY id ORDER BY id")) != before:
+            before = now
+            time.sleep(0.25)
+
+    def statuses(self, *labels: str) -> dict[str, str]:
+        """What invocations do now; "gone" where there is none."""
+        ids = ", ".join(f"'{self.ids[label]}'" for label in labels)
+        rows = {
+            row["id"]: row["status"]
+            for row in self.rows(f"SELECT id, status FROM sys_invocation WHERE id IN ({ids})")
+        }
+        return {label: rows.get(self.ids[label], "gone") for label in labels}
+
+    @functools.cached_property
+    def deployment(self) -> str:
+        """The id of the only deployment."""
+        [deployment] = self.http.get("/deployments").json()["deployments"]
+        return str(deployment["id"])
+
+
+def _inside(column: str, value: Any) -> Any:
+    """What a column with JSON tells."""
+    return json.loads(value) if column.endswith("_json") and isinstance(value, str) else value
 
 
 @contextlib.contextmanager
-def process(*command: str, folder: Path, environment: dict[str, str] | None = None) -> Iterator[Path]:
+def process(*command: str, folder: Path, environment: dict[str, str]) -> Iterator[Path]:
     """A running program; yields the file with its output."""
     said = folder / "stdout"
     with said.open("w") as out, (folder / "stderr").open("w") as err:
-        started = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=err, env={**os.environ, **(environment or {})})
+        started = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=err, env={**os.environ, **environment})
     try:
         yield said
     finally:
@@ -162,19 +220,25 @@ def both(folder: Path) -> Iterator[tuple[Side, Side]]:
         "RESTATE_ROCKSDB_TOTAL_MEMORY_SIZE": "64MiB",
     }
     options = "--no-logo --listen-mode tcp --use-random-ports true --bind-ip 127.0.0.1 --node-name one --base-dir"
-    with (
-        process(server, *options.split(), str(folders["theirs"] / "data"), folder=folders["theirs"], environment=modest) as log,
-        process(sys.executable, "-m", "tests.admin.facts.theirs", folder=folders["sdk"]) as sdk,
-        process(
-            sys.executable, "-m", "tests.admin.facts.ours", str(folder / "ours.db"), folder=folders["ours"]
-        ) as ours,
-    ):
-        urls = {}
-        for name in ("http-ingress-server", "admin-api-server"):
-            urls[name] = f"http://127.0.0.1:{json.loads(line_of(log, name))['span']['server.port']}"
-        admin = urls["admin-api-server"]
-        theirs = Side("theirs", admin, urls["http-ingress-server"], Cli(binary, admin, folders["home"]))
-        endpoint = {"uri": f"http://127.0.0.1:{int(line_of(sdk))}"}
-        assert theirs.http.post("/deployments", json=endpoint).status_code == 201
-        url = f"http://127.0.0.1:{int(line_of(ours))}"
-        yield theirs, Side("ours", url, None, Cli(binary, url, folders["home"]))
+    with contextlib.ExitStack() as running:
+
+        def started(name: str, *command: str, **environment: str) -> Path:
+            return running.enter_context(process(*command, folder=folders[name], environment=environment))
+
+        log = started("theirs", server, *options.split(), str(folders["theirs"] / "data"), **modest)
+        sdk = started("sdk", sys.executable, "-m", "tests.admin.facts.theirs")
+        ours = started("ours", sys.executable, "-m", "tests.admin.facts.ours", str(folder / "ours.db"))
+        ingress, admin = (
+            f"http://127.0.0.1:{json.loads(line_of(log, name))['span']['server.port']}"
+            for name in ("http-ingress-server", "admin-api-server")
+        )
+        endpoint, url = (f"http://127.0.0.1:{int(line_of(said))}" for said in (sdk, ours))
+        sides = (
+            Side("theirs", admin, Cli(binary, admin, folders["home"]), endpoint, ingress),
+            Side("ours", url, Cli(binary, url, folders["home"]), endpoint),
+        )
+        for side in sides:
+            running.enter_context(side.http)
+        registered = sides[0].http.post("/deployments", json={"uri": endpoint})
+        assert registered.status_code == 201, registered.text
+        yield sides

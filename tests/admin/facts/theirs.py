@@ -1,4 +1,4 @@
-"""The services of `ours.py`, written for Restate's SDK: `python -m tests.admin.facts.theirs` prints its port and serves them."""
+"""The services of `ours.py` for Restate's SDK: `python -m tests.admin.facts.theirs` prints its port, and serves."""
 
 import asyncio
 import socket
@@ -10,7 +10,7 @@ from hypercorn import Config
 from restate import InvocationRetryPolicy, TerminalError
 
 HOUR = timedelta(hours=1)
-LATER = InvocationRetryPolicy(initial_interval=HOUR, exponentiation_factor=1.0)
+LATER = InvocationRetryPolicy(initial_interval=HOUR, max_interval=HOUR, exponentiation_factor=1.0)
 
 greeter = restate.Service("Greeter")
 cart = restate.VirtualObject("Cart", description="Carts.")
@@ -69,7 +69,7 @@ async def sleeper(ctx: restate.Context) -> None:
 
 @greeter.handler()
 async def parent(ctx: restate.Context) -> None:
-    ctx.service_send(greet, "later", send_delay=HOUR)
+    ctx.object_send(add, "later", 1, send_delay=HOUR)
     await ctx.service_call(greet, "child")
     await ctx.service_call(sleeper, None)
 
@@ -128,7 +128,7 @@ async def odd(ctx: restate.Context, numbers: list[int]) -> dict[str, int]:
 
 
 async def main() -> None:
-    with socket.socket() as listening:
+    with socket.socket(proto=socket.IPPROTO_TCP) as listening:  # so that answers are sent at once
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         config = Config()
@@ -136,7 +136,7 @@ async def main() -> None:
         config.loglevel = "CRITICAL"
         print(listening.getsockname()[1], flush=True)  # noqa: T201
         app = restate.app([greeter, cart, sign_up, quiet], protocol="bidi")
-        await hypercorn.asyncio.serve(app, config)  # type: ignore[arg-type]
+        await hypercorn.asyncio.serve(app, config)
 
 
 if __name__ == "__main__":
