@@ -10,11 +10,14 @@ from starlette.responses import Response
 
 from durable.admin.errors import Problem
 from durable.admin.operations import Answer, Call, Operation, json, package_version
-from durable.admin.wire import INVOCATION_ID
+from durable.admin.wire import DEPLOYMENT_ID, INVOCATION_ID
 
 _REFS = "#/components/schemas/{name}"
 #: What a part of a path can be; an id has a form of its own.
-_PARTS = {"id": {"type": "string", "pattern": INVOCATION_ID}}
+_PARTS = {
+    "id": {"type": "string", "pattern": INVOCATION_ID},
+    "deployment": {"type": "string", "pattern": DEPLOYMENT_ID},
+}
 _PART = {"type": "string", "minLength": 1, "pattern": r"^[^/\u0000-\u001f\u007f]+$"}
 #: What any operation may answer before, or instead of, doing anything.
 _EVERYWHERE = {

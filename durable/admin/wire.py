@@ -12,6 +12,7 @@ from durable.web import moments
 
 #: The form of an invocation's id, as documents say it.
 INVOCATION_ID = "^inv_1[0-9A-Za-z]{33}$"
+DEPLOYMENT_ID = "^dp_1[0-9A-Za-z]{22}$"
 #: Text that is read as a duration, and text that is read as a moment.
 DurationText = Annotated[str, msgspec.Meta(examples=["10s", "1h 30m", "PT5M"])]
 MomentText = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]

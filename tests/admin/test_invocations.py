@@ -62,7 +62,7 @@ COMPLETED = "The invocation '{id}' was already completed."
 NOT_YET = "The invocation '{id}' is not yet completed."
 NOT_RUNNING = "The invocation '{id}' is not running, cannot be paused."
 TOO_EARLY = "The invocation '{id}' is either inboxed or scheduled, cannot be resumed."
-NO_RESTART = "The invocation '{id}' is still running, cannot be restarted."
+NO_RESTART = "The invocation '{id}' is still running."
 RESTART_EARLY = "The invocation '{id}' cannot be restarted because it's not running yet."
 BAD = "The request field 'invocation_id' is invalid. Reason: bad format"
 
