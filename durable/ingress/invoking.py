@@ -80,8 +80,8 @@ def _headers(call: Call) -> tuple[dict[str, str], str | None]:
                 text = f"{headers[known]}{'; ' if known == 'cookie' else ', '}{text}"
             headers[known] = text
         elif name == b"idempotency-key":
-            if idempotency_key is not None or not value.isascii():
-                raise BadRequest(400, "bad header idempotency-key: give one, in ASCII")
+            if idempotency_key is not None or not value.isascii() or not value.decode("ascii").isprintable():
+                raise BadRequest(400, "bad header idempotency-key: give one, in printable ASCII")
             idempotency_key = value.decode("ascii")
     return headers, idempotency_key
 

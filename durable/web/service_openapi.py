@@ -1,5 +1,6 @@
 """The OpenAPI document of a service: how its handlers are invoked through the ingress."""
 
+import re
 from typing import Any
 
 from durable.core.duration import MAX_DAYS
@@ -9,12 +10,12 @@ from durable.views.services import HandlerView, ServiceView
 _KEY_LENGTH_MAX = 16 * 1024
 _KEY = {
     "name": "key", "in": "path", "required": True,
-    "schema": {"type": "string", "minLength": 1, "maxLength": _KEY_LENGTH_MAX, "pattern": "^[^\\u0000/]*$"},
+    "schema": {"type": "string", "maxLength": _KEY_LENGTH_MAX, "pattern": "^[^\\u0000]*$"},
     "description": "The key of the virtual object, or of the workflow; percent-encoded, it may have slashes, too.",
 }  # fmt: skip
 _IDEMPOTENCY = {
     "name": "idempotency-key", "in": "header", "required": False,
-    "schema": {"type": "string", "minLength": 1, "maxLength": 1024, "pattern": "^[!-~]+$"},
+    "schema": {"type": "string", "pattern": "^[ -~]*$"},
     "description": "A repeated request with the same key is answered with the result of the first.",
 }  # fmt: skip
 _DELAY = {
@@ -60,18 +61,21 @@ _FAILED = {
 def document_of(view: ServiceView, ingress_url: str | None) -> dict[str, Any]:
     """How a service's public handlers are invoked, as OpenAPI 3.1."""
     paths: dict[str, Any] = {}
+    schemas = _Schemas()
     for handler in view.handlers:
         if not (view.public if handler.public is None else handler.public):
             continue
         keyed = "" if view.ty == "Service" else "/{key}"
         for way in ("call", "send"):
             path = f"/restate/{way}/{view.name}{keyed}/{handler.name}"
-            paths[path] = {"post": _invocation(view, handler, way)}
+            paths[path] = {"post": _invocation(view, handler, way, schemas)}
     document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": view.name, "version": str(view.revision)},
         "paths": paths,
     }
+    if schemas.components:
+        document["components"] = {"schemas": schemas.components}
     if view.documentation:
         document["info"]["description"] = view.documentation
     if ingress_url is not None:
@@ -79,7 +83,49 @@ def document_of(view: ServiceView, ingress_url: str | None) -> dict[str, Any]:
     return document
 
 
-def _invocation(view: ServiceView, handler: HandlerView, way: str) -> dict[str, Any]:
+class _Schemas:
+    """The schemas of a document: what they have in common stands among its components."""
+
+    def __init__(self) -> None:
+        self.components: dict[str, Any] = {}
+        self._said: dict[str, Any] = {}
+
+    def of(self, schema: dict[str, Any] | None, handler: str) -> dict[str, Any]:
+        """A schema whose definitions are components. Two types of the same name stay two."""
+        schema = dict(schema or {})
+        definitions = schema.pop("$defs", {})
+        names = {}
+        for name, said in definitions.items():
+            plain = _NO_NAME.sub("_", name)
+            for wanted in (plain, *(f"{plain}.{handler}{'.' * number}" for number in range(len(self._said) + 1))):
+                if self._said.setdefault(wanted, said) == said:
+                    names[f"#/$defs/{name}"] = wanted
+                    break
+        for name, said in definitions.items():
+            self.components[names[f"#/$defs/{name}"]] = _renamed(said, names)
+        renamed: dict[str, Any] = _renamed(schema, names)
+        return renamed
+
+
+_NO_NAME = re.compile(r"[^a-zA-Z0-9._-]")
+
+
+def _renamed(schema: Any, names: dict[str, str]) -> Any:
+    """The same with references to components."""
+    match schema:
+        case dict():
+            return {
+                key: f"#/components/schemas/{names[value]}"
+                if isinstance(value, str) and value in names
+                else _renamed(value, names)
+                for key, value in schema.items()
+            }
+        case list():
+            return [_renamed(one, names) for one in schema]
+    return schema
+
+
+def _invocation(view: ServiceView, handler: HandlerView, way: str, schemas: _Schemas) -> dict[str, Any]:
     parameters = [] if view.ty == "Service" else [_KEY]
     if handler.ty != "Workflow":
         parameters.append(_IDEMPOTENCY)
@@ -87,7 +133,7 @@ def _invocation(view: ServiceView, handler: HandlerView, way: str) -> dict[str, 
         parameters.append(_DELAY)
         answers: dict[str, Any] = {"202": _content("Accepted: it cannot be lost any more.", _ACCEPTED, _ID)}
     elif handler.output_content_type:
-        schema, media = handler.output_json_schema or {}, handler.output_content_type
+        schema, media = schemas.of(handler.output_json_schema, handler.name), handler.output_content_type
         answers = {"200": _content("The result.", schema, {**_ID, **_EXPIRES}, media)}
     else:
         answers = {"200": {"description": "It has no result.", "headers": {**_ID, **_EXPIRES}}}
@@ -103,7 +149,7 @@ def _invocation(view: ServiceView, handler: HandlerView, way: str) -> dict[str, 
     if handler.input_content_type:
         described["requestBody"] = {
             "required": not handler.input_optional,
-            "content": {handler.input_content_type: {"schema": handler.input_json_schema or {}}},
+            "content": {handler.input_content_type: {"schema": schemas.of(handler.input_json_schema, handler.name)}},
         }
     return described
 
