@@ -6,7 +6,19 @@ import platform
 import sqlite3
 import sys
 
-from benchmarks import checksums, controls, crowds, importing, ingress, replay, sleepers, table, throughput, wakeup
+from benchmarks import (
+    checksums,
+    controls,
+    crowds,
+    importing,
+    ingress,
+    looking,
+    replay,
+    sleepers,
+    table,
+    throughput,
+    wakeup,
+)
 
 QUESTIONS = (
     throughput.sequential_step,
@@ -26,6 +38,7 @@ QUESTIONS = (
     controls.trees,
     controls.purge,
     ingress.ingress,
+    looking.looking,
     importing.import_time,
 )
 

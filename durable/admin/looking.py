@@ -53,19 +53,25 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     idempotency_key: str | None = None
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
     #: `next` of the page before.
-    cursor: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
+    cursor: str | None = None
     #: Whether to count, by status, all that are wanted.
     counts: bool = False
 
 
 class Listing(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A page of invocations, newest first."""
+    """A page of invocations, newest first.
+
+    A page takes bounded time: where few of many are wanted, it may hold less than `limit`, or nothing, and have a
+    `next`.
+    """
 
     invocations: list[Listed]
     #: What to give as `cursor` for the next page; absent where there is none.
     next: str | None = None
     #: How many there are of each status, on all pages.
     counts: dict[str, int] | None = None
+    #: False where counting all would have taken too long: there may be more of each.
+    counts_complete: bool = True
 
 
 class Node(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -146,11 +152,8 @@ async def list_invocations(call: Call) -> Response:
         "caller": wanted.parent,
         "idempotency_key": wanted.idempotency_key,
     }
-    found = await engine.invocations(**filters, limit=wanted.limit + 1, before=wanted.cursor)
-    page = found[: wanted.limit]
-    more = str(page[-1].seq) if len(found) > wanted.limit else None
-    counts = await engine.count_invocations(**filters) if wanted.counts else None
-    return json(Listing([listed(view) for view in page], more, counts))
+    page = await engine.page(**filters, limit=wanted.limit, cursor=wanted.cursor, counts=wanted.counts)
+    return json(Listing([listed(view) for view in page.invocations], page.next, page.counts, page.counts_complete))
 
 
 async def describe_invocation(call: Call) -> Response:

@@ -25,7 +25,7 @@ from durable.errors import (
 from durable.futures import outcome_of
 from durable.runtime.registry import check_text
 from durable.serde import serde_for
-from durable.store.filter import Filter
+from durable.store.filter import Cursor, Filter
 
 #: How many invocations one turn of `resume_all` takes.
 RESUME_BATCH = 100
@@ -94,18 +94,18 @@ class Control(KeyState):
         if service is not None:
             check_text("service", service)
         resumed: list[str] = []
-        before: int | None = None
+        before: Cursor | None = None
         while True:
             where = Filter(
                 service=service, status=frozenset({Status.PAUSED}), reason=reason, limit=RESUME_BATCH, before=before
             )
-            found = await self._running().store.find(where)
-            wanted = [one.id for one in found if reason is None or not one.pausing]
+            page = await self._running().store.find(where)
+            wanted = [one.id for one in page.found if reason is None or not one.pausing]
             replies = await asyncio.gather(*(self._running().ask(partial(ask.Resume, id)) for id in wanted))
             resumed += [reply.id for reply in replies if reply.result is Status.PAUSED]
-            if len(found) < RESUME_BATCH:
+            if page.next is None:
                 return resumed
-            before = found[-1].seq
+            before = page.next
 
     async def restart_as_new(self, id: str, *, from_entry: int = 0) -> Handle[Any]:
         """Do a completed invocation again as a new one, with the same input and headers; the old one stays as it is.

@@ -16,14 +16,16 @@ from durable.errors import InvalidRequestError, NotFoundError, StorageCorruptErr
 from durable.runtime.deadlocks import Deadlock
 from durable.runtime.loop import Loop
 from durable.runtime.registry import check_text
-from durable.store.filter import Filter
-from durable.views.invocations import InvocationView, describe, view_of
+from durable.store.filter import Cursor, Filter, cursor_at
+from durable.views.invocations import InvocationPage, InvocationView, describe, view_of
 
 if TYPE_CHECKING:  # schemas need libraries that a start should not wait for
     from durable.views.services import ServiceView
 
 #: What `Engine.invocations` can be asked for.
 STATUSES = frozenset(Status)
+#: At how many rows a page looks at most, beyond those that an index selects.
+EXAMINE = 20_000
 
 
 class Wanted(TypedDict, total=False):
@@ -50,22 +52,45 @@ class Reading(Access):
     """Read models; nothing here changes anything."""
 
     async def invocations(
-        self, *, limit: int = 100, before: int | None = None, **wanted: Unpack[Wanted]
+        self, *, limit: int = 100, before: InvocationView | None = None, **wanted: Unpack[Wanted]
     ) -> list[InvocationView]:
-        """Invocations, newest first; the next page is `before=` the last one's `seq`.
+        """Invocations, newest first; the next page is `before=` the last one.
 
-        Several conditions must all be true: see `Wanted`. Raises `InvalidRequestError`.
+        Several conditions must all be true: see `Wanted`. Raises `InvalidRequestError`; `StorageBusyError` where it
+        takes longer than ten seconds.
         """
+        if before is not None and not isinstance(before, InvocationView):
+            raise InvalidRequestError(f"before is the last invocation of the page before, not {before!r}")
+        behind = None if before is None else cursor_at(before.created_at, before.seq)
+        return (await self._page(_filter(wanted, limit, behind, self._clock.now_ms()))).invocations
+
+    async def page(
+        self, *, limit: int = 100, cursor: str | None = None, counts: bool = False, **wanted: Unpack[Wanted]
+    ) -> InvocationPage:
+        """A page of what `invocations` lists, in bounded time however many there are: for people who wait for it.
+
+        Where many rows must be looked at to find some (a text in failures, a status on a key), a page may end early,
+        with less than `limit`; `next` goes on from there. Raises `InvalidRequestError`.
+        """
+        where = _filter(wanted, limit, _cursor(cursor), self._clock.now_ms())
+        where = msgspec.structs.replace(where, examine=EXAMINE)
+        page = await self._page(where)
+        if not counts:
+            return page
+        counted = await self._running().store.count(where)
+        return msgspec.structs.replace(page, counts=counted.by_status, counts_complete=counted.complete)
+
+    async def _page(self, where: Filter) -> InvocationPage:
         loop = self._running()
-        check_number("limit", limit, 1)
-        check_number("before", before, 0)
-        found = await loop.store.find(_filter(wanted, limit, before, self._clock.now_ms()))
-        await self._note_damage(loop, found)
-        return [msgspec.structs.replace(view_of(one), input=None, output=None) for one in found]
+        check_number("limit", where.limit, 1)
+        page = await loop.store.find(where)
+        await self._note_damage(loop, page.found)
+        shown = [msgspec.structs.replace(view_of(one), input=None, output=None) for one in page.found]
+        return InvocationPage(shown, None if page.next is None else "-".join(map(str, page.next)))
 
     async def count_invocations(self, **wanted: Unpack[Wanted]) -> dict[str, int]:
         """How many invocations there are, by status; takes what `invocations` takes, but for the page."""
-        return await self._running().store.count(_filter(wanted, 1, None, self._clock.now_ms()))
+        return (await self._running().store.count(_filter(wanted, 1, None, self._clock.now_ms()))).by_status
 
     async def describe(self, id: str) -> InvocationView:
         """All that is known of one invocation, with its journal. Raises `NotFoundError`."""
@@ -146,7 +171,16 @@ class Reading(Access):
         await self._running().store.backup(target)
 
 
-def _filter(wanted: Wanted, limit: int, before: int | None, now: int) -> Filter:
+def _cursor(text: str | None) -> Cursor | None:
+    parts = (
+        [] if text is None else [int(part) for part in str(text).split("-") if part.isdecimal() and len(part) < 20]
+    )
+    if text is not None and (len(parts) != 2 or max(parts) >= 2**63):
+        raise InvalidRequestError(f"cursor is the `next` of the page before, not {text[:60]!r}")
+    return (parts[0], parts[1]) if parts else None
+
+
+def _filter(wanted: Wanted, limit: int, before: Cursor | None, now: int) -> Filter:
     """What to ask of the store. Raises `InvalidRequestError`."""
     fields: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None and name != "status"}
     for name, value in fields.items():

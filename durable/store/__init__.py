@@ -10,11 +10,10 @@ from typing import Protocol
 import msgspec
 
 from durable.core.effects import Need, Timer, Writes
-from durable.core.invocation import Invocation
 from durable.core.journal import Row
 from durable.core.world import Loaded
 from durable.errors import StorageError
-from durable.store.filter import Filter
+from durable.store.filter import Counts, Filter, Page
 
 
 class CommitRefused(StorageError):
@@ -114,11 +113,11 @@ class Store(Protocol):
         """Invocations whose outcome a handler is attached to, in order of their ids, those later than `after`."""
         ...
 
-    async def find(self, where: Filter) -> Sequence[Invocation]:
+    async def find(self, where: Filter) -> Page:
         """Invocations that a filter selects, newest first, as their rows stand."""
         ...
 
-    async def count(self, where: Filter) -> dict[str, int]:
+    async def count(self, where: Filter) -> Counts:
         """How many invocations a filter selects, by status; its page does not matter."""
         ...
 

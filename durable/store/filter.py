@@ -1,9 +1,17 @@
 """Which invocations to find: the one description every store understands."""
 
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
 import msgspec
 
 from durable.core.invocation import Invocation, Status
 from durable.core.journal import failure_of
+
+#: Where a page begins: the moment of acceptance and the number of the invocation before it.
+Cursor = tuple[int, int]
+#: A moment after all others: invocations whose moment is damaged are listed there.
+NEVER = 2**63 - 1
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,15 +33,58 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     #: The reason of the last failure.
     reason: str | None = None
     limit: int = 100
-    #: Only those accepted before this one (the `seq` of the last of the page before).
-    before: int | None = None
+    #: Only those behind this one: the last of the page before (`cursor_of`).
+    before: Cursor | None = None
     #: Only those whose retention is not over by then, in ms since the epoch.
     now: int | None = None
+    #: At most how many rows are looked at, beyond what an index selects by itself; None is all of them.
+    examine: int | None = None
 
     @property
     def failure_as_stored(self) -> str:
         """That text as it stands in JSON."""
         return msgspec.json.encode(self.failure or "").decode()[1:-1]
+
+
+class Page(msgspec.Struct, frozen=True):
+    """A part of a listing."""
+
+    found: Sequence[Invocation]
+    #: Where the next page begins; None where there is none. Where `examine` ended this one, it may hold less than
+    #: was wanted, or nothing, and there is a next one.
+    next: Cursor | None
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """How many invocations there are."""
+
+    by_status: dict[str, int]
+    #: False where `examine` ended the counting: there may be more.
+    complete: bool = True
+
+
+def cursor_of(invocation: Invocation) -> Cursor:
+    """Where the page after one begins that ends with this invocation."""
+    return cursor_at(invocation.created_at, invocation.seq)
+
+
+def cursor_at(created_at: int, seq: int) -> Cursor:
+    """The same of its moment and number; a moment that cannot be read was taken for 0."""
+    return created_at or NEVER, seq
+
+
+def page_of(invocations: Iterable[Invocation], where: Filter) -> Page:
+    """The page of a listing, out of all invocations."""
+    wanted = sorted((one for one in invocations if matches(where, one)), key=cursor_of, reverse=True)
+    found, limit = wanted[: where.limit], where.limit
+    return Page(found, None if len(wanted) <= limit else cursor_of(found[-1]) if found else where.before)
+
+
+def counts_of(invocations: Iterable[Invocation], where: Filter) -> Counts:
+    """How many of all invocations a filter selects; `limit` and `before` do not count."""
+    everything = msgspec.structs.replace(where, before=None)
+    counted = Counter(str(one.status) for one in invocations if matches(everything, one))
+    return Counts(dict(sorted(counted.items())))
 
 
 def matches(where: Filter, invocation: Invocation) -> bool:
@@ -46,7 +97,7 @@ def matches(where: Filter, invocation: Invocation) -> bool:
         and (where.key is None or submission.key == where.key)
         and (not where.status or Status(invocation.status) in where.status)
         and (where.reason is None or (invocation.problem is not None and invocation.problem.reason == where.reason))
-        and (where.before is None or invocation.seq < where.before)
+        and (where.before is None or cursor_of(invocation) < where.before)
         and (where.created_after is None or invocation.created_at >= where.created_after)
         and (where.created_before is None or invocation.created_at < where.created_before)
         and (where.caller is None or (submission.caller is not None and submission.caller.id == where.caller))

@@ -1,16 +1,18 @@
 """Listings and counts, read by a connection of their own: however long one takes, commits do not wait for it.
 
-Each listing is driven by one index, chosen here and not by SQLite, which does not know how many rows a value has:
-that of the most selective condition. Where an index has its rows in order of `seq` only for one value (a handler, a
-status), the listing is put together from one part a value, each with its own limit.
+A listing walks one index, chosen here and not by SQLite, which does not know how many rows a value has. Each index
+has the moment of acceptance behind what it is about (`migrations/0006.sql`): an age, and where a page begins, bound
+it in the order of the listing. Service, handler and status are one index together, with a range for each combination
+that there is; ranges are merged. What the index does not know is asked of the rows it selects. `Filter.examine`
+limits how many those are, and `EXAMINE_S` for how long: there the page ends, and the next one goes on.
 """
 
+import heapq
 import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,8 +21,8 @@ import msgspec
 from durable.core.invocation import Invocation, Status
 from durable.errors import StorageBusyError
 from durable.store.faults import is_damage
-from durable.store.filter import Filter, matches
-from durable.store.pages import BATCH, rows_of
+from durable.store.filter import NEVER, Counts, Cursor, Filter, Page, counts_of, cursor_of, page_of
+from durable.store.pages import rows_of
 from durable.store.rows import FIXED, MOVING, invocation_of
 
 T = TypeVar("T")
@@ -28,79 +30,100 @@ Look = Callable[[sqlite3.Connection], T]
 
 #: How long one may take.
 SECONDS_MAX = 10.0
-#: Up to how many invocations a stretch of time is sorted by itself, and not found on the way through all.
-STRETCH = 20_000
+#: For how long rows are looked at where `Filter.examine` limits them.
+EXAMINE_S = 0.1
+#: How many rows are looked at at once: the first time, at most, and each time twice as many.
+_BATCH_MIN, _BATCH_MAX = 64, 1024
+#: Up to how many ranges are merged; where services have more handlers than that, rows are looked at.
+_RANGES_MAX = 500
 
-_OPEN = "completed_at IS NULL"
-_REASON = "CASE WHEN json_valid(last_failure) THEN json_extract(last_failure, '$.reason') END = ?"
-_FAILED = "(ok = 0 OR last_failure IS NOT NULL)"
+BY_HANDLER, CREATED, FAILED = "invocations_by_handler", "invocations_created", "invocations_failed"
+#: Indexes for what selects few, the most selective first.
+_SELECTIVE = {
+    "idempotency_key": "invocations_of_idempotency_key",
+    "caller": "invocations_of_caller",
+    "key": "invocations_of_key",
+}
+#: What every index knows.
+_MOMENTS = frozenset({"created_after", "created_before", "before"})
+_KNOWN = {
+    BY_HANDLER: _MOMENTS | {"service", "handler", "status"},
+    FAILED: _MOMENTS | {"failed"},
+    **{index: _MOMENTS | {name} for name, index in _SELECTIVE.items()},
+}
 #: A condition, and its values.
 Clause = tuple[str, tuple[Any, ...]]
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """How a listing is read: from which index, and in which parts."""
+    """How a listing is read: by which index, in which ranges, and what is asked of each row."""
 
-    #: None is the table itself, from its end.
+    #: None is that of ids, which selects one at most.
     index: str | None
-    #: What tells the parts apart; one empty clause where there is one part.
-    parts: tuple[Clause, ...]
-    #: What holds for all of them.
-    clauses: tuple[Clause, ...]
+    #: What tells the ranges apart; one empty clause where there is one range.
+    ranges: tuple[Clause, ...]
+    #: What the index knows besides.
+    bounds: tuple[Clause, ...]
+    #: What only a row knows.
+    rest: tuple[Clause, ...]
 
-    def seqs(self, limit: int) -> Clause:
-        """The statement that finds them, newest first."""
-        source = f"invocations{'' if self.index is None else f' INDEXED BY {self.index}'}"
-        texts, values = [], []
-        for part in self.parts:
-            every = [clause for clause in (part, *self.clauses) if clause[0]]
-            where = f" WHERE {' AND '.join(text for text, _ in every)}" if every else ""
-            texts.append(f"SELECT * FROM (SELECT seq FROM {source}{where} ORDER BY seq DESC LIMIT ?)")
-            values += [value for _, one in every for value in one] + [limit]
-        return f"{' UNION ALL '.join(texts)} ORDER BY seq DESC LIMIT ?", (*values, limit)
+    def statements(self, columns: str, tail: str = "") -> Iterator[Clause]:
+        """One for each range."""
+        source = "invocations" if self.index is None else f"invocations INDEXED BY {self.index}"
+        for one in self.ranges:
+            text, values = _all_of([one, *self.bounds])
+            yield f"SELECT {columns} FROM {source}{text}{tail}", values
 
-
-def find(path: str, where: Filter, *, one_by_one: bool = False) -> list[Invocation]:
-    """Invocations, newest first. `one_by_one`: some of them cannot be read, and no index knows how they stand."""
-
-    def work(database: sqlite3.Connection) -> list[Invocation]:
-        seqs, values = plan(database, where).seqs(where.limit)
-        sql = f"SELECT {FIXED}, {MOVING} FROM invocations WHERE seq IN ({seqs}) ORDER BY seq DESC"
-        return [invocation_of(row) for row in database.execute(sql, values)]
-
-    def selected(database: sqlite3.Connection) -> list[Invocation]:
-        return list(islice(_selected(database, where), where.limit))
-
-    return _careful(path, work, selected, one_by_one=one_by_one)
+    def walk(self, database: sqlite3.Connection) -> Iterator[tuple[Any, int]]:
+        """Moments and numbers of what the index selects, newest first; read only as far as they are asked for."""
+        every = self.statements("created_at, seq", " ORDER BY created_at DESC, seq DESC")
+        ranges = [database.execute(*one) for one in every]
+        return iter(ranges[0]) if len(ranges) == 1 else heapq.merge(*ranges, key=_cursor, reverse=True)
 
 
-def count(path: str, where: Filter, *, one_by_one: bool = False) -> dict[str, int]:
-    """How many there are of each status; `limit` and `before` do not count.
+def find(path: str, where: Filter, *, one_by_one: bool = False) -> Page:
+    """A page, newest first. `one_by_one`: some of them cannot be read, and no index knows how they stand."""
 
-    Those that are open are counted by status, all are counted by an index where one has what is asked, and the
-    completed ones are the rest.
-    """
+    def work(database: sqlite3.Connection) -> Page:
+        chosen, found = plan(database, where), list[Invocation]()
+        if not where.limit:
+            return Page([], where.before)
+        for looked in _look_through(database, chosen, where, f"{FIXED}, {MOVING}"):
+            rows = {row[0]: row for row in looked.rows}
+            found += [invocation_of(rows[seq]) for _, seq in looked.batch if seq in rows]
+            if len(found) > where.limit:
+                return Page(found[: where.limit], cursor_of(found[where.limit - 1]))
+        return Page(found, looked.ends)
 
-    def work(database: sqlite3.Connection) -> dict[str, int]:
-        wanted = where.status or frozenset(Status)
-        everything = msgspec.structs.replace(where, before=None, status=frozenset())
-        text, values = _all_of([(_OPEN, ()), *_clauses(everything)])
-        opened = f"SELECT status, count(*) FROM invocations INDEXED BY invocations_open{text} GROUP BY status"
-        found: dict[str, int] = dict(database.execute(opened, values).fetchall())
-        if Status.COMPLETED in wanted:
-            text, values = _all_of(_clauses(everything))
-            total = database.execute(f"SELECT count(*) FROM invocations{text}", values).fetchone()[0]
-            found["completed"] = total - sum(found.values())
-        return {status: number for status, number in sorted(found.items()) if number and status in wanted}
-
-    def selected(database: sqlite3.Connection) -> dict[str, int]:
-        everything = msgspec.structs.replace(where, before=None)
-        return dict(sorted(Counter(str(one.status) for one in _selected(database, everything)).items()))
-
-    return _careful(path, work, selected, one_by_one=one_by_one)
+    return _careful(path, work, lambda database: page_of(_every(database), where), one_by_one=one_by_one)
 
 
-def _careful(path: str, work: Look[T], selected: Look[T], *, one_by_one: bool) -> T:
+def count(path: str, where: Filter, *, one_by_one: bool = False) -> Counts:
+    """How many there are of each status; `limit` and `before` do not count."""
+    where = msgspec.structs.replace(where, before=None, limit=0)
+
+    def work(database: sqlite3.Connection) -> Counts:
+        chosen = plan(database, where, counting=True)
+        by_status = Counter[str]()
+        if chosen.index == BY_HANDLER and not [one for one in chosen.rest if one[0] != _KEPT]:
+            whole = not {"service", "handler", *_MOMENTS} & _clauses(where).keys()
+            for text, values in chosen.statements("status, count(*)", " GROUP BY status"):
+                if not whole or values[-1] != Status.COMPLETED:
+                    by_status.update(dict(database.execute(text, values).fetchall()))
+            if whole and (not where.status or Status.COMPLETED in where.status):
+                by_status[Status.COMPLETED] = _completed(database)
+            over, complete = _over(database, where)
+            by_status.subtract(over)
+        else:
+            for looked in _look_through(database, chosen, where, "status, count(*)", " GROUP BY status"):
+                by_status.update(dict(looked.rows))
+            complete = looked.ends is None
+        return Counts({status: number for status, number in sorted(by_status.items()) if number > 0}, complete)
+
+    return _careful(path, work, lambda database: counts_of(_every(database), where), one_by_one=one_by_one)
+
+
+def _careful(path: str, work: Look[T], without_indexes: Look[T], *, one_by_one: bool) -> T:
     """Read as `work` does; where that meets a page that cannot be read, invocation by invocation."""
     if not one_by_one:
         try:
@@ -108,113 +131,168 @@ def _careful(path: str, work: Look[T], selected: Look[T], *, one_by_one: bool) -
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
                 raise
-    return _look(path, selected)
+    return _look(path, without_indexes)
 
 
-def _selected(database: sqlite3.Connection, where: Filter) -> Iterator[Invocation]:
-    """What a filter selects, newest first, without any index but that of the ids: it has everybody."""
+def _every(database: sqlite3.Connection) -> Iterator[Invocation]:
+    """All invocations, without any index but that of the ids: it has everybody."""
     sql = "SELECT seq FROM invocations INDEXED BY sqlite_autoindex_invocations_1"
-    seqs = sorted((seq for (seq,) in database.execute(sql)), reverse=True)
-    for start in range(0, len(seqs), BATCH):
-        rows = sorted(
-            rows_of(database, "seq", set(seqs[start : start + BATCH]), set()), reverse=True, key=itemgetter(0)
-        )
-        for row in rows:
-            if matches(where, invocation := invocation_of(row)):
-                yield invocation
+    for row in rows_of(database, "seq", {seq for (seq,) in database.execute(sql)}, set()):
+        yield invocation_of(row)
 
 
-def plan(database: sqlite3.Connection, where: Filter) -> Plan:
-    """The most selective index for what is asked."""
-    clauses = tuple(_clauses(where))
-    one_part: tuple[Clause, ...] = (("", ()),)
+def _completed(database: sqlite3.Connection) -> int:
+    """How many have ended, which are most: SQLite counts a whole table without a look at its rows."""
+    opened = "SELECT count(*) FROM invocations INDEXED BY invocations_open WHERE status <> 'completed'"
+    return int(database.execute(f"SELECT (SELECT count(*) FROM invocations) - ({opened})").fetchone()[0])
+
+
+def _over(database: sqlite3.Connection, where: Filter) -> tuple[dict[str, int], bool]:
+    """How many are past their retention and not swept away yet, and whether all of those were looked at."""
+    if where.now is None:
+        return {}, True
+    at_most = -1 if where.examine is None else where.examine
+    known = [clause for name, clause in _clauses(where).items() if name in _KNOWN[BY_HANDLER]]
+    text, values = _all_of(known)
+    expired = (
+        "SELECT service, handler, status, created_at FROM invocations INDEXED BY invocations_expiry"
+        " WHERE expires_at <= ? LIMIT ?"
+    )
+    sql = f"SELECT status, count(*) FROM ({expired}){text} GROUP BY status"
+    found = dict(database.execute(sql, (where.now, at_most, *values)).fetchall())
+    return found, at_most < 0 or sum(found.values()) < at_most
+
+
+class _Looked(msgspec.Struct):
+    """Some of the rows that an index selects."""
+
+    batch: list[tuple[Any, int]]
+    #: What was asked of those that are wanted.
+    rows: list[tuple[Any, ...]]
+    #: Where it goes on, in the last one where not all was looked at.
+    ends: Cursor | None = None
+
+
+def _look_through(
+    database: sqlite3.Connection, chosen: Plan, where: Filter, columns: str, tail: str = ""
+) -> Iterator[_Looked]:
+    """Look at what the index selects, newest first, a batch at a time; at least one, which may be empty."""
+    walk = chosen.walk(database)
+    until, examined = time.monotonic() + EXAMINE_S, 0
+    size = min(max(_BATCH_MIN, where.limit + 1), _BATCH_MAX)
+    while True:
+        batch = list(islice(walk, size))
+        text, values = _all_of([(f"seq IN ({','.join(str(seq) for _, seq in batch)})", ()), *chosen.rest])
+        sql = f"SELECT {columns} FROM invocations NOT INDEXED{text}{tail}"
+        looked = _Looked(batch, database.execute(sql, values).fetchall())
+        examined += len(batch)
+        if where.examine is not None and (examined >= where.examine or time.monotonic() > until):
+            following = next(walk, None)
+            looked.ends = None if following is None else _cursor(batch[-1])
+            yield looked
+            return
+        yield looked
+        if len(batch) < size:
+            return
+        size = min(2 * size, _BATCH_MAX)
+
+
+def plan(database: sqlite3.Connection, where: Filter, *, counting: bool = False) -> Plan:
+    """The most selective index for what is asked. `counting`: rather one that knows the status."""
+    clauses = _clauses(where)
     if where.id is not None:
-        return Plan(None, one_part, clauses)
-    for index, given in (
-        ("invocations_of_idempotency_key", where.idempotency_key),
-        ("invocations_of_caller", where.caller),
-        ("invocations_of_key", where.key),
-    ):
-        if given is not None:
-            return Plan(index, one_part, clauses)
-    if where.status and Status.COMPLETED not in where.status:
-        rest = tuple(_clauses(msgspec.structs.replace(where, status=frozenset())))
-        parts: tuple[Clause, ...] = tuple((f"{_OPEN} AND status = ?", (str(one),)) for one in sorted(where.status))
-        return Plan("invocations_open", parts, rest)
-    if where.failure is not None or where.reason is not None:
-        return Plan("invocations_failed", one_part, clauses)
-    if where.service is not None:
-        handlers = [where.handler] if where.handler is not None else _handlers(database, where.service)
-        rest = tuple(_clauses(msgspec.structs.replace(where, service=None, handler=None)))
-        parts = tuple(("service = ? AND handler = ?", (where.service, handler)) for handler in handlers)
-        return Plan("invocations_of_handler", parts or (("service = ?", (where.service,)),), rest)
-    if where.created_after is not None and _short(database, where):
-        return Plan("invocations_created", one_part, clauses)
-    return Plan(None, one_part, clauses)
+        return _planned(None, clauses, [clauses.pop("id")])
+    for name, index in _SELECTIVE.items():
+        if name in clauses:
+            return _planned(index, clauses, [clauses[name]])
+    ended = not where.status or Status.COMPLETED in where.status
+    if "failed" in clauses and ended:
+        return _planned(FAILED, clauses, [clauses["failed"]])
+    if counting or where.service is not None or where.handler is not None or where.status:
+        ranges = list(islice(_ranges(database, where), _RANGES_MAX + 1))
+        if len(ranges) <= _RANGES_MAX:
+            return _planned(BY_HANDLER, clauses, ranges)
+    return _planned(CREATED, clauses, [("", ())])
 
 
-def _handlers(database: sqlite3.Connection, service: str) -> Sequence[str]:
-    """The handlers that a service has or had, a step into the index for each."""
-    found: list[str] = []
-    sql = "SELECT min(handler) FROM invocations INDEXED BY invocations_of_handler WHERE service = ? AND handler > ?"
-    following = database.execute(sql, (service, "")).fetchone()[0]
-    while following is not None and len(found) < 100:
-        found.append(following)
-        following = database.execute(sql, (service, following)).fetchone()[0]
-    return found
+def _planned(index: str | None, clauses: dict[str, Clause], ranges: Sequence[Clause]) -> Plan:
+    known = _KNOWN.get(index or "", _MOMENTS)
+    bounds = tuple(clause for name, clause in clauses.items() if name in _MOMENTS)
+    return Plan(index, tuple(ranges), bounds, tuple(one for name, one in clauses.items() if name not in known))
 
 
-def _short(database: sqlite3.Connection, where: Filter) -> bool:
-    """Whether few enough were accepted in a stretch of time."""
-    until = 2**62 if where.created_before is None else where.created_before
-    sql = (
-        "SELECT 1 FROM invocations INDEXED BY invocations_created WHERE created_at >= ? AND created_at < ?"
-        f" LIMIT 1 OFFSET {STRETCH}"
+def _ranges(database: sqlite3.Connection, where: Filter) -> Iterator[Clause]:
+    """Which combinations of service, handler and status there are, a step into the index for each."""
+    for service in [where.service] if where.service is not None else _following(database, "service"):
+        known: Clause = ("service = ?", (service,))
+        for handler in [where.handler] if where.handler is not None else _following(database, "handler", known):
+            both: Clause = (f"{known[0]} AND handler = ?", (service, handler))
+            for status in sorted(map(str, where.status)) or _following(database, "status", both):
+                yield f"{both[0]} AND status = ?", (*both[1], status)
+
+
+def _following(database: sqlite3.Connection, column: str, known: Clause = ("", ())) -> Iterator[str]:
+    """The values of one column of the index, in their order."""
+    text, values = _all_of([known, (f"{column} > ?", ())])
+    sql = f"SELECT min({column}) FROM invocations INDEXED BY {BY_HANDLER}{text}"
+    following = database.execute(sql, (*values, "")).fetchone()[0]
+    while following is not None:
+        yield following
+        following = database.execute(sql, (*values, following)).fetchone()[0]
+
+
+_KEPT = "(expires_at IS NULL OR expires_at > ?)"
+_REASON = "CASE WHEN json_valid(last_failure) THEN json_extract(last_failure, '$.reason') END = ?"
+_SAID = "(instr(last_failure, ?) OR (ok = 0 AND instr(CAST(output AS TEXT), ?)))"
+
+
+def _clauses(where: Filter) -> dict[str, Clause]:
+    """The conditions of a filter, by name."""
+    clauses: dict[str, Clause] = {}
+    conditions: tuple[tuple[str, str, str | int | None], ...] = (
+        ("id", "id = ?", where.id),
+        ("service", "service = ?", where.service),
+        ("handler", "handler = ?", where.handler),
+        ("key", "key = ?", where.key),
+        ("caller", "caller_id = ?", where.caller),
+        ("idempotency_key", "idempotency_key = ?", where.idempotency_key),
+        ("created_after", "created_at >= ?", where.created_after),
+        ("created_before", "created_at < ?", where.created_before),
+        ("kept", _KEPT, where.now),
+        ("reason", _REASON, where.reason),
     )
-    return database.execute(sql, (where.created_after, until)).fetchone() is None
-
-
-def _clauses(where: Filter) -> list[Clause]:
-    """The conditions of a filter."""
-    clauses: list[Clause] = []
-    conditions: tuple[tuple[str, str | int | None], ...] = (
-        ("id = ?", where.id),
-        ("service = ?", where.service),
-        ("handler = ?", where.handler),
-        ("key = ?", where.key),
-        ("caller_id = ?", where.caller),
-        ("idempotency_key = ?", where.idempotency_key),
-        ("created_at >= ?", where.created_after),
-        ("created_at < ?", where.created_before),
-        ("seq < ?", where.before),
-    )
-    for text, wanted in conditions:
+    for name, text, wanted in conditions:
         if wanted is not None:
-            clauses.append((text, (wanted,)))
+            clauses[name] = (text, (wanted,))
+    if where.before is not None:
+        clauses["before"] = ("(created_at, seq) < (?, ?)", where.before)
     if where.status:
-        clauses.append((f"status IN ({', '.join('?' * len(where.status))})", tuple(map(str, sorted(where.status)))))
-    if where.now is not None:
-        clauses.append(("(expires_at IS NULL OR expires_at > ?)", (where.now,)))
+        text = f"status IN ({', '.join('?' * len(where.status))})"
+        clauses["status"] = (text, tuple(map(str, sorted(where.status))))
     if where.reason is not None or where.failure is not None:
-        clauses.append((_FAILED, ()))
-    if where.reason is not None:
-        clauses.append((_REASON, (where.reason,)))
+        clauses["failed"] = ("(ok = 0 OR last_failure IS NOT NULL)", ())
     if where.failure is not None:
-        said = "(instr(last_failure, ?) OR (ok = 0 AND instr(CAST(output AS TEXT), ?)))"
-        clauses.append((said, (where.failure_as_stored,) * 2))
+        clauses["failure"] = (_SAID, (where.failure_as_stored,) * 2)
     return clauses
 
 
 def _all_of(clauses: Sequence[Clause]) -> Clause:
-    text = f" WHERE {' AND '.join(text for text, _ in clauses)}" if clauses else ""
-    return text, tuple(value for _, values in clauses for value in values)
+    given = [clause for clause in clauses if clause[0]]
+    text = f" WHERE {' AND '.join(text for text, _ in given)}" if given else ""
+    return text, tuple(value for _, values in given for value in values)
 
 
-def _look(path: str, work: Callable[[sqlite3.Connection], T]) -> T:
+def _cursor(row: tuple[Any, int]) -> Cursor:
+    """Where a row stands in a listing; one whose moment is damaged comes before all others."""
+    return row if isinstance(row[0], int) else (NEVER, row[1])
+
+
+def _look(path: str, work: Look[T]) -> T:
     database = sqlite3.connect(f"{Path(path).as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=2.0)
     ends = time.monotonic() + SECONDS_MAX
     database.set_progress_handler(lambda: int(time.monotonic() > ends), 50_000)
     try:
+        database.execute("BEGIN")  # all that is read is of one moment
         return work(database)
     except sqlite3.OperationalError:
         if time.monotonic() > ends:

@@ -2,7 +2,7 @@
 
 import asyncio
 import copy
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
 
 import msgspec
@@ -14,7 +14,7 @@ from durable.core.turn import JOINED, promise_topic
 from durable.core.world import Loaded
 from durable.errors import EngineFailedError, EngineLockedError, EngineNotRunningError, StorageError
 from durable.store import CommitRefused, Expired, Opened
-from durable.store.filter import Filter, matches
+from durable.store.filter import Counts, Filter, Page, counts_of, page_of
 from durable.store.rows import (
     FIXED_COUNT,
     MOVING_NAMES,
@@ -236,18 +236,15 @@ class MemoryStore:
         ids = sorted(topic.removeprefix(JOINED) for topic in topics)
         return [id for id in ids if id > after][:limit]
 
-    async def find(self, where: Filter) -> Sequence[Invocation]:
-        """A listing, newest first."""
+    async def find(self, where: Filter) -> Page:
+        """A page of a listing, newest first."""
         self._check()
-        invocations = [self._invocation(seq) for seq in sorted(self.tables.invocations, reverse=True)]
-        return [one for one in invocations if matches(where, one)][: where.limit]
+        return page_of(map(self._invocation, self.tables.invocations), where)
 
-    async def count(self, where: Filter) -> dict[str, int]:
+    async def count(self, where: Filter) -> Counts:
         """How many there are of each status."""
         self._check()
-        everything = msgspec.structs.replace(where, before=None)
-        found = [one for seq in self.tables.invocations if matches(everything, one := self._invocation(seq))]
-        return dict(sorted(Counter(str(one.status) for one in found).items()))
+        return counts_of(map(self._invocation, self.tables.invocations), where)
 
     async def backup(self, path: str) -> None:
         """There is no file to copy."""

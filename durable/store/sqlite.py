@@ -22,7 +22,7 @@ from durable.store import CommitRefused, Expired, Opened, listing
 from durable.store.backup import write_backup
 from durable.store.faults import explain, is_damage
 from durable.store.file import DatabaseFile
-from durable.store.filter import Filter
+from durable.store.filter import Counts, Filter, Page
 from durable.store.format import check_version, migrate, migrations
 from durable.store.keyed import (
     EVERYTHING,
@@ -241,11 +241,11 @@ class SqliteStore:
         values = (len(JOINED) + 1, JOINED, after, limit)
         return await self._read(lambda database: [row[0] for row in database.execute(sql, values)])
 
-    async def find(self, where: Filter) -> Sequence[Invocation]:
-        """A listing, newest first, through a connection of its own."""
+    async def find(self, where: Filter) -> Page:
+        """A page of a listing, newest first, through a connection of its own."""
         return await self._look(partial(listing.find, self.path, where, one_by_one=bool(self._unread)))
 
-    async def count(self, where: Filter) -> dict[str, int]:
+    async def count(self, where: Filter) -> Counts:
         """How many there are of each status, through a connection of its own."""
         return await self._look(partial(listing.count, self.path, where, one_by_one=bool(self._unread)))
 

@@ -107,6 +107,18 @@ class InvocationView(msgspec.Struct, frozen=True, kw_only=True):
     journal: tuple[EntryView, ...] = ()
 
 
+class InvocationPage(msgspec.Struct, frozen=True):
+    """A page of a listing, newest first."""
+
+    invocations: list[InvocationView]
+    #: What to give as `cursor` for the next page; None where there is none.
+    next: str | None
+    #: How many there are of each status, on all pages.
+    counts: dict[str, int] | None = None
+    #: Whether those are all; where counting would have taken too long, there may be more.
+    counts_complete: bool = True
+
+
 def view_of(invocation: Invocation) -> InvocationView:
     """The view of an invocation that is in memory or was just read."""
     submission, caller, outcome = invocation.submission, invocation.submission.caller, invocation.outcome

@@ -140,5 +140,5 @@ MADE = [
     "SELECT 'a' LIKE '" + "%a" * 500 + "'",
     "SELECT * FROM " + ", ".join(["sys_invocation"] * 65),
     "SELECT * FROM json_each('" + "[" * 5000 + "]" * 5000 + "')",
-    "VALUES " + ",".join(["(1)"] * 12_000),
+    "VALUES " + ",".join(["(1)"] * 20_000),
 ]

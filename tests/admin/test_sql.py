@@ -14,7 +14,7 @@ import pytest
 
 from durable import Engine
 from durable.admin import QueryLimits, create_app
-from durable.admin.sql import arrow
+from durable.admin.sql import arrow, reader
 from durable.admin.sql.dialect import SqlError, to_sqlite
 from durable.admin.sql.reader import _READABLE, Facts, Result, TooMuch, query
 from durable.admin.sql.tables import TABLES
@@ -134,6 +134,107 @@ def test_the_queries_of_the_command_line_are_answered(database: Path) -> None:
     assert {row["index"] for row in journal} >= {0, 1}
     assert state == [{"key": "items", "value": b'["shoe"]'}]
     assert none == []
+
+
+def plans(path: Path, sql: str) -> list[str]:
+    """How SQLite reads the file for a statement."""
+    connection = sqlite3.connect("file::memory:", uri=True, isolation_level=None)
+    try:
+        reader._prepare(connection, str(path), FACTS, True)
+        connection.set_authorizer(None)
+        return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {to_sqlite(sql)}")]
+    finally:
+        connection.close()
+
+
+def test_what_the_command_line_asks_of_all_invocations_is_answered_by_indexes(database: Path) -> None:
+    """Statements of `restate services status` and `invocations list`: no row is read to be counted or sorted."""
+    service = "target_service_name IN ('Cart', 'Greeter')"
+    listed = "ORDER BY inv.created_at DESC, inv.id LIMIT 100"
+    for sql, index in (
+        (CLI[0], "USING INDEX invocations_by_handler (service=?)"),
+        (BY_HANDLER, "USING INDEX invocations_by_handler (service=?)"),
+        (f"SELECT count(1) FROM sys_invocation WHERE {service}", "COVERING INDEX invocations_by_handler (service=?)"),
+        (f"SELECT id FROM sys_invocation inv {listed}", "SCAN i USING INDEX invocations_created"),
+        (
+            f"SELECT id FROM sys_invocation inv WHERE status != 'completed' {listed}",
+            "SCAN i USING INDEX invocations_open",
+        ),
+        (
+            f"SELECT id FROM sys_invocation inv WHERE inv.status IN ('running', 'paused') {listed}",
+            "SCAN i USING INDEX invocations_open",
+        ),
+        ("SELECT id FROM sys_invocation_status WHERE status = 'inboxed'", "invocations_open"),
+    ):
+        steps = plans(database, sql)
+        assert index in steps[0], steps
+        sorted_ = [step for step in steps if "USE TEMP B-TREE" in step]
+        assert [step for step in sorted_ if "RIGHT PART" not in step] in ([], ["USE TEMP B-TREE FOR ORDER BY"]), steps
+
+
+BY_HANDLER = """SELECT target_service_name, target_handler_name, status, COUNT(1) as num_invocations,
+    MIN(created_at) as oldest_at, FIRST_VALUE(id ORDER BY created_at ASC) as oldest_invocation FROM sys_invocation
+    WHERE target_service_name IN ('Cart','Greeter','SignUp')
+    GROUP BY target_service_name, target_handler_name, status ORDER BY target_handler_name"""
+
+
+def test_the_oldest_of_each_group_is_the_oldest(database: Path) -> None:
+    everything = rows(database, "SELECT * FROM sys_invocation")
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for one in everything:
+        groups.setdefault((one["target_service_name"], one["target_handler_name"], one["status"]), []).append(one)
+    for sql, pick in (
+        (BY_HANDLER, min),
+        (BY_HANDLER.replace("MIN(created_at) as oldest_at, ", ""), min),
+        (BY_HANDLER.replace("MIN(created_at)", "max(modified_at)"), min),
+        (BY_HANDLER.replace("MIN(", "MAX(").replace("created_at ASC", "created_at DESC"), max),
+        (BY_HANDLER.replace("MIN(", "MAX("), min),
+    ):
+        found = rows(database, sql)
+        assert len(found) == len(groups)
+        for row in found:
+            group = groups[row["target_service_name"], row["target_handler_name"], row["status"]]
+            assert row["num_invocations"] == len(group)
+            assert row["oldest_invocation"] in {
+                one["id"] for one in group if one["created_at"] == pick(other["created_at"] for other in group)
+            }
+            assert row.get("oldest_at") in (
+                None,
+                *(one["created_at"] for one in group),
+                *(one["modified_at"] for one in group),
+            )
+
+
+def test_a_status_is_the_same_condition_whatever_index_it_is_given(database: Path) -> None:
+    everything = rows(database, "SELECT id, status FROM sys_invocation")
+    for condition, statuses in (
+        ("status != 'completed'", {one["status"] for one in everything} - {"completed"}),
+        ("inv.status IN ('running','paused')", {"running", "paused"}),
+        ("status IN ('running','completed')", {"running", "completed"}),
+        ("NOT status = 'running' AND status <> 'nonsense'", {one["status"] for one in everything} - {"running"}),
+        ("(status = 'paused' OR inv.status == 'pending')", {"paused", "pending"}),
+        ("status = 'completed'", {"completed"}),
+        ("status IN (SELECT 'paused')", {"paused"}),
+    ):
+        found = rows(database, f"SELECT id FROM sys_invocation inv WHERE {condition}")
+        assert {row["id"] for row in found} == {one["id"] for one in everything if one["status"] in statuses}, (
+            condition
+        )
+    stored = rows(database, "SELECT id FROM sys_invocation_status WHERE status = 'invoked'")
+    assert {row["id"] for row in stored} == {
+        one["id"] for one in everything if one["status"] in ("ready", "running", "backing-off")
+    }
+
+
+def test_a_subquery_computes_the_columns_that_are_asked_for() -> None:
+    inner = "SELECT * FROM sys_invocation inv LIMIT 50000"
+    assert to_sqlite(f"SELECT COUNT(1) FROM ({inner}) WHERE inv.status = 'x' AND target_service_name = 'y'") == (
+        'SELECT COUNT ( 1 ) FROM ( SELECT "target_service_name", "status" FROM sys_invocation inv LIMIT 50000 )'
+        " AS inv WHERE inv . status = 'x' AND target_service_name = 'y'"
+    )
+    assert "SELECT 1 FROM sys_invocation" in to_sqlite(f"SELECT COUNT(*) FROM ({inner})")
+    for whole in (f"SELECT * FROM ({inner})", f"SELECT inv.* FROM ({inner})", f'SELECT "id" FROM ({inner})'):
+        assert "SELECT * FROM sys_invocation inv LIMIT" in to_sqlite(whole)
 
 
 def test_a_journal_is_commands_and_notifications(database: Path) -> None:

@@ -591,7 +591,7 @@ REFUSED: dict[str, Ask] = {
     "a listing of an unknown status": lambda engine: engine.invocations(status="sleepy"),
     "a listing of more than there are numbers": lambda engine: engine.invocations(limit=2**70),
     "a listing of less than nothing": lambda engine: engine.invocations(limit=-1),
-    "a listing before more than there are numbers": lambda engine: engine.invocations(before=2**70),
+    "a listing before what is no invocation": lambda engine: engine.invocations(before=wrong(2**70)),
     "a listing of no number": lambda engine: engine.invocations(limit=wrong("10")),
 }
 

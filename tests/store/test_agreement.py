@@ -25,7 +25,7 @@ async def told(store: Store, need: Need, now: int) -> dict[str, Any]:
         "timers": [tuple(timer) for timer in await store.timers(None, 1000)],
         "attached": list(await store.attached("", 1000)),
         "running": list(await store.running(0, 1000)),
-        "listing": list(await store.find(Filter(limit=1000))),
+        "listing": list((await store.find(Filter(limit=1000))).found),
         "expired": [
             {(one.seq, one.workflow, one.journal_only) for one in await store.expired(now + later, 1000)}
             for later in (0, 500, 1500, 10**9)

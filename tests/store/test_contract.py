@@ -43,7 +43,7 @@ def test_an_empty_store_starts_all_numbers(stores: Stores) -> None:
             assert list(await store.running(0, 10)) == []
             assert list(await store.timers(None, 10)) == []
             assert list(await store.expired(NOW, 10)) == []
-            assert list(await store.find(Filter())) == []
+            assert list((await store.find(Filter())).found) == []
             assert list(await store.journal(1)) == []
 
     play(story)
@@ -136,7 +136,7 @@ def test_every_field_of_an_invocation_comes_back(stores: Stores, written: Invoca
             assert await loaded(store, 1) == written
         async with using(stores) as store:
             assert await loaded(store, 1) == written
-            assert [view_of(one) for one in await store.find(Filter())] == [view_of(written)]
+            assert [view_of(one) for one in (await store.find(Filter())).found] == [view_of(written)]
 
     play(story)
 
@@ -171,7 +171,7 @@ def test_an_invocation_that_is_created_again_with_its_id_is_refused(stores: Stor
             with pytest.raises(CommitRefused):
                 await store.commit(Writes(created={2: msgspec.structs.replace(one, seq=2)}))
         async with using(stores) as store:
-            assert [one.seq for one in await store.find(Filter())] == [1]
+            assert [one.seq for one in (await store.find(Filter())).found] == [1]
 
     play(story)
 
@@ -200,7 +200,7 @@ def test_an_expired_result_is_forgotten_and_its_id_taken_in_one_turn(stores: Sto
             await store.commit(Writes(purged=[1], created={2: new}))
         async with using(stores) as store:
             assert (await store.load(Need(ids={old.id}))).invocations == [new]
-            assert [one.seq for one in await store.find(Filter())] == [2]
+            assert [one.seq for one in (await store.find(Filter())).found] == [2]
 
     play(story)
 
@@ -649,7 +649,7 @@ def test_every_legal_key_is_itself(stores: Stores, key: str) -> None:
             assert list(target.queue) == [1]
             assert list(found.topics[key]) == [(1, 1)]
             assert found.signals[1] == [Signal(50, key, VALUE)]
-            assert [one.submission.key for one in await store.find(Filter(key=key))] == [key]
+            assert [one.submission.key for one in (await store.find(Filter(key=key))).found] == [key]
 
     play(story)
 
@@ -845,7 +845,7 @@ def test_forgetting_takes_every_trace_and_nothing_else(stores: Stores) -> None:
             assert [one.seq for one in found.invocations] == [2]
             assert found.signals == {2: [Signal(21, "s", VALUE)]}
             assert (list(await store.journal(1)), len(await store.journal(2))) == ([], 1)
-            assert [one.seq for one in await store.find(Filter())] == [2]
+            assert [one.seq for one in (await store.find(Filter())).found] == [2]
 
     play(story)
 
@@ -857,7 +857,7 @@ def test_an_invocation_can_be_accepted_and_forgotten_in_one_turn(stores: Stores)
         async with using(stores) as store:
             await store.commit(Writes(created={1: a_completed(1)}, journal=[a_row(1, 1, outcome=VALUE)], purged=[1]))
         async with using(stores) as store:
-            assert list(await store.find(Filter())) == []
+            assert list((await store.find(Filter())).found) == []
             assert list(await store.journal(1)) == []
 
     play(story)
@@ -928,7 +928,7 @@ def test_clean_up_in_small_batches_ends_when_everything_is_gone(stores: Stores) 
                         )
                     )
                 assert len(gone) == expected
-            assert list(await store.find(Filter())) == []
+            assert list((await store.find(Filter())).found) == []
             assert [row for seq in rows for row in await store.journal(seq)] == []
 
     play(story)
@@ -949,7 +949,7 @@ def test_a_journal_is_forgotten_and_its_invocation_stays(stores: Stores) -> None
             assert await expired(store, NOW + DAY) == {(1, False), (2, False)}
             await store.commit(Writes(journals_purged=[1]))
             await store.commit(Writes(purged=[1]))
-            assert [one.seq for one in await store.find(Filter())] == [2]
+            assert [one.seq for one in (await store.find(Filter())).found] == [2]
 
     play(story)
 
@@ -984,7 +984,7 @@ def test_a_journal_and_its_invocation_are_forgotten_in_one_turn(stores: Stores) 
             await store.commit(Writes(created={1: a_completed(1)}, journal=[a_row(1, 1, outcome=VALUE)]))
             await store.commit(Writes(purged=[1, 1], journals_purged=[1, 1]))
             assert list(await store.journal(1)) == []
-            assert list(await store.find(Filter())) == []
+            assert list((await store.find(Filter())).found) == []
 
     play(story)
 
@@ -1035,10 +1035,11 @@ FILTERS = [
     Filter(status=frozenset({"completed"}), service="Shop"),
     Filter(limit=3),
     Filter(limit=0),
-    Filter(before=5),
-    Filter(before=1),
-    Filter(before=10**15, limit=2),
-    Filter(service="Shop", before=9, limit=2),
+    Filter(before=(NOW, 5)),
+    Filter(before=(NOW, 1)),
+    Filter(before=(NOW - 1, 9)),
+    Filter(before=(10**15, 1), limit=2),
+    Filter(service="Shop", before=(NOW, 9), limit=2),
 ]
 
 
@@ -1051,9 +1052,9 @@ def test_a_listing_leaves_out_what_is_past_its_retention(stores: Stores, after_m
     async def story() -> None:
         async with using(stores) as store:
             await store.commit(Writes(created={one.seq: one for one in kept}))
-            found = [one.seq for one in await store.find(Filter(now=over + after_ms))]
+            found = [one.seq for one in (await store.find(Filter(now=over + after_ms))).found]
             assert found == ([3, 2, 1] if after_ms < 0 else [3, 1])
-            assert sum((await store.count(Filter(now=over + after_ms))).values()) == len(found)
+            assert sum((await store.count(Filter(now=over + after_ms))).by_status.values()) == len(found)
 
     play(story)
 
@@ -1067,7 +1068,7 @@ def test_a_listing_is_newest_first_and_filtered(stores: Stores, where: Filter) -
         async with using(stores) as store:
             await store.commit(Writes(created={one.seq: one for one in house}))
         async with using(stores) as store:
-            assert [view_of(one) for one in await store.find(where)] == expected
+            assert [view_of(one) for one in (await store.find(where)).found] == expected
 
     play(story)
 
@@ -1078,8 +1079,12 @@ def test_pages_follow_each_other_without_a_gap_while_new_ones_arrive(stores: Sto
         async with using(stores) as store:
             await store.commit(Writes(created={one.seq: one for one in a_full_house()}))
             seen: list[Invocation] = []
-            while found := list(await store.find(Filter(limit=page, before=seen[-1].seq if seen else None))):
-                seen += found
+            before = None
+            while not seen or before is not None:
+                shown = await store.find(Filter(limit=page, before=before))
+                assert shown.found, "no page is empty where each row is wanted"
+                seen += shown.found
+                before = shown.next
                 await store.commit(Writes(created={100 + len(seen): an_invocation(100 + len(seen))}))
             assert [one.seq for one in seen] == list(range(2 * len(Status), 0, -1))
 
@@ -1113,7 +1118,7 @@ def test_a_turn_without_writes_is_nothing(stores: Stores) -> None:
         async with using(stores) as store:
             assert not Writes()
             await store.commit(Writes())
-            assert list(await store.find(Filter())) == []
+            assert list((await store.find(Filter())).found) == []
 
     play(story)
 
@@ -1223,6 +1228,6 @@ def test_a_refused_commit_leaves_nothing_and_the_next_one_is_written(stores: Sto
             await store.commit(Writes(settings={"later": "{}"}, created={10: an_invocation(10)}))
         async with opened(stores()) as (store, where):
             assert where.settings == {"later": "{}"}
-            assert [one.seq for one in await store.find(Filter())] == [10, 9]
+            assert [one.seq for one in (await store.find(Filter())).found] == [10, 9]
 
     play(story)

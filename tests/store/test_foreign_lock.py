@@ -147,9 +147,9 @@ def test_a_turn_that_waited_is_written_once(path: Path, turn: str) -> None:
                 commit = asyncio.ensure_future(store.commit(writes))
                 await asyncio.sleep(0.1)
                 assert not commit.done()
-                assert list(await store.find(Filter())) == []
+                assert list((await store.find(Filter())).found) == []
             await commit
-            assert [one.seq for one in await store.find(Filter())] == [1]
+            assert [one.seq for one in (await store.find(Filter())).found] == [1]
             assert len(await store.journal(1)) == len(writes.journal)
 
     play(story)

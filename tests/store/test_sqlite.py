@@ -988,7 +988,7 @@ def test_a_value_that_cannot_be_stored_is_refused_and_nothing_of_its_turn_stays(
             await store.commit(Writes(settings={"C": "{}"}))
         async with opened(SqliteStore(path)) as (store, where):
             assert where.settings == {"B": "{}", "C": "{}"}
-            assert list(await store.find(Filter())) == []
+            assert list((await store.find(Filter())).found) == []
             assert list(await store.journal(1)) == [step]
 
     def limited(database: sqlite3.Connection) -> None:

@@ -9,12 +9,17 @@ and quoted names is left alone:
     a ILIKE b, string_agg, CAST(a AS STRING)    LIKE, group_concat, TEXT
     now() - INTERVAL '1 hour'           a function, since times are text
     ORDER BY created_at                 the number behind it, which an index has
+    min(created_at) AS a                the same
+    status != 'completed', status IN (…)    the same, and that it is open: there is an index of what is
+    count(1) FROM (SELECT * … LIMIT 9)  the columns that are asked for outside
     FROM (SELECT * FROM t x) WHERE x.a  a subquery without a name gets that of its own table
 """
 
 import re
 from collections.abc import Sequence
 from itertools import pairwise
+
+from durable.admin.sql.tables import TABLES
 
 _TOKEN = re.compile(
     r"""(?P<space>\s+|--[^\n]*|/\*.*?(?:\*/|\Z))
@@ -39,7 +44,18 @@ class SqlError(Exception):
 def to_sqlite(sql: str) -> str:
     """The statement as SQLite takes it. Raises `SqlError` for what has no counterpart."""
     tokens = [match[0] for match in _TOKEN.finditer(sql) if match.lastgroup != "space"]
-    return " ".join(_by_number(_rewrite(tokens)))
+    tokens = _only_what_is_asked(tokens)
+    if not _of_invocations(tokens):
+        return " ".join(_rewrite(tokens))
+    return " ".join(_by_number(_by_status(_rewrite(_earliest(tokens)))))
+
+
+def _of_invocations(tokens: Sequence[str]) -> bool:
+    """Whether it is one SELECT over invocations, so that a column is what it is called."""
+    lower = [token.lower() for token in tokens]
+    if lower.count("from") != 1 or lower.count("select") != 1 or "with" in lower:
+        return False
+    return lower[lower.index("from") + 1 :][:1] in (["sys_invocation"], ["sys_invocation_status"])
 
 
 def _rewrite(tokens: Sequence[str]) -> list[str]:
@@ -137,12 +153,121 @@ def _interval(out: list[str], text: str) -> int:
 def _by_number(tokens: list[str]) -> list[str]:
     """Order by the number that a time is made of: an index has that, and a million times need not be written out."""
     lower = [token.lower() for token in tokens]
-    source = lower[lower.index("from") + 1 :][:1] if lower.count("from") == lower.count("select") == 1 else []
-    renamed = any(pair == ("as", "created_at") for pair in pairwise(lower))
-    if source not in (["sys_invocation"], ["sys_invocation_status"]) or renamed or {"group", "distinct"} & {*lower}:
+    if _renamed(lower, "created_at") or {"group", "distinct"} & {*lower}:
         return tokens
     orders = [at for at, pair in enumerate(pairwise(lower)) if pair == ("order", "by")]
     if len(orders) != 1:
         return tokens
     kept, ordered = tokens[: orders[0]], tokens[orders[0] :]
     return [*kept, *("_created" if token.lower() == "created_at" else token for token in ordered)]
+
+
+def _renamed(lower: Sequence[str], column: str) -> bool:
+    return any(pair == ("as", column) for pair in pairwise(lower))
+
+
+def _earliest(tokens: Sequence[str]) -> list[str]:
+    """The first moment of a group, and values of the row that has it: SQLite takes those from that row by itself.
+
+    It does so where a SELECT has one minimum (or maximum) and no other, of whatever column: there the number that a
+    time is made of will do, which an index has.
+    """
+    lower, spans = [token.lower() for token in tokens], []
+    for at, pair in enumerate(pairwise(lower)):
+        if pair in (("min", "("), ("max", "("), ("first_value", "(")):
+            spans.append((at, _closing(tokens, at + 1)))
+    found: dict[int, tuple[int, list[str]]] = {}
+    aggregates, column = set[str](), list[str]()
+    for at, end in spans:
+        word, inside = lower[at], lower[at + 2 : end]
+        order = [place for place, pair in enumerate(pairwise(inside)) if pair == ("order", "by")]
+        if word == "first_value" and not order:
+            continue
+        after = inside[order[-1] + 2 :] if order else inside
+        if order and after[-1:] in (["asc"], ["desc"]):
+            word = "min" if after.pop() == "asc" else "max"
+        elif order:
+            word = "min"
+        if after[-1:] != ["created_at"] or len(after) not in (1, 3) or not (order or lower[end + 1 :][:1] == ["as"]):
+            return [*tokens]
+        column = [*tokens[end - len(after) : end - 1], "_created"] if not order else [*after[:-1], "_created"]
+        aggregates.add(word)
+        first = [word, "(", *column, ")"]
+        if order:
+            found[at] = (
+                end,
+                ["iif", "(", *first, "IS", "NULL", ",", "NULL", ",", *tokens[at + 2 : at + 2 + order[-1]], ")"],
+            )
+        else:
+            found[at] = (
+                end,
+                ["strftime", "(", "'%Y-%m-%dT%H:%M:%fZ'", ",", *first, "/", "1000.0", ",", "'unixepoch'", ")"],
+            )
+    if len(aggregates) != 1:
+        return [*tokens]
+    out, at = list[str](), 0
+    while at < len(tokens):
+        end, instead = found.get(at, (at, [tokens[at]]))
+        out += instead
+        at = end + 1
+    return out
+
+
+def _by_status(tokens: Sequence[str]) -> list[str]:
+    """Where a condition leaves out what has completed, say so in the words that the index of the others has."""
+    lower, out, at = [token.lower() for token in tokens], list[str](), 0
+    if _renamed(lower, "status"):
+        return [*tokens]
+    while at < len(tokens):
+        end = _open_only(lower, at)
+        if lower[at] != "status" or not end:
+            out.append(tokens[at])
+            at += 1
+            continue
+        owner = out[-2:] if out[-1:] == ["."] else []
+        del out[len(out) - len(owner) :]
+        condition = [*owner, *tokens[at:end]]
+        out += ["(", *condition, "AND", *owner, "_status", "<>", "'completed'", ")"]
+        at = end
+    return out
+
+
+def _open_only(lower: Sequence[str], at: int) -> int:
+    """Where a condition on the status ends that holds for nothing that has completed; 0 where it is none."""
+    match lower[at + 1 : at + 3]:
+        case ["=" | "==", value] if value.startswith("'") and value != "'completed'":
+            return at + 3
+        case ["!=" | "<>", "'completed'"]:
+            return at + 3
+        case ["in", "("]:
+            end = _closing(lower, at + 2)
+            values, commas = lower[at + 3 : end : 2], lower[at + 4 : end : 2]
+            literal = all(value.startswith("'") and value != "'completed'" for value in values)
+            return end + 1 if values and literal and set(commas) <= {","} else 0
+    return 0
+
+
+def _only_what_is_asked(tokens: Sequence[str]) -> list[str]:
+    """In `SELECT … FROM (SELECT * FROM t LIMIT n) …` name the columns that are used outside.
+
+    SQLite computes all of such a subquery: fifty of each row, only to count them.
+    """
+    lower = [token.lower() for token in tokens]
+    starts = [at for at in range(len(lower)) if lower[at : at + 4] == ["(", "select", "*", "from"]]
+    quoted = any(token[:1] in ('"', "`", "[") for token in tokens)
+    if len(starts) != 1 or lower.count("select") != 2 or quoted:
+        return [*tokens]
+    [start] = starts
+    end = _closing(tokens, start)
+    inside, outside = lower[start + 4 : end], [*lower[:start], *lower[end + 1 :]]
+    table = next((one for one in TABLES if inside[:1] == [one.name]), None)
+    plain = inside[1:-2] == [] or (len(inside) == 4 and inside[1].isidentifier())
+    if table is None or inside[-2:-1] != ["limit"] or not plain or not _stars_count(outside):
+        return [*tokens]
+    used = [f'"{column.name}"' for column in table.columns if column.name in outside]
+    return [*tokens[: start + 2], *(", ".join(used) or "1").split(" "), *tokens[start + 3 :]]
+
+
+def _stars_count(lower: Sequence[str]) -> bool:
+    """Whether each star is that of `count(*)`, or multiplies."""
+    return all(lower[at - 2 : at + 2] == ["count", "(", "*", ")"] for at, token in enumerate(lower) if token == "*")

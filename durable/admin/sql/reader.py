@@ -61,7 +61,7 @@ class QueryLimits(msgspec.Struct, frozen=True, kw_only=True):
     """How much one statement may take."""
 
     seconds: float = 5.0
-    rows: int = 10_000
+    rows: int = 50_000
     #: Of the result, about.
     bytes: int = 32 * 1024 * 1024
     #: Of the statement.

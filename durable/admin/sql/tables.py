@@ -117,7 +117,7 @@ _RESULT: Final = (
     Column("completion_failure", _failure("i.ok", "i.output")),
 )
 #: What begins with an underscore is for rewritten statements, and in no result.
-_CREATED: Final = Column("_created", "i.created_at", "int")
+_HIDDEN: Final = (Column("_created", "i.created_at", "int"), Column("_status", "i.status"))
 _PARTITION: Final = Column("partition_key", "0", "int")
 _INVOCATIONS: Final = "{db}.invocations i"
 
@@ -138,12 +138,12 @@ def _empty(name: str, *columns: str) -> Table:
 TABLES: Final = (
     Table(
         "sys_invocation",
-        (*_PERSISTED, *_ATTEMPTS, Column("status", "i.status"), *_RESULT, _CREATED),
+        (*_PERSISTED, *_ATTEMPTS, Column("status", "i.status"), *_RESULT, *_HIDDEN),
         _INVOCATIONS,
     ),
     Table(
         "sys_invocation_status",
-        (_PARTITION, *_PERSISTED, Column("status", _STORED_STATUS), *_RESULT, _CREATED),
+        (_PARTITION, *_PERSISTED, Column("status", _STORED_STATUS), *_RESULT, *_HIDDEN),
         _INVOCATIONS,
     ),
     Table(
