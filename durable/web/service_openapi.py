@@ -18,6 +18,11 @@ _IDEMPOTENCY = {
     "schema": {"type": "string", "pattern": "^[ -~]*$"},
     "description": "A repeated request with the same key is answered with the result of the first.",
 }  # fmt: skip
+_IDEMPOTENCY_IN_PATH = {
+    "name": "idempotencyKey", "in": "path", "required": True,
+    "schema": {"type": "string", "maxLength": _KEY_LENGTH_MAX, "pattern": "^[^\\u0000]*$"},
+    "description": "The idempotency key of the request whose result is asked for.",
+}  # fmt: skip
 _DELAY = {
     "name": "delay", "in": "query", "required": False,
     "schema": {"type": "string", "pattern": "^(0|[0-9]{1,6}(ms|s|m|h|d)|PT[0-9]{1,6}[HMS])$"},
@@ -69,6 +74,12 @@ def document_of(view: ServiceView, ingress_url: str | None) -> dict[str, Any]:
         for way in ("call", "send"):
             path = f"/restate/{way}/{view.name}{keyed}/{handler.name}"
             paths[path] = {"post": _invocation(view, handler, way, schemas)}
+        for way in ("attach", "output"):
+            if handler.ty == "Workflow":
+                paths[f"/restate/workflow/{view.name}/{{key}}/{way}"] = {"get": _result(view, handler, way, schemas)}
+            elif view.ty != "Workflow":
+                path = f"/restate/invocation/{view.name}{keyed}/{handler.name}/{{idempotencyKey}}/{way}"
+                paths[path] = {"get": _result(view, handler, way, schemas)}
     document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": view.name, "version": str(view.revision)},
@@ -132,11 +143,8 @@ def _invocation(view: ServiceView, handler: HandlerView, way: str, schemas: _Sch
     if way == "send":
         parameters.append(_DELAY)
         answers: dict[str, Any] = {"202": _content("Accepted: it cannot be lost any more.", _ACCEPTED, _ID)}
-    elif handler.output_content_type:
-        schema, media = schemas.of(handler.output_json_schema, handler.name), handler.output_content_type
-        answers = {"200": _content("The result.", schema, {**_ID, **_EXPIRES}, media)}
     else:
-        answers = {"200": {"description": "It has no result.", "headers": {**_ID, **_EXPIRES}}}
+        answers = {"200": _success(handler, schemas)}
     answers["default"] = _content("It failed, or was refused.", _FAILED, {**_ID, **_SOURCE})
     described: dict[str, Any] = {
         "operationId": f"{way}-{handler.name}",
@@ -152,6 +160,33 @@ def _invocation(view: ServiceView, handler: HandlerView, way: str, schemas: _Sch
             "content": {handler.input_content_type: {"schema": schemas.of(handler.input_json_schema, handler.name)}},
         }
     return described
+
+
+def _result(view: ServiceView, handler: HandlerView, way: str, schemas: _Schemas) -> dict[str, Any]:
+    """How the result of an invocation is asked for."""
+    parameters = [] if view.ty == "Service" else [_KEY]
+    if handler.ty != "Workflow":
+        parameters.append(_IDEMPOTENCY_IN_PATH)
+    answers = {
+        "200": _success(handler, schemas),
+        "404": _content("There is no such invocation.", _FAILED, {**_ID, **_SOURCE}),
+    }
+    if way == "output":
+        answers["470"] = _content("It has not completed yet.", _FAILED, _SOURCE)
+    answers["default"] = _content("It failed, or was refused.", _FAILED, {**_ID, **_SOURCE})
+    return {
+        "operationId": f"{way}-{handler.name}",
+        "summary": f"{way} {view.name}/{handler.name}",
+        "parameters": parameters,
+        "responses": answers,
+    }
+
+
+def _success(handler: HandlerView, schemas: _Schemas) -> dict[str, Any]:
+    if not handler.output_content_type:
+        return {"description": "It has no result.", "headers": {**_ID, **_EXPIRES}}
+    schema = schemas.of(handler.output_json_schema, handler.name)
+    return _content("The result.", schema, {**_ID, **_EXPIRES}, handler.output_content_type)
 
 
 def _content(

@@ -136,8 +136,9 @@ def is_accepted(ctx: Any, response: schemathesis.Response, case: Case) -> None:
     """A request that fits the document is understood, and one that does not is refused by the ingress."""
     told = response.json() if response.headers.get("content-type") == ["application/json"] else None
     refused = response.status_code >= 400 and isinstance(told, dict) and told.get("source") == "ingress"
+    announced = str(response.status_code) in case.operation.definition.raw["responses"]  # 404, 470
     if case.meta is not None and case.meta.generation.mode is schemathesis.GenerationMode.POSITIVE:
-        assert not refused, response.text
+        assert not refused or announced, response.text
     assert response.status_code < 500 or not refused, response.text
 
 
@@ -230,7 +231,7 @@ def test_a_service_answers_as_its_document_says(service: str) -> None:
     try:
         document = asked.document(service)
         asked.each(document, 5)
-        operations = {one["post"]["operationId"] for one in document["paths"].values()}
+        operations = {one["post"]["operationId"] for one in document["paths"].values() if "post" in one}
         assert "call-hidden" not in operations
         succeeded = {name for (name, status) in asked.answers if status in (200, 202)}
         assert operations - succeeded <= {"call-fails"}
