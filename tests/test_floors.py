@@ -14,6 +14,7 @@ core.retry core.replay
 core.invocation
 core.commands
 core.effects
+core.lending
 core.world
 core.turn
 core.lifecycle

@@ -58,8 +58,9 @@ class KeyState(Reading):
         """
         self._stateful(service)
         values = {name: self._encode(value, f"the state value {name!r}") for name, value in state.items()}
-        outcome = await (await self._patch(service, key, values, expected_version, idempotency_key))
-        raise_conflict(outcome)
+        id, outcome = await self._patch(service, key, values, expected_version, idempotency_key)
+        with self._running().roster.waits_in_step(id):
+            raise_conflict(await outcome)
 
     async def replace_state(
         self, service: str, key: str, state: Mapping[str, bytes], *, expected_version: str | None = None
@@ -71,7 +72,7 @@ class KeyState(Reading):
         """
         if state:
             self._stateful(service)
-        return await self._patch(service, key, state, expected_version, None)
+        return (await self._patch(service, key, state, expected_version, None))[1]
 
     async def _patch(
         self,
@@ -80,7 +81,7 @@ class KeyState(Reading):
         state: Mapping[str, bytes],
         expected_version: str | None,
         idempotency_key: str | None,
-    ) -> "asyncio.Future[Outcome]":
+    ) -> "tuple[str, asyncio.Future[Outcome]]":
         loop = self._running()
         for name in state:
             check_text("state's name", name)
@@ -97,7 +98,7 @@ class KeyState(Reading):
         )
         outcome = loop.ask(lambda token: ask.Submit(submission, token), Wanted.OUTCOME)
         await loop.ask(lambda token: ask.Attach(submission.id, token))  # of the same turn: answered by its commit
-        return outcome
+        return submission.id, outcome
 
 
 def raise_conflict(outcome: Outcome) -> None:

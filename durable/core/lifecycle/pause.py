@@ -32,8 +32,7 @@ def unloaded(turn: Turn, command: Unloaded) -> None:
     invocation = attempt_of(turn, command.seq, command.attempt)
     if invocation is None:
         return
-    if invocation.pausing:
-        turn.actions.append(Interrupt(invocation.seq))
+    turn.actions.append(Interrupt(invocation.seq))
     after(turn, invocation, Again())
 
 
