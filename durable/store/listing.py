@@ -20,6 +20,7 @@ import msgspec
 
 from durable.core.invocation import Invocation, Status
 from durable.errors import StorageBusyError
+from durable.store.claims import is_mended
 from durable.store.faults import is_damage
 from durable.store.filter import NEVER, Counts, Cursor, Filter, Page, counts_of, cursor_of, page_of
 from durable.store.pages import rows_of
@@ -81,8 +82,11 @@ class Plan(msgspec.Struct, frozen=True):
         return iter(ranges[0]) if len(ranges) == 1 else heapq.merge(*ranges, key=_cursor, reverse=True)
 
 
-def find(path: str, where: Filter, *, one_by_one: bool = False) -> Page:
-    """A page, newest first. `one_by_one`: some of them cannot be read, and no index knows how they stand."""
+def find(path: str, where: Filter, *, mended: set[int] | None = None, one_by_one: bool = False) -> Page:
+    """A page, newest first. `one_by_one`: some of them cannot be read, and no index knows how they stand.
+
+    Adds to `mended` those whose id is to be written again.
+    """
 
     def work(database: sqlite3.Connection) -> Page:
         chosen, found = plan(database, where), list[Invocation]()
@@ -90,7 +94,10 @@ def find(path: str, where: Filter, *, one_by_one: bool = False) -> Page:
             return Page([], where.before)
         for looked in _look_through(database, chosen, where, f"{FIXED}, {MOVING}"):
             rows = {row[0]: row for row in looked.rows}
-            found += [invocation_of(rows[seq]) for _, seq in looked.batch if seq in rows]
+            for row in [rows[seq] for _, seq in looked.batch if seq in rows]:
+                found.append(one := invocation_of(row))
+                if mended is not None and is_mended(row, one):
+                    mended.add(one.seq)
             if len(found) > where.limit:
                 return Page(found[: where.limit], cursor_of(found[where.limit - 1]))
         return Page(found, looked.ends)

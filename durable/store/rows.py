@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from durable.core import waiting
-from durable.core.ids import is_invocation_id, stand_in_id
+from durable.core.ids import child_id, claimed_id, is_invocation_id, stand_in_id
 from durable.core.invocation import (
     Caller,
     Flavor,
@@ -144,6 +144,8 @@ def invocation_of(row: Sequence[Any]) -> Invocation:
     """
     own, moved = row[:FIXED_COUNT], row[FIXED_COUNT:]
     cause = _why_not_fixed(own)
+    if cause and (id := _id_again(own)) is not None:
+        own, cause = (own[0], id, *own[2:]), ""
     if not cause:
         try:
             submission = _submission(own)
@@ -179,6 +181,27 @@ def _why_not_fixed(own: Sequence[Any]) -> str:
         if wrong == "value"
         else f"one of invocations.{', '.join(FIXED_NAMES)} is not what was written"
     )
+
+
+def _id_again(own: Sequence[Any]) -> str | None:
+    """The id, from what determines it: an idempotency key, a workflow's key, the call. None where that was not it."""
+    named = dict(zip(FIXED_NAMES, own, strict=True))
+    service, handler, key, claim = (named[name] for name in ("service", "handler", "key", "idempotency_key"))
+    if not isinstance(service, str) or not isinstance(handler, str) or not isinstance(key, str | None):
+        return None
+    try:
+        if isinstance(claim, str):
+            id = claimed_id(service, key, handler, claim)
+        elif named["flavor"] == Flavor.WORKFLOW:
+            id = claimed_id(service, key, handler, "")
+        elif isinstance(named["caller_id"], str) and isinstance(named["caller_entry"], int):
+            id = child_id(named["caller_id"], named["caller_entry"])
+        else:
+            return None
+    except UnicodeEncodeError:
+        return None
+    again = (own[0], id, *own[2:-1])
+    return id if own[-1] is not None and not differs(own[-1], _asked(again), again[_INPUT]) else None
 
 
 def _why_not_moving(own: Sequence[Any], moved: Sequence[Any]) -> str:

@@ -20,6 +20,7 @@ from durable.core.world import Loaded
 from durable.errors import EngineFailedError, EngineNotRunningError, StorageCorruptError, UsageError
 from durable.store import CommitRefused, Expired, Opened, listing
 from durable.store.backup import write_backup
+from durable.store.claims import is_mended, mend, taken
 from durable.store.faults import explain, is_damage
 from durable.store.file import DatabaseFile
 from durable.store.filter import Counts, Filter, Page
@@ -158,7 +159,12 @@ class SqliteStore:
     def _write(
         self, database: sqlite3.Connection, batch: Sequence[tuple[str, Sequence[Any]]], writes: Writes
     ) -> None:
-        self._file.write(database, batch, lambda: Concerned.by(writes))
+        try:
+            self._file.write(database, batch, lambda: Concerned.by(writes))
+        except CommitRefused as refused:
+            if why := taken(database, writes.created.values()):
+                raise CommitRefused(f"{why}; nothing of this turn was written") from refused
+            raise
         self._marked = True
 
     # ---- reading ----
@@ -243,7 +249,12 @@ class SqliteStore:
 
     async def find(self, where: Filter) -> Page:
         """A page of a listing, newest first, through a connection of its own."""
-        return await self._look(partial(listing.find, self.path, where, one_by_one=bool(self._unread)))
+        mended: set[int] = set()
+        look = partial(listing.find, self.path, where, mended=mended, one_by_one=bool(self._unread))
+        page = await self._look(look)
+        if mended:
+            await self.load(Need(seqs=mended))
+        return page
 
     async def count(self, where: Filter) -> Counts:
         """How many there are of each status, through a connection of its own."""
@@ -300,7 +311,9 @@ def _load(database: sqlite3.Connection, need: Need, unread: set[int]) -> Loaded:
         loaded.ready = database.execute(sql, need.ready).fetchall()
         seqs = seqs | {seq for _, seq in loaded.ready}
     for row in (*rows_of(database, "seq", seqs, unread), *rows_of(database, "id", need.ids, unread)):
-        loaded.invocations.append(invocation_of(row))
+        loaded.invocations.append(invocation := invocation_of(row))
+        if is_mended(row, invocation):
+            mend(database, invocation)
     for invocation in loaded.invocations:
         _complete(database, invocation, loaded)
     for service, key in need.keys:

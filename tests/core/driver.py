@@ -145,7 +145,8 @@ class Driver:
                 asked = submission(self.fresh(), key=key, retention_ms=pick([0, 2000]), journal_ms=journal_ms)
                 return Submit(asked, token=1)
             case "claimed":
-                return Submit(submission(pick(CLAIMED), idempotency_key="i", retention_ms=1500), token=1)
+                number = pick(CLAIMED)
+                return Submit(submission(number, idempotency_key=f"i{number}", retention_ms=1500), token=1)
             case "workflow":
                 flavor = pick([Flavor.SHARED, Flavor.WORKFLOW])
                 number = self.fresh() if flavor is Flavor.SHARED else 4
@@ -215,7 +216,8 @@ class Driver:
                 kept_ms = pick([0, 1500])
                 return call(who, self.fresh(), key=pick([None, "k", "l"]), retention_ms=kept_ms, cancels=cancels)
             case "join":
-                return call(who, pick(CLAIMED), idempotency_key="i", retention_ms=1500, cancels=cancels)
+                number = pick(CLAIMED)
+                return call(who, number, idempotency_key=f"i{number}", retention_ms=1500, cancels=cancels)
             case "workflow":
                 return call(who, 4, key="k", flavor=Flavor.WORKFLOW, retention_ms=900)
             case "awakeable":

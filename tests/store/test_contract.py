@@ -149,7 +149,10 @@ def test_a_change_rewrites_where_an_invocation_stands(stores: Stores, after: Any
         for seq, param in enumerate(EVERY_FIELD, 1):
             (before,) = param.values
             assert isinstance(before, Invocation)
-            asked = msgspec.structs.replace(after.submission, id=f"inv_1{seq:033}")
+            claim = after.submission.idempotency_key
+            asked = msgspec.structs.replace(
+                after.submission, id=f"inv_1{seq:033}", idempotency_key=claim and f"{claim} {seq}"
+            )
             start = msgspec.structs.replace(before, seq=seq, submission=asked)
             end = msgspec.structs.replace(after, seq=seq, submission=asked)
             async with using(stores) as store:

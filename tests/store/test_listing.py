@@ -24,6 +24,7 @@ PEOPLE = 400
 def invocations() -> Iterator[Invocation]:
     """Of every kind there is, with times that go back once, as they may after a restart."""
     draw = random.Random(7)
+    claimed = set()
     for seq in range(1, PEOPLE + 1):
         key = draw.choice([None, "a", "b", "c d"])
         submission = Submission(
@@ -37,6 +38,10 @@ def invocations() -> Iterator[Invocation]:
             draw.choice([None, None, f"once-{seq % 7}"]),
             draw.choice([None, None, Caller(1, f"inv_1{1:033}", seq, "Cart/add", True)]),
         )
+        claim = (submission.target, submission.idempotency_key)
+        if submission.idempotency_key is not None and claim in claimed:
+            submission = msgspec.structs.replace(submission, idempotency_key=f"once-{seq}")
+        claimed.add(claim)
         created_at = 1_000_000 + seq * 10 - (1000 if seq > 300 else 0)
         status = draw.choice(list(Status))
         one = Invocation(seq, submission, created_at, status, modified_at=created_at + 1)

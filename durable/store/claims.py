@@ -1,0 +1,69 @@
+"""Ids that are damaged: written again where what determines them is sound, and their keys are taken in any case.
+
+An idempotency key (of a workflow's run: its key) determines the id, so what is asked twice is found by its id. Where
+that is damaged, two unique indexes keep the request from being accepted a second time.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from durable import log
+from durable.core.ids import parse_stand_in_id
+from durable.core.invocation import Flavor, Invocation, Submission
+from durable.store.rows import FIXED, FIXED_NAMES, MOVING, invocation_of
+
+_ID = FIXED_NAMES.index("id")
+_SELECT = f"SELECT {FIXED}, {MOVING} FROM invocations"
+_BY_KEY = (
+    f"{_SELECT} INDEXED BY invocations_of_claim"
+    " WHERE idempotency_key = ? AND service = ? AND handler = ? AND coalesce(key, x'') = coalesce(?, x'')"
+)
+_BY_WORKFLOW = (
+    f"{_SELECT} INDEXED BY invocations_of_workflow"
+    " WHERE flavor = 'workflow' AND service = ? AND key = ? AND coalesce(idempotency_key, '') = ''"
+)
+
+
+def is_mended(row: Sequence[Any], invocation: Invocation) -> bool:
+    """Whether the id that is stored is damaged, and the one that the invocation has is certainly its own."""
+    return row[_ID] != invocation.id and parse_stand_in_id(invocation.id) is None
+
+
+def mend(database: sqlite3.Connection, invocation: Invocation) -> None:
+    """Write an invocation's own id again. Where that fails, the next who reads it tries again."""
+    with suppress(sqlite3.Error):
+        database.execute("UPDATE invocations SET id = ? WHERE seq = ?", (invocation.id, invocation.seq))
+        log.warning("the id of invocation number %d was damaged: it is %s again", invocation.seq, invocation.id)
+
+
+def taken(database: sqlite3.Connection, created: Iterable[Invocation]) -> str:
+    """Why these cannot be accepted: one has a key that is taken by an invocation whose id is damaged. "" if none has.
+
+    An id that can be mended is: then the same request is told of it, as soon as it is settled again.
+    """
+    for new in created:
+        for row in _with_key_of(database, new.submission):
+            there = invocation_of(row)
+            if is_mended(row, there):
+                mend(database, there)
+            elif there.id != new.id:
+                return (
+                    f"{new.submission.target}: the invocation with this key is there already, and its id is damaged: "
+                    f"it is listed as {there.id}. Kill and purge it to do it again, or restore a backup: "
+                    "durable.restore(backup, path)"
+                )
+    return ""
+
+
+def _with_key_of(database: sqlite3.Connection, asked: Submission) -> Sequence[Sequence[Any]]:
+    try:
+        if asked.idempotency_key is not None:
+            by_key = (asked.idempotency_key, asked.service, asked.handler, asked.key)
+            return database.execute(_BY_KEY, by_key).fetchall()
+        if asked.flavor is Flavor.WORKFLOW:
+            return database.execute(_BY_WORKFLOW, (asked.service, asked.key)).fetchall()
+    except sqlite3.Error:  # that it was refused is known, and why it was
+        pass
+    return ()
