@@ -142,3 +142,58 @@ MADE = [
     "SELECT * FROM json_each('" + "[" * 5000 + "]" * 5000 + "')",
     "VALUES " + ",".join(["(1)"] * 20_000),
 ]
+
+
+def letters(count: int) -> str:
+    """An expression for that many letters a, about: a text that no limit of a statement's length keeps out."""
+    text = f"'{'a' * round(count ** (1 / 3))}'"
+    return f"replace(replace({text}, 'a', {text}), 'a', {text})"
+
+
+def chain(first: str, rest: str, length: int) -> str:
+    """Queries of WITH that each use the one before."""
+    bodies = [first, *(rest.format(before=f"c{index}") for index in range(length))]
+    named = ", ".join(f"c{index}(a) AS ({body})" for index, body in enumerate(bodies))
+    return f"WITH {named} SELECT count(*) FROM c{length}"
+
+
+def nested(start: str, end: str, levels: int) -> str:
+    """Queries that each use what is inside."""
+    return f"SELECT a FROM {start * levels}(SELECT index AS a FROM sys_journal){end * levels}"
+
+
+LONG = f"(SELECT {letters(500_000)} AS a)"
+TEN = "+".join(["a"] * 10)
+#: What would take minutes, or all memory, in one step that SQLite cannot be interrupted in.
+GREEDY = {
+    "a chain of sums": chain("SELECT 1", "SELECT a + a FROM {before}", 30),
+    "a chain of texts": chain("SELECT index FROM sys_journal", "SELECT a || a FROM {before}", 30),
+    "a chain of joins": chain("SELECT 1", "SELECT x.a FROM {before} x, {before} y", 25),
+    "a chain of unions": chain("SELECT 1", "SELECT a FROM {before} UNION ALL SELECT a FROM {before}", 25),
+    "a chain of subqueries": chain("SELECT 1", "SELECT (SELECT a FROM {before}) + (SELECT a FROM {before})", 25),
+    "a chain of quoted names": chain("SELECT 1", 'SELECT "a" + [a] FROM "{before}"', 30),
+    "a hidden chain": chain("SELECT 1", "SELECT a + a FROM (SELECT a FROM {before})", 30),
+    "nested sums": nested(f"(SELECT {TEN} AS a FROM ", ")", 9),
+    "nested sums behind commas": nested(f"(SELECT index) x, (SELECT {TEN} AS a FROM ", ")", 9),
+    "nested sums in parentheses": nested(f"((SELECT {TEN} AS a FROM ", "))", 9),
+    "a search": f"SELECT instr(a, substr(a, 1, length(a) / 2) || 'b') FROM {LONG}",
+    "a replacement": f"SELECT length(replace(a, substr(a, 1, length(a) / 2) || 'b', '')) FROM {LONG}",
+    "a growing replacement": f"SELECT length(replace(a, 'a', a)) FROM {LONG}",
+    "trimming": f"SELECT length(trim(replace(a, 'a', 'b'), a || 'b')) FROM {LONG}",
+    "trimming from the left": f"SELECT ltrim(replace(a, 'a', 'b'), a || 'b') FROM {LONG}",
+    "trimming from the right": f"SELECT rtrim(replace(a, 'a', 'b'), a || 'b') FROM {LONG}",
+    "LIKE with many wildcards": f"SELECT a LIKE '{'%a' * 90}b', a LIKE '{'%_a' * 60}b' FROM {LONG}",
+    "LIKE with a long text": f"SELECT a LIKE '%{'a' * 190}b' FROM {LONG}",
+    "wide rows": "SELECT " + ", ".join(f"a || {index}" for index in range(128)) + f" FROM {LONG}",
+    "many wide rows": "SELECT " + ", ".join(["a || value"] * 100) + f" FROM {LONG}, json_each('[1,2,3,4,5]')",
+    "more columns": "SELECT " + ", ".join(["a"] * 500) + f" FROM {LONG}",
+    "wide groups": "SELECT " + ", ".join(f"group_concat(a || {index})" for index in range(100)) + f" FROM {LONG}",
+    "long groups": f"SELECT group_concat(a) FROM {LONG}, json_each('[{','.join('1' * 1000)}]')",
+    "JSON groups": f"SELECT json_group_array(a) FROM {LONG}, json_each('[{','.join('1' * 1000)}]')",
+    "hexadecimal": f"SELECT hex(hex(hex(a))) FROM {LONG}",
+    "formats of time": f"SELECT strftime(replace(a, 'a', '%J'), 'now') FROM {LONG}",
+    "large columns": "SELECT " + ", ".join("+".join(["entry_json"] * 40) for _ in range(120)) + " FROM sys_journal",
+    "many JSON documents": f"WITH l(j) AS (SELECT '[' || replace(substr(a, 1, 200000), 'a', '1,') || '1]' FROM"
+    f" {LONG}) SELECT count(*) FROM l, " + ", ".join(f"json_each(j) j{index}" for index in range(60)),
+    "deep JSON": f"SELECT max(length(fullkey)) FROM json_tree('{'[' * 990}{'1,' * 5000}1{']' * 990}')",
+}

@@ -1,10 +1,12 @@
 """SQL for operators: the queries of Restate's command line, and what somebody hostile could write instead."""
 
 import asyncio
+import itertools
 import shutil
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,9 @@ from durable.admin import QueryLimits, create_app
 from durable.admin.sql import arrow, reader
 from durable.admin.sql.dialect import SqlError, to_sqlite
 from durable.admin.sql.reader import _READABLE, Facts, Result, TooMuch, query
-from durable.admin.sql.tables import TABLES
-from tests.admin.hostile import HIDDEN, MADE, STATEMENTS
+from durable.admin.sql.searching import FUNCTIONS
+from durable.admin.sql.tables import SHOWN_BYTES, TABLES
+from tests.admin.hostile import GREEDY, HIDDEN, MADE, STATEMENTS
 from tests.admin.support import Desk, Served, services, story
 
 FACTS = Facts(
@@ -332,6 +335,84 @@ def test_a_statement_that_takes_long_is_interrupted(database: Path, bomb: str) -
         ask(database, BOMBS[bomb].format(n=numbers), seconds=0.2)
     assert caught.value.status == 408
     assert time.perf_counter() - began < 2
+
+
+def peak_bytes() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+
+
+@pytest.mark.parametrize("name", GREEDY)
+def test_a_statement_that_nothing_could_interrupt_is_refused_or_cheap(database: Path, name: str) -> None:
+    """R-15: the most that one takes is about 150 MiB, for rows of 128 columns with 500 KB each."""
+    Path("/proc/self/clear_refs").write_text("5")  # begin to measure the peak anew
+    before, began = peak_bytes(), time.process_time()
+    with suppress(SqlError):
+        ask(database, GREEDY[name])
+    assert time.process_time() - began < 2
+    assert peak_bytes() - before < 200 * 2**20
+
+
+def test_queries_may_use_each_other_as_people_do(database: Path) -> None:
+    report = """
+        WITH recent AS (SELECT id, target_service_name AS service, status, created_at, retry_count FROM sys_invocation
+            WHERE created_at > now() - INTERVAL '1 day'),
+        done AS (SELECT service, count(*) AS n, max(created_at) AS last FROM recent WHERE status = 'completed'
+            GROUP BY service),
+        open AS (SELECT service, status, count(*) AS n, sum(retry_count) AS retries FROM recent
+            WHERE status <> 'completed' GROUP BY service, status),
+        worst AS (SELECT service, retries, row_number() OVER (PARTITION BY service ORDER BY retries DESC) AS place
+            FROM open),
+        entries AS (SELECT id, count(*) AS n FROM sys_journal GROUP BY id)
+        SELECT r.service, d.n, o.n, w.retries, e.n FROM recent r JOIN done d ON d.service = r.service
+            LEFT JOIN open o ON o.service = r.service LEFT JOIN worst w ON w.service = r.service AND w.place = 1
+            LEFT JOIN entries e ON e.id = r.id ORDER BY r.created_at DESC LIMIT 100
+        """
+    assert rows(database, report)
+    with pytest.raises(SqlError, match="two queries of WITH have the name a"):
+        ask(database, "WITH a AS (SELECT 1), a AS (SELECT 2) SELECT * FROM a")
+    with pytest.raises(SqlError, match="refers to itself"):
+        ask(database, "WITH a(x) AS (SELECT x FROM a) SELECT * FROM a")
+
+
+def test_functions_that_search_answer_as_sqlite_does() -> None:
+    plain, ours = sqlite3.connect(":memory:"), sqlite3.connect(":memory:")
+    for name, arguments, work in FUNCTIONS:
+        ours.create_function(name, arguments, work, deterministic=True)
+    values = ["NULL", "''", "'a'", "'abcabc'", "'é€𝄞é'", "x'616263'", "x''", "7", "-12.5", "' a '"]
+    for one, other in itertools.product(values, values):
+        for call in (
+            f"instr({one}, {other})",
+            f"trim({one}, {other})",
+            f"ltrim({one}, {other})",
+            f"rtrim({one}, {other})",
+            f"replace({one}, {other}, 'xy')",
+            f"replace('aba', {one}, {other})",
+        ):
+            sql = f"SELECT {call}, typeof({call})"
+            assert ours.execute(sql).fetchall() == plain.execute(sql).fetchall(), call
+    plain.close()
+    ours.close()
+
+
+def test_a_value_that_is_too_long_is_null_and_its_length_is_told(tmp_path: Path) -> None:
+    async def tell(http: httpx.AsyncClient, engine: Engine) -> None:
+        for size in (SHOWN_BYTES - 2, SHOWN_BYTES - 1):
+            await engine.call("Greeter/greet", "x" * size)
+        await engine.patch_state("Cart", "k", {"long": "x" * SHOWN_BYTES, "short": 1})
+        journal = (
+            "SELECT raw, raw_length FROM sys_journal WHERE entry_type = 'Command: Input' ORDER BY raw_length DESC"
+        )
+        found = (await post(http, f"{journal} LIMIT 2")).json()["rows"]
+        assert [(len(row.get("raw", "")), row["raw_length"]) for row in found] == [
+            (0, SHOWN_BYTES + 1), (2 * SHOWN_BYTES, SHOWN_BYTES),
+        ]  # fmt: skip
+        found = (await post(http, "SELECT * FROM state ORDER BY key")).json()["rows"]
+        assert [(row["key"], "value" in row, "value_utf8" in row) for row in found] == [
+            ("long", False, False), ("short", True, True),
+        ]  # fmt: skip
+
+    over_http(tmp_path / "app.db", tell)
 
 
 def test_results_have_limits(database: Path) -> None:

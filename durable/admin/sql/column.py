@@ -1,10 +1,12 @@
 """What a view is made of."""
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 Kind = Literal["text", "int", "bool", "binary"]
+#: Values that are longer are null: how much a statement has in memory depends on how long one can be.
+SHOWN_BYTES: Final = 128 * 1024
 
 
 class Column(msgspec.Struct, frozen=True):
@@ -38,6 +40,11 @@ class Table(msgspec.Struct, frozen=True):
             for column in self.columns
         )
         return f"CREATE TEMP VIEW {self.name} AS SELECT {columns} FROM {self.source}".replace("{db}", database)
+
+
+def shown(blob: str) -> str:
+    """A value, unless it is too long."""
+    return f"CASE WHEN length({blob}) <= {SHOWN_BYTES} THEN {blob} END"
 
 
 def time(ms: str) -> str:

@@ -43,11 +43,15 @@ class SqlError(Exception):
 
 def to_sqlite(sql: str) -> str:
     """The statement as SQLite takes it. Raises `SqlError` for what has no counterpart."""
-    tokens = [match[0] for match in _TOKEN.finditer(sql) if match.lastgroup != "space"]
-    tokens = _only_what_is_asked(tokens)
-    if not _of_invocations(tokens):
-        return " ".join(_rewrite(tokens))
-    return " ".join(_by_number(_by_status(_rewrite(_earliest(tokens)))))
+    asked = _only_what_is_asked(tokens(sql))
+    if not _of_invocations(asked):
+        return " ".join(_rewrite(asked))
+    return " ".join(_by_number(_by_status(_rewrite(_earliest(asked)))))
+
+
+def tokens(sql: str) -> list[str]:
+    """Words, numbers, texts and signs, without comments and spaces."""
+    return [match[0] for match in _TOKEN.finditer(sql) if match.lastgroup != "space"]
 
 
 def _of_invocations(tokens: Sequence[str]) -> bool:

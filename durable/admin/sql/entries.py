@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from durable.admin.sql.column import Column, time
+from durable.admin.sql.column import Column, shown, time
 from durable.core.turn import JOINED
 
 #: Kinds of entries in Restate's words.
@@ -110,6 +110,10 @@ _VALUE: Final = """CASE
     WHEN j.half = 'Command' AND j.kind NOT IN ('Input', 'Output', 'run', 'get', 'set') THEN NULL
     WHEN j.kind = 'get' THEN nullif(substr(j.value, 2), X'')
     ELSE j.value END"""
+_LENGTH: Final = """CASE
+    WHEN j.half = 'Command' AND j.kind NOT IN ('Input', 'Output', 'run', 'get', 'set') THEN NULL
+    WHEN j.kind = 'get' THEN nullif(j.length - 1, 0)
+    ELSE j.length END"""
 
 COLUMNS: Final = (
     Column("id", "j.id"),
@@ -122,7 +126,7 @@ COLUMNS: Final = (
     Column("sleep_wakeup_at", f"CASE WHEN j.kind = 'sleep' AND j.half = 'Command' THEN {time('j.detail')} END"),
     Column("promise_name", "CASE WHEN j.kind LIKE '%promise' AND j.half = 'Command' THEN j.name END"),
     Column("raw", " ".join(_VALUE.split()), "binary", payload=True),
-    Column("raw_length", f"length({' '.join(_VALUE.split())})", "int"),
+    Column("raw_length", " ".join(_LENGTH.split()), "int"),
     Column("version", "2", "int"),
     Column("entry_json", " ".join(_ENTRY_JSON.split())),
     Column("entry_lite_json", " ".join(_LITE_JSON.split())),
@@ -131,23 +135,24 @@ COLUMNS: Final = (
 #: A journal with its input and output, which are stored with the invocation. Who was killed wrote no output. A
 #: completion has the number of its command, and comes before it: clients ask for the last ones first, and turn them
 #: round.
-SOURCE: Final = """(
-    SELECT i.id, 1 + coalesce((SELECT max(j.entry) FROM {db}.journal j WHERE j.invocation = i.seq), 0) AS entry,
-        0 AS part, 'Output' AS kind, '' AS name, NULL AS detail, i.output AS value, i.ok, 1 AS completed,
-        i.completed_at AS at, 'Command' AS half
-    FROM {db}.invocations i WHERE i.completed_at IS NOT NULL AND i.journal_until IS NOT 0
+SOURCE: Final = f"""(
+    SELECT i.id, 1 + coalesce((SELECT max(j.entry) FROM {{db}}.journal j WHERE j.invocation = i.seq), 0) AS entry,
+        0 AS part, 'Output' AS kind, '' AS name, NULL AS detail, {shown("i.output")} AS value,
+        length(i.output) AS length, i.ok, 1 AS completed, i.completed_at AS at, 'Command' AS half
+    FROM {{db}}.invocations i WHERE i.completed_at IS NOT NULL AND i.journal_until IS NOT 0
         AND NOT (i.ok = 0 AND json_valid(CAST(i.output AS TEXT))
             AND json_extract(CAST(i.output AS TEXT), '$.kind') IS 'killed')
     UNION ALL
-    SELECT i.id, j.entry, j.part, j.kind, j.name, j.detail, j.value, j.ok, 1, j.at, 'Notification'
-    FROM {db}.invocations i JOIN {db}.journal j ON j.invocation = i.seq WHERE j.part = 1 OR j.entry = 0
+    SELECT i.id, j.entry, j.part, j.kind, j.name, j.detail, {shown("j.value")}, length(j.value), j.ok, 1, j.at,
+        'Notification'
+    FROM {{db}}.invocations i JOIN {{db}}.journal j ON j.invocation = i.seq WHERE j.part = 1 OR j.entry = 0
     UNION ALL
-    SELECT i.id, j.entry, j.part, j.kind, j.name, j.detail, j.value, j.ok,
+    SELECT i.id, j.entry, j.part, j.kind, j.name, j.detail, {shown("j.value")}, length(j.value), j.ok,
         j.ok IS NOT NULL OR j.kind = 'send' OR EXISTS (
-            SELECT 1 FROM {db}.journal c WHERE c.invocation = i.seq AND c.entry = j.entry AND c.part = 1
+            SELECT 1 FROM {{db}}.journal c WHERE c.invocation = i.seq AND c.entry = j.entry AND c.part = 1
         ), j.at, 'Command'
-    FROM {db}.invocations i JOIN {db}.journal j ON j.invocation = i.seq WHERE j.part = 0 AND j.entry > 0
+    FROM {{db}}.invocations i JOIN {{db}}.journal j ON j.invocation = i.seq WHERE j.part = 0 AND j.entry > 0
     UNION ALL
-    SELECT i.id, 0, 0, 'Input', '', NULL, i.input, 1, 1, i.created_at, 'Command'
-    FROM {db}.invocations i WHERE i.journal_until IS NOT 0
+    SELECT i.id, 0, 0, 'Input', '', NULL, {shown("i.input")}, length(i.input), 1, 1, i.created_at, 'Command'
+    FROM {{db}}.invocations i WHERE i.journal_until IS NOT 0
 ) j"""

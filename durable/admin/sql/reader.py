@@ -6,7 +6,9 @@ What keeps it harmless, each enough by itself against most of what could be trie
 - An authorizer lets through SELECT, reads and a list of functions: no PRAGMA, ATTACH or recursion, no writes.
 - The engine's tables cannot be named: the file is attached under a random name, and every name in it is hidden behind
   an empty temporary view.
-- Time, rows, bytes, lengths and the size of the statement are limited.
+- Time, rows, bytes, lengths, the size of the statement and what it can grow to are limited.
+- What cannot be interrupted does not take long: neither the making of a plan (`growth`), nor any function
+  (`searching`).
 """
 
 import re
@@ -19,20 +21,22 @@ from typing import Any
 
 import msgspec
 
-from durable.admin.sql import arrow
-from durable.admin.sql.dialect import SqlError, to_sqlite
+from durable.admin.sql import arrow, searching
+from durable.admin.sql.dialect import SqlError, to_sqlite, tokens
+from durable.admin.sql.growth import check_growth
 from durable.admin.sql.tables import BOOLEANS, DOCUMENTS, KINDS, NAMES, TABLES, information_schema
 from durable.core.duration import parse
 
 _READABLE = NAMES | {"information_schema_columns", "information_schema_tables", "_service", "_deployment"}
-#: Functions that compute something from their arguments, in bounded time and space.
+#: Functions that compute something from their arguments, in bounded time and space. (How much json_group_array has in
+#: memory is limited by nothing.)
 _FUNCTIONS = frozenset(
     re.findall(
         r"\S+",
         """
         abs avg ceil ceiling char coalesce concat concat_ws count cume_dist date datetime dense_rank exp first_value
         floor group_concat hex ifnull iif instr json json_array json_array_length json_each json_extract
-        json_group_array json_group_object json_object json_quote json_tree json_type json_valid julianday lag
+        json_object json_quote json_tree json_type json_valid julianday lag
         last_value lead length like ln log lower ltrim max min mod now now_and nth_value ntile nullif percent_rank pow
         power rank replace round row_number rtrim sign sqrt strftime substr substring sum time total trim trunc
         typeof unicode unixepoch upper -> ->>
@@ -40,9 +44,9 @@ _FUNCTIONS = frozenset(
     )
 )
 _LIMITS = {
-    sqlite3.SQLITE_LIMIT_LENGTH: 16 * 1024 * 1024,
+    sqlite3.SQLITE_LIMIT_LENGTH: searching.LENGTH_MAX,  # of a value, and of a row that is sorted
     sqlite3.SQLITE_LIMIT_SQL_LENGTH: 128 * 1024,
-    sqlite3.SQLITE_LIMIT_COLUMN: 500,
+    sqlite3.SQLITE_LIMIT_COLUMN: 128,  # with that, of how much is in memory at once
     sqlite3.SQLITE_LIMIT_EXPR_DEPTH: 200,
     sqlite3.SQLITE_LIMIT_COMPOUND_SELECT: 20,
     sqlite3.SQLITE_LIMIT_VDBE_OP: 100_000,
@@ -53,8 +57,7 @@ _LIMITS = {
     sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
 }
 #: How many steps of SQLite's machine lie between two looks at the time.
-_STEPS = 20_000
-_FETCH = 200
+_STEPS = 1000
 
 
 class QueryLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,6 +118,7 @@ def query(path: str, sql: str, facts: Facts, limits: QueryLimits, *, show_payloa
     text = to_sqlite(sql).rstrip("; ")
     if text.partition(" ")[0].lower() not in ("select", "with", "values"):
         raise SqlError("only SELECT can be asked")
+    check_growth(tokens(text))
     connection = sqlite3.connect("file::memory:", uri=True, isolation_level=None, timeout=limits.seconds)
     try:
         _prepare(connection, path, facts, show_payloads)
@@ -129,9 +133,10 @@ def _prepare(connection: sqlite3.Connection, path: str, facts: Facts, show_paylo
     connection.execute("PRAGMA temp_store = FILE")  # what is sorted goes to an unlinked file, not to memory
     connection.execute("CREATE TEMP TABLE _service (name, revision, public, ty, deployment_id)")
     connection.executemany("INSERT INTO _service VALUES (?, ?, ?, ?, ?)", facts.services)
-    connection.execute("CREATE TEMP TABLE _deployment (id, endpoint, created_at, server)")
+    connection.execute("CREATE TEMP TABLE _deployment (id, endpoint, created_at, server, services)")
     if facts.deployment is not None:
-        connection.execute("INSERT INTO _deployment VALUES (?, ?, ?, ?)", facts.deployment)
+        services = msgspec.json.encode([name for name, *_ in facts.services]).decode()
+        connection.execute("INSERT INTO _deployment VALUES (?, ?, ?, ?, ?)", (*facts.deployment, services))
     for statement in information_schema():
         connection.execute(statement)
     for table in TABLES:
@@ -141,6 +146,8 @@ def _prepare(connection: sqlite3.Connection, path: str, facts: Facts, show_paylo
         if name not in _READABLE and not name.startswith("sqlite_"):
             quoted = name.replace('"', '""')
             connection.execute(f'CREATE TEMP VIEW "{quoted}" AS SELECT NULL AS hidden WHERE 0')
+    for function, arguments, work in searching.FUNCTIONS:
+        connection.create_function(function, arguments, work, deterministic=True)
     connection.create_function("now", 0, lambda: _instant(facts.now))
     connection.create_function("now_and", 2, lambda sign, text: _instant(facts.now, sign, text))
     connection.execute("SELECT 1 FROM json_each('[]'), json_tree('[]')")  # made here: not allowed later
@@ -173,15 +180,17 @@ def _run(connection: sqlite3.Connection, text: str, limits: QueryLimits) -> Resu
         cursor = connection.execute(text)
         columns = tuple(name for name, *_ in cursor.description)
         shown = [at for at, name in enumerate(columns) if not name.startswith("_")]
-        while batch := cursor.fetchmany(_FETCH):
+        for row in cursor:  # one at a time: each may have megabytes
             if len(shown) < len(columns):
-                batch = [tuple(row[at] for at in shown) for row in batch]
-            rows += batch
-            size += sum(len(value) if isinstance(value, str | bytes) else 8 for row in batch for value in row)
+                row = tuple(row[at] for at in shown)
+            rows.append(row)
+            size += sum(len(value) if isinstance(value, str | bytes) else 8 for value in row)
             if len(rows) > limits.rows:
                 raise TooMuch(422, f"more than {limits.rows} rows: add a LIMIT, or a narrower WHERE")
             if size > limits.bytes:
                 raise TooMuch(422, f"the result has more than {limits.bytes} bytes: select fewer rows or columns")
+    except MemoryError:  # one of SQLite's own limits, as a rule
+        raise TooMuch(422, "the statement takes too much memory: ask for less at once") from None
     except sqlite3.Error as error:
         if time.monotonic() > ends:
             raise TooMuch(408, f"the statement took longer than {limits.seconds:g} seconds") from None

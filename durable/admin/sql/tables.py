@@ -7,7 +7,7 @@ that rows read as they do from Restate's server.
 from typing import Final
 
 from durable.admin.sql import entries
-from durable.admin.sql.column import Column, Table, time
+from durable.admin.sql.column import Column, Table, shown, time
 
 
 def _duration(ms: str) -> str:
@@ -127,6 +127,7 @@ _EVENT: Final = (
     f" 'error_stacktrace', json_extract({_PROBLEM}, '$.stacktrace'), 'related_command_index', {_FAILED_ENTRY},"
     f" 'related_command_name', {_FAILED_NAME}, 'related_command_type', {_FAILED_KIND})"
 )
+_PROMISED: Final = f"CASE p.ok WHEN 1 THEN {shown('p.value')} END"
 _NOTHING: Final = "(SELECT 1) WHERE 0"
 
 
@@ -195,8 +196,8 @@ TABLES: Final = (
             Column("service_key", "p.key"),
             Column("key", "p.name"),
             Column("completed", "1", "bool"),
-            Column("completion_success_value", "CASE p.ok WHEN 1 THEN p.value END", "binary", payload=True),
-            Column("completion_success_value_utf8", "CASE p.ok WHEN 1 THEN CAST(p.value AS TEXT) END", payload=True),
+            Column("completion_success_value", _PROMISED, "binary", payload=True),
+            Column("completion_success_value_utf8", _text(_PROMISED), payload=True),
             Column("completion_failure", _failure("p.ok", "p.value")),
         ),
         "{db}.promises p",
@@ -210,8 +211,8 @@ TABLES: Final = (
             Column("service_key", "s.key"),
             Column("key", "s.name"),
             Column("key_length", "length(s.name)", "int"),
-            Column("value_utf8", "CAST(s.value AS TEXT)", payload=True),
-            Column("value", "s.value", "binary", payload=True),
+            Column("value_utf8", _text(shown("s.value")), payload=True),
+            Column("value", shown("s.value"), "binary", payload=True),
             Column("value_length", "length(s.value)", "int"),
         ),
         "{db}.state s",
@@ -236,7 +237,7 @@ TABLES: Final = (
             Column("created_at", "created_at"),
             Column("min_service_protocol_version", kind="int"),
             Column("max_service_protocol_version", kind="int"),
-            Column("services", "(SELECT json_group_array(name) FROM temp._service)"),
+            Column("services", "services"),
         ),
         "temp._deployment",
     ),
