@@ -2,6 +2,9 @@
 
 Handlers, filters and record factories are the user's, and so are many objects that a line is made of; any of them may
 raise. A line that cannot be said is lost, and that is all: whoever says it goes on.
+
+A line is one line: names, keys and texts of errors come from anywhere, and none of them can end it, begin another or
+move a terminal's cursor.
 """
 
 import logging
@@ -32,10 +35,20 @@ def critical(message: str, *arguments: object, cause: BaseException | None = Non
     _say(logging.CRITICAL, message, arguments, cause)
 
 
+def printable(text: str) -> str:
+    """Text for one line: control characters, line ends and surrogates are escaped."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 def _say(level: int, message: str, arguments: tuple[object, ...], cause: BaseException | None = None) -> None:
     global _lost
     try:
-        _logger.log(level, message, *arguments, exc_info=cause, stacklevel=3)
+        if not _logger.isEnabledFor(level):
+            return
+        shown = [one if isinstance(one, int | float) else printable(str(one)) for one in arguments]
+        _logger.log(level, message, *shown, exc_info=cause, stacklevel=3)
         _lost = False
     except (KeyboardInterrupt, SystemExit):  # meant for the process, not for whoever says something
         raise

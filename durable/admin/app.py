@@ -40,7 +40,6 @@ from durable.web.security import (
     Policy,
     deeper_than,
     host_names,
-    printable,
     refusal_of,
 )
 
@@ -139,7 +138,7 @@ class App:
             response.headers["x-content-type-options"] = "nosniff"
             response.headers["cache-control"] = "no-store"
             if request.method not in SAFE:
-                target = f"{request.method} {printable(scope['path'])}"
+                target = f"{request.method} {scope['path']}"
                 log.info("admin: %s answered %d", target[:1000], response.status_code)
             await response(scope, receive, send)
 
@@ -189,7 +188,7 @@ class App:
         log.warning(
             "the admin API is served %s without a token: whoever reaches it can read and stop everything; give "
             "create_app() a token=, token_file=, token_variable= or authorize=",
-            printable(where),
+            where,
         )
 
 

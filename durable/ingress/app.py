@@ -28,7 +28,7 @@ from durable.ingress.policy import Limits, Policy, cors_headers, is_preflight, o
 from durable.web.access import Authorize, allowed, token_of
 from durable.web.errors import BadRequest, refusal_for
 from durable.web.requests import ClientGone, Receiving, acknowledge, facts_of, raw_route_path
-from durable.web.security import LOOPBACK, Facts, Refusal, host_names, printable
+from durable.web.security import LOOPBACK, Facts, Refusal, host_names
 from durable.web.service_openapi import document_of
 
 
@@ -143,7 +143,7 @@ class App:
         except ClientGone:
             raise
         except Exception as error:
-            return problem(refusal_for(error, f"ingress: {facts.method} {printable(path[:1000])}"))
+            return problem(refusal_for(error, f"ingress: {facts.method} {path[:1000]}"))
 
 
 async def _do(asked: Ask, call: Call) -> Answer:

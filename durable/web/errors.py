@@ -11,7 +11,7 @@ from durable.errors import (
     SerializationError,
     StorageBusyError,
 )
-from durable.web.security import Refusal, printable
+from durable.web.security import Refusal
 
 
 class BadRequest(Exception):
@@ -36,7 +36,7 @@ def refusal_for(error: Exception, where: str) -> Refusal:
         case EngineNotRunningError() | EngineFailedError() | StorageBusyError():
             return Refusal(503, str(error), {"retry-after": "1"})
         case DurableError():
-            log.error("%s: %s", where, printable(str(error)))
+            log.error("%s: %s", where, error)
             return Refusal(500, str(error))
     log.error("%s failed", where, cause=error)
     return Refusal(500, "an internal error, whose details are in the log")

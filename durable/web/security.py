@@ -204,8 +204,3 @@ def _outside_strings(body: bytes) -> bytes:
 
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
-
-
-def printable(text: str) -> str:
-    """Text for one line of a log: control characters, line ends and surrogates are escaped."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -11,7 +11,17 @@ from typing import Any
 
 import pytest
 
-from durable import Context, Engine, EngineFailedError, RetryPolicy, handler, log
+from durable import (
+    Context,
+    DurableError,
+    Engine,
+    EngineFailedError,
+    ObjectContext,
+    RetryPolicy,
+    VirtualObject,
+    handler,
+    log,
+)
 from durable.core.effects import Writes
 from durable.store import Store
 from durable.testing import MemoryStore
@@ -244,6 +254,67 @@ def test_what_cannot_be_said_is_said_once_on_stderr(capsys: pytest.CaptureFixtur
 def test_what_is_meant_for_the_process_goes_through(kind: type[BaseException]) -> None:
     with pytest.raises(kind), a_handler(kind()):
         log.warning("interrupted")
+
+
+def test_nothing_in_a_line_ends_it_or_moves_a_cursor(caplog: pytest.LogCaptureFixture) -> None:
+    """R-39: whatever a line is made of."""
+    forged = "a\nforged \x1b[31m\u202e\ud800\u2028\x00é"
+    for argument in (forged, ValueError(forged), [forged]):
+        log.warning("%s failed %d times within %.1f s", argument, 3, 0.5)
+    for record in caplog.records:
+        assert record.getMessage().isprintable()
+        assert record.getMessage().endswith("failed 3 times within 0.5 s")
+    assert caplog.records[0].getMessage().startswith("a\\nforged \\x1b[31m\\u202e\\ud800\\u2028\\x00é failed")
+
+
+MARKS = [f"secret-{number}" for number in range(8)]
+
+
+def test_the_log_has_no_inputs_results_state_headers_or_keys_of_requests(caplog: pytest.LogCaptureFixture) -> None:
+    """R-39: also where everything is logged, and things fail."""
+    argument, result, state, header, idempotency, step, signal, delayed = MARKS
+
+    async def use(value: str) -> str:
+        if value == argument:
+            return step
+        raise ValueError("no")
+
+    class Safe(VirtualObject):
+        @handler(retry=RetryPolicy(max_attempts=2, initial_interval=0.01))
+        async def keep(self, ctx: ObjectContext, value: str) -> str:
+            ctx.set("state", state)
+            await ctx.run(use, value)
+            if ctx.request.headers.get("fail"):
+                await ctx.run(use, "other")
+            await ctx.signal("told", str)
+            return result
+
+    async def main() -> None:
+        async with Engine(services=[Safe()], store=MemoryStore(), inactivity_timeout=0.01) as engine:
+            key = "a\nforged\x1b[2J key"
+            options: dict[str, Any] = {"key": key, "headers": {"x-header": header}}
+            handle = await engine.send("Safe/keep", argument, idempotency_key=f"{idempotency}\n\x1b", **options)
+            await engine.send_signal(handle.id, "told", signal)
+            assert await handle.result() == result
+            failing = await engine.send("Safe/keep", argument, key=key, headers={"fail": header})
+            while (await failing.describe()).status != "paused":  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            await engine.send("Safe/keep", delayed, delay="1h", **options)
+            for call in (
+                engine.call("Safe/keep", argument, key="\x00" + argument),
+                engine.call("Safe/nothing", argument, key=key),
+                engine.send("Safe/keep", argument, idempotency_key="\x00" + idempotency, **options),
+            ):
+                with pytest.raises(DurableError):
+                    await call
+            await engine.kill(failing.id)
+
+    with caplog.at_level(logging.DEBUG):
+        asyncio.run(main())
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith("durable")]
+    assert any("attempt 2 failed in step 'use'" in line for line in lines)
+    assert [line for line in lines if not line.isprintable()] == []
+    assert [line for line in lines for mark in MARKS if mark in line] == []
 
 
 def test_arguments_whose_own_methods_raise_cost_a_line(caplog: pytest.LogCaptureFixture) -> None:

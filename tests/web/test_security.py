@@ -11,7 +11,6 @@ from durable.web.security import (
     Policy,
     deeper_than,
     host_names,
-    printable,
     refusal_of,
 )
 
@@ -182,7 +181,3 @@ def test_depth_is_known_without_recursion(body: bytes, deeper: bool) -> None:
     began = time.process_time()
     assert deeper_than(body, 4) is deeper
     assert time.process_time() - began < 0.5
-
-
-def test_nothing_in_a_log_line_moves_the_cursor() -> None:
-    assert printable("a\nb\x1b[31m\u202e\ud800\u2028é") == "a\\nb\\x1b[31m\\u202e\\ud800\\u2028é"
