@@ -17,10 +17,11 @@ import pytest
 from durable import Engine
 from durable.admin import QueryLimits, create_app
 from durable.admin.sql import arrow, reader
+from durable.admin.sql.column import SHOWN_BYTES
 from durable.admin.sql.dialect import SqlError, to_sqlite
 from durable.admin.sql.reader import _READABLE, Facts, Result, TooMuch, query
 from durable.admin.sql.searching import FUNCTIONS
-from durable.admin.sql.tables import SHOWN_BYTES, TABLES
+from durable.admin.sql.tables import TABLES
 from tests.admin.hostile import GREEDY, HIDDEN, MADE, STATEMENTS
 from tests.admin.support import Desk, Served, services, story
 

@@ -2,19 +2,20 @@
 
 SQLite writes the body of a WITH query out wherever it is named, and an inner query's column wherever an outer one
 uses it. It does so before it looks at any limit, and nothing can interrupt it: thirty queries of which each says
-`a + a` of the one before are a billion terms. So this is estimated from the words of a statement, from above.
+`a + a` of the one before are a billion terms. The same goes for columns of our views, of which some are pages long.
+So this is estimated from the words of a statement, from above.
 """
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
 from durable.admin.sql.dialect import SqlError
 
-#: How many words a statement may grow by.
-_GROWTH_MAX = 20_000
+#: How many words a statement may grow to. Each takes up to 200 bytes while it is prepared.
+_WORDS_MAX = 200_000
 #: How many documents it may take apart at the same time: each is many times as large in memory as it is as text.
 _DOCUMENTS_MAX = 8
 #: Levels of parentheses.
@@ -43,6 +44,13 @@ class _Query(msgspec.Struct):
     #: Queries in parentheses; those of WITH are among the names.
     sources: list["_Query"] = []
 
+    def weigh(self, columns: Mapping[str, int]) -> None:
+        """Count each name of a column as what is behind it."""
+        self.words += self.stars * columns.get("*", 0)
+        self.words += sum(count * columns.get(name, 0) for name, count in self.names.items())
+        for source in self.sources:
+            source.weigh(columns)
+
     def add(self, other: "_Query") -> None:
         """Count what is written there as written here, too."""
         self.words += other.words
@@ -50,8 +58,11 @@ class _Query(msgspec.Struct):
         self.names.update(other.names)
 
 
-def check_growth(tokens: Sequence[str]) -> None:
-    """Raise `SqlError` for a statement that would grow too large, or whose WITH queries cannot be told apart."""
+def check_growth(tokens: Sequence[str], columns: Mapping[str, int]) -> None:
+    """Raise `SqlError` for a statement that would grow too large, or whose WITH queries cannot be told apart.
+
+    `columns` says how many words the columns of views are; "*" stands for all of one view.
+    """
     depth = 0
     for token in tokens:
         depth += {"(": 1, ")": -1}.get(token, 0)
@@ -61,7 +72,9 @@ def check_growth(tokens: Sequence[str]) -> None:
         raise SqlError(f"json_each and json_tree are used more than {_DOCUMENTS_MAX} times")
     named: dict[str, _Query] = {}
     main = _read(tokens, iter(range(len(tokens))), _Query(), named)
-    if _grown(main, named, {}) > 2 * len(tokens) + _GROWTH_MAX:
+    for query in (main, *named.values()):
+        query.weigh(columns)
+    if _grown(main, named, {}) > _WORDS_MAX:
         raise SqlError("queries use each other's columns too often: ask for less at once")
 
 

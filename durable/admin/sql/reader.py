@@ -16,6 +16,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,8 @@ _LIMITS = {
     sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH: 1,
     sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
 }
+
+
 #: How many steps of SQLite's machine lie between two looks at the time.
 _STEPS = 1000
 
@@ -118,13 +121,24 @@ def query(path: str, sql: str, facts: Facts, limits: QueryLimits, *, show_payloa
     text = to_sqlite(sql).rstrip("; ")
     if text.partition(" ")[0].lower() not in ("select", "with", "values"):
         raise SqlError("only SELECT can be asked")
-    check_growth(tokens(text))
+    check_growth(tokens(text), _sizes())
     connection = sqlite3.connect("file::memory:", uri=True, isolation_level=None, timeout=limits.seconds)
     try:
         _prepare(connection, path, facts, show_payloads)
         return _run(connection, text, limits)
     finally:
         connection.close()
+
+
+@cache
+def _sizes() -> dict[str, int]:
+    """How many words columns of views are: of one name, the longest; of "*", all of the longest view."""
+    sizes = {"*": 0}
+    for table in TABLES:
+        words = {column.name: len(tokens(column.value)) for column in table.columns}
+        sizes["*"] = max(sizes["*"], sum(words.values()))
+        sizes |= {name: max(size, sizes.get(name, 0)) for name, size in words.items()}
+    return sizes
 
 
 def _prepare(connection: sqlite3.Connection, path: str, facts: Facts, show_payloads: bool) -> None:
