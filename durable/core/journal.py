@@ -43,6 +43,9 @@ class Kind(StrEnum):
 #: Kinds of entries that have no outcome to wait for.
 DETACHED = frozenset({Kind.SEND, Kind.CANCEL, Kind.SEND_SIGNAL, Kind.COMPLETE_AWAKEABLE})
 
+#: Kinds of entries that may find nothing: a success is then `0`, or else `1` and the value.
+OPTIONAL = frozenset({Kind.GET, Kind.PEEK_PROMISE, Kind.OUTPUT})
+
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):
     """How something ended: a value, or an encoded `Failure`."""

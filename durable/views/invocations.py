@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from durable.core.invocation import Invocation, Problem, Status
-from durable.core.journal import COMMAND, COMPLETION, DETACHED, Kind, Row
+from durable.core.journal import COMMAND, COMPLETION, DETACHED, OPTIONAL, Kind, Row
 from durable.core.reasons import advice
 from durable.core.turn import JOINED
 
@@ -18,7 +18,7 @@ class EntryView(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
     #: "open" while there is no outcome, "done" for what has none to wait for, "success" or "failure".
     result: str
-    #: As the serializer wrote it; a failure is JSON.
+    #: As the serializer wrote it; a failure is JSON. None where there is none, or nothing was found.
     value: bytes | None = None
     #: A sleep's due time, a callee's id, a topic.
     detail: str | None = None
@@ -209,6 +209,13 @@ def _waits(
             yield WaitView(kind=one.kind, entry=one.entry, name=one.name, detail=one.detail, due_at=due_at)
 
 
+def _value(kind: str, ended: Row) -> bytes | None:
+    """What came of an entry; None where it found nothing."""
+    if kind in OPTIONAL and ended.ok:
+        return ended.value[1:] if ended.value and ended.value.startswith(b"1") else None
+    return ended.value
+
+
 def entries_of(invocation: InvocationView, rows: Sequence[Row]) -> tuple[EntryView, ...]:
     """A journal as a person reads it: the input, what the handler did, the output."""
     completions = {row.entry: row for row in rows if row.part == COMPLETION and row.entry and row.ordinal is not None}
@@ -233,7 +240,7 @@ def entries_of(invocation: InvocationView, rows: Sequence[Row]) -> tuple[EntryVi
                 kind=row.kind,
                 name=row.name or "",
                 result=result,
-                value=None if ended is None else ended.value,
+                value=None if ended is None else _value(row.kind, ended),
                 detail=row.detail,
                 recorded_at=row.at,
                 completed_at=None if ended is None else ended.at,

@@ -1,12 +1,14 @@
 """What `describe()` tells: enough to know at three in the morning what an invocation does and what it waits for."""
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 
 from durable import (
     Context,
     InvocationView,
     ObjectContext,
+    OutputNotReadyError,
     RetryPolicy,
     VirtualObject,
     WaitView,
@@ -53,6 +55,17 @@ class Gate(Workflow):
 
 
 class Box(VirtualObject):
+    @handler
+    async def look(self, ctx: ObjectContext) -> None:
+        await ctx.get("count", int)
+        ctx.set("count", 5)
+        await ctx.get("count", int)
+        sent = ctx.send(child, "c").id
+        with contextlib.suppress(OutputNotReadyError):
+            await ctx.output(sent, str)
+        await ctx.attach(sent)
+        await ctx.output(sent, str)
+
     @handler
     async def hold(self, ctx: ObjectContext) -> None:
         await ctx.awakeable(str)
@@ -214,3 +227,19 @@ def test_a_completed_one_shows_its_journal_until_that_is_purged() -> None:
         assert view.output == b'"c"'
 
     simulate(services, scenario)
+
+
+def test_what_an_entry_found_is_shown_as_it_was_written() -> None:
+    async def scenario(sim: Sim) -> None:
+        handle = await sim.send(Box.look, key="k")
+        await handle.result()
+        journal = (await sim.engine.describe(handle.id)).journal
+        assert [(one.kind, one.value) for one in journal if one.kind in ("get", "set")] == [
+            ("get", None),
+            ("set", b"5"),
+            ("get", b"5"),
+        ]
+        assert [one.value for one in journal if one.kind == "output"][:2] == [None, b'"c"']
+
+    simulate(services, scenario)
+    simulate(services, scenario, SUSPENDED)

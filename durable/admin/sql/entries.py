@@ -69,6 +69,8 @@ _SENT: Final = f"'invoke_time', {_DUE}, 'invocation_id_completion_id', 2 * j.ent
 _RESULT: Final = (
     "CASE WHEN j.ok IS 0 THEN 'Failure' WHEN j.kind IN ('sleep', 'complete-promise') THEN 'Void' ELSE 'Success' END"
 )
+#: Kinds whose name is in their `entry_json`: the command line shows that.
+_TOLD: Final = "'sleep', 'call', 'send', 'promise', 'peek-promise'"
 #: What Restate's command line reads of a command: when a sleep ends, what is called, which promise is asked.
 _ENTRY_JSON: Final = "CASE j.half WHEN 'Command' THEN " + _case(
     "Command",
@@ -104,11 +106,11 @@ _LITE_NOTIFICATION: Final = (
 _LITE_JSON: Final = (
     f"CASE j.half WHEN 'Command' THEN {_LITE_COMMAND} ELSE json_object('Notification', {_LITE_NOTIFICATION}) END"
 )
-#: State that was read has a digit before it, which tells whether there was any; what a command hands on is kept as a
-#: fingerprint, for replays to compare.
+#: What may find nothing has a digit before its value; what a command hands on is kept as a fingerprint, for replays
+#: to compare.
 _VALUE: Final = """CASE
     WHEN j.half = 'Command' AND j.kind NOT IN ('Input', 'Output', 'run', 'get', 'set') THEN NULL
-    WHEN j.kind = 'get' THEN nullif(substr(j.value, 2), X'')
+    WHEN j.kind IN ('get', 'peek-promise', 'output') AND j.ok = 1 THEN nullif(substr(j.value, 2), X'')
     ELSE j.value END"""
 _LENGTH: Final = """CASE
     WHEN j.half = 'Command' AND j.kind NOT IN ('Input', 'Output', 'run', 'get', 'set') THEN NULL
@@ -119,7 +121,7 @@ COLUMNS: Final = (
     Column("id", "j.id"),
     Column("index", "j.entry", "int"),
     Column("entry_type", f"j.half || ': ' || {_WORD}"),
-    Column("name", f"iif({_ENTRY_JSON} IS NOT NULL AND j.kind <> 'run', '', j.name)"),
+    Column("name", f"iif(j.half = 'Command' AND j.kind IN ({_TOLD}), '', j.name)"),
     Column("completed", "j.completed", "bool"),
     Column("invoked_id", f"CASE WHEN {_IS_CALL} THEN {_CALLEE} END"),
     Column("invoked_target", f"CASE WHEN {_IS_CALL} THEN j.name END"),
