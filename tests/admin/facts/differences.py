@@ -23,7 +23,7 @@ _FORMS = (
     (re.compile(r"\brestate-sdk-python/[\d.]+|\bdurable/[\d.]+ python/[\d.]+"), "SDK"),
     (re.compile(r"\bdp_\w+"), "DEPLOYMENT"),
     (re.compile(r"\b01[0-9A-HJKMNP-TV-Z]{24}\b"), "ULID"),
-    (re.compile(r"http://(127\.0\.0\.1|localhost):\d+/?"), "URL"),
+    (re.compile(r"http://127\.0\.0\.1:\d+(/admin|/ingress)?/?"), "URL"),
 )
 
 

@@ -5,6 +5,8 @@ import socket
 import sys
 
 import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from durable import (
     Context,
@@ -18,9 +20,10 @@ from durable import (
     VirtualObject,
     Workflow,
     WorkflowContext,
+    admin,
     handler,
+    ingress,
 )
-from durable.admin import create_app
 
 LATER = RetryPolicy(initial_interval="1h", max_interval="1h", factor=1)
 
@@ -134,8 +137,16 @@ async def main(path: str) -> None:
         listening.listen()  # now: who reads the port may connect before the server is up
         services = [Greeter(), Cart(), SignUp(), Quiet()]
         async with Engine(path, services=services, synchronous="NORMAL") as engine:
-            config = uvicorn.Config(create_app(engine), log_level="warning")
-            print(listening.getsockname()[1], flush=True)  # noqa: T201
+            port = listening.getsockname()[1]
+            ingress_url = f"http://127.0.0.1:{port}/ingress"
+            app = Starlette(
+                routes=[
+                    Mount("/admin", admin.create_app(engine, ingress_url=ingress_url)),
+                    Mount("/ingress", ingress.create_app(engine, url=ingress_url)),
+                ]
+            )
+            config = uvicorn.Config(app, log_level="warning")
+            print(port, flush=True)  # noqa: T201
             await uvicorn.Server(config).serve(sockets=[listening])
 
 

@@ -169,18 +169,8 @@ def statements() -> Iterator[Question]:
         elif table not in ("sys_journal", "sys_journal_events", "sys_vqueues", "sys_scheduler"):
             yield f"rows of {table}", rows(f"SELECT * FROM {table}")
     for label in (
-        "greeted",
-        "refused",
-        "stuck",
-        "parent",
-        "waiter",
-        "nap",
-        "added",
-        "bob",
-        "answer",
-        "killed",
-        "canceled",
-    ):
+        "greeted", "refused", "stuck", "parent", "waiter", "nap", "added", "bob", "answer", "killed", "canceled",
+    ):  # fmt: skip
         yield "rows of sys_journal", journal(label)
     yield "POST /query in Arrow", arrow
     for label in ("stuck", "stopped"):
@@ -208,11 +198,15 @@ def journal(label: str) -> Callable[[Side], Any]:
     return ask
 
 
-def call(*arguments: str, **environment: str) -> Callable[[Side], Any]:
-    """One call of the command line; `{label}` in its arguments is the id of an invocation."""
+def call(*arguments: str, fails: bool = False, **environment: str) -> Callable[[Side], Any]:
+    """One call of the command line; `{label}` in its arguments is the id of an invocation.
+
+    `fails` is whether it does so with Restate's own server: a call with a slip in it would fail alike on both sides.
+    """
 
     def ask(side: Side) -> Any:
         status, told = side.cli.run(*(filled(argument, side) for argument in arguments), **environment)
+        assert side.name == "ours" or (status != 0) is fails, f"{arguments}: {told}"
         return {"status": status, **printed.read(told)}
 
     return ask
@@ -229,9 +223,9 @@ def calls() -> Iterator[Question]:
     yield "restate services config view", call("services", "config", "view", "SignUp")
     for label in (
         "greeted", "refused", "stuck", "stopped", "parent", "waiter", "nap", "added", "scheduled", "ada", "killed",
-        "unknown",
     ):  # fmt: skip
         yield "restate invocations describe", call("invocations", "describe", f"{{{label}}}")
+    yield "restate invocations describe", call("invocations", "describe", "{unknown}", fails=True)
     for filters in (
         (), ("--all",), ("--service", "Cart"), ("--handler", "boom"), ("--status", "backing-off"),
         ("--status", "scheduled,pending"), ("--key", "busy"), ("--virtual-objects-only",),

@@ -77,12 +77,13 @@ class Cli:
 class Side:
     """One of the two: its admin API, its command line, and a way to start invocations."""
 
-    def __init__(self, name: str, url: str, cli: Cli, endpoint: str, ingress: str | None = None) -> None:
+    def __init__(self, name: str, url: str, ingress: str, cli: Cli, endpoint: str) -> None:
         self.name = name
         self.http = httpx.Client(base_url=url, timeout=30)
         #: Where the services for the SDK are served.
         self.endpoint = endpoint
-        self._ingress = ingress
+        #: Where handlers are invoked over HTTP.
+        self.ingress = ingress
         self.cli = cli
         #: Invocation ids, by what they were started as.
         self.ids: dict[str, str] = {}
@@ -97,28 +98,15 @@ class Side:
         idempotency_key: str | None = None,
     ) -> str:
         """Send to "service/handler" or "service/key/handler"; both sides then know the invocation by its label."""
-        service, *key, handler = target.split("/")
         time.sleep(0.003)  # no two at the same ms: lists are in order of that
-        if self._ingress is None:
-            body = {
-                "target": f"{service}/{handler}",
-                "input": input,
-                "delay": delay,
-                "idempotency_key": idempotency_key,
-            }
-            answer = self.http.post("/invocations", json={**body, "key": key[0] if key else None})
-            answer.raise_for_status()
-            id = answer.json()["invocation_id"]
-        else:
-            answer = self.http.post(
-                f"{self._ingress}/{target}/send",
-                params={} if delay is None else {"delay": delay},
-                headers={} if idempotency_key is None else {"idempotency-key": idempotency_key},
-                **({} if input is None else {"json": input}),
-            )
-            answer.raise_for_status()
-            id = answer.json()["invocationId"]
-        self.ids[label] = id
+        answer = self.http.post(
+            f"{self.ingress}/{target}/send",
+            params={} if delay is None else {"delay": delay},
+            headers={} if idempotency_key is None else {"idempotency-key": idempotency_key},
+            **({} if input is None else {"json": input}),
+        )
+        assert answer.status_code == 202, answer.text
+        self.ids[label] = id = answer.json()["invocationId"]
         return str(id)
 
     def names(self) -> dict[str, str]:
@@ -232,10 +220,10 @@ def both(folder: Path) -> Iterator[tuple[Side, Side]]:
             f"http://127.0.0.1:{json.loads(line_of(log, name))['span']['server.port']}"
             for name in ("http-ingress-server", "admin-api-server")
         )
-        endpoint, url = (f"http://127.0.0.1:{int(line_of(said))}" for said in (sdk, ours))
+        endpoint, here = (f"http://127.0.0.1:{int(line_of(said))}" for said in (sdk, ours))
         sides = (
-            Side("theirs", admin, Cli(binary, admin, folders["home"]), endpoint, ingress),
-            Side("ours", url, Cli(binary, url, folders["home"]), endpoint),
+            Side("theirs", admin, ingress, Cli(binary, admin, folders["home"]), endpoint),
+            Side("ours", f"{here}/admin", f"{here}/ingress", Cli(binary, f"{here}/admin", folders["home"]), endpoint),
         )
         for side in sides:
             running.enter_context(side.http)
