@@ -29,10 +29,16 @@ async def acknowledge(scope: Scope, receive: Receive, send: Send) -> None:
 
 def route_path(scope: Scope) -> str:
     """The path below the prefix that the app is mounted under."""
-    path, root = scope["path"], scope.get("root_path", "").rstrip("/")
-    if root and path.startswith(f"{root}/"):
-        return str(path[len(root) :])
-    return str(path)
+    path, root = str(scope["path"]), scope.get("root_path", "").rstrip("/")
+    outer = scope.get("app_root_path", "").rstrip("/")  # Starlette's: the part of it that a proxy may have taken off
+    for prefix in (root, root.removeprefix(outer)):
+        if prefix and path.startswith(f"{prefix}/"):
+            path = path[len(prefix) :]
+            break
+    raw = (scope.get("raw_path") or b"/").partition(b"?")[0]
+    if path.endswith("/") and path != "/" and not raw.endswith((b"/", b"%2F", b"%2f")):
+        return path[:-1]  # Litestar ends each path with a slash that was not there
+    return path
 
 
 def raw_route_path(scope: Scope) -> str:

@@ -59,7 +59,29 @@ def by_itself(engine: Engine, **options: Any) -> Any:
     return server
 
 
-@pytest.mark.parametrize("mount", [in_fastapi, in_starlette, by_itself])
+def behind_a_proxy(engine: Engine, **options: Any) -> Any:
+    """Mounted below /durable, behind a proxy that takes /ops off the path; the application knows of it."""
+    inner = Starlette(routes=[Mount("/durable", create_app(engine, **options))])
+
+    async def proxy(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        path = str(scope["path"]).removeprefix("/ops")
+        await inner({**scope, "path": path, "raw_path": path.encode(), "root_path": "/ops"}, receive, send)
+
+    return proxy
+
+
+def as_litestar_does(engine: Engine, **options: Any) -> Any:
+    """It takes the prefix off without a word, and ends each path with a slash."""
+    app = create_app(engine, **options)
+
+    async def server(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        below = str(scope["path"]).removeprefix("/ops/durable")
+        await app({**scope, "path": f"{below.rstrip('/')}/", "root_path": ""}, receive, send)
+
+    return server
+
+
+@pytest.mark.parametrize("mount", [in_fastapi, in_starlette, by_itself, behind_a_proxy, as_litestar_does])
 def test_it_answers_below_any_prefix_before_and_after_the_engine_starts(mount: Callable[..., Any]) -> None:
     async def main() -> None:
         durable = engine()
