@@ -7,7 +7,17 @@ from typing import Any
 
 import httpx
 
-from durable import Context, Engine, ObjectContext, RetryPolicy, VirtualObject, Workflow, WorkflowContext, handler
+from durable import (
+    Context,
+    Engine,
+    ObjectContext,
+    RetryPolicy,
+    TerminalError,
+    VirtualObject,
+    Workflow,
+    WorkflowContext,
+    handler,
+)
 from durable.admin import create_app
 from durable.testing import MemoryStore, Tables, VirtualClock, run
 
@@ -59,6 +69,10 @@ def services(desk: Desk) -> list[object]:
     async def forget(ctx: Context) -> int:
         return 1
 
+    @handler(service="Greeter")
+    async def refuse(ctx: Context) -> None:
+        raise TerminalError("bad apples", code=400, metadata={"key1": "a", "key2": "b"})
+
     class Cart(VirtualObject):
         @handler
         async def add(self, ctx: ObjectContext, item: str) -> int:
@@ -76,7 +90,7 @@ def services(desk: Desk) -> list[object]:
             answer: str = await ctx.promise("answer", str)
             return answer
 
-    return [greet, wait, work, fail, stop, forget, Cart(), SignUp()]
+    return [greet, wait, work, fail, stop, forget, refuse, Cart(), SignUp()]
 
 
 class Served:

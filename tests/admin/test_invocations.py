@@ -1,10 +1,12 @@
 """Steering invocations over HTTP: status codes and messages, as Restate's clients know them."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
-from durable import ConflictError
+from durable import ConflictError, TerminalError
 from tests.admin.support import JSON, UNKNOWN, Served, story
 
 Make = Callable[[Served], Awaitable[str]]
@@ -77,7 +79,11 @@ TABLE: list[tuple[str, Make, int, str]] = [
     ("cancel", completed, 409, COMPLETED),
     ("cancel", unknown, 404, GONE),
     ("kill", scheduled, 200, ""),  # C-063
+    ("kill", pending, 200, ""),
     ("kill", running, 200, ""),
+    ("kill", suspended, 200, ""),
+    ("kill", backing_off, 200, ""),
+    ("kill", paused, 200, ""),
     ("kill", completed, 409, COMPLETED),
     ("kill", unknown, 404, GONE),
     ("pause", running, 202, ""),  # C-065
@@ -100,6 +106,7 @@ TABLE: list[tuple[str, Make, int, str]] = [
     ("resume?deployment=dp_14LsPzGz9HBxXIeBoH5wYUh", paused, 400, "The deployment 'dp_14LsPzGz9HBxXIeBoH5wYUh'"),
     ("restart-as-new", running, 409, NO_RESTART),  # C-070
     ("restart-as-new", suspended, 409, NO_RESTART),
+    ("restart-as-new", backing_off, 409, NO_RESTART),
     ("restart-as-new", paused, 409, NO_RESTART),
     ("restart-as-new", pending, 425, RESTART_EARLY),
     ("restart-as-new", scheduled, 425, RESTART_EARLY),
@@ -116,10 +123,11 @@ TABLE: list[tuple[str, Make, int, str]] = [
     ("restart-as-new?from=9223372036854775808", completed, 400, "from"),
     ("restart-as-new?from=x", completed, 400, "from"),
     ("purge", completed, 200, ""),  # C-077
-    ("purge", running, 409, NOT_YET),
+    *[("purge", make, 409, NOT_YET) for make in (scheduled, pending, running, suspended, backing_off, paused)],
     ("purge", unknown, 404, GONE),
     ("purge-journal", completed, 200, ""),
     ("purge-journal", running, 409, NOT_YET),
+    ("purge-journal", suspended, 409, NOT_YET),
     ("purge-journal", unknown, 404, GONE),
     *[(verb, malformed, 400, BAD) for verb in ("cancel", "kill", "pause", "resume", "purge", "restart-as-new")],
 ]
@@ -149,6 +157,125 @@ def test_a_restart_names_the_new_invocation() -> None:
         new = answer.json()["new_invocation_id"]
         assert await admin.engine.attach(new) == "Hello, you!"
         assert (await admin.engine.describe(new)).restarted_from == old
+
+    story(tell)
+
+
+async def seen(admin: Served, id: str) -> dict[str, Any]:
+    """What the API shows of it."""
+    answer = await admin.http.get(f"/invocations/{id}")
+    assert answer.status_code == 200, answer.text
+    shown: dict[str, Any] = answer.json()
+    return shown
+
+
+@pytest.mark.parametrize(("verb", "word"), [("cancel", "cancelled"), ("kill", "killed")])
+@pytest.mark.parametrize("make", [scheduled, pending])
+def test_what_has_not_begun_ends_at_once_and_never_begins(verb: str, word: str, make: Make) -> None:
+    """C-057, C-063."""
+
+    async def tell(admin: Served) -> None:
+        id = await make(admin)
+        attached = asyncio.ensure_future(admin.engine.attach(id))
+        await asyncio.sleep(0)
+        assert (await admin.patch(f"/invocations/{id}/{verb}")).status_code == 200
+        ended = await seen(admin, id)
+        assert (ended["status"], ended["completion_result"]) == ("completed", "failure")
+        assert (ended["output"]["json"]["code"], ended["output"]["json"]["message"]) == (409, word)
+        with pytest.raises(TerminalError, match=word) as caught:
+            await attached
+        assert caught.value.code == 409
+        admin.desk.gate.set()
+        await asyncio.sleep(2 * 3600)  # its time comes, and goes
+        assert await seen(admin, id) == ended
+        assert "attempts" not in ended, "its handler was never started"
+        assert (await admin.patch(f"/invocations/{id}/{verb}")).status_code == 409
+
+    story(tell)
+
+
+@pytest.mark.parametrize(("make", "ends"), [(running, 1), (suspended, {"code": 409, "message": "cancelled"})])
+def test_a_second_cancel_does_no_harm(make: Make, ends: object) -> None:
+    """C-058; a step that runs has its outcome."""
+
+    async def tell(admin: Served) -> None:
+        id = await make(admin)
+        answers = await asyncio.gather(*(admin.patch(f"/invocations/{id}/cancel") for _ in range(3)))
+        assert [answer.status_code for answer in answers] == [202, 202, 202]
+        admin.desk.gate.set()
+        await admin.reaches(id, "completed")
+        output = (await seen(admin, id))["output"]["json"]
+        assert (output | ends == output) if isinstance(ends, dict) else (output == ends)
+
+    story(tell)
+
+
+def test_a_pause_lets_the_step_end_and_a_resume_goes_on_behind_it() -> None:
+    """C-065, C-066."""
+
+    async def tell(admin: Served) -> None:
+        id = await running(admin)
+        assert (await admin.patch(f"/invocations/{id}/pause")).status_code == 202
+        assert (await seen(admin, id))["pausing"] is True
+        admin.desk.gate.set()
+        await admin.reaches(id, "paused")
+        assert (await admin.patch(f"/invocations/{id}/pause")).status_code == 200
+        assert (await admin.patch(f"/invocations/{id}/resume")).status_code == 200
+        await admin.reaches(id, "completed")
+        assert ((await seen(admin, id))["output"], admin.desk.steps) == ({"json": 1}, 1)
+
+    story(tell)
+
+
+def test_a_resume_retries_at_once_what_backs_off() -> None:
+    """C-066: its next retry would be an hour later."""
+
+    async def tell(admin: Served) -> None:
+        id = await backing_off(admin)
+        before = admin.engine.now_ms()
+        assert (await seen(admin, id))["attempts"] == 1
+        assert (await admin.patch(f"/invocations/{id}/resume")).status_code == 200
+        while (await seen(admin, id))["attempts"] < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert admin.engine.now_ms() - before < 60_000
+
+    story(tell)
+
+
+def test_a_journal_is_purged_and_its_result_stays_and_a_purge_forgets_both() -> None:
+    """C-077."""
+
+    async def tell(admin: Served) -> None:
+        start = {"target": "Greeter/greet", "input": "you", "idempotency_key": "once"}
+        id = (await admin.http.post("/invocations", json=start)).json()["invocation_id"]
+        await admin.reaches(id, "completed")
+        assert (await admin.http.get(f"/invocations/{id}/journal")).json()["entries"]
+        for _ in range(2):
+            assert (await admin.patch(f"/invocations/{id}/purge-journal")).status_code == 200
+            assert (await admin.http.get(f"/invocations/{id}/journal")).json()["entries"] == []
+        assert (await seen(admin, id))["output"] == {"json": "Hello, you!"}
+        assert (await admin.patch(f"/invocations/{id}/restart-as-new")).status_code == 410
+        again = await admin.http.post("/invocations", json=start)
+        assert again.json() == {"invocation_id": id, "status": "PreviouslyAccepted"}
+        assert (await admin.patch(f"/invocations/{id}/purge")).status_code == 200
+        for path in ("", "/journal", "/children"):
+            assert (await admin.http.get(f"/invocations/{id}{path}")).status_code == 404
+        assert (await admin.patch(f"/invocations/{id}/purge")).status_code == 404
+        assert (await admin.http.post("/invocations", json=start)).json()["status"] == "Accepted"
+
+    story(tell)
+
+
+def test_a_failure_is_shown_with_its_code_message_and_metadata() -> None:
+    """C-031, as operators see it."""
+
+    async def tell(admin: Served) -> None:
+        id = await admin.completed("Greeter/refuse", headers={"trace": "1"})
+        ended = await seen(admin, id)
+        assert ended["completion_result"] == "failure"
+        assert ended["output"]["json"] == {
+            "code": 400, "message": "bad apples", "metadata": {"key1": "a", "key2": "b"},
+        }  # fmt: skip
 
     story(tell)
 
