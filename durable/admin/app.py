@@ -28,7 +28,7 @@ from durable.admin import (
 from durable.admin.errors import answer_to, problem
 from durable.admin.limits import Limits
 from durable.admin.openapi import openapi_operation
-from durable.admin.operations import Admin, Call, Operation, Routes, empty
+from durable.admin.operations import SMALL, Admin, Call, Operation, Routes, empty
 from durable.admin.sql.reader import QueryLimits
 from durable.engine import Engine
 from durable.web.access import Authorize, allowed, token_of
@@ -42,9 +42,6 @@ from durable.web.security import (
     host_names,
     refusal_of,
 )
-
-#: A body above this is decoded in a thread.
-_SMALL = 256 * 1024
 
 
 def create_app(
@@ -171,7 +168,7 @@ class App:
         body = await body_of(request.receive, limits)
         if operation.body is None or (not body and operation.body_optional):
             return None
-        if len(body) > _SMALL:
+        if len(body) > SMALL:
             return await to_thread.run_sync(_decode, body, operation.body, limits.body_depth)
         return _decode(body, operation.body, limits.body_depth)
 
@@ -202,6 +199,8 @@ def _read_query(request: Request, operation: Operation) -> Any:
 
 
 def _decode(body: bytes, kind: Any, levels: int) -> Any:
+    if not body:
+        raise BadRequest(400, "there is no body, and JSON is needed")
     if deeper_than(body, levels):
         raise BadRequest(400, f"the body is no JSON, or nested deeper than {levels} levels")
     try:

@@ -1,12 +1,15 @@
 """What an operator looks for: invocations by what is known of them, one in full, what it called, deadlocks."""
 
+from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
+from anyio import to_thread
 from starlette.responses import Response
 
-from durable.admin.operations import Answer, Call, Operation, json
+from durable.admin.operations import SMALL, Answer, Call, Operation, json
 from durable.admin.wire import (
     Described,
     DurationText,
@@ -158,12 +161,12 @@ async def list_invocations(call: Call) -> Response:
 
 async def describe_invocation(call: Call) -> Response:
     """All that is known of one invocation, but for its journal."""
-    return json(described(await _view(call, call.path["id"]), show_payloads=call.admin.show_payloads))
+    return await _shown(call, described)
 
 
 async def get_journal(call: Call) -> Response:
     """What its handler did, in its order."""
-    return json(journal(await _view(call, call.path["id"]), show_payloads=call.admin.show_payloads))
+    return await _shown(call, journal)
 
 
 async def get_children(call: Call) -> Response:
@@ -197,6 +200,18 @@ async def list_deadlocks(call: Call) -> Response:
         for deadlock in await call.engine.deadlocks()
     ]
     return json(Circles(circles))
+
+
+async def _shown(call: Call, form: Callable[..., Any]) -> Response:
+    """An invocation in this form; one that is large is put into it in a thread."""
+    view = await _view(call, call.path["id"])
+    values = [view.input, view.output, *(one.value for one in view.journal)]
+    write = partial(_written, form, view, call.admin.show_payloads)
+    return write() if sum(len(one) for one in values if one) <= SMALL else await to_thread.run_sync(write)
+
+
+def _written(form: Callable[..., Any], view: InvocationView, show_payloads: bool) -> Response:
+    return json(form(view, show_payloads=show_payloads))
 
 
 class _Growing:

@@ -21,6 +21,9 @@ from durable.engine import Engine
 #: Oldest and newest version of Restate's admin API whose prefix is understood; without a prefix it is the newest.
 VERSION_MIN, VERSION_MAX = 2, 4
 
+#: Bodies of more bytes are read and written in a thread.
+SMALL = 256 * 1024
+
 
 def package_version() -> str:
     """The version of this package; where it runs from a folder that was never installed, nobody knows it."""

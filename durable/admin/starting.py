@@ -16,7 +16,7 @@ from durable.web.errors import BadRequest
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", re.ASCII)
 
 
-class Start(msgspec.Struct, frozen=True, kw_only=True):
+class Start(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What to invoke."""
 
     #: "service/handler".
@@ -41,7 +41,7 @@ class Started(msgspec.Struct, frozen=True):
     status: Literal["Accepted", "PreviouslyAccepted"]
 
 
-class Backup(msgspec.Struct, frozen=True):
+class Backup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where to write a copy of the database."""
 
     #: A file name in the folder that the app was given.

@@ -256,7 +256,7 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Payload(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A value as its serializer wrote it: JSON, or bytes; one of the two."""
+    """A value as its serializer wrote it: JSON (up to 1 MiB), or bytes; one of the two."""
 
     json: msgspec.Raw | UnsetType = UNSET
     base64: bytes | UnsetType = UNSET
@@ -351,10 +351,16 @@ def _entry(one: EntryView, show_payloads: bool) -> Entry:
     )
 
 
+#: To see that a value is JSON it must be decoded, which keeps everything else in the process waiting.
+_JSON_MAX = 1024 * 1024
+
+
 def payload(value: bytes | None, show: bool) -> Payload | None:
     """A stored value; None where there is none, and where it is withheld."""
     if not value or not show:
         return None
+    if len(value) > _JSON_MAX:
+        return Payload(base64=value)
     try:
         msgspec.json.decode(value)
     except (msgspec.DecodeError, ValueError, RecursionError):

@@ -6,9 +6,11 @@ in the tests. The rules, in the order in which the admin API applies them:
 1. `Host` names this server, on reads too: a page that rebinds its name to a loopback address cannot read journals.
 2. Path, query and headers are of a reasonable size, and the path has no control characters.
 3. The bearer token is the right one, where there is one.
-4. What changes something comes from no other site, as far as a browser tells, and its body is JSON: no form and no
+4. It comes from no other origin, where a browser names one: on reads too, whose answers a CORS middleware of the
+   application would hand to any page.
+5. What changes something comes from no other site, as far as a browser tells, and its body is JSON: no form and no
    plain text, which a browser sends anywhere without asking first.
-5. The body is not too long.
+6. The body is not too long.
 """
 
 import hmac
@@ -83,7 +85,7 @@ def refusal_of(facts: Facts, policy: Policy) -> Refusal | None:
         return refusal
     if any(ord(char) < 32 or ord(char) == 127 for char in facts.path):
         return Refusal(400, "the path has control characters")
-    refusal = wrong_token(facts, policy)
+    refusal = wrong_token(facts, policy) or _foreign_origin(facts)
     if refusal is None and facts.method not in SAFE:
         refusal = foreign(facts) or _not_json(facts)
     return refusal or too_long_a_body(facts, policy.limits)
@@ -156,10 +158,17 @@ def _token_right(authorization: tuple[str, ...], token: bytes) -> bool:
 
 def foreign(facts: Facts) -> Refusal | None:
     """Whether a page of another site sent it, as a browser says; other clients say nothing."""
-    if facts.origin and (len(facts.origin) > 1 or not _same_origin(facts.origin[0], facts)):
-        return Refusal(403, f"the origin {', '.join(facts.origin)!r} may not change anything here")
+    refusal = _foreign_origin(facts)
+    if refusal is not None:
+        return refusal
     if any(site not in ("same-origin", "none") for site in facts.fetch_site):
         return Refusal(403, "pages of other sites may not change anything here")
+    return None
+
+
+def _foreign_origin(facts: Facts) -> Refusal | None:
+    if facts.origin and (len(facts.origin) > 1 or not _same_origin(facts.origin[0], facts)):
+        return Refusal(403, f"the origin {', '.join(facts.origin)!r} may not ask anything here")
     return None
 
 

@@ -12,6 +12,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.routing import Mount
 
@@ -352,6 +354,23 @@ def test_hostile_requests_are_answered_with_a_reason_and_change_nothing() -> Non
         assert await admin.engine.describe(id) == before
 
     story(tell)
+
+
+def test_a_cors_middleware_of_the_application_opens_nothing() -> None:
+    """R-14: what a page of another site could read without it, it could not read from here."""
+
+    async def main() -> None:
+        async with served() as admin:
+            inner = Mount("/ops", create_app(admin.engine))
+            app = Starlette(routes=[inner], middleware=[Middleware(CORSMiddleware, allow_origins=["*"])])
+            async with asking(app) as http:
+                for path in ("/ops/invocations", "/ops/services", "/ops/openapi", "/ops/no/such/route"):
+                    answer = await http.get(path, headers={"origin": "http://evil.example"})
+                    assert (answer.status_code, "evil.example' may not" in answer.text) == (403, True), path
+                    answer = await http.get(path, headers={"origin": "http://localhost"})
+                    assert answer.status_code in (200, 404)
+
+    run(main)
 
 
 def test_every_mutating_route_refuses_what_a_page_of_another_site_can_send() -> None:

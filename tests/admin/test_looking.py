@@ -1,6 +1,8 @@
 """What operators look for and start: listings, one invocation, trees, deadlocks, backups."""
 
 import asyncio
+import base64
+import json
 import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
@@ -267,6 +269,7 @@ def test_an_operator_starts_an_invocation() -> None:
         ({"target": "Greeter/greet", "input": "a", "key": "k"}, 400, "no key"),
         ({"target": "Cart/add", "input": "a"}, 400, "runs on a key"),
         ({"target": "Greeter/greet", "input": "a", "delay": "soon"}, 400, "delay"),
+        ({"target": "Greeter/greet", "input": "a", "delya": "1h"}, 422, "delya"),
         ({"target": "Greeter/greet", "input": "a", "input_base64": "YQ=="}, 422, "not both"),
         ({"target": "Greeter/greet", "input": "a", "headers": {"a": "b" * 70_000}}, 413, "headers"),
         ({"target": "Greeter/greet", "input": "a", "headers": {str(n): "" for n in range(101)}}, 413, "headers"),
@@ -280,6 +283,23 @@ def test_what_cannot_be_started_is_refused(body: dict[str, Any], status: int, me
         assert answer.status_code == status, answer.text
         assert message in answer.json()["message"]
         assert (await admin.http.get("/invocations")).json() == {"invocations": []}
+
+    story(tell)
+
+
+def test_large_values_are_shown_and_hold_up_nobody() -> None:
+    """Of JSON that is larger than 1 MiB nobody looks whether it is: that would keep the process waiting."""
+
+    async def tell(admin: Served) -> None:
+        for size, form in ((2**20 - 2, "json"), (2**20 - 1, "base64")):
+            id = await admin.completed("Greeter/greet", "x" * size)
+            shown = (await admin.http.get(f"/invocations/{id}")).json()
+            entries = (await admin.http.get(f"/invocations/{id}/journal")).json()["entries"]
+            written = f'"{"x" * size}"'.encode()
+            for value in (shown["input"], entries[0]["value"]):
+                assert list(value) == [form]
+                got = value["json"] if form == "json" else json.loads(base64.b64decode(value["base64"]))
+                assert got == json.loads(written)
 
     story(tell)
 

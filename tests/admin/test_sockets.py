@@ -176,7 +176,7 @@ TABLE: dict[str, tuple[bytes, set[int]]] = {
     "HEAD": (patch(method="HEAD", target="/version"), {200}),
     "OPTIONS": (patch(method="OPTIONS", target="/services"), {405}),
     "a preflight": (
-        patch("Origin: http://evil.example", "Access-Control-Request-Method: PATCH", method="OPTIONS"), {405},
+        patch("Origin: http://evil.example", "Access-Control-Request-Method: PATCH", method="OPTIONS"), {403},
     ),
     "TRACE": (patch("Cookie: secret", method="TRACE", target="/services"), {405}),
     "CONNECT": (patch(method="CONNECT", target="localhost:22"), {400, 404, 405}),
@@ -195,6 +195,8 @@ TABLE: dict[str, tuple[bytes, set[int]]] = {
     "a change from two places": (patch("Origin: http://localhost", "Origin: http://evil.example"), {403}),
     "a change from another site": (patch("Sec-Fetch-Site: cross-site"), {403}),
     "a change from a sibling": (patch("Sec-Fetch-Site: same-site"), {403}),
+    "a read by a page of another site": (get("/services", "Origin: http://evil.example"), {403}),
+    "a link on another site": (get("/services", "Sec-Fetch-Site: cross-site"), {200}),
     "a change from here": (patch("Origin: http://localhost", "Sec-Fetch-Site: same-origin"), {404}),
     "a good body": (sent(GOOD), {200}),
     "a body without a type": (patch("Content-Length: 16", target="/services/Greeter", body=GOOD), {415}),
