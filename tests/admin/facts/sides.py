@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
@@ -193,12 +193,38 @@ def line_of(said: Path, having: str = "") -> str:
     raise TimeoutError(f"{said}: no line with {having!r}: {said.read_text()}{(said.parent / 'stderr').read_text()}")
 
 
+class Servers(NamedTuple):
+    """Where both sides answer."""
+
+    ingress: str
+    admin: str
+    #: Where the services for the SDK are served.
+    endpoint: str
+    #: What the module serves that was given as ours.
+    ours: str
+
+
 @contextlib.contextmanager
 def both(folder: Path) -> Iterator[tuple[Side, Side]]:
     """Theirs and ours, on free ports of this machine, with empty files."""
-    server = program("restate-server", "restate-server")
     binary = program("restate", "restate")
-    folders = {name: folder / name for name in ("theirs", "sdk", "ours", "home")}
+    home = folder / "home"
+    home.mkdir()
+    with servers(folder, "tests.admin.facts.theirs", "tests.admin.facts.ours") as at:
+        here = f"{at.ours}/admin"
+        sides = (
+            Side("theirs", at.admin, at.ingress, Cli(binary, at.admin, home), at.endpoint),
+            Side("ours", here, f"{at.ours}/ingress", Cli(binary, here, home), at.endpoint),
+        )
+        with sides[0].http, sides[1].http:
+            yield sides
+
+
+@contextlib.contextmanager
+def servers(folder: Path, theirs: str, ours: str) -> Iterator[Servers]:
+    """Restate's server, with the services that the module `theirs` serves, and what the module `ours` does."""
+    server = program("restate-server", "restate-server")
+    folders = {name: folder / name for name in ("theirs", "sdk", "ours")}
     for one in folders.values():
         one.mkdir()
     modest = {
@@ -214,19 +240,13 @@ def both(folder: Path) -> Iterator[tuple[Side, Side]]:
             return running.enter_context(process(*command, folder=folders[name], environment=environment))
 
         log = started("theirs", server, *options.split(), str(folders["theirs"] / "data"), **modest)
-        sdk = started("sdk", sys.executable, "-m", "tests.admin.facts.theirs")
-        ours = started("ours", sys.executable, "-m", "tests.admin.facts.ours", str(folder / "ours.db"))
+        sdk = started("sdk", sys.executable, "-m", theirs)
+        own = started("ours", sys.executable, "-m", ours, str(folder / "ours.db"))
         ingress, admin = (
             f"http://127.0.0.1:{json.loads(line_of(log, name))['span']['server.port']}"
             for name in ("http-ingress-server", "admin-api-server")
         )
-        endpoint, here = (f"http://127.0.0.1:{int(line_of(said))}" for said in (sdk, ours))
-        sides = (
-            Side("theirs", admin, ingress, Cli(binary, admin, folders["home"]), endpoint),
-            Side("ours", f"{here}/admin", f"{here}/ingress", Cli(binary, f"{here}/admin", folders["home"]), endpoint),
-        )
-        for side in sides:
-            running.enter_context(side.http)
-        registered = sides[0].http.post("/deployments", json={"uri": endpoint})
+        endpoint, url = (f"http://127.0.0.1:{int(line_of(said))}" for said in (sdk, own))
+        registered = httpx.post(f"{admin}/deployments", json={"uri": endpoint}, timeout=30)
         assert registered.status_code == 201, registered.text
-        yield sides
+        yield Servers(ingress, admin, endpoint, url)

@@ -1,0 +1,1 @@
+"""What the ingress of Restate's own server answers, beside the one here."""
