@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.admin.facts import changes, invoking, printed, questions
+from tests.admin.facts import changes, printed, questions
 from tests.admin.facts.differences import NOTHING, Difference, Line, cell, differences, fits, known, lines
 from tests.admin.facts.sides import Side, both
 
@@ -50,7 +50,6 @@ def asked(sides: tuple[Side, Side], pool: ThreadPoolExecutor, editor: str) -> It
     yield from compare(questions.requests())
     yield from compare(questions.statements())
     yield from compare(questions.calls())
-    yield from compare(invoking.questions())
     list(pool.map(changes.prepare, sides))
     yield from compare(changes.verbs())
     yield from differences("afterwards", *changes.afterwards(sides))
