@@ -209,20 +209,21 @@ def state(editor: str) -> Iterator[Question]:
 
     patch = '[{"op": "replace", "path": "/count", "value": 7}]'
     yield "restate state patch", call("state", "patch", "Cart", "k", "-p", patch)
-    yield "restate state get", settled(call("state", "get", "Cart", "k"))
+    yield "restate state get", once_stored("7", call("state", "get", "Cart", "k"))
     yield "restate state edit", call("state", "edit", "Cart", "k", EDITOR=editor, VISUAL=editor)
-    yield "restate state get", settled(call("state", "get", "Cart", "k"))
+    yield "restate state get", once_stored("8", call("state", "get", "Cart", "k"))
     yield "restate state clear", call("state", "clear", "Cart/k")
-    yield "restate state get", settled(call("state", "get", "Cart", "k"))
+    yield "restate state get", once_stored(None, call("state", "get", "Cart", "k"))
     yield "restate state get", call("state", "get", "No", "k")
     yield "restate state clear", call("state", "clear", "Cart/nothing", fails=True)
 
 
-def settled(ask: Callable[[Side], Any]) -> Callable[[Side], Any]:
-    """An answer once it stays the same: what was accepted takes effect a little later."""
+def once_stored(count: str | None, ask: Callable[[Side], Any]) -> Callable[[Side], Any]:
+    """An answer once the state of the key `k` is this: what was accepted takes effect a little later."""
 
     def later(side: Side) -> Any:
-        time.sleep(0.2)
+        row = None if count is None else {"value_utf8": count}
+        side.until("SELECT value_utf8 FROM state WHERE service_key = 'k'", row)
         return ask(side)
 
     return later

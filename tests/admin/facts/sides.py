@@ -128,6 +128,13 @@ class Side:
             time.sleep(0.02)
         return rows[0]
 
+    def until(self, statement: str, row: dict[str, Any] | None) -> None:
+        """Wait until a statement has this row, or none."""
+        deadline = time.monotonic() + 30
+        while (rows := self.rows(statement)) != ([] if row is None else [row]):
+            assert time.monotonic() < deadline, f"{self.name}: {statement}: {rows}, not {row}"
+            time.sleep(0.02)
+
     def reaches(self, status: str, *labels: str) -> None:
         """Wait until invocations are in this state."""
         deadline = time.monotonic() + 30
