@@ -22,7 +22,7 @@ from durable.admin.sql.dialect import SqlError, to_sqlite
 from durable.admin.sql.reader import _READABLE, Facts, Result, TooMuch, query
 from durable.admin.sql.searching import FUNCTIONS
 from durable.admin.sql.tables import TABLES
-from tests.admin.hostile import GREEDY, HIDDEN, MADE, STATEMENTS
+from tests.admin.hostile import GREEDY, HIDDEN, LONG, MADE, STATEMENTS
 from tests.admin.support import Desk, Served, services, story
 
 FACTS = Facts(
@@ -352,6 +352,13 @@ def test_a_statement_that_nothing_could_interrupt_is_refused_or_cheap(database: 
         ask(database, GREEDY[name])
     assert time.process_time() - began < 2
     assert peak_bytes() - before < 200 * 2**20
+
+
+def test_a_statement_that_fills_the_disk_is_stopped(database: Path) -> None:
+    wide = f"SELECT substr(a, 1, 60000) || x.key AS b FROM {LONG}, json_each('[{','.join('1' * 5000)}]') x"
+    with pytest.raises(TooMuch, match="what is sorted took more than 20 MiB on disk") as caught:
+        ask(database, f"SELECT length(b) FROM ({wide} ORDER BY b DESC) LIMIT 1", temporary_bytes=20 * 2**20)
+    assert caught.value.status == 422
 
 
 def test_queries_may_use_each_other_as_people_do(database: Path) -> None:

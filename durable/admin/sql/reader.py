@@ -6,7 +6,7 @@ What keeps it harmless, each enough by itself against most of what could be trie
 - An authorizer lets through SELECT, reads and a list of functions: no PRAGMA, ATTACH or recursion, no writes.
 - The engine's tables cannot be named: the file is attached under a random name, and every name in it is hidden behind
   an empty temporary view.
-- Time, rows, bytes, lengths, the size of the statement and what it can grow to are limited.
+- Time, rows, bytes, temporary files, lengths, the size of the statement and what it can grow to are limited.
 - What cannot be interrupted does not take long: neither the making of a plan (`growth`), nor any function
   (`searching`).
 """
@@ -26,6 +26,7 @@ from durable.admin.sql import arrow, searching
 from durable.admin.sql.dialect import SqlError, to_sqlite, tokens
 from durable.admin.sql.growth import check_growth
 from durable.admin.sql.tables import BOOLEANS, DOCUMENTS, KINDS, NAMES, TABLES, information_schema
+from durable.admin.sql.watch import Watch
 from durable.core.duration import parse
 
 _READABLE = NAMES | {"information_schema_columns", "information_schema_tables", "_service", "_deployment"}
@@ -72,6 +73,8 @@ class QueryLimits(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int = 32 * 1024 * 1024
     #: Of the statement.
     length: int = 64 * 1024
+    #: Of temporary files, for sorting: about, and together with whatever else fills that disk meanwhile.
+    temporary_bytes: int = 256 * 1024 * 1024
 
 
 class TooMuch(SqlError):
@@ -187,8 +190,8 @@ def _authorizer(database: str) -> Any:
 
 
 def _run(connection: sqlite3.Connection, text: str, limits: QueryLimits) -> Result:
-    ends = time.monotonic() + limits.seconds
-    connection.set_progress_handler(lambda: int(time.monotonic() > ends), _STEPS)
+    watch = Watch(limits.seconds, limits.temporary_bytes)
+    connection.set_progress_handler(watch, _STEPS)
     rows: list[tuple[Any, ...]] = []
     size = 0
     try:
@@ -207,8 +210,11 @@ def _run(connection: sqlite3.Connection, text: str, limits: QueryLimits) -> Resu
     except MemoryError:  # one of SQLite's own limits, as a rule
         raise TooMuch(422, "the statement takes too much memory: ask for less at once") from None
     except sqlite3.Error as error:
-        if time.monotonic() > ends:
+        if watch.late:
             raise TooMuch(408, f"the statement took longer than {limits.seconds:g} seconds") from None
+        if watch.greedy:
+            most = limits.temporary_bytes // 2**20
+            raise TooMuch(422, f"what is sorted took more than {most} MiB on disk, or somebody else did") from None
         raise _explained(error) from None
     return Result(tuple(columns[at] for at in shown), rows)
 
