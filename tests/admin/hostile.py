@@ -32,6 +32,7 @@ bytecode('select 1')
 STATEMENTS = """
 WITH sys_invocation AS (SELECT * FROM invocations) SELECT * FROM sys_invocation
 WITH state AS (SELECT * FROM journal) SELECT * FROM state
+WITH sqlite_master AS (SELECT count(*) FROM main.sqlite_master) SELECT count(*) FROM sqlite_master a, sqlite_master b
 WITH sys_promise AS (SELECT name FROM sqlite_master) SELECT * FROM sys_promise
 ATTACH '/tmp/evil.db' AS evil
 ATTACH 'file:/etc/passwd?mode=rw' AS evil

@@ -377,6 +377,9 @@ def test_queries_may_use_each_other_as_people_do(database: Path) -> None:
             LEFT JOIN entries e ON e.id = r.id ORDER BY r.created_at DESC LIMIT 100
         """
     assert rows(database, report)
+    assert rows(
+        database, "WITH Mine AS (SELECT value FROM json_each('[1,2,3]')) SELECT count(*) AS n FROM mine a, mine b"
+    ) == [{"n": 9}]
     with pytest.raises(SqlError, match="two queries of WITH have the name a"):
         ask(database, "WITH a AS (SELECT 1), a AS (SELECT 2) SELECT * FROM a")
     with pytest.raises(SqlError, match="refers to itself"):

@@ -58,10 +58,11 @@ class _Query(msgspec.Struct):
         self.names.update(other.names)
 
 
-def check_growth(tokens: Sequence[str], columns: Mapping[str, int]) -> None:
-    """Raise `SqlError` for a statement that would grow too large, or whose WITH queries cannot be told apart.
+def check_growth(tokens: Sequence[str], columns: Mapping[str, int]) -> frozenset[str]:
+    """The names of a statement's WITH queries.
 
-    `columns` says how many words the columns of views are; "*" stands for all of one view.
+    Raises `SqlError` where it would grow too large, or these queries cannot be told apart. `columns` says how many
+    words the columns of views are; "*" stands for all of one view.
     """
     depth = 0
     for token in tokens:
@@ -76,6 +77,7 @@ def check_growth(tokens: Sequence[str], columns: Mapping[str, int]) -> None:
         query.weigh(columns)
     if _grown(main, named, {}) > _WORDS_MAX:
         raise SqlError("queries use each other's columns too often: ask for less at once")
+    return frozenset(named)
 
 
 def _read(tokens: Sequence[str], places: Iterator[int], query: _Query, named: dict[str, _Query]) -> _Query:

@@ -15,7 +15,7 @@ import re
 import secrets
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -125,10 +125,10 @@ def query(path: str, sql: str, facts: Facts, limits: QueryLimits, *, show_payloa
     text = to_sqlite(sql).rstrip("; ")
     if text.partition(" ")[0].lower() not in ("select", "with", "values"):
         raise SqlError("only SELECT can be asked")
-    check_growth(tokens(text), _sizes())
+    named = check_growth(tokens(text), _sizes())
     connection = sqlite3.connect("file::memory:", uri=True, isolation_level=None, timeout=limits.seconds)
     try:
-        _prepare(connection, path, facts, show_payloads)
+        connection.set_authorizer(_authorizer(_prepare(connection, path, facts, show_payloads), named))
         return _run(connection, text, limits)
     finally:
         connection.close()
@@ -145,7 +145,8 @@ def _sizes() -> dict[str, int]:
     return sizes
 
 
-def _prepare(connection: sqlite3.Connection, path: str, facts: Facts, show_payloads: bool) -> None:
+def _prepare(connection: sqlite3.Connection, path: str, facts: Facts, show_payloads: bool) -> str:
+    """Make everything that can be asked; returns the name of the engine's database."""
     database = f"_{secrets.token_hex(16)}"
     connection.execute(f"ATTACH ? AS {database}", (f"{Path(path).as_uri()}?mode=ro",))
     connection.execute("PRAGMA temp_store = FILE")  # what is sorted goes to an unlinked file, not to memory
@@ -172,15 +173,20 @@ def _prepare(connection: sqlite3.Connection, path: str, facts: Facts, show_paylo
     for limit, value in _LIMITS.items():
         connection.setlimit(limit, value)
     connection.execute("PRAGMA query_only = ON")
-    connection.set_authorizer(_authorizer(database))
+    return database
 
 
-def _authorizer(database: str) -> Any:
+def _authorizer(database: str, named: Set[str]) -> Any:
+    """`named` are the queries of WITH, of which SQLite says where only their rows are counted."""
+    own = frozenset(name for name in named if not name.startswith(("sqlite_", "pragma_")))
+
     def allow(action: int, one: str | None, two: str | None, where: str | None, view: str | None) -> int:
         match action:
             case sqlite3.SQLITE_SELECT:
                 return sqlite3.SQLITE_OK
             case sqlite3.SQLITE_READ if where == database or one in _READABLE or one in ("json_each", "json_tree"):
+                return sqlite3.SQLITE_OK
+            case sqlite3.SQLITE_READ if one is not None and one.lower() in own and where is None and two == "":
                 return sqlite3.SQLITE_OK
             case sqlite3.SQLITE_FUNCTION if two in _FUNCTIONS:
                 return sqlite3.SQLITE_OK
