@@ -129,6 +129,11 @@ class Reading(Access):
         """The database file; None where the store is no file."""
         return getattr(self._store, "path", None)
 
+    @property
+    def damage(self) -> tuple[str, ...]:
+        """What was found wrong with the file since the start, beyond single invocations; each was logged, too."""
+        return tuple(getattr(self._store, "damage", ()))
+
     def now_ms(self) -> int:
         """The time by the engine's clock, in ms since the epoch."""
         return self._clock.now_ms()

@@ -12,6 +12,7 @@ from typing import Any
 from durable import log
 from durable.core.ids import parse_stand_in_id
 from durable.core.invocation import Flavor, Invocation, Submission
+from durable.store.indexes import BY_ID, make_again
 from durable.store.rows import FIXED, FIXED_NAMES, MOVING, invocation_of
 
 _ID = FIXED_NAMES.index("id")
@@ -38,17 +39,20 @@ def mend(database: sqlite3.Connection, invocation: Invocation) -> None:
         log.warning("the id of invocation number %d was damaged: it is %s again", invocation.seq, invocation.id)
 
 
-def taken(database: sqlite3.Connection, created: Iterable[Invocation]) -> str:
+def taken(database: sqlite3.Connection, path: str, created: Iterable[Invocation], damage: list[str]) -> str:
     """Why these cannot be accepted: one has a key that is taken by an invocation whose id is damaged. "" if none has.
 
-    An id that can be mended is: then the same request is told of it, as soon as it is settled again.
+    An id that can be mended is, and so is the index of the ids where it does not know one: then the same request is
+    told of it, as soon as it is settled again. Adds to `damage` what it says of the index.
     """
     for new in created:
         for row in _with_key_of(database, new.submission):
             there = invocation_of(row)
             if is_mended(row, there):
                 mend(database, there)
-            elif there.id != new.id:
+            elif there.id == new.id:
+                damage.append(make_again(database, path, BY_ID))
+            else:
                 return (
                     f"{new.submission.target}: the invocation with this key is there already, and its id is damaged: "
                     f"it is listed as {there.id}. Kill and purge it to do it again, or restore a backup: "

@@ -18,13 +18,14 @@ from durable.core.journal import Row
 from durable.core.turn import JOINED, promise_topic
 from durable.core.world import Loaded
 from durable.errors import EngineFailedError, EngineNotRunningError, StorageCorruptError, UsageError
-from durable.store import CommitRefused, Expired, Opened, listing
+from durable.store import CommitRefused, Expired, Opened, listing, soundness
 from durable.store.backup import write_backup
 from durable.store.claims import is_mended, mend, taken
 from durable.store.faults import explain, is_damage
 from durable.store.file import DatabaseFile
 from durable.store.filter import Counts, Filter, Page
 from durable.store.format import check_version, migrate, migrations
+from durable.store.indexes import IndexCheck, make_again
 from durable.store.keyed import (
     EVERYTHING,
     Moved,
@@ -81,6 +82,9 @@ class SqliteStore:
         self._unread: set[int] = set()
         #: Whether the file says that an engine is at work, or was and did not end in order.
         self._marked = False
+        self._indexes: IndexCheck | None = None
+        #: What was found wrong with the file since it was opened, beyond single invocations: for people.
+        self.damage: list[str] = []
 
     # ---- opening and closing ----
 
@@ -92,8 +96,11 @@ class SqliteStore:
         thread = DatabaseThread(self._file)
         thread.start()
         self._thread = thread
+        self._unread, self.damage = set(), []
         try:
-            return await asyncio.shield(thread.opened)
+            opened = await asyncio.shield(thread.opened)
+            self._look_after_indexes()
+            return opened
         except BaseException as error:
             await self.close()
             if isinstance(error, sqlite3.Error | OSError | UnicodeDecodeError):
@@ -109,6 +116,22 @@ class SqliteStore:
         self._marked = found.crashed
         return found
 
+    def _look_after_indexes(self) -> None:
+        """Compare the indexes of a file that was too large for the start to look through."""
+        if os.path.getsize(self.path) > soundness.LOOKED_THROUGH_MAX:
+            loop, thread = asyncio.get_running_loop(), self._thread
+
+            def found(name: str) -> None:
+                with suppress(RuntimeError):  # the event loop is closed
+                    loop.call_soon_threadsafe(self._make_again, name, thread)
+
+            self._indexes = IndexCheck(self.path, found)
+            self._indexes.start()
+
+    def _make_again(self, name: str, thread: DatabaseThread[Opened] | None) -> None:
+        if thread is not None and self._thread is thread and self._file.failed is None:
+            thread.post(lambda database: self.damage.append(make_again(database, self.path, name)))
+
     async def sign_off(self) -> None:
         """Note that the engine ends in order, unless it has written nothing."""
         if self._thread is not None and self._marked and self._file.failed is None:
@@ -116,6 +139,8 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Close the connection, which empties the log into the file, and let the lock go."""
+        if self._indexes is not None:
+            self._indexes.stop()
         thread, self._thread = self._thread, None
         if thread is None:
             return
@@ -128,6 +153,8 @@ class SqliteStore:
     def abandon(self) -> None:
         """Let the file go as a killed process would: nothing more is written, and no event loop is needed."""
         thread, self._thread = self._thread or self._ending, None
+        if self._indexes is not None:
+            self._indexes.stop()
         if thread is not None:
             self._file.fail(f"the store {self.path} was abandoned")
             thread.abandon()
@@ -162,7 +189,7 @@ class SqliteStore:
         try:
             self._file.write(database, batch, lambda: Concerned.by(writes))
         except CommitRefused as refused:
-            if why := taken(database, writes.created.values()):
+            if why := taken(database, self.path, writes.created.values(), self.damage):
                 raise CommitRefused(f"{why}; nothing of this turn was written") from refused
             raise
         self._marked = True
