@@ -3,6 +3,8 @@
 from collections import deque
 from collections.abc import Iterable
 
+import msgspec
+
 from durable.core.commands import Command, KeyFree, Notify
 from durable.core.effects import (
     Action,
@@ -28,12 +30,8 @@ from durable.core.invocation import (
     run_id,
 )
 from durable.core.journal import COMMAND, Kind, Outcome, Row
+from durable.core.trials import SUSPECT
 from durable.core.world import World
-
-#: After how many crashes in a row an invocation is under suspicion: such ones are started one at a time.
-SUSPECT = 2
-#: For how long a suspect that nothing is heard of is alone among its like: twice as long after each further crash.
-TRIAL_MS, TRIAL_MS_MAX = 1_000, 3_600_000
 
 
 class Turn:
@@ -118,9 +116,9 @@ class Turn:
         if seq in world.lent:  # nor has this one; but others run in its slot now
             self.trusted(invocation)
             world.lent.end(seq)
-        if is_suspect(invocation) and world.on_trial:
+        if is_suspect(invocation):
             self.wait(invocation)
-            world.suspects[seq] = None
+            world.trials.waiting[seq] = invocation.crashes
         elif world.free > 0 and (world.recovering or not world.somebody_waits):
             self.run(invocation)
         else:
@@ -139,12 +137,12 @@ class Turn:
         invocation.notified = 0
         invocation.cancelled = False
         invocation.started = True
-        trial_ms = 0
+        start = StartAttempt(invocation, invocation.attempt, world.next_ordinal)
         if is_suspect(invocation):
-            world.on_trial = invocation.seq
-            trial_ms = min(TRIAL_MS << (invocation.crashes - SUSPECT), TRIAL_MS_MAX)
+            trials = world.trials
+            start = msgspec.structs.replace(start, trial=trials.number, trial_ms=trials.lasts_ms(invocation.crashes))
         self.touch(invocation)
-        self.actions.append(StartAttempt(invocation, invocation.attempt, world.next_ordinal, trial_ms))
+        self.actions.append(start)
 
     def wait(self, invocation: Invocation) -> None:
         """It waits for a slot, behind all who wait already."""
@@ -164,6 +162,7 @@ class Turn:
             self.trusted(invocation)
         else:
             world.ready.pop(seq, None)
+            world.trials.heard_of(seq)
             invocation.place = 0
         invocation.status = status
         self.touch(invocation)
@@ -172,8 +171,7 @@ class Turn:
     def trusted(self, invocation: Invocation) -> None:
         """What it did has harmed nobody: it is no suspect any more, and the next one can be tried."""
         invocation.crashes = 0
-        if self.world.on_trial == invocation.seq:
-            self.world.on_trial = 0
+        self.world.trials.heard_of(invocation.seq)
 
     def _queue_again(self, invocation: Invocation) -> None:
         """Its place in its key's queue was damaged: it gets the last one."""

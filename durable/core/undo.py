@@ -55,11 +55,10 @@ def _slots(world: World, touched: Set[int]) -> None:
             world.running.add(seq)
         else:
             world.running.discard(seq)
-    if world.on_trial not in world.running and world.on_trial not in world.lent:
-        world.on_trial = 0
+    world.trials.on_trial &= world.running
     world.ready.clear()
     world.behind.clear()
-    world.suspects.clear()
+    world.trials.waiting.clear()
     world.horizon = 0
 
 

@@ -17,7 +17,7 @@ from durable.core.effects import (
     Unload,
 )
 from durable.core.invocation import Status
-from durable.core.reasons import CANCEL_WAITS
+from durable.core.reasons import CANCEL_WAITS, Reason
 from durable.core.turn import Turn
 from durable.core.world import World
 from durable.runtime.attempt import Attempt
@@ -141,7 +141,8 @@ class Deeds:
         else:
             then = str(invocation.status)
             if problem is not None and problem.reason and invocation.status is Status.PAUSED:
-                then = f"paused at once ({problem.reason})"
+                when = "" if problem.reason == Reason.ENDS_PROCESS else " at once"
+                then = f"paused{when} ({problem.reason})"
                 if problem.cancel_waits:
                     then = f"{then}. {CANCEL_WAITS}"
         log.warning(
