@@ -11,8 +11,10 @@ from starlette.responses import Response
 from durable.admin.operations import Answer, Call, Operation, json
 from durable.admin.wire import DurationText
 from durable.errors import NotFoundError
+from durable.store.backup import unfit
 from durable.web.errors import BadRequest
 
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", re.ASCII)
 
 
@@ -63,6 +65,8 @@ async def start_invocation(call: Call) -> Response:
     size = sum(len(name.encode()) + len(value.encode()) for name, value in start.headers.items())
     if len(start.headers) > limits.headers or size > limits.header_bytes:
         raise BadRequest(413, f"at most {limits.headers} headers with {limits.header_bytes} bytes in all are stored")
+    if any(_CONTROL.search(one) for pair in start.headers.items() for one in pair):
+        raise BadRequest(422, "headers: a name or value has control characters or line ends")
     if "/$" in start.target:
         raise NotFoundError(f"this engine has no handler {start.target}")  # built-in handlers are its own
     argument = start.input_base64 if start.input is None else start.input
@@ -85,8 +89,9 @@ async def back_up(call: Call) -> Response:
     if not _FILE_NAME.fullmatch(call.body.name):
         raise BadRequest(422, "name: expected a file name of letters, digits, '_', '-' and '.', without a folder")
     path = os.path.join(folder, call.body.name)
-    if await to_thread.run_sync(os.path.lexists, path):
-        raise BadRequest(409, f"{call.body.name} exists: a backup is written to a new file")
+    reason = await to_thread.run_sync(unfit, path)
+    if reason:
+        raise BadRequest(409, reason)
     await call.engine.backup(path)
     return json(Written(path, (await to_thread.run_sync(os.stat, path)).st_size), 201)
 
@@ -104,7 +109,7 @@ OPERATIONS = (
         method="POST", path="/backup", run=back_up, tag="engine", summary="Back up the database", body=Backup,
         answers={
             201: Answer("The copy.", Written),
-            409: Answer("There is such a file."),
+            409: Answer("There is such a file, or the name belongs to another one."),
             501: Answer("There is no folder for backups."),
         },
     ),

@@ -15,6 +15,8 @@ from durable.store.paths import MEMORY, database_path
 
 #: What a backup is called until it is whole. One that is left over belongs to a backup that was killed.
 UNFINISHED = ".unfinished"
+#: What SQLite calls the files beside a database, and takes for a part of it wherever it finds them.
+_BESIDE = ("-journal", "-wal", "-shm")
 
 
 async def write_backup(database: str, target: str, check_same: Callable[[], None]) -> None:
@@ -32,8 +34,21 @@ async def write_backup(database: str, target: str, check_same: Callable[[], None
         raise explain(error, path) from error
 
 
+def unfit(path: str) -> str:
+    """Why a backup cannot be called that, or an empty text."""
+    for suffix in (*_BESIDE, UNFINISHED):
+        if path.endswith(suffix):
+            return f"{path} is no name for a backup: what ends with {suffix} belongs to another file"
+    if os.path.lexists(path):
+        return f"{path} exists: a backup is written to a new file"
+    for suffix in _BESIDE:
+        if os.path.lexists(path + suffix):
+            return f"{path}{suffix} exists, and would be taken for a part of the backup: choose another name"
+    return ""
+
+
 def _write(database: str, path: str, check_same: Callable[[], None]) -> None:
-    _refuse_existing(path)
+    _refuse_unfit(path)
     unfinished = path + UNFINISHED
     lock = FileLock(unfinished)
     try:
@@ -50,7 +65,7 @@ def _write(database: str, path: str, check_same: Callable[[], None]) -> None:
             check_same()
             disk.sync(lock.descriptor)
             disk.sync_folder(path)
-            _refuse_existing(path)
+            _refuse_unfit(path)
             os.rename(unfinished, path)
         except BaseException:
             for left in (unfinished, unfinished + disk.JOURNAL):
@@ -69,6 +84,7 @@ def _copy(database: str, target: str) -> None:
         source.close()
 
 
-def _refuse_existing(path: str) -> None:
-    if os.path.lexists(path):
-        raise StorageError(f"{path} exists: a backup is written to a new file")
+def _refuse_unfit(path: str) -> None:
+    reason = unfit(path)
+    if reason:
+        raise StorageError(reason)

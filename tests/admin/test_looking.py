@@ -274,6 +274,8 @@ def test_an_operator_starts_an_invocation() -> None:
         ({"target": "Greeter/greet", "input": "a", "headers": {"a": "b" * 70_000}}, 413, "headers"),
         ({"target": "Greeter/greet", "input": "a", "headers": {str(n): "" for n in range(101)}}, 413, "headers"),
         ({"target": "Greeter/greet", "input": "a", "headers": {"a": 1}}, 422, "headers"),
+        ({"target": "Greeter/greet", "input": "a", "headers": {"a": "b\r\nc: d"}}, 422, "line ends"),
+        ({"target": "Greeter/greet", "input": "a", "headers": {"a\n": "b"}}, 422, "line ends"),
         ({"target": "Cart/$patch-state", "key": "k", "input": {"a": "MQ=="}}, 404, "no handler"),
     ],
 )
@@ -352,6 +354,9 @@ def test_a_backup_is_written_where_the_application_allows_it(tmp_path: Path) -> 
             assert answer.status_code == 201
             assert answer.json()["bytes"] == (tmp_path / "backups" / "monday.db").stat().st_size
             assert (await http.post("/backup", json={"name": "monday.db"})).status_code == 409
+            for suffix in ("-journal", "-wal", "-shm", ".unfinished"):
+                answer = await http.post("/backup", json={"name": f"monday.db{suffix}"})
+                assert (answer.status_code, "belongs to another" in answer.text) == (409, True), suffix
             for name in (
                 "../app.db",
                 "/etc/passwd",

@@ -114,12 +114,12 @@ GOOD = b'{"public": true}'
 #: What is sent, and the statuses that are right.
 TABLE: dict[str, tuple[bytes, set[int]]] = {
     "as it should be": (get(), {200}),
-    "no Host": (get(host=""), {400}),
+    "no Host": (get(host=""), {400, 421}),
     "no Host in HTTP/1.0": (get(host="", version="1.0"), {421}),
     "HTTP/1.0": (get(version="1.0"), {200}),
-    "HTTP/0.9": (b"GET /services\r\n\r\n", {400}),
-    "two Hosts": (get("/services", "Host: evil.example"), {400}),
-    "two equal Hosts": (get("/services", "Host: localhost"), {400}),
+    "HTTP/0.9": (b"GET /services\r\n\r\n", {400, 421}),
+    "two Hosts": (get("/services", "Host: evil.example"), {400, 421}),
+    "two equal Hosts": (get("/services", "Host: localhost"), {400, 421}),
     "an empty Host": (b"GET /services HTTP/1.1\r\nHost:\r\n\r\n", {421}),
     "a foreign Host": (get(host="evil.example"), {421}),
     "a foreign Host at our port": (get(host="evil.example:80"), {421}),

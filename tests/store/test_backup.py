@@ -112,6 +112,38 @@ def test_a_backup_does_not_overwrite_anything(path: Path, tmp_path: Path) -> Non
     assert settings(path) == {"Shop": "{}"}
 
 
+@pytest.mark.parametrize("suffix", ["-journal", "-wal", "-shm", ".unfinished"])
+def test_a_backup_never_takes_the_name_of_a_part_of_another_file(path: Path, tmp_path: Path, suffix: str) -> None:
+    """R-40: SQLite would take it for a part of that, and delete it; the next backup would overwrite it."""
+
+    async def story() -> None:
+        async with opened(SqliteStore(path)) as (store, _):
+            for name in (f"{path}{suffix}", str(tmp_path / f"other.db{suffix}")):
+                with pytest.raises(StorageError, match="belongs to another file|exists"):
+                    await store.backup(name)
+            await store.backup(str(tmp_path / "backup.db"))
+            await store.commit(SOMETHING)
+
+    play(story)
+    assert settings(path) == {"Shop": "{}"}
+    assert not (tmp_path / f"other.db{suffix}").exists()
+
+
+@pytest.mark.parametrize("suffix", ["-journal", "-wal", "-shm"])
+def test_a_backup_is_not_put_beside_what_would_be_taken_for_a_part_of_it(
+    path: Path, tmp_path: Path, suffix: str
+) -> None:
+    (tmp_path / f"backup.db{suffix}").write_bytes(b"of another database")
+
+    async def story() -> None:
+        async with opened(SqliteStore(path)) as (store, _):
+            with pytest.raises(StorageError, match="would be taken for a part of the backup"):
+                await store.backup(str(tmp_path / "backup.db"))
+
+    play(story)
+    assert not (tmp_path / "backup.db").exists()
+
+
 def test_a_backup_to_a_place_that_does_not_exist_says_so_and_work_goes_on(path: Path, tmp_path: Path) -> None:
     async def story() -> None:
         async with opened(SqliteStore(path)) as (store, _):
