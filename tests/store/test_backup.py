@@ -119,7 +119,7 @@ def test_a_backup_never_takes_the_name_of_a_part_of_another_file(path: Path, tmp
     async def story() -> None:
         async with opened(SqliteStore(path)) as (store, _):
             for name in (f"{path}{suffix}", str(tmp_path / f"other.db{suffix}")):
-                with pytest.raises(StorageError, match="belongs to another file|exists"):
+                with pytest.raises(StorageError, match=r"belongs to another file|exists"):
                     await store.backup(name)
             await store.backup(str(tmp_path / "backup.db"))
             await store.commit(SOMETHING)
