@@ -118,14 +118,17 @@ def expected_of(program: Program) -> list[Any]:
 class Built:
     """The futures of a program, by name."""
 
-    def __init__(self, ctx: Context, work: Callable[[int], Any], program: Program) -> None:
+    def __init__(
+        self, ctx: Context, work: Callable[[Any], Any], program: Program, argument: Callable[[int], Any] = int
+    ) -> None:
+        """`argument` makes of a leaf's number what its step or its call is given."""
         self._names: dict[DurableFuture[Any], str] = {}
         self._leaves: dict[str, DurableFuture[Any]] = {}
         for leaf in program.leaves:
             asks: dict[str, Callable[[], DurableFuture[Any]]] = {
-                "step": lambda leaf=leaf: ctx.run(work, leaf.number),  # type: ignore[misc]
+                "step": lambda leaf=leaf: ctx.run(work, argument(leaf.number)),  # type: ignore[misc]
                 "sleep": lambda leaf=leaf: ctx.sleep(leaf.at * TICK_S),  # type: ignore[misc]
-                "call": lambda leaf=leaf: ctx.call("S/child", leaf.number),  # type: ignore[misc]
+                "call": lambda leaf=leaf: ctx.call("S/child", argument(leaf.number)),  # type: ignore[misc]
                 "awakeable": lambda: ctx.awakeable(str),
             }
             self._leaves[leaf.name] = self._named(leaf.name, asks[leaf.kind]())
