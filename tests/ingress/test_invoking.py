@@ -76,8 +76,9 @@ def test_a_private_service_is_for_other_handlers_until_it_is_made_public() -> No
 
     async def tell(ingress: Served) -> None:
         for path in ("/Hidden/secret", "/restate/send/Hidden/secret"):
-            answer = await ingress.post(path)
-            assert answer.json() == {"code": 400, "message": "the invoked service is not public", "source": "ingress"}
+            for body in (None, "what it does not take"):
+                told = (await ingress.post(path, body)).json()
+                assert told == {"code": 400, "message": "the invoked service is not public", "source": "ingress"}
         assert "Hidden" in (await ingress.get("/restate/health")).json()["services"]
         await ingress.engine.configure("Echo", public=False)
         assert (await ingress.post("/Echo/count")).status_code == 400
