@@ -1,5 +1,6 @@
 """What holds for whole folders of tests."""
 
+import gc
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,12 @@ settings.register_profile("durable", deadline=None)
 settings.load_profile("durable")
 #: Here every program runs while nothing can be logged: no result may depend on a line of the log.
 LOG_IS_DOWN = {"scenarios", "simulation"}
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: full garbage collections, of which there are many, need not look at it."""
+    gc.collect()
+    gc.freeze()
 
 
 class Down(logging.Handler):

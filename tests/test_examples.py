@@ -388,7 +388,7 @@ def deadly(at: str, at_line: int, kind: str, target: str, *arguments: str) -> li
     return [sys.executable, "-c", DEADLY, at, str(at_line), kind, target, *arguments]
 
 
-def run(*command: str, seconds: float = 30) -> subprocess.CompletedProcess[str]:
+def run(*command: str, seconds: float = 100) -> subprocess.CompletedProcess[str]:
     """From the root of the repository, to its end."""
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with process:

@@ -582,7 +582,7 @@ def decode_bombs() -> None:
                 except SerializationError as exc:
                     assert count * levels > limit or data == left * count, exc
                     assert "deeper" in str(exc) or str(exc).startswith("cannot read ")
-                assert time.perf_counter() - started < 1  # measured: below 0.1 s
+                assert time.thread_time() - started < 1  # measured: below 0.1 s
 
 
 def test_a_bomb_is_refused_on_a_stack_of_any_size() -> None:

@@ -35,7 +35,8 @@ from durable.runtime.failures import (
 )
 from durable.runtime.observer import Observer
 from durable.runtime.registry import Registered
-from durable.runtime.steps import NO_TIMEOUT, Step, Steps, timed_out
+from durable.runtime.steps import NO_TIMEOUT, Step, Steps
+from durable.runtime.timeouts import timed_out
 from durable.runtime.waiters import Waiters
 
 #: How often a handler may catch `AttemptEnded` in one round of the event loop before it is left waiting for ever.
@@ -299,9 +300,9 @@ class Ending:
         """Wait until the attempt is unwound; where it was unwound already, for ever."""
         yield from self._waiters.until_unwound() if self.active else self.loop.create_future()
 
-    def timed_out(self, error: asyncio.CancelledError) -> bool:
+    def timed_out(self, error: asyncio.CancelledError, *, ours: bool = False) -> bool:
         """Whether a time-out of asyncio or anyio cancelled the wait: then the attempt is broken for good."""
-        if self.host.cut_off() or not timed_out(error, (asyncio.current_task(), self.task)):
+        if self.host.cut_off() or not timed_out(error, asyncio.current_task(), self.task, ours=ours):
             return False
         self.broken = self.broken or UsageError(NO_TIMEOUT)
         return True

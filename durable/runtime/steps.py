@@ -1,9 +1,7 @@
 """The steps of one attempt: started when they are awaited or left behind, and recorded when they have ended."""
 
 import asyncio
-import gc
 import inspect
-import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -133,7 +131,7 @@ class Owner(Protocol):
         """End the attempt with a failure, once no step runs. `returned`: what the step gave cannot be kept."""
         ...
 
-    def timed_out(self, error: asyncio.CancelledError) -> bool:
+    def timed_out(self, error: asyncio.CancelledError, *, ours: bool = False) -> bool:
         """Whether a time-out of asyncio or anyio cancelled the step."""
         ...
 
@@ -350,7 +348,7 @@ class Steps:
     def _cancelled(self, error: asyncio.CancelledError, future: DurableFuture[Any], step: Step) -> None:
         """By the engine, by the handler's own task group, by `asyncio.timeout`, or raised by the step itself?"""
         task = asyncio.current_task()
-        timed_out = self._owner.active and self._owner.timed_out(error)
+        timed_out = self._owner.active and self._owner.timed_out(error, ours=step.interrupted)
         if not self._owner.active:  # or not any more: the event loop ends
             raise error
         if timed_out:
@@ -434,26 +432,3 @@ def step_name(fn: Callable[..., Any]) -> str:
         inner = getattr(fn, "func", None)  # functools.partial
         name = step_name(inner) if inner is not None else type(fn).__name__
     return str(name)
-
-
-def timed_out(error: asyncio.CancelledError, tasks: "tuple[asyncio.Task[Any] | None, ...]") -> bool:
-    """Whether a cancellation that just arrived comes from `asyncio.timeout`, `wait_for` or an anyio deadline.
-
-    `tasks` are those whose time-outs count: the one that was cancelled, and the handler's own. asyncio does not tell
-    where a cancellation comes from, so this looks for the time-out among all objects: slow, and only done for a
-    durable wait that was cancelled by something else than the engine.
-    """
-    callbacks = getattr(tasks[0], "_callbacks", None) or ()  # wait_for of Python 3.11 waits for the task it cancelled
-    if any(getattr(callback[0], "func", callback[0]) is _release_waiter for callback in callbacks):
-        return True
-    scope = re.match(r"Cancelled (?:by|via) cancel scope ([0-9a-f]+)", str(error.args[0]) if error.args else "")
-    now = asyncio.get_running_loop().time()
-    for found in gc.get_objects():
-        if type(found) is asyncio.Timeout and found.expired() and getattr(found, "_task", None) in tasks:
-            return True
-        if scope is not None and id(found) == int(scope[1], 16) and getattr(found, "deadline", now + 1) <= now:
-            return True
-    return False
-
-
-_release_waiter = getattr(asyncio.tasks, "_release_waiter", object())
