@@ -24,6 +24,7 @@ ASKS: dict[str, Callable[[Engine], Awaitable[Any]]] = {
     "outcome": lambda engine: engine.outcome(ID),
     "outcome_now": lambda engine: engine.outcome_now(ID),
     "invocations": lambda engine: engine.invocations(),
+    "page": lambda engine: engine.page(),
     "count_invocations": lambda engine: engine.count_invocations(),
     "describe": lambda engine: engine.describe(ID),
     "resolve_awakeable": lambda engine: engine.resolve_awakeable("sign_1" + "0" * 33 + "1"),
