@@ -63,6 +63,7 @@ def create_app(
         app = FastAPI(lifespan=engine.lifespan)
         app.mount("/durable", create_app(engine, token_variable="DURABLE_ADMIN_TOKEN"))
 
+    In Litestar it is a route handler: `asgi("/durable", is_mount=True, copy_scope=True)(create_app(engine, ...))`.
     What Restate's `restate` command line asks for works as it does there: `RESTATE_ADMIN_URL=http://localhost:8000/durable`.
     The app neither starts nor closes the engine; until it runs, every answer but that of `GET /version` is a 503.
 
