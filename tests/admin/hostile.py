@@ -164,6 +164,7 @@ def nested(start: str, end: str, levels: int) -> str:
 
 
 LONG = f"(SELECT {letters(500_000)} AS a)"
+BIG = "+".join(["entry_json"] * 100)
 TEN = "+".join(["a"] * 10)
 #: What would take minutes, or all memory, in one step that SQLite cannot be interrupted in.
 GREEDY = {
@@ -196,5 +197,8 @@ GREEDY = {
     "large columns": "SELECT " + ", ".join("+".join(["entry_json"] * 40) for _ in range(120)) + " FROM sys_journal",
     "many JSON documents": f"WITH l(j) AS (SELECT '[' || replace(substr(a, 1, 200000), 'a', '1,') || '1]' FROM"
     f" {LONG}) SELECT count(*) FROM l, " + ", ".join(f"json_each(j) j{index}" for index in range(60)),
+    "the same column by number": f"SELECT {BIG} FROM sys_journal GROUP BY {', '.join(['1'] * 120)}",
+    "the same column by name": f"SELECT {BIG} AS z FROM sys_journal ORDER BY {', '.join(['z || 1'] * 120)}",
+    "the same column by a quoted name": f"SELECT {BIG} [z] FROM sys_journal WHERE {' OR '.join(['`z`'] * 150)}",
     "deep JSON": f"SELECT max(length(fullkey)) FROM json_tree('{'[' * 990}{'1,' * 5000}1{']' * 990}')",
 }

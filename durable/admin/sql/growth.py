@@ -21,6 +21,7 @@ _DOCUMENTS_MAX = 8
 #: Levels of parentheses.
 _DEPTH_MAX = 200
 _QUOTES = "_\"`['"
+_AFTER_SORTING = frozenset({"limit", "having", "union", "except", "intersect", "select", "from", "where"})
 _QUERIES = frozenset({"select", "with", "values"})
 #: Words that are no column's name, among those that are written often.
 _KEYWORDS = frozenset(
@@ -41,6 +42,10 @@ class _Query(msgspec.Struct):
     words: int = 0
     stars: int = 0
     names: Counter[str] = msgspec.field(default_factory=Counter)
+    #: Names that it gives to its columns. Where they are used, in WHERE or GROUP BY, these are written out again.
+    aliases: set[str] = set()
+    #: How often that is done by number: ORDER BY 1.
+    numbers: int = 0
     #: Queries in parentheses; those of WITH are among the names.
     sources: list["_Query"] = []
 
@@ -56,6 +61,13 @@ class _Query(msgspec.Struct):
         self.words += other.words
         self.stars += other.stars
         self.names.update(other.names)
+        self.aliases |= other.aliases
+        self.numbers += other.numbers
+
+    @property
+    def copies(self) -> int:
+        """How often one of its own columns may be written out again."""
+        return self.numbers + sum(self.names[name] - 1 for name in self.aliases)
 
 
 def check_growth(tokens: Sequence[str], columns: Mapping[str, int]) -> frozenset[str]:
@@ -82,18 +94,24 @@ def check_growth(tokens: Sequence[str], columns: Mapping[str, int]) -> frozenset
 
 def _read(tokens: Sequence[str], places: Iterator[int], query: _Query, named: dict[str, _Query]) -> _Query:
     """Read up to the closing parenthesis, or the end."""
+    sorting = False
     for at in places:
-        token = tokens[at]
+        token, before, after = tokens[at], tokens[at - 1].lower() if at else "", tokens[at + 1 : at + 2]
         if token == ")":
             break
         if token == "(":
             _read_inside(tokens, at, places, query, named)
             continue
         query.words += 1
+        sorting = token.lower() == "by" or (sorting and token.lower() not in _AFTER_SORTING)
         if token == "*":
-            query.stars += tokens[at - 1] != "("  # not that of count(*)
-        elif _may_be_a_column(token) and tokens[at + 1 : at + 2] not in (["("], ["."]):
+            query.stars += before != "("  # not that of count(*)
+        elif token[0].isdecimal():
+            query.numbers += sorting and before in ("by", ",")
+        elif _may_be_a_column(token) and after not in (["("], ["."]):
             query.names[_unquoted(token)] += 1
+            if after != [")"] and (before in ("as", ")") or _may_be_a_column(before) or before[:1].isdecimal()):
+                query.aliases.add(_unquoted(token))
     return query
 
 
@@ -138,12 +156,12 @@ def _grown(query: _Query, named: dict[str, _Query], known: dict[int, int]) -> in
                 raise SqlError(f"recursion is not supported: {name} refers to itself")
             inner += query.names[name] * _grown(named[name], named, known)
         most = max((count for name, count in query.names.items() if name not in named), default=0)
-        known[id(query)] = query.words + max(1, query.stars + most) * inner
+        known[id(query)] = (query.words + max(1, query.stars + most) * inner) * (1 + query.copies)
     return known[id(query)]
 
 
 def _may_be_a_column(token: str) -> bool:
-    return (token[0].isalpha() or token[0] in _QUOTES) and token.lower() not in _KEYWORDS
+    return bool(token) and (token[0].isalpha() or token[0] in _QUOTES) and token.lower() not in _KEYWORDS
 
 
 def _unquoted(token: str) -> str:
