@@ -36,6 +36,10 @@ _KEYWORDS = frozenset(
 )
 
 
+#: Of a query that is being looked at.
+_UNDER_WAY = (-1, -1)
+
+
 class _Query(msgspec.Struct):
     """What is written in one query, and what it reads from."""
 
@@ -87,7 +91,8 @@ def check_growth(tokens: Sequence[str], columns: Mapping[str, int]) -> frozenset
     main = _read(tokens, iter(range(len(tokens))), _Query(), named)
     for query in (main, *named.values()):
         query.weigh(columns)
-    if _grown(main, named, {}) > _WORDS_MAX:
+    _, words = _grown(main, named, {})
+    if words > _WORDS_MAX:
         raise SqlError("queries use each other's columns too often: ask for less at once")
     return frozenset(named)
 
@@ -146,17 +151,18 @@ def _defined(tokens: Sequence[str], at: int) -> str:
     return _unquoted(tokens[at])
 
 
-def _grown(query: _Query, named: dict[str, _Query], known: dict[int, int]) -> int:
-    """Its words, where each name that it uses may stand for all that is in the queries that it reads from."""
+def _grown(query: _Query, named: dict[str, _Query], known: dict[int, tuple[int, int]]) -> tuple[int, int]:
+    """Words of its columns, where each name may stand for all that it reads from; and words of all that it is."""
     if id(query) not in known:
-        known[id(query)] = -1
-        inner = sum(_grown(one, named, known) for one in query.sources)
+        known[id(query)] = _UNDER_WAY
+        read = [_grown(one, named, known) for one in query.sources]
         for name in named.keys() & query.names.keys():
-            if known.get(id(named[name])) == -1:
+            if known.get(id(named[name])) is _UNDER_WAY:
                 raise SqlError(f"recursion is not supported: {name} refers to itself")
-            inner += query.names[name] * _grown(named[name], named, known)
+            read += query.names[name] * [_grown(named[name], named, known)]
         most = max((count for name, count in query.names.items() if name not in named), default=0)
-        known[id(query)] = (query.words + max(1, query.stars + most) * inner) * (1 + query.copies)
+        columns = query.words + max(1, query.stars + most) * sum(columns for columns, _ in read)
+        known[id(query)] = columns, columns * (1 + query.copies) + sum(words for _, words in read)
     return known[id(query)]
 
 
