@@ -130,8 +130,6 @@ class App:
         refusal = refusal_of(facts, self._policy)
         if refusal is not None:
             return problem(refusal)
-        if self._requests > self._ingress.limits.requests:
-            return problem(_TOO_MANY)
         if self._authorize is not None and not await allowed(self._authorize, Request(scope)):
             return problem(Refusal(403, "not allowed"))
         path = raw_route_path(scope)
@@ -139,6 +137,8 @@ class App:
             asked = parse(path, self._ingress.raw.keyed)
             if facts.method not in asked.methods:
                 return problem(Refusal(405, "method not allowed", {"allow": ", ".join(asked.methods)}))
+            if self._requests > self._ingress.limits.requests and not isinstance(asked, Health):
+                return problem(_TOO_MANY)  # an engine that is crowded is alive all the same
             return await _do(asked, Call(self._ingress, scope, receive, facts, path))
         except ClientGone:
             raise

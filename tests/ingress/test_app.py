@@ -217,9 +217,10 @@ def test_too_many_who_wait_are_told_to_come_again() -> None:
     async def tell(ingress: Served) -> None:
         waiting = [asyncio.ensure_future(ingress.post("/Echo/waiter", idempotency_key="w")) for _ in range(5)]
         id = await ingress.awakeable()
-        for answer in (await ingress.post("/Echo/count"), await ingress.get("/restate/health")):
+        for answer in (await ingress.post("/Echo/count"), await ingress.get("/restate/attach/inv_1")):
             assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
             assert answer.json()["source"] == "ingress"
+        assert (await ingress.get("/restate/health")).status_code == 200, "for whoever would start it again"
         await ingress.engine.resolve_awakeable(id, "done")
         assert {one.status_code for one in await asyncio.gather(*waiting)} == {200}
         assert (await ingress.post("/Echo/count")).status_code == 200
