@@ -35,6 +35,7 @@ QUESTIONS = (
     crowds.failing,
     crowds.backlog,
     crowds.burst,
+    crowds.just_asleep,
     controls.trees,
     controls.purge,
     ingress.ingress,
