@@ -22,6 +22,16 @@ from tests.simulation.test_random_combinators import TICK_S, Built, program_of
 END_S = 10.0
 
 
+def flows(seed: int) -> bool:
+    """Whether each tree is awaited in a flow of its own."""
+    return bool(seed % 2)
+
+
+def notes(seed: int) -> bool:
+    """Whether each decision is followed by a step: a replay then comes to it with what was known then, not more."""
+    return seed % 4 >= 2
+
+
 class Seen(msgspec.Struct):
     """What one process saw."""
 
@@ -44,6 +54,9 @@ class Trees:
             seen.ran.append(leaf)
             return await ends(leaf, asyncio.sleep)
 
+        async def note(place: int) -> None:
+            seen.ran.append((-1, place))
+
         async def ends(leaf: tuple[int, int], sleep: Any) -> str:
             one = program_of(leaf[0]).leaves[leaf[1]]
             await sleep(one.at * TICK_S)
@@ -59,18 +72,23 @@ class Trees:
         async def parent(ctx: Context, seed: int) -> list[tuple[int, Any]]:
             seen.ids[seed] = ctx.request.id
             decided = seen.decided[seed] = []
-            built = Built(ctx, work, program_of(seed), lambda number: (seed, number))
+            program = program_of(seed)
+            built = Built(ctx, work, program, lambda number: (seed, number))
+            early = [built.combined(tree) for tree in program.trees] if seed % 3 else None
 
             async def decide(place: int) -> None:
+                tree = early[place] if early is not None else built.combined(program.trees[place])
                 try:
-                    decided.append((place, built.plain(await built.trees[place])))
+                    decided.append((place, built.plain(await tree)))
                 except TerminalError as error:
                     decided.append((place, built.plain(error)))
+                if notes(seed):
+                    await ctx.run(note, place)
 
-            if seed % 2:  # each in a flow of its own
-                await asyncio.gather(*map(decide, range(len(built.trees))))
-            else:
-                for place in range(len(built.trees)):
+            if flows(seed):
+                await asyncio.gather(*map(decide, range(len(program.trees))))
+            else:  # one after the other: of later ones some leaves have completed before they are made
+                for place in range(len(program.trees)):
                     await decide(place)
             decided.append((-1, [built.plain(future) async for future in as_completed(*built.leaves)]))
             await ctx.signal("end")

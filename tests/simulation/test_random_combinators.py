@@ -132,17 +132,17 @@ class Built:
                 "awakeable": lambda: ctx.awakeable(str),
             }
             self._leaves[leaf.name] = self._named(leaf.name, asks[leaf.kind]())
-        self.trees = [self._combined(tree) for tree in program.trees]
         self.leaves = list(self._leaves.values())
 
     def _named(self, name: str, future: DurableFuture[Any]) -> DurableFuture[Any]:
         self._names[future] = name
         return future
 
-    def _combined(self, one: Tree | Leaf) -> DurableFuture[Any]:
+    def combined(self, one: Tree | Leaf) -> DurableFuture[Any]:
+        """A tree, made now: some of its leaves may have completed."""
         if isinstance(one, Leaf):
             return self._leaves[one.name]
-        members = [self._combined(member) for member in one.members]
+        members = [self.combined(member) for member in one.members]
         future: DurableFuture[Any]
         match one.kind:
             case "gather":
@@ -192,13 +192,14 @@ def services_of(program: Program, reports: Reports) -> Services:
         @handler(service="S")
         async def parent(ctx: Context) -> list[Any]:
             built = Built(ctx, work, program)
+            trees = [built.combined(tree) for tree in program.trees]
             results: list[Any] = []
 
             def report(result: Any) -> None:
                 reports.append((ctx.request.attempt, len(results), result))
                 results.append(result)
 
-            for future in built.trees:
+            for future in trees:
                 try:
                     report(built.plain(await future))
                 except TerminalError as error:

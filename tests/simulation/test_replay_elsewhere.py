@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.simulation.replayed import END_S, Seen, live
+from tests.simulation.replayed import END_S, Seen, flows, live, notes
 from tests.simulation.test_random_combinators import program_of
 
 ROOT = Path(__file__).parents[2]
@@ -32,17 +32,18 @@ def elsewhere(path: Path) -> Seen:
 
 @pytest.mark.parametrize("until_s", [END_S, 1.5, 0.7], ids=["whole", "cut late", "cut early"])
 def test_a_second_process_decides_as_the_first_one_did(tmp_path: Path, until_s: float) -> None:
-    """Whose journal is whole runs no step again; of one that was cut, what had been decided stays as it was."""
+    """In the same order, too. Whose journal is whole runs no step again; where it was cut, what was decided stays."""
     path = tmp_path / "durable.db"
     first = live(path, SEEDS, until_s=until_s)
     second = elsewhere(path)
     assert second.decided.keys() == first.decided.keys() == set(SEEDS)
     for seed in SEEDS:
-        before, after = (dict(msgspec.to_builtins(seen.decided[seed])) for seen in (first, second))
-        for place, decided in before.items():
-            assert after[place] == decided, (
-                f"seed {seed}: tree {place} was {decided}, and in a replay {after[place]}; {program_of(seed)}"
-            )
+        before, after = (msgspec.to_builtins(seen.decided[seed]) for seen in (first, second))
+        if flows(seed) and not notes(seed):  # what nothing separates may be seen in another order
+            after = [(place, dict(after)[place]) for place, _ in before]
+        assert after[: len(before)] == before, (
+            f"seed {seed} decided {before}, and in a replay {after}; {program_of(seed)}"
+        )
     if until_s == END_S:
         assert all(len(decided) == 4 for decided in first.decided.values())
         assert second.ran == []
