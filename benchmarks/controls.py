@@ -86,10 +86,10 @@ def _bare(path: Path, work: Callable[[sqlite3.Connection], None]) -> float:
 
 
 def _complete_all(database: sqlite3.Connection) -> None:
-    seqs = database.execute("SELECT seq FROM invocations").fetchall()
+    seqs = database.execute("SELECT seq FROM _invocations").fetchall()
     database.execute("BEGIN IMMEDIATE")
     database.executemany(
-        "UPDATE invocations SET status = 'completed', completed_at = modified_at, ok = 0, output = input,"
+        "UPDATE _invocations SET status = 'completed', completed_at = modified_at, ok = 0, output = input,"
         " expires_at = modified_at + 1, journal_until = modified_at + 1, due_at = NULL WHERE seq = ?",
         seqs,
     )
@@ -97,7 +97,7 @@ def _complete_all(database: sqlite3.Connection) -> None:
 
 
 def _tell_all(database: sqlite3.Connection) -> None:
-    seqs = [row[0] for row in database.execute("SELECT seq FROM invocations")]
+    seqs = [row[0] for row in database.execute("SELECT seq FROM _invocations")]
     database.execute("BEGIN IMMEDIATE")
     rows = [
         (seq, 0, 10**9 + seq + add, "cancel", None, None, 0, seq, 0, b"12345", 0) for seq in seqs for add in (0, 1)
@@ -157,7 +157,9 @@ async def _forgettable(path: Path) -> bool:
     def look() -> bool:
         database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
         try:
-            found = database.execute("SELECT 1 FROM invocations WHERE journal_retention_ms = 1000 LIMIT 1").fetchone()
+            found = database.execute(
+                "SELECT 1 FROM _invocations WHERE journal_retention_ms = 1000 LIMIT 1"
+            ).fetchone()
         finally:
             database.close()
         return found is not None
@@ -166,11 +168,11 @@ async def _forgettable(path: Path) -> bool:
 
 
 def _delete_all(database: sqlite3.Connection) -> None:
-    seqs = [row[0] for row in database.execute("SELECT seq FROM invocations")]
+    seqs = [row[0] for row in database.execute("SELECT seq FROM _invocations")]
     for start in range(0, len(seqs), 100):
         batch = [(seq,) for seq in seqs[start : start + 100]]
         database.execute("BEGIN IMMEDIATE")
-        database.executemany("DELETE FROM invocations WHERE seq = ?", batch)
+        database.executemany("DELETE FROM _invocations WHERE seq = ?", batch)
         database.executemany("DELETE FROM journal WHERE invocation = ?", batch)
         database.execute("COMMIT")
 

@@ -16,7 +16,7 @@ from durable.store.indexes import BY_ID, make_again
 from durable.store.rows import FIXED, FIXED_NAMES, MOVING, invocation_of
 
 _ID = FIXED_NAMES.index("id")
-_SELECT = f"SELECT {FIXED}, {MOVING} FROM invocations"
+_SELECT = f"SELECT {FIXED}, {MOVING} FROM _invocations"
 _BY_KEY = (
     f"{_SELECT} INDEXED BY invocations_of_claim"
     " WHERE idempotency_key = ? AND service = ? AND handler = ? AND coalesce(key, x'') = coalesce(?, x'')"
@@ -35,7 +35,7 @@ def is_mended(row: Sequence[Any], invocation: Invocation) -> bool:
 def mend(database: sqlite3.Connection, invocation: Invocation) -> None:
     """Write an invocation's own id again. Where that fails, the next who reads it tries again."""
     with suppress(sqlite3.Error):
-        database.execute("UPDATE invocations SET id = ? WHERE seq = ?", (invocation.id, invocation.seq))
+        database.execute("UPDATE _invocations SET id = ? WHERE seq = ?", (invocation.id, invocation.seq))
         log.warning("the id of invocation number %d was damaged: it is %s again", invocation.seq, invocation.id)
 
 

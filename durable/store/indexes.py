@@ -23,7 +23,7 @@ PIECE = 2000
 RESTS = 4
 #: How long after a pass the next one begins.
 AGAIN_S = 24 * 3600.0
-TABLE = "invocations"
+TABLE = "_invocations"
 #: What SQLite's own index of the ids is called, which has no text.
 BY_ID = f"sqlite_autoindex_{TABLE}_1"
 
@@ -40,7 +40,7 @@ class Index(msgspec.Struct, frozen=True):
         """From the statement that made it."""
         if text is None:
             return cls(name, ("id",), "1")
-        begin = text.index("(", text.index(f" {TABLE} "))
+        begin = text.index("(")
         parts, depth, start = [], 0, begin + 1
         for at in range(begin, len(text)):
             depth += {"(": 1, ")": -1}.get(text[at], 0)

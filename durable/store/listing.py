@@ -70,7 +70,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     def statements(self, columns: str, tail: str = "") -> Iterator[Clause]:
         """One for each range."""
-        source = "invocations" if self.index is None else f"invocations INDEXED BY {self.index}"
+        source = "_invocations" if self.index is None else f"_invocations INDEXED BY {self.index}"
         for one in self.ranges:
             text, values = _all_of([one, *self.bounds])
             yield f"SELECT {columns} FROM {source}{text}{tail}", values
@@ -143,15 +143,15 @@ def _careful(path: str, work: Look[T], without_indexes: Look[T], *, one_by_one: 
 
 def _every(database: sqlite3.Connection) -> Iterator[Invocation]:
     """All invocations, without any index but that of the ids: it has everybody."""
-    sql = "SELECT seq FROM invocations INDEXED BY sqlite_autoindex_invocations_1"
+    sql = "SELECT seq FROM _invocations INDEXED BY sqlite_autoindex__invocations_1"
     for row in rows_of(database, "seq", {seq for (seq,) in database.execute(sql)}, set()):
         yield invocation_of(row)
 
 
 def _completed(database: sqlite3.Connection) -> int:
     """How many have ended, which are most: SQLite counts a whole table without a look at its rows."""
-    opened = "SELECT count(*) FROM invocations INDEXED BY invocations_open WHERE status <> 'completed'"
-    return int(database.execute(f"SELECT (SELECT count(*) FROM invocations) - ({opened})").fetchone()[0])
+    opened = "SELECT count(*) FROM _invocations INDEXED BY invocations_open WHERE status <> 'completed'"
+    return int(database.execute(f"SELECT (SELECT count(*) FROM _invocations) - ({opened})").fetchone()[0])
 
 
 def _over(database: sqlite3.Connection, where: Filter) -> tuple[dict[str, int], bool]:
@@ -162,7 +162,7 @@ def _over(database: sqlite3.Connection, where: Filter) -> tuple[dict[str, int], 
     known = [clause for name, clause in _clauses(where).items() if name in _KNOWN[BY_HANDLER]]
     text, values = _all_of(known)
     expired = (
-        "SELECT service, handler, status, created_at FROM invocations INDEXED BY invocations_expiry"
+        "SELECT service, handler, status, created_at FROM _invocations INDEXED BY invocations_expiry"
         " WHERE expires_at <= ? LIMIT ?"
     )
     sql = f"SELECT status, count(*) FROM ({expired}){text} GROUP BY status"
@@ -190,7 +190,7 @@ def _look_through(
     while True:
         batch = list(islice(walk, size))
         text, values = _all_of([(f"seq IN ({','.join(str(seq) for _, seq in batch)})", ()), *chosen.rest])
-        sql = f"SELECT {columns} FROM invocations NOT INDEXED{text}{tail}"
+        sql = f"SELECT {columns} FROM _invocations NOT INDEXED{text}{tail}"
         looked = _Looked(batch, database.execute(sql, values).fetchall())
         examined += len(batch)
         if where.examine is not None and (examined >= where.examine or time.monotonic() > until):
@@ -241,7 +241,7 @@ def _ranges(database: sqlite3.Connection, where: Filter) -> Iterator[Clause]:
 def _following(database: sqlite3.Connection, column: str, known: Clause = ("", ())) -> Iterator[str]:
     """The values of one column of the index, in their order."""
     text, values = _all_of([known, (f"{column} > ?", ())])
-    sql = f"SELECT min({column}) FROM invocations INDEXED BY {BY_HANDLER}{text}"
+    sql = f"SELECT min({column}) FROM _invocations INDEXED BY {BY_HANDLER}{text}"
     following = database.execute(sql, (*values, "")).fetchone()[0]
     while following is not None:
         yield following

@@ -16,9 +16,9 @@ from durable.errors import StorageCorruptError
 from durable.store.faults import is_damage
 from durable.store.rows import FIXED, FIXED_NAMES, MOVING, MOVING_NAMES
 
-_SELECT = f"SELECT {FIXED}, {MOVING} FROM invocations"
+_SELECT = f"SELECT {FIXED}, {MOVING} FROM _invocations"
 #: Everybody, without a look at the table.
-_BY_ID = "invocations INDEXED BY sqlite_autoindex_invocations_1"
+_BY_ID = "_invocations INDEXED BY sqlite_autoindex__invocations_1"
 #: How many rows are asked for in one statement.
 BATCH = 500
 
@@ -69,14 +69,14 @@ def what_is_left(database: sqlite3.Connection, seq: int) -> tuple[Any, ...]:
 
     (These are looked through: it is a rare need.)
     """
-    row = {name: _one(database, f"SELECT {name} FROM invocations WHERE seq = ?", seq) for name in _NAMES}
+    row = {name: _one(database, f"SELECT {name} FROM _invocations WHERE seq = ?", seq) for name in _NAMES}
     row["seq"] = seq
     if row["id"] is UNREAD:
         row["id"] = _one(database, f"SELECT id FROM {_BY_ID} WHERE seq = ?", seq)
     for name in ("service", "key"):
         if row[name] is UNREAD:
             in_queue = (
-                f"SELECT {name} FROM invocations INDEXED BY invocations_queue WHERE queued IS NOT NULL AND seq = ?"
+                f"SELECT {name} FROM _invocations INDEXED BY invocations_queue WHERE queued IS NOT NULL AND seq = ?"
             )
             row[name] = _one(database, in_queue, seq)
     return tuple(row[name] for name in _NAMES)
@@ -108,7 +108,7 @@ def read(database: sqlite3.Connection, sql: str, values: Sequence[Any], what: st
 
 def due(database: sqlite3.Connection, column: str, which: str, now: int, limit: int) -> list[tuple[int, int]]:
     """The first that are past the moment in `column`, but for those that cannot be read: (seq, is it a workflow)."""
-    of_them = f"SELECT seq, flavor = 'workflow' FROM invocations WHERE {column} <= ? AND {which}"
+    of_them = f"SELECT seq, flavor = 'workflow' FROM _invocations WHERE {column} <= ? AND {which}"
     try:
         return database.execute(f"{of_them} ORDER BY {column} LIMIT ?", (now, limit)).fetchall()
     except sqlite3.DatabaseError as error:
@@ -116,7 +116,7 @@ def due(database: sqlite3.Connection, column: str, which: str, now: int, limit: 
             raise
     found: list[tuple[int, int]] = []
     after = (-1, 0)
-    of_index = f"SELECT {column}, seq FROM invocations WHERE {column} <= ? AND ({column}, seq) > (?, ?)"
+    of_index = f"SELECT {column}, seq FROM _invocations WHERE {column} <= ? AND ({column}, seq) > (?, ?)"
     while len(found) < limit and (
         page := database.execute(f"{of_index} ORDER BY {column}, seq LIMIT ?", (now, *after, BATCH)).fetchall()
     ):
@@ -178,7 +178,7 @@ class Concerned(NamedTuple):
             elif not all(_reads(database, sql, seq) for sql in _BESIDE):
                 found.append(f"invocation number {seq} is beside a page that cannot be read")
         for service, key in sorted(self.keys):
-            by_key = [f"SELECT * FROM {table} WHERE service = ? AND key = ?" for table in ("state", "promises")]
+            by_key = [f"SELECT * FROM {table} WHERE service = ? AND key = ?" for table in ("_state", "promises")]
             if not all(_reads(database, sql, service, key) for sql in by_key):
                 found.append(f"the key {service}/{key} is on a page that cannot be read")
         return found
@@ -186,7 +186,7 @@ class Concerned(NamedTuple):
 
 #: An invocation's own rows; and enough of those beside them to come to the next page. (Whoever looks for a row of a
 #: journal reads some of those beside it as a whole, so all of them are.)
-_OWN = (("invocations", "seq"), ("journal", "invocation"), ("signals", "seq"))
+_OWN = (("_invocations", "seq"), ("journal", "invocation"), ("signals", "seq"))
 _BESIDE = [
     f"SELECT * FROM {table} WHERE {name} {way} ? ORDER BY {name} {order} LIMIT 200"
     for table, name in _OWN

@@ -23,7 +23,7 @@ _OF_INDEXES = ("missing from index", "entries in index", "non-unique entry")
 _NOT_OF_PAGES = (*_OF_INDEXES, " value in ")
 #: Entries of invocations that have not ended, which wait for something.
 _OPEN = (
-    "FROM journal AS one JOIN invocations ON seq = one.invocation AND completed_at IS NULL WHERE one.part = 0"
+    "FROM journal AS one JOIN _invocations ON seq = one.invocation AND completed_at IS NULL WHERE one.part = 0"
     " AND one.ok IS NULL AND NOT EXISTS (SELECT 1 FROM journal"
     " WHERE invocation = one.invocation AND entry = one.entry AND part = 1)"
 )
@@ -44,9 +44,9 @@ def opening(database: sqlite3.Connection, path: str, scripts: Sequence[tuple[int
         repair_waits(database)
     elif not _timers_are_numbers(database):
         repair_waits(database)
-    sql = "SELECT coalesce(max(seq), 0) + 1 FROM invocations WHERE seq < ?"
+    sql = "SELECT coalesce(max(seq), 0) + 1 FROM _invocations WHERE seq < ?"
     seq = database.execute(sql, (_NUMBER_MAX,)).fetchone()[0]
-    waiting = database.execute("SELECT EXISTS (SELECT 1 FROM invocations WHERE status = 'ready')").fetchone()[0]
+    waiting = database.execute("SELECT EXISTS (SELECT 1 FROM _invocations WHERE status = 'ready')").fetchone()[0]
     cut_off = database.execute("SELECT value FROM meta WHERE name = 'clean'").fetchone() == (0,)
     return Opened(ordinals(database), seq, settings(database, path), declared(database), bool(waiting), cut_off)
 
@@ -58,7 +58,7 @@ def _size(database: sqlite3.Connection) -> int:
 
 def _timers_are_numbers(database: sqlite3.Connection) -> bool:
     """Text and blobs sort after every number: where the first and the last moment are numbers, so are all."""
-    ends = [database.execute(f"SELECT due_at FROM timers ORDER BY due_at {way} LIMIT 1") for way in ("", "DESC")]
+    ends = [database.execute(f"SELECT due_at FROM _timers ORDER BY due_at {way} LIMIT 1") for way in ("", "DESC")]
     return all(isinstance(row[0], int) and row[0] >= 0 for end in ends for row in end)
 
 
@@ -70,7 +70,7 @@ def damaged(path: str, what: str, then: str) -> StorageCorruptError:
 
 
 def check_schema(database: sqlite3.Connection, path: str, scripts: Sequence[tuple[int, str]]) -> None:
-    """Compare tables with what the migrations make; make an index again that is missing."""
+    """Compare tables with what the migrations make; make an index or a view again that is missing."""
     wanted = sqlite3.connect(":memory:")
     try:
         for _, script in scripts:
@@ -82,11 +82,11 @@ def check_schema(database: sqlite3.Connection, path: str, scripts: Sequence[tupl
             if found != expected:
                 names = sorted({column[0] for column in {*expected} ^ {*found}}) or ["the order of its columns"]
                 raise damaged(path, f"its table {table} differs in {', '.join(names)}", "It was left as it is.")
-        indexes = "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
-        present = dict(database.execute(indexes).fetchall())
-        for name, text in wanted.execute(indexes):
-            if name not in present:
-                log.warning("%s had lost its index %s: it is made again", path, name)
+        others = "SELECT type, name, sql FROM sqlite_master WHERE type IN ('index', 'view') AND sql IS NOT NULL"
+        present = {(kind, name) for kind, name, _ in database.execute(others)}
+        for kind, name, text in wanted.execute(others):
+            if (kind, name) not in present:
+                log.warning("%s had lost its %s %s: it is made again", path, kind, name)
                 database.execute(text)
     finally:
         wanted.close()
@@ -123,14 +123,14 @@ def repair_waits(database: sqlite3.Connection) -> None:
     """
     database.execute("BEGIN IMMEDIATE")
     changed = database.total_changes
-    database.execute(f"DELETE FROM timers WHERE {_NO_TIMER}")
+    database.execute(f"DELETE FROM _timers WHERE {_NO_TIMER}")
     database.execute(f"DELETE FROM listeners WHERE {_NO_LISTENER}")
     database.execute(
-        "INSERT OR IGNORE INTO timers SELECT due_at, seq, 0 FROM invocations"
+        "INSERT OR IGNORE INTO _timers SELECT due_at, seq, 0 FROM _invocations"
         " WHERE typeof(due_at) = 'integer' AND status IN ('scheduled', 'backing-off')"
     )
     database.execute(
-        f"INSERT OR IGNORE INTO timers SELECT CAST(one.detail AS INTEGER), one.invocation, one.entry {_OPEN}"
+        f"INSERT OR IGNORE INTO _timers SELECT CAST(one.detail AS INTEGER), one.invocation, one.entry {_OPEN}"
         " AND one.kind = 'sleep' AND one.detail GLOB '[0-9]*'"
     )
     database.execute(
@@ -153,8 +153,8 @@ def ordinals(database: sqlite3.Connection) -> int:
     taken = [16]
     for name, table in (
         ("ordinal", "journal"),
-        ("queued", "invocations"),
-        ("place", "invocations"),
+        ("queued", "_invocations"),
+        ("place", "_invocations"),
         ("ordinal", "signals"),
     ):
         sql = f"SELECT max({name}) FROM {table} WHERE typeof({name}) = 'integer' AND {name} < ?"

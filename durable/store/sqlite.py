@@ -112,7 +112,7 @@ class SqliteStore:
         begin_log(database, self.path, self._synchronous)
         migrate(database, version)
         found = _tolerant(database, lambda database: opening(database, self.path, migrations()))
-        self._moved = tuple(_tolerant(database, partial(misplaced, table=table)) for table in ("state", "promises"))
+        self._moved = tuple(_tolerant(database, partial(misplaced, table=table)) for table in ("_state", "promises"))
         self._marked = found.crashed
         return found
 
@@ -211,7 +211,7 @@ class SqliteStore:
 
     async def running(self, after: int, limit: int) -> Sequence[tuple[int, int, int]]:
         """Invocations that had a slot when the engine stopped."""
-        which = "FROM invocations INDEXED BY invocations_running WHERE status = 'running' AND seq > ?"
+        which = "FROM _invocations INDEXED BY invocations_running WHERE status = 'running' AND seq > ?"
         order = "ORDER BY seq LIMIT ?"
 
         def look(database: sqlite3.Connection) -> list[tuple[int, int, int]]:
@@ -228,7 +228,7 @@ class SqliteStore:
     async def timers(self, after: Timer | None, limit: int) -> Sequence[Timer]:
         """The next timers."""
         sql = (
-            "SELECT due_at, seq, entry FROM timers WHERE (due_at, seq, entry) > (?, ?, ?)"
+            "SELECT due_at, seq, entry FROM _timers WHERE (due_at, seq, entry) > (?, ?, ?)"
             " ORDER BY due_at, seq, entry LIMIT ?"
         )
         start = after if after is not None and after[0] >= 0 else (-(2**63), 0, 0)  # damaged ones may lie before 0
@@ -251,16 +251,15 @@ class SqliteStore:
 
     async def holder(self, service: str, key: str) -> int | None:
         """The first in a key's queue."""
-        sql = (
-            "SELECT seq FROM invocations WHERE service = ? AND key = ? AND queued IS NOT NULL ORDER BY queued LIMIT 1"
-        )
+        sql = "SELECT seq FROM _invocations WHERE service = ? AND key = ? AND queued IS NOT NULL"
+        sql += " ORDER BY queued LIMIT 1"
         row = await self._read(lambda database: database.execute(sql, (service, key)).fetchone())
         return None if row is None else row[0]
 
     async def contended(self, after: tuple[str, str] | None, limit: int) -> Sequence[tuple[str, str]]:
         """Keys that somebody waits for: more than one invocation is in their queue."""
         sql = (
-            "SELECT service, key FROM invocations WHERE queued IS NOT NULL AND (service, key) > (?, ?)"
+            "SELECT service, key FROM _invocations WHERE queued IS NOT NULL AND (service, key) > (?, ?)"
             " GROUP BY service, key HAVING count(*) > 1 ORDER BY service, key LIMIT ?"
         )
         return await self._read(lambda database: database.execute(sql, (*(after or ("", "")), limit)).fetchall())
@@ -334,7 +333,7 @@ def _load(database: sqlite3.Connection, need: Need, unread: set[int]) -> Loaded:
     loaded = Loaded()
     seqs = need.seqs | {seq for id in need.ids if (seq := parse_stand_in_id(id)) is not None}
     if need.ready is not None:
-        sql = "SELECT place, seq FROM invocations WHERE status = 'ready' AND place > ? ORDER BY place LIMIT ?"
+        sql = "SELECT place, seq FROM _invocations WHERE status = 'ready' AND place > ? ORDER BY place LIMIT ?"
         loaded.ready = database.execute(sql, need.ready).fetchall()
         seqs = seqs | {seq for _, seq in loaded.ready}
     for row in (*rows_of(database, "seq", seqs, unread), *rows_of(database, "id", need.ids, unread)):
@@ -382,9 +381,9 @@ def _journal(database: sqlite3.Connection, seq: int, *, without_values: bool = F
 
 def _object(database: sqlite3.Connection, service: str, key: str, unread: Set[int]) -> KeyedObject:
     where, of_it = "WHERE service = ? AND key = ?", (service, key)
-    queue = database.execute(f"SELECT seq FROM invocations {where} AND queued IS NOT NULL ORDER BY queued", of_it)
+    queue = database.execute(f"SELECT seq FROM _invocations {where} AND queued IS NOT NULL ORDER BY queued", of_it)
     found = KeyedObject(service, key, deque(row[0] for row in queue if row[0] not in unread), {}, {})
-    state = read(database, f"SELECT name, value, checksum FROM state {where}", of_it, "some of it")
+    state = read(database, f"SELECT name, value, checksum FROM _state {where}", of_it, "some of it")
     promises = read(database, f"SELECT name, ok, value, checksum FROM promises {where}", of_it, "one of them")
     try:
         take_state(found, state)

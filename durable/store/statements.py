@@ -22,11 +22,11 @@ def statements(writes: Writes) -> list[Statement]:
     """Everything a turn writes, in an order in which later statements may rely on earlier ones."""
     out: list[Statement] = []
     if writes.purged:  # first, because their ids may be taken again below
-        _forget(out, "invocations", "seq", [seq for seq in writes.purged if seq not in writes.created])
+        _forget(out, "_invocations", "seq", [seq for seq in writes.purged if seq not in writes.created])
     if writes.journal:
         _many(out, "INSERT OR REPLACE INTO journal VALUES ", 12, with_checksums(writes.journal))
     if writes.created:
-        text = f"INSERT INTO invocations ({rows.FIXED}, {rows.MOVING}) VALUES "
+        text = f"INSERT INTO _invocations ({rows.FIXED}, {rows.MOVING}) VALUES "
         width = rows.FIXED_COUNT + len(rows.MOVING_NAMES)
         _many(out, text, width, [rows.fixed(new) + rows.moving(new) for new in writes.created.values()])
     if writes.changed:
@@ -37,9 +37,9 @@ def statements(writes: Writes) -> list[Statement]:
             [(seq, *rows.moving(changed)) for seq, changed in writes.changed.items()],
         )
     if writes.timers_removed:
-        _delete(out, "timers", ("due_at", "seq", "entry"), writes.timers_removed)
+        _delete(out, "_timers", ("due_at", "seq", "entry"), writes.timers_removed)
     if writes.timers_added:
-        _many(out, "INSERT OR REPLACE INTO timers VALUES ", 3, list(writes.timers_added))
+        _many(out, "INSERT OR REPLACE INTO _timers VALUES ", 3, list(writes.timers_added))
     _keyed(out, writes)
     if writes.listeners_removed:
         _delete(out, "listeners", ("topic", "seq", "entry"), writes.listeners_removed)
@@ -51,7 +51,7 @@ def statements(writes: Writes) -> list[Statement]:
         signals = [keyed.signal_row(seq, one) for seq, one in writes.signals_added]
         _many(out, "INSERT INTO signals VALUES ", 6, signals)
     if writes.purged:  # last, with what the turn itself wrote for them
-        _forget(out, "invocations", "seq", [seq for seq in writes.purged if seq in writes.created])
+        _forget(out, "_invocations", "seq", [seq for seq in writes.purged if seq in writes.created])
         _forget(out, "journal", "invocation", writes.purged)
         _forget(out, "signals", "seq", writes.purged)
     if writes.journals_purged:
@@ -80,16 +80,16 @@ def _forget(out: list[Statement], table: str, column: str, seqs: list[int]) -> N
 
 def _keyed(out: list[Statement], writes: Writes) -> None:
     if writes.state_cleared:
-        _delete(out, "state", ("service", "key"), writes.state_cleared)
+        _delete(out, "_state", ("service", "key"), writes.state_cleared)
     if writes.promises_cleared:
         _delete(out, "promises", ("service", "key"), writes.promises_cleared)
     if writes.state:
         gone = [name for name, value in writes.state.items() if value is None]
         if gone:
-            _delete(out, "state", ("service", "key", "name"), gone)
+            _delete(out, "_state", ("service", "key", "name"), gone)
         kept = [keyed.state_row(*name, value) for name, value in writes.state.items() if value is not None]
         if kept:
-            _many(out, "INSERT OR REPLACE INTO state VALUES ", 5, kept)
+            _many(out, "INSERT OR REPLACE INTO _state VALUES ", 5, kept)
     if writes.promises:
         settled = [keyed.promise_row(*name, outcome) for name, outcome in writes.promises.items()]
         _many(out, "INSERT OR REPLACE INTO promises VALUES ", 6, settled)
@@ -115,11 +115,11 @@ def _many(out: list[Statement], head: str, width: int, values: Sequence[Sequence
 
 
 _UPDATE = (
-    "UPDATE invocations SET "
+    "UPDATE _invocations SET "
     + ", ".join(f"{name} = new.column{place}" for place, name in enumerate(rows.MOVING_NAMES, 2))
-    + " FROM (VALUES $rows) AS new WHERE invocations.seq = new.column1"
+    + " FROM (VALUES $rows) AS new WHERE _invocations.seq = new.column1"
 )
-_JOURNAL_GONE = "UPDATE invocations SET journal_until = 0 WHERE (seq) IN (VALUES $rows)"
+_JOURNAL_GONE = "UPDATE _invocations SET journal_until = 0 WHERE (seq) IN (VALUES $rows)"
 
 
 def _delete(out: list[Statement], table: str, columns: tuple[str, ...], keys: Iterable[Sequence[Any]]) -> None:

@@ -53,13 +53,13 @@ def rows_of(database: sqlite3.Connection, table: str) -> list[tuple[list[str], t
         named = dict(zip(names, row, strict=True))
         if table in SHARED:
             owners: set[int] = set()
-        elif table in ("state", "promises"):
+        elif table in ("_state", "promises"):
             owners = {6, 7} if named["key"] == "a" else {8} if named["key"] == "b" else set()
             owners = {10, 11} if table == "promises" else owners
         else:
             owners = {named["invocation"] if table == "journal" else named["seq"]}
         chosen.append((key, tuple(named[name] for name in key), owners))
-    return chosen[:: max(1, len(chosen) // 3)][:3] if table == "invocations" else chosen[:1]
+    return chosen[:: max(1, len(chosen) // 3)][:3] if table == "_invocations" else chosen[:1]
 
 
 @pytest.mark.parametrize(("table", "column"), schema(), ids=lambda name: str(name))

@@ -57,7 +57,7 @@ def test_it_is_listed_described_killed_and_purged(tmp_path: Path, nonsense: obje
 
     run(before)
     with sqlite3.connect(path) as database:
-        database.execute("UPDATE invocations SET id = ? WHERE seq = 1", (nonsense,))
+        database.execute("UPDATE _invocations SET id = ? WHERE seq = 1", (nonsense,))
     database.close()
     run(after)
 
@@ -77,7 +77,7 @@ def damage_id(path: Path, nonsense: object, *others: str) -> None:
     """Set the id of the first invocation to nonsense, and other columns of it too."""
     with sqlite3.connect(path) as database:
         for name in ("id", *others):
-            database.execute(f"UPDATE invocations SET {name} = ? WHERE seq = 1", (nonsense,))
+            database.execute(f"UPDATE _invocations SET {name} = ? WHERE seq = 1", (nonsense,))
     database.close()
 
 
@@ -216,6 +216,9 @@ def test_a_file_in_which_a_request_was_accepted_twice_is_brought_up_to_date(tmp_
     with sqlite3.connect(path) as database:
         database.executescript(
             "DROP INDEX invocations_of_workflow; DROP INDEX invocations_of_claim;"
+            "DROP VIEW invocations; DROP VIEW steps; DROP VIEW timers; DROP VIEW state; DROP VIEW failures;"
+            "ALTER TABLE _invocations RENAME TO invocations; ALTER TABLE _timers RENAME TO timers;"
+            "ALTER TABLE _state RENAME TO state;"
             "UPDATE invocations SET idempotency_key = 'k' WHERE idempotency_key = 'l';"
             "UPDATE invocations SET key = 'k' WHERE key = 'l'; PRAGMA user_version = 6;"
         )

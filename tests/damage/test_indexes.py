@@ -82,7 +82,7 @@ def spoil(path: Path, index: str, do: str) -> None:
     root = database.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (index,)).fetchone()[0]
     one = next(one for one in indexes.indexes(database) if one.name == index)
     database.execute("PRAGMA writable_schema = ON")
-    database.execute("CREATE TABLE copy AS SELECT * FROM invocations WHERE 0")
+    database.execute("CREATE TABLE copy AS SELECT * FROM _invocations WHERE 0")
     kept = database.execute("SELECT name, sql FROM sqlite_master WHERE name = ?", (index,)).fetchone()
     columns = ", ".join(f"c{place}" for place in range(len(one.expressions)))
     database.execute(

@@ -251,7 +251,7 @@ def test_what_concerns_the_whole_file_stops_the_engine_by_name(tmp_path: Path) -
     with sqlite3.connect(path) as database:
         roots = dict(database.execute("SELECT name, rootpage FROM sqlite_master"))
     database.close()
-    file.spoil([(roots["timers"] - 1) * PAGE])
+    file.spoil([(roots["_timers"] - 1) * PAGE])
 
     async def after() -> None:
         with pytest.raises(StorageError, match=r"durable\.restore"):

@@ -67,6 +67,7 @@ def instrument(plant: Plant, mark: Callable[..., None] | None) -> None:
 
         def executescript(self, sql: str, /) -> sqlite3.Cursor:
             cursor = super().executescript(sql)
+            self._changes = -1  # a table that is renamed is another one, and SQLite counts no change
             self._committed()
             return cursor
 

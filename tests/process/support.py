@@ -200,7 +200,7 @@ class Witness:
                 return False
             fresh = self._read(database)
             soon = (killed_at_ms, killed_at_ms + 10_000)
-            sql = "SELECT count(*) FROM timers WHERE entry > 0 AND due_at BETWEEN ? AND ?"
+            sql = "SELECT count(*) FROM _timers WHERE entry > 0 AND due_at BETWEEN ? AND ?"
             sleeping = database.execute(sql, soon).fetchone()[0]
         self._what_was_done_is_recorded(stamps, fresh)
         self._what_was_promised_is_stored(promises)
@@ -389,7 +389,7 @@ class Witness:
         """What is not completed, for a message."""
         sql = (
             "SELECT id, handler, key, status, attempt, due_at, queued, waiting_for, substr(last_failure, 1, 300)"
-            " FROM invocations WHERE status <> 'completed' ORDER BY seq"
+            " FROM _invocations WHERE status <> 'completed' ORDER BY seq"
         )
         with closing(look(self.database)) as database:
             return database.execute(sql).fetchmany(5)
@@ -409,7 +409,7 @@ class Witness:
         self._results_are_as_modelled(jobs)
         self._sagas_are_undone()
         with closing(look(self.database)) as database:
-            for table in ("timers", "listeners", "signals"):
+            for table in ("_timers", "listeners", "signals"):
                 left = database.execute(f"SELECT * FROM {table}").fetchmany(3)
                 assert not left, f"I8 violated: everything is completed, and {table} has {left}"
         self.seen["completions"] = len(self.invocations)
@@ -427,7 +427,7 @@ class Witness:
             for key, amount in adds_of(job):
                 planned[key] += amount
         with closing(look(self.database)) as database:
-            stored = database.execute("SELECT key, value FROM state WHERE service = 'Counter' AND name = 'count'")
+            stored = database.execute("SELECT key, value FROM _state WHERE service = 'Counter' AND name = 'count'")
             found = {key: json.loads(value) for key, value in stored}
         assert found == dict(planned), f"I3 violated: counted {found}, planned were {dict(planned)}"
         for key, total in found.items():
@@ -492,16 +492,16 @@ class Witness:
 #: Queries that must find nothing, in a file at any moment.
 RULES = {
     "I8 violated: journal rows without an invocation": (
-        "SELECT * FROM journal WHERE invocation NOT IN (SELECT seq FROM invocations)"
+        "SELECT * FROM journal WHERE invocation NOT IN (SELECT seq FROM _invocations)"
     ),
     "I8 violated: timers without an invocation": (
-        "SELECT * FROM timers WHERE seq NOT IN (SELECT seq FROM invocations)"
+        "SELECT * FROM _timers WHERE seq NOT IN (SELECT seq FROM _invocations)"
     ),
     "I8 violated: listeners without an invocation": (
-        "SELECT * FROM listeners WHERE seq NOT IN (SELECT seq FROM invocations)"
+        "SELECT * FROM listeners WHERE seq NOT IN (SELECT seq FROM _invocations)"
     ),
     "I8 violated: signals without an invocation": (
-        "SELECT * FROM signals WHERE seq NOT IN (SELECT seq FROM invocations)"
+        "SELECT * FROM signals WHERE seq NOT IN (SELECT seq FROM _invocations)"
     ),
     "I8 violated: completions without a command": (
         "SELECT * FROM journal AS done WHERE part = 1 AND entry > 0 AND ordinal IS NOT NULL AND NOT EXISTS"
@@ -512,36 +512,36 @@ RULES = {
         " HAVING max(entry) <> count(*)"
     ),
     "I6 violated: waiting for a moment without a timer": (
-        "SELECT seq, id, status, due_at FROM invocations WHERE status IN ('scheduled', 'backing-off')"
-        " AND NOT EXISTS (SELECT 1 FROM timers WHERE timers.seq = invocations.seq AND entry = 0"
-        " AND timers.due_at = invocations.due_at)"
+        "SELECT seq, id, status, due_at FROM _invocations WHERE status IN ('scheduled', 'backing-off')"
+        " AND NOT EXISTS (SELECT 1 FROM _timers WHERE _timers.seq = _invocations.seq AND entry = 0"
+        " AND _timers.due_at = _invocations.due_at)"
     ),
     "I6 violated: an open sleep without a timer": (
-        "SELECT slept.invocation, slept.entry FROM journal AS slept JOIN invocations"
-        " ON invocations.seq = slept.invocation WHERE slept.kind = 'sleep' AND part = 0 AND status <> 'completed'"
+        "SELECT slept.invocation, slept.entry FROM journal AS slept JOIN _invocations"
+        " ON _invocations.seq = slept.invocation WHERE slept.kind = 'sleep' AND part = 0 AND status <> 'completed'"
         " AND NOT EXISTS (SELECT 1 FROM journal AS done"
         " WHERE done.invocation = slept.invocation AND done.entry = slept.entry AND done.part = 1)"
-        " AND NOT EXISTS (SELECT 1 FROM timers"
-        " WHERE timers.seq = slept.invocation AND timers.entry = slept.entry AND due_at = CAST(detail AS INTEGER))"
+        " AND NOT EXISTS (SELECT 1 FROM _timers"
+        " WHERE _timers.seq = slept.invocation AND _timers.entry = slept.entry AND due_at = CAST(detail AS INTEGER))"
     ),
     "I6 violated: timers of a completed invocation": (
-        "SELECT timers.* FROM timers JOIN invocations USING (seq) WHERE status = 'completed'"
+        "SELECT _timers.* FROM _timers JOIN _invocations USING (seq) WHERE status = 'completed'"
     ),
     "I4 violated: a key with another number of holders than one": (
-        "SELECT service, key, count(*) FROM invocations WHERE queued IS NOT NULL GROUP BY service, key"
+        "SELECT service, key, count(*) FROM _invocations WHERE queued IS NOT NULL GROUP BY service, key"
         " HAVING sum(status <> 'pending') <> 1"
     ),
     "I4 violated: a completed invocation in a queue": (
-        "SELECT seq, id FROM invocations WHERE status = 'completed' AND queued IS NOT NULL"
+        "SELECT seq, id FROM _invocations WHERE status = 'completed' AND queued IS NOT NULL"
     ),
     "I5 violated: completed without an outcome, or an outcome before the end": (
-        "SELECT seq, id FROM invocations WHERE (status = 'completed') <> (ok IS NOT NULL)"
+        "SELECT seq, id FROM _invocations WHERE (status = 'completed') <> (ok IS NOT NULL)"
     ),
 }
 
 
 def _invocations(database: sqlite3.Connection, low: int) -> list[Invocation]:
-    sql = "SELECT seq, id, handler, key, input, status, ok, output FROM invocations WHERE seq >= ? ORDER BY seq"
+    sql = "SELECT seq, id, handler, key, input, status, ok, output FROM _invocations WHERE seq >= ? ORDER BY seq"
     return [Invocation(*row) for row in database.execute(sql, (low,))]
 
 

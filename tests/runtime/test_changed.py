@@ -166,11 +166,11 @@ def test_a_keyed_handler_that_became_a_plain_one_pauses_its_invocations(tmp_path
 # ---- rows that somebody damaged ----
 
 DAMAGE = {
-    "headers that are no JSON": "UPDATE invocations SET headers = '{' WHERE seq = 1",
-    "headers of another type": "UPDATE invocations SET headers = '[1]' WHERE seq = 1",
-    "a flavor that is none": "UPDATE invocations SET flavor = 'vanilla' WHERE seq = 1",
-    "step failures that are none": "UPDATE invocations SET step_failures = '[]' WHERE seq = 1",
-    "a failure that is none": "UPDATE invocations SET last_failure = '7' WHERE seq = 1",
+    "headers that are no JSON": "UPDATE _invocations SET headers = '{' WHERE seq = 1",
+    "headers of another type": "UPDATE _invocations SET headers = '[1]' WHERE seq = 1",
+    "a flavor that is none": "UPDATE _invocations SET flavor = 'vanilla' WHERE seq = 1",
+    "step failures that are none": "UPDATE _invocations SET step_failures = '[]' WHERE seq = 1",
+    "a failure that is none": "UPDATE _invocations SET last_failure = '7' WHERE seq = 1",
     "an entry of an unknown kind": "UPDATE journal SET kind = 'dance' WHERE invocation = 1 AND entry = 1",
     "a due time that is none": "UPDATE journal SET detail = 'noon' WHERE invocation = 1 AND kind = 'sleep'",
     "a missing entry": "DELETE FROM journal WHERE invocation = 1 AND entry = 1",

@@ -286,10 +286,10 @@ def test_a_foreign_row_with_the_next_number_is_in_nobodys_way(tmp_path: Path) ->
         async with engine_on(path, echo) as engine:
             assert await engine.call(echo, 1) == 1
             with sqlite3.connect(path) as database:
-                columns = [row[1] for row in database.execute("PRAGMA table_info(invocations)")]
+                columns = [row[1] for row in database.execute("PRAGMA table_info(_invocations)")]
                 others = ", ".join(name for name in columns if name not in ("seq", "id"))
-                foreign = f"SELECT seq + 1, 'foreign', {others} FROM invocations"
-                database.execute(f"INSERT INTO invocations (seq, id, {others}) {foreign}")
+                foreign = f"SELECT seq + 1, 'foreign', {others} FROM _invocations"
+                database.execute(f"INSERT INTO _invocations (seq, id, {others}) {foreign}")
             database.close()
             told = await asyncio.gather(*(engine.call(echo, number) for number in range(2, 6)))
             assert told == [2, 3, 4, 5]
@@ -312,7 +312,7 @@ def test_a_trigger_that_refuses_one_key_stops_nobody_else(tmp_path: Path) -> Non
         async with engine_on(path, Keep()) as engine:
             with sqlite3.connect(path) as database:
                 database.execute(
-                    "CREATE TRIGGER guard BEFORE INSERT ON state WHEN NEW.key = 'bad'"
+                    "CREATE TRIGGER guard BEFORE INSERT ON _state WHEN NEW.key = 'bad'"
                     " BEGIN SELECT RAISE(ABORT, 'no such key here'); END"
                 )
             database.close()

@@ -156,9 +156,9 @@ def test_nothing_is_scanned_and_nothing_is_sorted(path: Path, name: str, *, coun
         for sql, values in chosen.statements("created_at, seq", " ORDER BY created_at DESC, seq DESC"):
             [step] = [row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
             whole = chosen.index in (CREATED, FAILED) and not chosen.bounds
-            told = f"{'SCAN' if whole else 'SEARCH'} invocations USING "
+            told = f"{'SCAN' if whole else 'SEARCH'} _invocations USING "
             if chosen.index is None:
-                told += "INDEX sqlite_autoindex_invocations_1 (id=?)"
+                told += "INDEX sqlite_autoindex__invocations_1 (id=?)"
             else:
                 assert chosen.index in step
             assert step.startswith(told), step
@@ -222,7 +222,7 @@ def test_an_invocation_whose_moment_is_damaged_is_listed_and_holds_up_no_page(tm
     damaged = tmp_path / "damaged.db"
     shutil.copy(path, damaged)
     with sqlite3.connect(damaged) as database:
-        database.execute("UPDATE invocations SET created_at = 'noon' WHERE seq IN (5, 6)")
+        database.execute("UPDATE _invocations SET created_at = 'noon' WHERE seq IN (5, 6)")
     database.close()
     for limit in (1, 2, 3, 100):
         shown = [one.seq for page in pages(damaged, Filter(limit=limit)) for one in page.found]

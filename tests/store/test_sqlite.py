@@ -1015,7 +1015,7 @@ def test_a_column_that_somebody_added_is_named_and_no_other(tmp_path: Path) -> N
 
     asyncio.run(story())
     database = sqlite3.connect(path)
-    database.execute("ALTER TABLE invocations ADD COLUMN mine TEXT")
+    database.execute("ALTER TABLE _invocations ADD COLUMN mine TEXT")
     database.close()
-    with pytest.raises(StorageCorruptError, match=r"its table invocations differs in mine\."):
+    with pytest.raises(StorageCorruptError, match=r"its table _invocations differs in mine\."):
         asyncio.run(story())

@@ -25,7 +25,7 @@ _BEFORE_HANDLER: Final = "length(rtrim(j.name, replace(j.name, '/', '')))"
 _HANDLER: Final = f"substr(j.name, {_BEFORE_HANDLER} + 1)"
 _KEY: Final = f"substr(j.name, instr(j.name, '/') + 1, {_BEFORE_HANDLER} - instr(j.name, '/') - 1)"
 #: How a callee runs, as far as it is known: what is forgotten is taken for the first kind of its service.
-_FLAVOR: Final = f"(SELECT c.flavor FROM {{db}}.invocations c WHERE c.id = {_CALLEE})"
+_FLAVOR: Final = f"(SELECT c.flavor FROM {{db}}._invocations c WHERE c.id = {_CALLEE})"
 _TARGET: Final = f"""CASE
     WHEN j.name NOT LIKE '%/%/%' THEN json_object('Service', json_object(
         'name', {_SERVICE}, 'handler', {_HANDLER}, 'scope', NULL))
@@ -37,7 +37,7 @@ _TARGET: Final = f"""CASE
     END"""
 #: When a delayed send is due; 0 for what is sent at once.
 _DUE: Final = (
-    f"coalesce((SELECT c.due_at FROM {{db}}.invocations c WHERE c.id = {_CALLEE} AND c.status = 'scheduled'), 0)"
+    f"coalesce((SELECT c.due_at FROM {{db}}._invocations c WHERE c.id = {_CALLEE} AND c.status = 'scheduled'), 0)"
 )
 _NO_SPAN: Final = (
     '{"span_context":{"trace_id":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0],"span_id":[0,0,0,0,0,0,0,0],"trace_flags":0,'
@@ -141,20 +141,20 @@ SOURCE: Final = f"""(
     SELECT i.id, 1 + coalesce((SELECT max(j.entry) FROM {{db}}.journal j WHERE j.invocation = i.seq), 0) AS entry,
         0 AS part, 'Output' AS kind, '' AS name, NULL AS detail, {shown("i.output")} AS value,
         length(i.output) AS length, i.ok, 1 AS completed, i.completed_at AS at, 'Command' AS half
-    FROM {{db}}.invocations i WHERE i.completed_at IS NOT NULL AND i.journal_until IS NOT 0
+    FROM {{db}}._invocations i WHERE i.completed_at IS NOT NULL AND i.journal_until IS NOT 0
         AND NOT (i.ok = 0 AND json_valid(CAST(i.output AS TEXT))
             AND json_extract(CAST(i.output AS TEXT), '$.kind') IS 'killed')
     UNION ALL
     SELECT i.id, j.entry, j.part, j.kind, j.name, j.detail, {shown("j.value")}, length(j.value), j.ok, 1, j.at,
         'Notification'
-    FROM {{db}}.invocations i JOIN {{db}}.journal j ON j.invocation = i.seq WHERE j.part = 1 OR j.entry = 0
+    FROM {{db}}._invocations i JOIN {{db}}.journal j ON j.invocation = i.seq WHERE j.part = 1 OR j.entry = 0
     UNION ALL
     SELECT i.id, j.entry, j.part, j.kind, j.name, j.detail, {shown("j.value")}, length(j.value), j.ok,
         j.ok IS NOT NULL OR j.kind = 'send' OR EXISTS (
             SELECT 1 FROM {{db}}.journal c WHERE c.invocation = i.seq AND c.entry = j.entry AND c.part = 1
         ), j.at, 'Command'
-    FROM {{db}}.invocations i JOIN {{db}}.journal j ON j.invocation = i.seq WHERE j.part = 0 AND j.entry > 0
+    FROM {{db}}._invocations i JOIN {{db}}.journal j ON j.invocation = i.seq WHERE j.part = 0 AND j.entry > 0
     UNION ALL
     SELECT i.id, 0, 0, 'Input', '', NULL, {shown("i.input")}, length(i.input), 1, 1, i.created_at, 'Command'
-    FROM {{db}}.invocations i WHERE i.journal_until IS NOT 0
+    FROM {{db}}._invocations i WHERE i.journal_until IS NOT 0
 ) j"""

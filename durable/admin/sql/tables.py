@@ -119,7 +119,7 @@ _RESULT: Final = (
 #: What begins with an underscore is for rewritten statements, and in no result.
 _HIDDEN: Final = (Column("_created", "i.created_at", "int"), Column("_status", "i.status"))
 _PARTITION: Final = Column("partition_key", "0", "int")
-_INVOCATIONS: Final = "{db}.invocations i"
+_INVOCATIONS: Final = "{db}._invocations i"
 
 _EVENT: Final = (
     f"json_object('ty', 'TransientError', 'error_code', coalesce(json_extract({_PROBLEM}, '$.code'), 500),"
@@ -215,7 +215,7 @@ TABLES: Final = (
             Column("value", shown("s.value"), "binary", payload=True),
             Column("value_length", "length(s.value)", "int"),
         ),
-        "{db}.state s",
+        "{db}._state s",
     ),
     Table(
         "sys_service",
