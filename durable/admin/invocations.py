@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -132,8 +133,8 @@ async def _steer(verb: str, id: str, act: Callable[[str], Awaitable[Any]]) -> An
         raise type(error)(said.format(id=id)) from None
 
 
-def _restart(call: Call, from_entry: int) -> Callable[[str], Awaitable[Any]]:
-    return lambda id: call.engine.restart_as_new(id, from_entry=from_entry)
+def _restart(call: Call, from_entry: int, *, dry_run: bool = False) -> Callable[[str], Awaitable[Any]]:
+    return partial(call.engine.restart_as_new, from_entry=from_entry, dry_run=dry_run)
 
 
 async def _check_deployment(call: Call, wanted: str | None) -> None:
@@ -161,7 +162,16 @@ class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
 
     invocation_id: str
     succeeded: bool
+    #: "done", "accepted" (it takes effect when the handler comes to it) or "unchanged".
+    outcome: str | None = None
     error: str | None = None
+
+
+class DryRun(msgspec.Struct, frozen=True):
+    """Whether to do it."""
+
+    #: Change nothing, and say what would become of each.
+    dry_run: bool = False
 
 
 async def batch_cancel(call: Call) -> Response:
@@ -198,16 +208,25 @@ async def batch_purge_journal(call: Call) -> Response:
 async def batch_restart(call: Call) -> Response:
     """Do each again, from its start."""
     await _check_deployment(call, call.body.deployment)
-    done, failed = await _each(_ids(call, call.admin.limits.batch), "restart-as-new", _restart(call, 0))
-    return json(BatchRestartResult([OldAndNew(id, handle.id) for id, handle in done], failed))
+    dry_run = call.query.dry_run
+    act = _restart(call, 0, dry_run=dry_run)
+    done, failed = await _each(_ids(call, call.admin.limits.batch), "restart-as-new", act)
+    return json(BatchRestartResult([OldAndNew(id, None if dry_run else new.id) for id, new in done], failed, dry_run))
 
 
-async def _batch(call: Call, verb: str, act: Callable[[str], Awaitable[Any]]) -> Response:
+async def _batch(call: Call, verb: str, do: Callable[..., Awaitable[Any]]) -> Response:
+    dry_run = call.query.dry_run
+    act = partial(do, dry_run=dry_run)
     if NDJSON in call.request.headers.get("accept", ""):
         ids = _ids(call, call.admin.limits.batch_streamed)
         return StreamingResponse(_stream(ids, verb, act), media_type=NDJSON)
     done, failed = await _each(_ids(call, call.admin.limits.batch), verb, act)
-    return json(BatchResult([id for id, _ in done], failed))
+    outcomes = {id: _outcome(result) for id, result in done} if dry_run else {}
+    return json(BatchResult([id for id, _ in done], failed, dry_run, outcomes))
+
+
+def _outcome(result: Applied | None) -> str:
+    return str(result or Applied.DONE)
 
 
 async def _stream(ids: list[str], verb: str, act: Callable[[str], Awaitable[Any]]) -> AsyncIterator[bytes]:
@@ -215,8 +234,8 @@ async def _stream(ids: list[str], verb: str, act: Callable[[str], Awaitable[Any]
     for start in range(0, len(ids), STREAM_AT_ONCE):
         done, failed = await _each(ids[start : start + STREAM_AT_ONCE], verb, act)
         lines = [
-            *(Progress(id, True) for id, _ in done),
-            *(Progress(one.invocation_id, False, one.error) for one in failed),
+            *(Progress(id, True, _outcome(result)) for id, result in done),
+            *(Progress(one.invocation_id, False, error=one.error) for one in failed),
         ]
         yield b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
 
@@ -259,7 +278,7 @@ def _batch_verb(verb: str, run: Callable[[Call], Awaitable[Response]], result: A
     also = (NDJSON,) if result is BatchResult else ()
     return Operation(
         method="POST", path=f"/internal/invocations_batch_operations/{verb}", run=run, tag="batch operations",
-        summary=f"{verb} many invocations", body=Batch,
+        summary=f"{verb} many invocations", query=DryRun, body=Batch,
         answers={200: Answer("What became of each.", result, also=also)},
     )  # fmt: skip
 

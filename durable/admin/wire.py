@@ -195,25 +195,32 @@ class NotDone(msgspec.Struct, frozen=True):
     error: str
 
 
-class OldAndNew(msgspec.Struct, frozen=True):
+class OldAndNew(msgspec.Struct, frozen=True, omit_defaults=True):
     """An invocation that was restarted, and the one that does it again."""
 
     old_invocation_id: str
-    new_invocation_id: str
+    #: Absent in a dry run.
+    new_invocation_id: str | None = None
 
 
-class BatchResult(msgspec.Struct, frozen=True):
+class BatchResult(msgspec.Struct, frozen=True, omit_defaults=True):
     """What became of each."""
 
     succeeded: list[str]
     failed: list[NotDone]
+    #: Whether this is what would become of each.
+    dry_run: bool = False
+    #: In a dry run: "done", "accepted" (it takes effect when the handler comes to it) or "unchanged", by id.
+    outcomes: dict[str, str] = {}
 
 
-class BatchRestartResult(msgspec.Struct, frozen=True):
+class BatchRestartResult(msgspec.Struct, frozen=True, omit_defaults=True):
     """What became of each."""
 
     succeeded: list[OldAndNew]
     failed: list[NotDone]
+    #: Whether this is what would become of each.
+    dry_run: bool = False
 
 
 class Sid(msgspec.Struct, frozen=True):
@@ -249,6 +256,9 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     #: Failed attempts since the last progress.
     retry_count: int = 0
     last_failure: str | None = None
+    #: Why it is paused, where no retry can help; and what to do about it.
+    reason: str | None = None
+    advice: str | None = None
     completion_result: str | None = None
     #: A cancel, a pause that waits until steps have ended.
     cancelling: bool = False
@@ -391,6 +401,8 @@ def _listed(view: InvocationView) -> dict[str, Any]:
         "attempts": view.attempt,
         "retry_count": view.failures,
         "last_failure": None if problem is None else f"[{problem.code}] {problem.message}",
+        "reason": (problem and problem.reason) or None,
+        "advice": view.advice or None,
         "completion_result": view.completion_result,
         "cancelling": view.cancelling,
         "pausing": view.pausing,

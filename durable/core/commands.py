@@ -269,6 +269,8 @@ class Cancel(msgspec.Struct, frozen=True, gc=False):
 
     id: str
     token: int = 0
+    #: Say what would become of it, and change nothing.
+    dry: bool = False
 
 
 class Kill(msgspec.Struct, frozen=True, gc=False):
@@ -276,6 +278,8 @@ class Kill(msgspec.Struct, frozen=True, gc=False):
 
     id: str
     token: int = 0
+    #: Say what would become of it, and change nothing.
+    dry: bool = False
 
 
 class Pause(msgspec.Struct, frozen=True, gc=False):
@@ -283,6 +287,8 @@ class Pause(msgspec.Struct, frozen=True, gc=False):
 
     id: str
     token: int = 0
+    #: Say what would become of it, and change nothing.
+    dry: bool = False
 
 
 class Unloaded(msgspec.Struct, frozen=True, gc=False):
@@ -297,6 +303,8 @@ class Resume(msgspec.Struct, frozen=True, gc=False):
 
     id: str
     token: int = 0
+    #: Say what would become of it, and change nothing.
+    dry: bool = False
 
 
 class Restart(msgspec.Struct, frozen=True, gc=False):
@@ -306,6 +314,8 @@ class Restart(msgspec.Struct, frozen=True, gc=False):
     new_id: str
     from_entry: int = 0
     token: int = 0
+    #: Say what would become of it, and change nothing.
+    dry: bool = False
 
 
 class Purge(msgspec.Struct, frozen=True, gc=False):
@@ -314,6 +324,8 @@ class Purge(msgspec.Struct, frozen=True, gc=False):
     id: str
     journal_only: bool = False
     token: int = 0
+    #: Say what would become of it, and change nothing.
+    dry: bool = False
 
 
 class Crash(msgspec.Struct, frozen=True, gc=False):

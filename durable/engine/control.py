@@ -32,9 +32,12 @@ RESUME_BATCH = 100
 
 
 class Control(KeyState):
-    """Cancel, kill, pause, resume, restart, purge; awakeables, signals and promises completed from outside."""
+    """Cancel, kill, pause, resume, restart, purge; awakeables, signals and promises completed from outside.
 
-    async def cancel(self, id: str, *, kill: bool = False) -> Applied:
+    With `dry_run=True` the first six change nothing: they return, or raise, what they would.
+    """
+
+    async def cancel(self, id: str, *, kill: bool = False, dry_run: bool = False) -> Applied:
         """Ask an invocation to stop: its handler sees one `InvocationCancelled`, and can compensate.
 
         The calls it made are cancelled first and end before it is told; what it sent runs on. Returns when the cancel
@@ -42,39 +45,39 @@ class Control(KeyState):
         `kill`. Raises `NotFoundError`, or `ConflictError` where it is completed.
         """
         if kill:
-            return await self.kill(id)
-        reply = await self._ask(lambda token: ask.Cancel(checked(id), token), id)
+            return await self.kill(id, dry_run=dry_run)
+        reply = await self._ask(lambda token: ask.Cancel(checked(id), token, dry_run), id)
         _refuse_completed(id, reply.result)
         return Applied.DONE if reply.result is Answer.DONE else Applied.ACCEPTED
 
-    async def kill(self, id: str) -> Applied:
+    async def kill(self, id: str, *, dry_run: bool = False) -> Applied:
         """End an invocation now, with every call it waits for, without running any more of their code.
 
         Nothing is compensated, state that was set stays, the key is free, what was sent runs on. Callers get
         `InvocationKilled` (409). Raises `NotFoundError`, or `ConflictError` where it is completed.
         """
-        reply = await self._ask(lambda token: ask.Kill(checked(id), token), id)
+        reply = await self._ask(lambda token: ask.Kill(checked(id), token, dry_run), id)
         _refuse_completed(id, reply.result)
         return Applied.DONE
 
-    async def pause(self, id: str) -> Applied:
+    async def pause(self, id: str, *, dry_run: bool = False) -> Applied:
         """Let the steps that run end and be recorded, then let nothing happen until it is resumed or cancelled.
 
         What arrives meanwhile (results, signals, due timers) is stored. Returns `ACCEPTED`, or `UNCHANGED` where it
         is paused already. Raises `NotFoundError`, or `ConflictError` for one that has not begun or is completed.
         """
-        reply = await self._ask(lambda token: ask.Pause(checked(id), token), id)
+        reply = await self._ask(lambda token: ask.Pause(checked(id), token, dry_run), id)
         if reply.result in (Status.SCHEDULED, Status.PENDING, Status.COMPLETED):
             raise ConflictError(f"cannot pause {id}: it is {reply.result}")
         return Applied.UNCHANGED if reply.result is Status.PAUSED else Applied.ACCEPTED
 
-    async def resume(self, id: str) -> Applied:
+    async def resume(self, id: str, *, dry_run: bool = False) -> Applied:
         """Start a paused invocation again with a fresh retry budget; retry at once one that is backing off.
 
         Returns `DONE`, or `UNCHANGED` where it runs already. Raises `NotFoundError`, `TooEarlyError` (425) for one
         that is scheduled or waits for its key, `ConflictError` where it is completed.
         """
-        reply = await self._ask(lambda token: ask.Resume(checked(id), token), id)
+        reply = await self._ask(lambda token: ask.Resume(checked(id), token, dry_run), id)
         if reply.result in (Status.SCHEDULED, Status.PENDING):
             raise TooEarlyError(f"cannot resume {id}: it is {reply.result}, its turn has not come")
         _refuse_completed(id, reply.result)
@@ -107,39 +110,39 @@ class Control(KeyState):
                 return resumed
             before = page.next
 
-    async def restart_as_new(self, id: str, *, from_entry: int = 0) -> Handle[Any]:
+    async def restart_as_new(self, id: str, *, from_entry: int = 0, dry_run: bool = False) -> Handle[Any]:
         """Do a completed invocation again as a new one, with the same input and headers; the old one stays as it is.
 
         `from_entry=n` keeps the first n entries of its journal with their outcomes: they are replayed, not executed,
-        and random numbers repeat. A second call starts a second one. Raises `NotFoundError`; `ConflictError` (409)
-        where it is not completed, `TooEarlyError` (425) where it has not begun; `UnsupportedError` (422) for a
-        workflow; `GoneError` (410) where its journal is gone; `InvalidRequestError` (400) for an entry it does not
-        have, or one before that which has no outcome.
+        and random numbers repeat. A second call starts a second one. (A dry run returns the old one.) Raises
+        `NotFoundError`; `ConflictError` (409) where it is not completed, `TooEarlyError` (425) where it has not
+        begun; `UnsupportedError` (422) for a workflow; `GoneError` (410) where its journal is gone;
+        `InvalidRequestError` (400) for an entry it does not have, or one before that which has no outcome.
         """
         check_number("from_entry", from_entry, 0)
         new_id = self._new_id(self._clock.now_ms())
-        reply = await self._ask(lambda token: ask.Restart(checked(id), new_id, from_entry, token), id)
+        reply = await self._ask(lambda token: ask.Restart(checked(id), new_id, from_entry, token, dry_run), id)
         if reply.result is not Answer.ACCEPTED:
             raise _not_restarted(id, from_entry, reply)
         return Handle(self, reply.id, serde_for(Any).decode)
 
-    async def purge(self, id: str) -> None:
+    async def purge(self, id: str, *, dry_run: bool = False) -> None:
         """Forget a completed invocation: its result, its journal, its idempotency key.
 
         A workflow's run takes the workflow's state and promises with it; an object's state stays. Raises
         `NotFoundError`, or `ConflictError` where it is not completed.
         """
-        await self._purge(id, journal_only=False)
+        await self._purge(id, journal_only=False, dry_run=dry_run)
 
-    async def purge_journal(self, id: str) -> None:
+    async def purge_journal(self, id: str, *, dry_run: bool = False) -> None:
         """Forget only the journal of a completed invocation: its result stays, it cannot be restarted any more.
 
         Raises as `purge`.
         """
-        await self._purge(id, journal_only=True)
+        await self._purge(id, journal_only=True, dry_run=dry_run)
 
-    async def _purge(self, id: str, *, journal_only: bool) -> None:
-        reply = await self._ask(lambda token: ask.Purge(checked(id), journal_only, token), id)
+    async def _purge(self, id: str, *, journal_only: bool, dry_run: bool) -> None:
+        reply = await self._ask(lambda token: ask.Purge(checked(id), journal_only, token, dry_run), id)
         if reply.result is not Answer.DONE:
             raise ConflictError(
                 f"cannot purge {id}: it is {reply.result}, not yet completed; cancel or kill it first"

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from durable import ConflictError, TerminalError
@@ -310,6 +311,50 @@ def test_the_oldest_form_kills_by_sid() -> None:
         for body, status in ((b'{"sid": "x"}', 400), (b"{}", 422), (b"", 400), (b"no JSON", 400)):
             answer = await admin.http.request("DELETE", "/invocations", content=body, headers=JSON)
             assert answer.status_code == status, body
+
+    story(tell)
+
+
+def test_a_dry_batch_says_what_would_become_of_each_and_does_nothing() -> None:
+    async def tell(admin: Served) -> None:
+        batch = "/internal/invocations_batch_operations"
+        waiting, done = await suspended(admin), await completed(admin)
+        later = await admin.send("Greeter/greet", "later", delay="1h")
+        ids = [waiting, done, later, UNKNOWN]
+        would: dict[str, dict[str, str]] = {}
+        for verb in ("cancel", "kill", "pause", "resume", "purge", "purge-journal"):
+            answer = await admin.http.post(f"{batch}/{verb}?dry_run=true", json={"invocation_ids": ids})
+            told = answer.json()
+            assert told["dry_run"] is True
+            assert [*told["outcomes"]] == told["succeeded"]
+            assert {*told["succeeded"], *(one["invocation_id"] for one in told["failed"])} == {*ids}
+            would[verb] = told["outcomes"]
+        assert would == {
+            "cancel": {waiting: "accepted", later: "done"},
+            "kill": {waiting: "done", later: "done"},
+            "pause": {waiting: "accepted"},
+            "resume": {waiting: "done"},
+            "purge": {done: "done"},
+            "purge-journal": {done: "done"},
+        }
+        answer = await admin.http.post(f"{batch}/restart-as-new?dry_run=true", json={"invocation_ids": ids})
+        assert answer.json()["succeeded"] == [{"old_invocation_id": done}]
+        refused = [one["error"] for one in told["failed"]]
+        assert refused == [NOT_YET.format(id=waiting), NOT_YET.format(id=later), GONE.format(id=UNKNOWN)]
+        ask = admin.http.stream(
+            "POST",
+            f"{batch}/kill?dry_run=1",
+            json={"invocation_ids": ids},
+            headers={"accept": "application/x-ndjson"},
+        )
+        async with ask as answer:
+            lines = [msgspec.json.decode(line) async for line in answer.aiter_lines()]
+        assert {line["invocation_id"]: line.get("outcome") for line in lines} == {
+            waiting: "done", done: None, later: "done", UNKNOWN: None,
+        }  # fmt: skip
+        statuses = [(await admin.engine.describe(id)).status for id in (waiting, done, later)]
+        assert statuses == ["suspended", "completed", "scheduled"]
+        assert len(await admin.engine.invocations()) == 3
 
     story(tell)
 

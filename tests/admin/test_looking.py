@@ -200,6 +200,27 @@ def test_a_moment_is_what_rfc_3339_says_and_a_plus_sign_may_be_a_space(moment: s
     story(tell)
 
 
+def test_a_listing_says_why_an_invocation_is_paused_and_what_to_do() -> None:
+    @handler(service="Strange")
+    async def thing(ctx: Context) -> object:
+        return object()
+
+    async def main() -> None:
+        engine = Engine(services=[thing], store=MemoryStore(), clock=VirtualClock(asyncio.get_running_loop()))
+        transport = httpx.ASGITransport(create_app(engine))
+        async with engine, httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            id = (await engine.send(thing)).id
+            while (await engine.describe(id)).status != "paused":  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            [one] = (await http.get("/invocations?status=paused&reason=result-not-storable")).json()["invocations"]
+            assert one["reason"] == "result-not-storable"
+            assert "Deploy code whose result can be stored" in one["advice"]
+            described = (await http.get(f"/invocations/{id}")).json()
+            assert (described["reason"], described["advice"]) == (one["reason"], one["advice"])
+
+    run(main)
+
+
 def test_payloads_are_withheld_from_those_who_must_not_see_them() -> None:
     async def tell(admin: Served) -> None:
         handle = await admin.engine.send("Greeter/greet", "secret", headers={"x-user": "secret"})

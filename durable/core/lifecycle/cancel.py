@@ -21,10 +21,13 @@ def cancel(turn: Turn, command: Cancel) -> None:
         turn.reply(command.token, Status.COMPLETED if ended else Answer.DAMAGED, invocation)
         return
     if invocation.status in (Status.SCHEDULED, Status.PENDING):
-        turn.complete(invocation, CANCELLED)
+        if not command.dry:
+            turn.complete(invocation, CANCELLED)
         turn.reply(command.token, Answer.DONE, invocation)
         return
     turn.reply(command.token, Answer.ACCEPTED, invocation)
+    if command.dry:
+        return
     invocation.cancelling = invocation.last_entry + 1
     invocation.pausing = False
     turn.touch(invocation)
@@ -43,6 +46,9 @@ def kill(turn: Turn, command: Kill) -> None:
         return
     if invocation.status is Status.COMPLETED:
         turn.reply(command.token, Status.COMPLETED, invocation)
+        return
+    if command.dry:
+        turn.reply(command.token, Answer.DONE, invocation)
         return
     for id in open_calls(invocation):
         turn.tell(Kill(id))

@@ -26,7 +26,9 @@ def purge(turn: Turn, command: Purge) -> None:
     elif invocation.status is not Status.COMPLETED:
         turn.reply(command.token, invocation.status, invocation)
     else:
-        if command.journal_only:
+        if command.dry:
+            pass
+        elif command.journal_only:
             turn.forget_journal(invocation)
         else:
             turn.forget(invocation)

@@ -17,6 +17,8 @@ def pause(turn: Turn, command: Pause) -> None:
         turn.reply(command.token, Answer.NOT_FOUND)
         return
     turn.reply(command.token, invocation.status, invocation)
+    if command.dry:
+        return
     if invocation.status is Status.RUNNING and not invocation.pausing:
         invocation.pausing = True
         turn.touch(invocation)
@@ -58,6 +60,8 @@ def resume(turn: Turn, command: Resume) -> None:
         turn.reply(command.token, Answer.DAMAGED, invocation, cause=cause)
         return
     turn.reply(command.token, invocation.status, invocation)
+    if command.dry:
+        return
     if invocation.status is Status.RUNNING and invocation.pausing:
         invocation.pausing = False
         turn.touch(invocation)

@@ -46,6 +46,9 @@ def restart(turn: Turn, command: Restart) -> None:
         entry = missing[0] if refused is Answer.OPEN_ENTRY else 0
         turn.reply(command.token, refused, old, cause=cause, entry=entry)
         return
+    if command.dry:
+        turn.reply(command.token, Answer.ACCEPTED, old)
+        return
     submission = msgspec.structs.replace(
         old.submission,
         id=command.new_id,
