@@ -30,6 +30,8 @@ SERVICES = {
 WEIGHTS = (40, 25, 20, 15, 0.01)
 KEYED = frozenset({"Cart", "Stock"})
 HOT_KEY, PARENT = "hot", 1
+#: How many entries of the parent's journal are sends.
+SENT = 500
 OPEN = (Status.SUSPENDED, Status.SCHEDULED, Status.BACKING_OFF, Status.PAUSED, Status.PENDING)
 
 
@@ -75,6 +77,23 @@ def million(count: int, now: int) -> Iterator[tuple[Invocation, list[Row]]]:
             one.completed_at = created_at + 50
             failed = Failure(f"card {seq % 1009} declined", 402)
             one.outcome = failed.outcome() if luck > 0.95 else Outcome(True, b'{"order":%d}' % seq)
+        if seq == PARENT:
+            rows += [
+                Row(
+                    seq,
+                    entry,
+                    COMMAND,
+                    Kind.SEND,
+                    "Orders/place",
+                    name_of(entry * 100),
+                    0,
+                    None,
+                    None,
+                    None,
+                    created_at,
+                )
+                for entry in range(2, 2 + SENT)
+            ]
         yield one, rows
 
 
@@ -95,7 +114,9 @@ def fill(path: Path, count: int) -> None:
     database.execute("BEGIN")
     while batch := list(islice(ones, 1280)):
         timers = {(one.due_at, one.seq, 0) for one, _ in batch if one.due_at is not None}
-        timers |= {(int(row.detail or 0), row.invocation, 2) for _, rows in batch for row in rows if row.entry == 2}
+        timers |= {
+            (int(row.detail or 0), row.invocation, 2) for _, rows in batch for row in rows if row.kind is Kind.SLEEP
+        }
         writes = Writes(
             created={one.seq: one for one, _ in batch},
             journal=[row for _, rows in batch for row in rows],

@@ -1,5 +1,6 @@
 """What an operator looks for: invocations by what is known of them, one in full, what it called, deadlocks."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
@@ -128,6 +129,10 @@ class Circles(msgspec.Struct, frozen=True):
     deadlocks: list[Circle]
 
 
+#: How many invocations of a tree are asked for at the same time: the store reads them between two commits.
+AT_ONCE = 25
+
+
 async def list_invocations(call: Call) -> Response:
     """Invocations, newest first, a page at a time.
 
@@ -175,21 +180,22 @@ async def get_children(call: Call) -> Response:
     root = _Growing(await _view(call, call.path["id"]))
     level = [root]
     while level:
-        following: list[_Growing] = []
-        for parent in level:
-            for child in parent.view.children if parent.view is not None else ():
-                grown = _Growing(None, child.id, child.target, child.kind, child.entry)
-                parent.children.append(grown)
-                if left <= 0:
-                    truncated = True
-                    continue
-                left -= 1
-                try:
-                    grown.view = await call.engine.describe(child.id)
-                except NotFoundError:
-                    continue
-                following.append(grown)
-        level = following
+        grown = [
+            (parent, _Growing(None, child.id, child.target, child.kind, child.entry))
+            for parent in level
+            for child in (parent.view.children if parent.view is not None else ())
+        ]
+        for parent, one in grown:
+            parent.children.append(one)
+        looked_at = [one for _, one in grown[:left]]
+        truncated = truncated or len(grown) > left
+        left -= len(looked_at)
+        for start in range(0, len(looked_at), AT_ONCE):
+            some = looked_at[start : start + AT_ONCE]
+            views = await asyncio.gather(*(_found(call, one.id) for one in some))
+            for one, view in zip(some, views, strict=True):
+                one.view = view
+        level = [one for one in looked_at if one.view is not None]
     return json(Tree(root.node(), truncated))
 
 
@@ -232,6 +238,13 @@ class _Growing:
         result = self.view.completion_result if self.view is not None else None
         target = self.view.target if self.view is not None else self.target
         return Node(self.id, target, self.kind, self.entry, status, result, [one.node() for one in self.children])
+
+
+async def _found(call: Call, id: str) -> InvocationView | None:
+    try:
+        return await call.engine.describe(id)
+    except NotFoundError:
+        return None
 
 
 async def _view(call: Call, id: str) -> InvocationView:
