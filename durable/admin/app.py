@@ -29,6 +29,7 @@ from durable.admin.errors import answer_to, problem
 from durable.admin.limits import Limits
 from durable.admin.openapi import openapi_operation
 from durable.admin.operations import SMALL, Admin, Call, Operation, Routes, empty
+from durable.admin.policy import refusal_of
 from durable.admin.sql.reader import QueryLimits
 from durable.engine import Engine
 from durable.web.access import Authorize, allowed, token_of
@@ -40,7 +41,6 @@ from durable.web.security import (
     Policy,
     deeper_than,
     host_names,
-    refusal_of,
 )
 
 

@@ -1,16 +1,7 @@
-"""Who may ask for what: facts about a request and a policy go in, a refusal or nothing comes out.
+"""Rules about who may ask for what: facts about a request and a policy go in, a refusal or nothing comes out.
 
 Nothing here reads a request or knows the time: what a browser, a stranger or a careless proxy could send is a table
-in the tests. The rules, in the order in which the admin API applies them:
-
-1. `Host` names this server, on reads too: a page that rebinds its name to a loopback address cannot read journals.
-2. Path, query and headers are of a reasonable size, and the path has no control characters.
-3. The bearer token is the right one, where there is one.
-4. It comes from no other origin, where a browser names one: on reads too, whose answers a CORS middleware of the
-   application would hand to any page.
-5. What changes something comes from no other site, as far as a browser tells, and its body is JSON: no form and no
-   plain text, which a browser sends anywhere without asking first.
-6. The body is not too long.
+in the tests. Each surface composes its own policy of these rules: see `admin/policy.py` and `ingress/policy.py`.
 """
 
 import hmac
@@ -78,22 +69,6 @@ class Refusal(msgspec.Struct, frozen=True):
     headers: Mapping[str, str] = {}
 
 
-def refusal_of(facts: Facts, policy: Policy) -> Refusal | None:
-    """Why the admin API refuses a request, or None where it may go on."""
-    refusal = wrong_host(facts, policy) or too_much(facts, policy.limits)
-    if refusal is not None:
-        return refusal
-    if any(ord(char) < 32 or ord(char) == 127 for char in facts.path):
-        return Refusal(400, "the path has control characters")
-    refusal = wrong_token(facts, policy) or _foreign_origin(facts)
-    if refusal is None and facts.method not in SAFE:
-        refusal = foreign(facts) or _not_json(facts)
-    return refusal or too_long_a_body(facts, policy.limits)
-
-
-# ---- the rules, one by one ----
-
-
 def wrong_host(facts: Facts, policy: Policy) -> Refusal | None:
     """Whether it was meant for another server, as far as `Host` tells."""
     if _host_allowed(facts.host, policy.hosts):
@@ -158,7 +133,7 @@ def _token_right(authorization: tuple[str, ...], token: bytes) -> bool:
 
 def foreign(facts: Facts) -> Refusal | None:
     """Whether a page of another site sent it, as a browser says; other clients say nothing."""
-    refusal = _foreign_origin(facts)
+    refusal = foreign_origin(facts)
     if refusal is not None:
         return refusal
     if any(site not in ("same-origin", "none") for site in facts.fetch_site):
@@ -166,7 +141,8 @@ def foreign(facts: Facts) -> Refusal | None:
     return None
 
 
-def _foreign_origin(facts: Facts) -> Refusal | None:
+def foreign_origin(facts: Facts) -> Refusal | None:
+    """Whether a browser names another origin that it comes from."""
     if facts.origin and (len(facts.origin) > 1 or not _same_origin(facts.origin[0], facts)):
         return Refusal(403, f"the origin {', '.join(facts.origin)!r} may not ask anything here")
     return None
@@ -178,15 +154,6 @@ def _same_origin(origin: str, facts: Facts) -> bool:
         return False  # behind a proxy that ends TLS, an https origin arrives at http
     suffix = f":{_DEFAULT_PORTS[scheme]}"
     return authority.removesuffix(suffix) == facts.host[0].lower().removesuffix(suffix)
-
-
-def _not_json(facts: Facts) -> Refusal | None:
-    if not facts.has_body and not facts.content_type and facts.method != "POST":
-        return None  # a browser asks first before it sends PATCH, PUT or DELETE, and is not answered
-    given = facts.content_type[0].partition(";")[0].strip().lower() if len(facts.content_type) == 1 else ""
-    if given == "application/json":
-        return None
-    return Refusal(415, "what changes something is sent with Content-Type: application/json")
 
 
 def deeper_than(body: bytes, levels: int) -> bool:

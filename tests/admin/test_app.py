@@ -374,7 +374,7 @@ def test_a_cors_middleware_of_the_application_opens_nothing() -> None:
 
 
 def test_every_mutating_route_refuses_what_a_page_of_another_site_can_send() -> None:
-    """R-14, over the app: the table is in test_security."""
+    """R-14, over the app: the table is in test_policy."""
 
     async def main() -> None:
         async with served() as admin:

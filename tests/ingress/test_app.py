@@ -17,7 +17,6 @@ from durable import Context, Engine, handler
 from durable.ingress import Limits, create_app
 from durable.ingress.clients import LISTEN_AFTER_S
 from durable.testing import MemoryStore, VirtualClock, run
-from durable.web.requests import raw_route_path
 from tests.ingress.services import services
 from tests.ingress.support import JSON, Asked, Served, served, story
 
@@ -61,25 +60,6 @@ def test_it_answers_below_any_prefix_before_and_after_the_engine_starts(mount: A
             assert (await http.get("/restate/health")).status_code == 503
 
     run(main)
-
-
-@pytest.mark.parametrize(
-    ("path", "root", "raw", "below"),
-    [
-        ("/Cart/a/b/add", "", b"/Cart/a%2Fb/add", "/Cart/a%2Fb/add"),
-        ("/in/Cart/a/b/add", "/in", b"/in/Cart/a%2Fb/add", "/Cart/a%2Fb/add"),
-        ("/a b/Cart/k/add", "/a b", b"/a%20b/Cart/k/add", "/Cart/k/add"),
-        ("/a/b/Cart/k/add", "/a/b", b"/a%2Fb/Cart/k/add", "/Cart/k/add"),
-        ("/Cart/a/b/add", "/in", b"/in/Cart/a%2Fb/add", "/Cart/a%2Fb/add"),  # the prefix was taken off the path
-        ("/Cart/a/b/add", "/in", b"/Cart/a%2Fb/add", "/Cart/a%2Fb/add"),
-        ("/Cart/a b/add", "", None, "/Cart/a%20b/add"),
-        ("/Cart/a b/add", "", b"/something/else", "/Cart/a%20b/add"),
-        ("/Cart/k/add", "", b"/Cart/k/add?delay=1s", "/Cart/k/add"),
-        ("/", "/in", b"/in/", "/"),
-    ],
-)
-def test_an_encoded_slash_stays_one_below_a_prefix(path: str, root: str, raw: bytes | None, below: str) -> None:
-    assert raw_route_path({"path": path, "root_path": root, "raw_path": raw}) == below
 
 
 def test_a_server_may_serve_it_alone() -> None:

@@ -5,13 +5,13 @@ import time
 
 import pytest
 
+from durable.admin.policy import refusal_of
 from durable.web.security import (
     Facts,
     Limits,
     Policy,
     deeper_than,
     host_names,
-    refusal_of,
 )
 
 MUTATING = ("POST", "PUT", "PATCH", "DELETE")
