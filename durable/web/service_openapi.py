@@ -6,12 +6,11 @@ from typing import Any
 from durable.core.duration import MAX_DAYS
 from durable.views.services import HandlerView, ServiceView
 
-#: Characters of a key: each may take four of the 64 KiB that a key may have. None is a NUL.
-_KEY_LENGTH_MAX = 16 * 1024
 _KEY = {
     "name": "key", "in": "path", "required": True,
-    "schema": {"type": "string", "maxLength": _KEY_LENGTH_MAX, "pattern": "^[^\\u0000]*$"},
-    "description": "The key of the virtual object, or of the workflow; percent-encoded, it may have slashes, too.",
+    "schema": {"type": "string", "pattern": "^[^\\u0000]*$"},
+    "description": "The key of the virtual object, or of the workflow, of up to 64 KiB; percent-encoded, it may have "
+    "slashes, too.",
 }  # fmt: skip
 _IDEMPOTENCY = {
     "name": "idempotency-key", "in": "header", "required": False,
@@ -20,7 +19,7 @@ _IDEMPOTENCY = {
 }  # fmt: skip
 _IDEMPOTENCY_IN_PATH = {
     "name": "idempotencyKey", "in": "path", "required": True,
-    "schema": {"type": "string", "maxLength": _KEY_LENGTH_MAX, "pattern": "^[^\\u0000]*$"},
+    "schema": {"type": "string", "pattern": "^[^\\u0000]*$"},
     "description": "The idempotency key of the request whose result is asked for.",
 }  # fmt: skip
 _DELAY = {
