@@ -42,6 +42,10 @@ else:  # which older versions cannot subscribe
     Case = schemathesis.Case
 
 
+#: Older versions of hypothesis say so of their own random numbers.
+pytestmark = pytest.mark.filterwarnings("ignore:It looks like `register_random`")
+
+
 class Color(enum.Enum):
     RED = "red"
     BLUE = "blue"
