@@ -1,6 +1,6 @@
 """An engine inside a FastAPI service: POST accepts an order, GET tells what became of it.
 
-    ORDERS_DB=orders.db uvicorn examples.embedded_in_fastapi:app    # from the root of the repository
+    ORDERS_DB=orders.db uvicorn --timeout-graceful-shutdown 3 examples.embedded_in_fastapi:app
 
     curl -i localhost:8000/orders -H 'Idempotency-Key: 17' --json '{"item": "lamp", "quantity": 2}'
     curl -i localhost:8000/orders/inv_1...                          # the id that the first one answered

@@ -1,6 +1,7 @@
 """An engine inside a Starlette service: POST asks for a report, GET fetches it, DELETE changes one's mind.
 
-    REPORTS_DB=reports.db uvicorn --factory examples.embedded_in_starlette:create_app    # from the repository's root
+    # from the root of the repository:
+    REPORTS_DB=reports.db uvicorn --timeout-graceful-shutdown 3 --factory examples.embedded_in_starlette:create_app
 
     curl -i localhost:8000/reports -H 'Idempotency-Key: may' -d '{"month": "May"}'
     curl -i localhost:8000/reports/inv_1...                         # the id that the first one answered

@@ -1,6 +1,6 @@
 """A service and those who operate it: the admin API is mounted beside the service's own routes.
 
-    PARCELS_DB=parcels.db OPS_TOKEN=s3cret uvicorn examples.operated_service:app    # from the root of the repository
+    PARCELS_DB=parcels.db OPS_TOKEN=s3cret uvicorn --timeout-graceful-shutdown 3 examples.operated_service:app
 
     curl -i localhost:8000/parcels/lamp -X POST                                     # a customer
     curl -H 'Authorization: Bearer s3cret' 'localhost:8000/ops/invocations?status=paused'

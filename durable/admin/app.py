@@ -1,5 +1,6 @@
 """The app: what happens to every request before and after its operation."""
 
+import asyncio
 import ipaddress
 import os
 import time
@@ -161,6 +162,8 @@ class App:
             return await operation.run(call)
         except ClientGone:
             return empty(400)
+        except asyncio.CancelledError:  # by the server, which is ending and sends what is answered now
+            return problem(503, "the server is stopping: ask again after the next start", {"retry-after": "1"})
         except Exception as error:
             return answer_to(error, operation)
 

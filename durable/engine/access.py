@@ -73,7 +73,8 @@ class Access:
         life = self._life
         if life is None:
             raise EngineNotRunningError(
-                "the engine is not running: use it inside `async with Engine(...) as engine:`"
+                "the engine is not running: use it inside `async with Engine(...) as engine:`, "
+                "or give it to your application: `FastAPI(lifespan=engine.lifespan)`"
             )
         life.check_place()
         life.check_running()

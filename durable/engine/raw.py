@@ -3,7 +3,7 @@
 Nothing is encoded or decoded here; who asks has let the handler's own serializer read an input before.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import msgspec
@@ -83,22 +83,25 @@ class Raw:
 
     # ---- invoking ----
 
-    async def send(self, request: Request) -> Standing:
-        """Have a handler invoked; returns once that is durable."""
+    async def send(self, request: Request, names: Callable[[str], None]) -> Standing:
+        """Have a handler invoked; returns once that is durable. `names` is told the id before."""
         loop = await self._admitted()
         submission = self._submission(request)
+        names(submission.id)
         reply = await loop.ask(partial(ask.Submit, submission))
         if reply.result is Answer.ACCEPTED:
             return Standing(reply.id, due_at=submission.due_at)
         return _standing(reply)
 
-    async def call(self, request: Request) -> Standing:
+    async def call(self, request: Request, names: Callable[[str], None]) -> Standing:
         """Invoke a handler and wait for its end; does not wait for one that was there already.
 
+        `names` is told the id before anything is accepted: that is what to look for where no answer comes.
         Whoever stops waiting leaves the invocation alone.
         """
         loop = await self._admitted()
         submission = self._submission(request)
+        names(submission.id)
         answer = await loop.outcome(partial(ask.Submit, submission), submission.id, Wanted.NEW_OUTCOME)
         return Standing(submission.id, answer) if isinstance(answer, Outcome) else _standing(answer)
 

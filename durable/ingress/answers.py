@@ -59,11 +59,12 @@ def json(value: Any, status: int = 200, headers: Iterable[tuple[bytes, bytes]] =
     return Answer(status, _encode(value), (_JSON, *headers))
 
 
-def problem(refusal: Refusal) -> Answer:
-    """An error that the ingress makes."""
+def problem(refusal: Refusal, id: str | None = None) -> Answer:
+    """An error that the ingress makes; `id` is the invocation that it is about, if it is about one."""
     told = [(name.encode(), value.encode("latin-1", "replace")) for name, value in refusal.headers.items()]
     body = Problem(refusal.status, refusal.message, "ingress")
-    return json(body, refusal.status, ((b"x-restate-error-source", b"ingress"), *told))
+    about = () if id is None else (_id(id),)
+    return json(body, refusal.status, ((b"x-restate-error-source", b"ingress"), *about, *told))
 
 
 def failed(id: str, code: int, message: str, metadata: Mapping[str, str] | None = None) -> Answer:

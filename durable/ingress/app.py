@@ -1,5 +1,6 @@
 """The app: what happens to every request before and after what it asks for is done."""
 
+import asyncio
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -133,17 +134,21 @@ class App:
         if self._authorize is not None and not await allowed(self._authorize, Request(scope)):
             return problem(Refusal(403, "not allowed"))
         path = raw_route_path(scope)
+        call = Call(self._ingress, scope, receive, facts, path)
         try:
             asked = parse(path, self._ingress.raw.keyed)
             if facts.method not in asked.methods:
                 return problem(Refusal(405, "method not allowed", {"allow": ", ".join(asked.methods)}))
             if self._requests > self._ingress.limits.requests and not isinstance(asked, Health):
                 return problem(_TOO_MANY)  # an engine that is crowded is alive all the same
-            return await _do(asked, Call(self._ingress, scope, receive, facts, path))
+            return await _do(asked, call)
         except ClientGone:
             raise
+        except asyncio.CancelledError:  # by the server, which is ending and sends what is answered now
+            return problem(_ENDING, call.invocation)
         except Exception as error:
-            return problem(refusal_for(error, f"ingress: {facts.method} {path[:1000]}"))
+            refusal = refusal_for(error, f"ingress: {facts.method} {path[:1000]}")
+            return problem(refusal, call.invocation if refusal.status == 503 else None)
 
 
 async def _do(asked: Ask, call: Call) -> Answer:
@@ -176,6 +181,10 @@ async def _document(call: Call, service: str) -> dict[str, Any]:
 
 
 _PREFLIGHT = Answer(204)
+_ENDING = Refusal(
+    503, "the server is stopping: what was accepted goes on after the next start; attach to it then, or repeat the "
+    "request with the same idempotency key", {"retry-after": "1"},
+)  # fmt: skip
 _TOO_MANY = Refusal(429, "too many requests are being answered here: try again", {"retry-after": "1"})
 #: On every answer: nothing is guessed from a body, and nothing of it is kept on the way.
 _ALWAYS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))

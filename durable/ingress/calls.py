@@ -27,7 +27,7 @@ class Ingress(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     url: str | None
 
 
-class Call(msgspec.Struct, frozen=True, eq=False, gc=False):
+class Call(msgspec.Struct, eq=False, gc=False):
     """One request that may go on."""
 
     ingress: Ingress
@@ -36,6 +36,12 @@ class Call(msgspec.Struct, frozen=True, eq=False, gc=False):
     facts: Facts
     #: Below the app's prefix, as it was sent.
     path: str
+    #: The id of the invocation that it asks for, once that is known. (It may not be durable yet.)
+    invocation: str | None = None
+
+    def names(self, id: str) -> None:
+        """It asks for this invocation."""
+        self.invocation = id
 
     async def body(self) -> bytes:
         """The whole body. Raises `BadRequest`, `ClientGone`."""

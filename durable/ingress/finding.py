@@ -22,6 +22,7 @@ async def result(asked: Result, call: Call) -> Answer:
     """The result of an invocation: once it is there, or 470 where it is not there yet."""
     raw = call.ingress.raw
     id = id_of(asked.target or await _target(call), call)
+    call.names(id)
     try:
         standing = await raw.find(id)
     except NotFoundError:

@@ -28,7 +28,7 @@ async def call(asked: Invoke, call: Call) -> Answer:
     request = await _request(asked, call)
     raw = call.ingress.raw
     async with WhileConnected(call.receive):
-        standing = await raw.call(request)
+        standing = await raw.call(request, call.names)
         if standing.known and request.handler.flavor is Flavor.WORKFLOW:
             return answers.failed(standing.id, 409, _ALREADY_INVOKED)
         return ended(request.handler, standing, standing.outcome or await raw.ended(standing.id))
@@ -37,7 +37,7 @@ async def call(asked: Invoke, call: Call) -> Answer:
 
 async def send(asked: Invoke, call: Call) -> Answer:
     """Have a handler invoked, now or after a delay; the answer comes when that is durable."""
-    standing = await call.ingress.raw.send(await _request(asked, call))
+    standing = await call.ingress.raw.send(await _request(asked, call), call.names)
     return answers.accepted(standing.id, known=standing.known, due_at=standing.due_at)
 
 

@@ -238,12 +238,19 @@ def test_a_client_that_goes_away_cancels_nothing_and_waits_no_more() -> None:
 
 def test_a_server_that_cancels_the_request_cancels_no_invocation() -> None:
     async def tell(ingress: Served) -> None:
-        answering = asyncio.ensure_future(Asked("/Echo/waiter").part().of(ingress.app))
+        called = Asked("/Echo/waiter", headers={"idempotency-key": "k"}).part()
+        attached = Asked(method="GET", path="/restate/invocation/Echo/waiter/k/attach").part()
+        answering = [asyncio.ensure_future(called.of(ingress.app))]
         id = await ingress.awakeable()
-        answering.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await answering
+        answering.append(asyncio.ensure_future(attached.of(ingress.app)))
+        await settled(ingress)
+        for one in answering:
+            one.cancel()
+        await asyncio.gather(*answering)
         [view] = await ingress.engine.invocations(handler="waiter")
+        for asked in (called, attached):
+            assert (asked.status, asked.headers["retry-after"]) == (503, "1")
+            assert asked.headers["x-restate-id"] == view.id
         await ingress.engine.resolve_awakeable(id, "done")
         assert await ingress.engine.attach(view.id) == "done"
 
@@ -272,10 +279,11 @@ def test_whoever_waits_when_the_engine_closes_is_told_to_attach_again() -> None:
             await ingress.engine.close()
             answer = await waiting
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+            told = answer.headers["x-restate-id"]
         async with served(tables=tables) as ingress:
             waiting = asyncio.ensure_future(ingress.post("/Echo/waiter", idempotency_key="k"))
             await ingress.engine.resolve_awakeable(id, "done")
-            assert (await waiting).json() == "done"
+            assert ((await waiting).json(), (await waiting).headers["x-restate-id"]) == ("done", told)
 
     run(main)
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Iterator
 
+import pytest
 import uvicorn
 
 from durable import Engine
@@ -21,8 +23,9 @@ class Server(uvicorn.Server):
 class Listening:
     """A server on a port of this machine, in this process."""
 
-    def __init__(self, engine: Engine, app: App, port: int) -> None:
+    def __init__(self, engine: Engine, app: App, server: Server, port: int) -> None:
         self.engine = engine
+        self.server = server
         self.app = app
         self._port = port
 
@@ -72,7 +75,7 @@ async def listening(**options: object) -> AsyncIterator[Listening]:
         serving = asyncio.ensure_future(server.serve())
         while not server.started:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-        yield Listening(engine, app, server.servers[0].sockets[0].getsockname()[1])
+        yield Listening(engine, app, server, server.servers[0].sockets[0].getsockname()[1])
         server.should_exit = server.force_exit = True
         await serving
 
@@ -189,3 +192,28 @@ def test_several_hundred_connections_wait_at_once() -> None:
                 writer.close()
 
     asyncio.run(main())
+
+
+def test_a_server_that_stops_tells_those_who_wait_where_to_ask_again(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async with listening() as served:
+            reader, writer = await served.connect()
+            writer.write(request("/Echo/waiter"))
+            id = await served.awakeable()
+            caplog.set_level("ERROR", logger="uvicorn.error")
+            logging.getLogger("uvicorn.error").addHandler(caplog.handler)
+            served.server.config.timeout_graceful_shutdown = 0.1  # type: ignore[assignment]
+            served.server.should_exit = True
+            head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)).decode().split("\r\n")
+            assert head[0].split(" ")[1] == "503"
+            assert "retry-after: 1" in head
+            [waits] = [line.partition(": ")[2] for line in head if line.startswith("x-restate-id")]
+            await served.engine.resolve_awakeable(id, "done")
+            assert await served.engine.attach(waits) == "done"
+            writer.close()
+
+    asyncio.run(main())
+    logging.getLogger("uvicorn.error").removeHandler(caplog.handler)
+    assert [one.getMessage() for one in caplog.records] == [
+        "Cancel 1 running task(s), timeout graceful shutdown exceeded"
+    ]
