@@ -210,9 +210,14 @@ def _decode(body: bytes, kind: Any, levels: int) -> Any:
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        raise BadRequest(422, f"the body does not fit: {error}") from None
+        known = "" if "unknown field" not in str(error) else f"; known are {', '.join(_fields(kind))}"
+        raise BadRequest(422, f"the body does not fit: {error}{known}") from None
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise BadRequest(400, f"the body is no JSON: {error}") from None
+
+
+def _fields(kind: Any) -> tuple[str, ...]:
+    return getattr(kind, "__struct_encode_fields__", ())
 
 
 def _is_loopback(host: str) -> bool:

@@ -5,7 +5,6 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from durable.core.invocation import Problem as Failure
 from durable.views.invocations import EntryView, InvocationView
 from durable.views.services import HandlerView, Notice, RetryPolicyView, ServiceView
 from durable.web import moments
@@ -95,8 +94,12 @@ class Handlers(msgspec.Struct, frozen=True):
     handlers: list[HandlerMetadata]
 
 
-class ModifyService(msgspec.Struct, frozen=True):
-    """What to change; what is left out or null stays. Durations as in "5 hours", "1h 30m" or "PT5M"."""
+class ModifyService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What to change; what is left out or null stays. Durations as in "5 hours", "1h 30m" or "PT5M".
+
+    These are all that Restate's clients send. Any other field is refused: a name that is mistyped must not look as
+    if it had changed something.
+    """
 
     public: bool | None = None
     idempotency_retention: DurationText | None = None
@@ -120,13 +123,15 @@ def _handler_metadata(service: ServiceView, view: HandlerView) -> HandlerMetadat
 # ---- state ----
 
 
-class ModifyState(msgspec.Struct, frozen=True):
+class ModifyState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole new state of one key, by name, each value as the numbers of its bytes."""
 
     object_key: str
     new_state: dict[str, list[int]]
     #: The version of the state that this is meant to replace; without one, whatever is there.
     version: str | None = None
+    #: Only null: there are no scopes here.
+    scope: None = None
 
 
 # ---- deployments ----
@@ -180,7 +185,7 @@ class Restarted(msgspec.Struct, frozen=True):
     new_invocation_id: str
 
 
-class Batch(msgspec.Struct, frozen=True):
+class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which invocations a batch operation is for."""
 
     invocation_ids: list[str]
@@ -305,6 +310,25 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     due_at: str | None = None
 
 
+class Failure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why its last attempt failed."""
+
+    message: str
+    #: The exception's class.
+    type: str = ""
+    stacktrace: str = ""
+    #: The entry that failed, and its name; absent where the handler itself did.
+    entry: int = 0
+    name: str = ""
+    at: str | None = None
+    code: int = 500
+    #: Why it was paused at once, where no retry can help; and what to do about it.
+    reason: str = ""
+    advice: str = ""
+    #: With a reason: the handler has not seen a cancel yet, and cannot be told of it before that is cured.
+    cancel_waits: bool = False
+
+
 class Described(Listed, frozen=True, kw_only=True, omit_defaults=True):
     """All that is known of one invocation."""
 
@@ -333,13 +357,21 @@ def described(view: InvocationView, *, show_payloads: bool) -> Described:
         headers=view.headers if show_payloads else {},
         input=payload(view.input, show_payloads),
         output=payload(view.output, show_payloads),
-        failure=view.last_failure,
+        failure=_failure(view),
         waits_for=[
             Wait(kind=one.kind, entry=one.entry, name=one.name, detail=one.detail, due_at=instant(one.due_at))
             for one in view.waits_for
         ],
         journal_size=len(view.journal),
     )
+
+
+def _failure(view: InvocationView) -> Failure | None:
+    problem = view.last_failure
+    if problem is None:
+        return None
+    told = {**msgspec.structs.asdict(problem), "at": instant(problem.at or None), "advice": view.advice}
+    return Failure(**told)
 
 
 def journal(view: InvocationView, *, show_payloads: bool) -> Journal:

@@ -217,6 +217,9 @@ def test_a_listing_says_why_an_invocation_is_paused_and_what_to_do() -> None:
             assert "Deploy code whose result can be stored" in one["advice"]
             described = (await http.get(f"/invocations/{id}")).json()
             assert (described["reason"], described["advice"]) == (one["reason"], one["advice"])
+            failure = described["failure"]
+            assert (failure["reason"], failure["advice"]) == (one["reason"], one["advice"])
+            assert datetime.fromisoformat(failure["at"]) == datetime.fromisoformat(described["modified_at"])
 
     run(main)
 

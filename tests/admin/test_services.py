@@ -80,7 +80,6 @@ def test_a_patch_answers_with_the_new_values_and_takes_effect() -> None:
             "inactivity_timeout": "1h, 30m",
             "abort_timeout": "1.5h",
             "workflow_completion_retention": None,
-            "something_else": 7,
         }
         answer = await admin.patch("/services/Greeter", change)
         assert answer.status_code == 200
@@ -112,6 +111,7 @@ def test_a_patch_answers_with_the_new_values_and_takes_effect() -> None:
         ("Greeter", {"abort_timeout": 5}, 422, "abort_timeout"),
         ("Greeter", {"public": "yes"}, 422, "public"),
         ("Greeter", [], 422, "object"),
+        ("Greeter", {"journal_retntion": "12h", "public": False}, 422, "`journal_retntion`; known are public, idemp"),
         (
             "Greeter",
             {"workflow_completion_retention": "1h"},
@@ -195,6 +195,7 @@ def test_a_version_that_grows_stale_in_the_queue_is_refused_as_well() -> None:
         ("Cart", {"object_key": "k", "new_state": {"a": [-1]}}, 422),
         ("Cart", {"object_key": "k", "new_state": {"a": "1"}}, 422),
         ("Cart", {"new_state": {}}, 422),
+        ("Cart", {"object_key": "k", "new_state": {}, "verson": "stale"}, 422),
         ("Cart", {"object_key": "k", "new_state": {}, "version": "stale"}, 409),
     ],
 )

@@ -94,6 +94,12 @@ def refused() -> Iterator[Question]:
         {"abort_timeout": "5"}, {"abort_timeout": "-5s"}, {"abort_timeout": 5}, {"public": "yes"},
     ):  # fmt: skip
         yield f"malformed: PATCH /services/Greeter with {change}", request("PATCH", "/services/Greeter", json=change)
+    for method, path, body in (
+        ("PATCH", "/services/Greeter", {"journal_retntion": "12h"}),
+        ("POST", "/services/Cart/state", {"object_key": "unknown", "new_state": {"a": [49]}, "verson": "x"}),
+        ("POST", "/internal/invocations_batch_operations/kill", {"invocation_ids": ["{unknown}"], "dry_run": True}),
+    ):
+        yield f"{method} {path} with an unknown field", request(method, path, json=body)
     yield (
         "PATCH /services/{service} with a workflow's option",
         request("PATCH", "/services/Greeter", json={"workflow_completion_retention": "1h"}),
@@ -187,7 +193,7 @@ def options() -> Iterator[Question]:
     for change in (
         {"public": False}, {"public": True}, {"idempotency_retention": "5 hours"}, {"journal_retention": "PT90M"},
         {"inactivity_timeout": "1h, 30m"}, {"abort_timeout": "1.5h"}, {"abort_timeout": "36h"},
-        {"something_else": 7}, {},
+        {},
     ):  # fmt: skip
         yield "PATCH /services/{service}", request("PATCH", "/services/Greeter", json=change)
     yield (
