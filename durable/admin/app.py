@@ -30,7 +30,7 @@ from durable.admin.errors import answer_to, problem
 from durable.admin.limits import Limits
 from durable.admin.openapi import openapi_operation
 from durable.admin.operations import SMALL, Admin, Call, Operation, Routes, empty
-from durable.admin.policy import refusal_of
+from durable.admin.policy import not_json, refusal_of
 from durable.admin.sql.reader import QueryLimits
 from durable.engine import Engine
 from durable.web.access import Authorize, allowed, token_of
@@ -142,7 +142,8 @@ class App:
             await response(scope, receive, send)
 
     async def _respond(self, request: Request) -> Response:
-        refusal = refusal_of(facts_of(request.scope), self._policy)
+        facts = facts_of(request.scope)
+        refusal = refusal_of(facts, self._policy)
         if refusal is not None:
             return problem(refusal.status, refusal.message, refusal.headers)
         if not await allowed(self._authorize, request):
@@ -155,6 +156,9 @@ class App:
         if operation is None:
             allow = sorted({*methods, *(["HEAD"] if "GET" in methods else [])})
             return problem(405, f"this route takes {', '.join(allow)}", {"allow": ", ".join(allow)})
+        refusal = not_json(facts)
+        if refusal is not None:
+            return problem(refusal.status, refusal.message)
         try:
             query = _read_query(request, operation)
             body = await self._read_body(request, operation)

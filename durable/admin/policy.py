@@ -5,9 +5,10 @@
 3. The bearer token is the right one, where there is one.
 4. It comes from no other origin, where a browser names one: on reads too, whose answers a CORS middleware of the
    application would hand to any page.
-5. What changes something comes from no other site, as far as a browser tells, and its body is JSON: no form and no
-   plain text, which a browser sends anywhere without asking first.
+5. What changes something comes from no other site, as far as a browser tells.
 6. The body is not too long.
+7. Where the route takes the method: the body of what changes something is JSON, no form and no plain text, which a
+   browser sends anywhere without asking first.
 """
 
 from durable.web.security import (
@@ -33,11 +34,14 @@ def refusal_of(facts: Facts, policy: Policy) -> Refusal | None:
         return Refusal(400, "the path has control characters")
     refusal = wrong_token(facts, policy) or foreign_origin(facts)
     if refusal is None and facts.method not in SAFE:
-        refusal = foreign(facts) or _not_json(facts)
+        refusal = foreign(facts)
     return refusal or too_long_a_body(facts, policy.limits)
 
 
-def _not_json(facts: Facts) -> Refusal | None:
+def not_json(facts: Facts) -> Refusal | None:
+    """Why what a request brings to its route is refused, or None where it may go on."""
+    if facts.method in SAFE:
+        return None
     if not facts.has_body and not facts.content_type and facts.method != "POST":
         return None  # a browser asks first before it sends PATCH, PUT or DELETE, and is not answered
     given = facts.content_type[0].partition(";")[0].strip().lower() if len(facts.content_type) == 1 else ""

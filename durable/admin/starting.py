@@ -69,6 +69,7 @@ async def start_invocation(call: Call) -> Response:
         raise BadRequest(422, "headers: a name or value has control characters or line ends")
     if "/$" in start.target:
         raise NotFoundError(f"this engine has no handler {start.target}")  # built-in handlers are its own
+    _check_target(start)
     argument = start.input_base64 if start.input is None else start.input
     handle = await call.engine.send(
         start.target,
@@ -79,6 +80,16 @@ async def start_invocation(call: Call) -> Response:
         headers=start.headers,
     )
     return json(Started(handle.id, "Accepted" if handle.accepted else "PreviouslyAccepted"), 202)
+
+
+def _check_target(start: Start) -> None:
+    """Whether it names a handler alone: the error of the engine speaks of its argument, not of this body."""
+    service, _, rest = start.target.partition("/")
+    key, _, name = rest.rpartition("/")
+    if service and key and name:
+        raise BadRequest(
+            400, f"a target is 'service/handler': '{service}/{name}', and its key as `key`: {key[:1000]!r}"
+        )
 
 
 async def back_up(call: Call) -> Response:

@@ -192,7 +192,9 @@ class Registry:
             )
         found = self._handlers.get((service, name))
         if found is None:
-            known = ", ".join(sorted(f"{service}/{name}" for service, name in self._handlers)) or "none"
+            known = (
+                ", ".join(sorted(f"{service}/{name}" for service, name in self._handlers if name[0] != "$")) or "none"
+            )
             raise NotFoundError(
                 f"this engine has no handler {service}/{name}; add it to Engine(services=[...]). It has: {known}"
             )

@@ -11,6 +11,7 @@ from durable.errors import (
     SerializationError,
     StorageBusyError,
 )
+from durable.store import CommitRefused
 from durable.web.security import Refusal
 
 
@@ -35,6 +36,8 @@ def refusal_for(error: Exception, where: str) -> Refusal:
             return Refusal(400, str(error))
         case EngineNotRunningError() | EngineFailedError() | StorageBusyError():
             return Refusal(503, str(error), {"retry-after": "1"})
+        case CommitRefused():  # by what is stored already: a key that an invocation has whose id is damaged
+            return Refusal(409, str(error))
         case DurableError():
             log.error("%s: %s", where, error)
             return Refusal(500, str(error))

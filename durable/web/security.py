@@ -90,7 +90,9 @@ def wrong_token(facts: Facts, policy: Policy) -> Refusal | None:
     """Whether a token is needed that it has not."""
     if policy.token is None or _token_right(facts.authorization, policy.token):
         return None
-    return Refusal(401, "a bearer token is needed: Authorization: Bearer ...", {"www-authenticate": "Bearer"})
+    bearer = facts.authorization and facts.authorization[0].partition(" ")[0].lower() == "bearer"
+    told = "the bearer token is wrong" if bearer else "a bearer token is needed: Authorization: Bearer ..."
+    return Refusal(401, told, {"www-authenticate": "Bearer"})
 
 
 def too_long_a_body(facts: Facts, limits: Limits) -> Refusal | None:

@@ -288,7 +288,8 @@ def test_an_operator_starts_an_invocation() -> None:
     [
         ({}, 422, "target"),
         ({"target": "Greeter"}, 400, "service/handler"),
-        ({"target": "Greeter/no"}, 404, "no handler Greeter/no"),
+        ({"target": "Cart/lamp/add"}, 400, "a target is 'service/handler': 'Cart/add', and its key as `key`: 'lamp'"),
+        ({"target": "Greeter/no"}, 404, "no handler Greeter/no; add it to Engine(services=[...]). It has: Cart/add,"),
         ({"target": "Greeter/greet", "input": 7}, 400, "str"),
         ({"target": "Greeter/greet", "input": "a", "key": "k"}, 400, "no key"),
         ({"target": "Cart/add", "input": "a"}, 400, "runs on a key"),

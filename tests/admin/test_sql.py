@@ -530,7 +530,11 @@ def test_json_for_those_who_ask_for_it_and_arrow_for_others(tmp_path: Path) -> N
 def test_what_cannot_be_asked_is_told_why(tmp_path: Path) -> None:
     async def tell(http: httpx.AsyncClient, engine: Engine) -> None:
         for sql, status, message in (
-            ("SELECT * FROM y", 400, "no such table: y"),
+            ("SELECT * FROM y", 400, "no such table: y; SELECT table_name FROM information_schema.tables lists them"),
+            ("SELECT * FROM invocations", 400, "no such table: invocations (sys_invocation?); SELECT table_name"),
+            ("SELECT count(*) FROM invocations", 400, "no such table: invocations (sys_invocation?)"),
+            ("SELECT name FROM sqlite_master", 400, "no such table: sqlite_master; SELECT table_name"),
+            ("SELECT now() - interval 1 day", 400, "quote what INTERVAL has: INTERVAL '1 day'"),
             ("DELETE FROM state", 400, "only SELECT can be asked"),
             ("SELECT * FROM sys_invocation", 422, "more than 1 rows: add a LIMIT"),
             ("SELECT " + "1" * 300, 413, "longer than 200 characters"),

@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from pathlib import Path
 
+import httpx
 import pytest
 
 from durable import (
@@ -18,6 +19,7 @@ from durable import (
 )
 from durable.core.ids import parse_stand_in_id, stand_in_id
 from durable.core.reasons import Reason
+from durable.ingress import create_app
 from durable.store import soundness
 from durable.testing import run
 from tests.runtime.support import engine_on, settled
@@ -159,6 +161,10 @@ def test_a_key_whose_invocation_cannot_be_told_is_refused_by_name_until_that_is_
             if through == "a client":
                 with pytest.raises(StorageError, match=stand_in_id(1)):
                     await engine.call(once, 2, idempotency_key="k")
+                transport = httpx.ASGITransport(create_app(engine))
+                async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+                    answer = await http.post("/Plain/once", json=2, headers={"idempotency-key": "k"})
+                    assert (answer.status_code, stand_in_id(1) in answer.json()["message"]) == (409, True)
             else:
                 view = await settled(engine, (await engine.send(asks, 2)).id)
                 assert view.last_failure is not None

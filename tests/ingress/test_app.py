@@ -51,6 +51,7 @@ def test_it_answers_below_any_prefix_before_and_after_the_engine_starts(mount: A
                 answer = await http.get(path)
                 assert (answer.status_code, answer.headers["retry-after"]) == (503, "1"), answer.text
                 assert answer.json()["source"] == "ingress"
+                assert "FastAPI(lifespan=engine.lifespan)" in answer.json()["message"]
             async with durable:
                 assert (await http.get("/Echo/count")).json() == 7
                 assert (await http.post("/Cart/a%2Fb/key")).json() == "a/b"

@@ -92,6 +92,8 @@ def _rewrite(tokens: Sequence[str]) -> list[str]:
             at = end
         elif word == "interval" and after[:1] and after[0].startswith("'"):
             at += _interval(out, after[0])
+        elif word == "interval" and after[:1] and after[0][:1].isdigit():
+            raise SqlError(f"quote what INTERVAL has: INTERVAL '{' '.join(after)}'")
         elif word == "recursive" and [one.lower() for one in out[-1:]] == ["with"]:
             raise SqlError("WITH RECURSIVE is refused: recursion has no bound")
         elif token == "::":

@@ -16,6 +16,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Sequence, Set
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -128,8 +129,10 @@ def query(path: str, sql: str, facts: Facts, limits: QueryLimits, *, show_payloa
     named = check_growth(tokens(text), _sizes())
     connection = sqlite3.connect("file::memory:", uri=True, isolation_level=None, timeout=limits.seconds)
     try:
-        connection.set_authorizer(_authorizer(_prepare(connection, path, facts, show_payloads), named))
-        return _run(connection, text, limits)
+        denied: list[str] = []
+        database = _prepare(connection, path, facts, show_payloads)
+        connection.set_authorizer(_authorizer(database, named, denied))
+        return _run(connection, text, limits, denied)
     finally:
         connection.close()
 
@@ -176,8 +179,11 @@ def _prepare(connection: sqlite3.Connection, path: str, facts: Facts, show_paylo
     return database
 
 
-def _authorizer(database: str, named: Set[str]) -> Any:
-    """`named` are the queries of WITH, of which SQLite says where only their rows are counted."""
+def _authorizer(database: str, named: Set[str], denied: list[str]) -> Any:
+    """`named` are the queries of WITH, of which SQLite says where only their rows are counted.
+
+    `denied` gets the names of tables that are there and cannot be asked, which reads the same as what is not there.
+    """
     own = frozenset(name for name in named if not name.startswith(("sqlite_", "pragma_")))
 
     def allow(action: int, one: str | None, two: str | None, where: str | None, view: str | None) -> int:
@@ -190,12 +196,14 @@ def _authorizer(database: str, named: Set[str]) -> Any:
                 return sqlite3.SQLITE_OK
             case sqlite3.SQLITE_FUNCTION if two in _FUNCTIONS:
                 return sqlite3.SQLITE_OK
+            case sqlite3.SQLITE_READ if one:
+                denied.append(one)
         return sqlite3.SQLITE_DENY
 
     return allow
 
 
-def _run(connection: sqlite3.Connection, text: str, limits: QueryLimits) -> Result:
+def _run(connection: sqlite3.Connection, text: str, limits: QueryLimits, denied: Sequence[str]) -> Result:
     watch = Watch(limits.seconds, limits.temporary_bytes)
     connection.set_progress_handler(watch, _STEPS)
     rows: list[tuple[Any, ...]] = []
@@ -221,16 +229,27 @@ def _run(connection: sqlite3.Connection, text: str, limits: QueryLimits) -> Resu
         if watch.greedy:
             most = limits.temporary_bytes // 2**20
             raise TooMuch(422, f"what is sorted took more than {most} MiB on disk, or somebody else did") from None
-        raise _explained(error) from None
+        raise _explained(error, denied) from None
     return Result(tuple(columns[at] for at in shown), rows)
 
 
-def _explained(error: sqlite3.Error) -> Exception:
+def _explained(error: sqlite3.Error, denied: Sequence[str]) -> Exception:
     """A fault of the statement as `SqlError`; a fault of the file as it is."""
     name = getattr(error, "sqlite_errorname", "")
     if name.startswith(("SQLITE_BUSY", "SQLITE_IOERR", "SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_CANTOPEN")):
         return error
+    missing = _NO_TABLE.fullmatch(str(error))
+    table = denied[-1] if denied else missing and missing[1]
+    if table:
+        [like] = get_close_matches(table, sorted(NAMES), 1) or [""]
+        return SqlError(
+            f"no such table: {table}{f' ({like}?)' if like else ''}; "
+            "SELECT table_name FROM information_schema.tables lists them"
+        )
     return SqlError(str(error))
+
+
+_NO_TABLE = re.compile(r"no such table: (.*)", re.DOTALL)
 
 
 def _kind(name: str, values: Sequence[Any]) -> arrow.Kind:
