@@ -94,12 +94,13 @@ def refused() -> Iterator[Question]:
         {"abort_timeout": "5"}, {"abort_timeout": "-5s"}, {"abort_timeout": 5}, {"public": "yes"},
     ):  # fmt: skip
         yield f"malformed: PATCH /services/Greeter with {change}", request("PATCH", "/services/Greeter", json=change)
-    for method, path, body in (
+    fields: tuple[tuple[str, str, dict[str, Any]], ...] = (
         ("PATCH", "/services/Greeter", {"journal_retntion": "12h"}),
         ("POST", "/services/Cart/state", {"object_key": "unknown", "new_state": {"a": [49]}, "verson": "x"}),
         ("POST", "/internal/invocations_batch_operations/kill", {"invocation_ids": ["{unknown}"], "dry_run": True}),
-    ):
-        yield f"{method} {path} with an unknown field", request(method, path, json=body)
+    )
+    for method, path, change in fields:
+        yield f"{method} {path} with an unknown field", request(method, path, json=change)
     yield (
         "PATCH /services/{service} with a workflow's option",
         request("PATCH", "/services/Greeter", json={"workflow_completion_retention": "1h"}),
