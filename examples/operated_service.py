@@ -8,8 +8,8 @@
 
 The carrier is closed in the morning, so a parcel pauses after its first try. An operator sees which and why, waits
 until the carrier opens, and resumes it: what had been done before is in the journal, and is not done again. With
-`RESTATE_ADMIN_URL=http://localhost:8000/ops` (and the token in its configuration), Restate's `restate` command line
-does the same.
+`RESTATE_ADMIN_URL=http://localhost:8000/ops` and `RESTATE_AUTH_TOKEN=s3cret`, Restate's `restate` command line does
+the same.
 
     python examples/operated_service.py parcels.db                                  # the same without a server
 """
