@@ -43,6 +43,7 @@ __all__ = [
     "REQUIRED",
     "Serde",
     "Signature",
+    "annotation_at",
     "check_data",
     "decoded",
     "encoded",
@@ -440,6 +441,14 @@ def signature_of(fn: Callable[..., Any], *, skip: int) -> Signature:
         return Signature(None, output, has_input=False)
     given = taken[skip]
     return Signature(_resolve(fn, given.annotation), output, has_input=True, default=given.default)
+
+
+def annotation_at(fn: Callable[..., Any], place: int) -> Any:
+    """Return the annotation of one of a handler's parameters, or Any where it has none that exists at run time."""
+    parameter = list(inspect.signature(fn).parameters.values())[place]
+    with suppress(SerializationError):
+        return _resolve(fn, parameter.annotation)
+    return Any
 
 
 def return_annotation(fn: Callable[..., Any]) -> Any:

@@ -14,7 +14,7 @@ from durable.core.duration import Duration, parse
 from durable.core.invocation import Flavor
 from durable.core.retry import RetryPolicy
 from durable.errors import DeclarationError, SerializationError
-from durable.serde import Signature, signature_of
+from durable.serde import Signature, annotation_at, signature_of
 
 I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
@@ -176,6 +176,10 @@ class Handler(Generic[I_contra, O_co]):
         except (SerializationError, TypeError) as error:
             raise DeclarationError(f"handler {self.service_name}/{self.name}: {error}") from error
 
+    def context(self) -> Any:
+        """The annotation of its context, or Any. For handlers that have a `signature`."""
+        return annotation_at(self.fn, 0 if self.owner is None else 1)
+
     def __repr__(self) -> str:
         return f"<handler {self.service_name}/{self.name}>"
 
@@ -248,7 +252,8 @@ def handler(
     """Make an `async def` function durable.
 
     A free function's service is its module's name (override with `service=`); a method's is its class. `shared=True`
-    lets a virtual object's handler run beside the exclusive one, with read-only state. Raises `DeclarationError`.
+    lets a virtual object's handler run beside the exclusive one, with read-only state. (A workflow's are shared, all
+    but `run`.) Raises `DeclarationError`.
     """
 
     def declare(function: Callable[..., Awaitable[Any]]) -> Handler[Any, Any]:

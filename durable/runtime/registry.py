@@ -270,6 +270,7 @@ class Registry:
             )
         if handler.owner is not None and issubclass(handler.owner, Workflow) and handler.shared and name == "run":
             raise DeclarationError(f"{service}/run: a workflow's run handler cannot be shared")
+        _check_flavor(handler)
         self.declared.setdefault(service, []).append(handler)
         if handler.flavor is not Flavor.SERVICE and (service, PATCH_STATE) not in self._handlers:
             self._handlers[service, PATCH_STATE] = _patcher(service, settings, self.value_size_max)
@@ -315,6 +316,38 @@ def _patcher(service: str, settings: Settings, value_size_max: int) -> Registere
         ObjectContext,
         value_size_max,
     )
+
+
+def _check_flavor(handler: Handler[Any, Any]) -> None:
+    """Whether `shared` means something, and it gets the context it is annotated with. Raises `DeclarationError`."""
+    name, flavor = f"{handler.service_name}/{handler.name}", handler.flavor
+    if handler.shared and flavor is Flavor.SERVICE:
+        raise DeclarationError(
+            f"{name}: shared=True is for handlers of a VirtualObject, which run one at a time on a key; those of a "
+            "plain service always run beside each other: leave it out"
+        )
+    given, wanted = CONTEXTS[flavor], handler.context()
+    if any(wanted is one for one in CONTEXTS.values()) and not issubclass(given, wanted):
+        raise DeclarationError(
+            f"{name}: its context is annotated as {wanted.__name__}, but {_KINDS[flavor]} gets a {given.__name__}: "
+            f"annotate it so, or {_WAYS[flavor]}"
+        )
+
+
+_KINDS = {
+    Flavor.SERVICE: "a plain service's handler",
+    Flavor.EXCLUSIVE: "a virtual object's handler",
+    Flavor.SHARED: "a virtual object's shared handler",
+    Flavor.WORKFLOW: "a workflow's run handler",
+    Flavor.WORKFLOW_SHARED: "a workflow's shared handler (each but `run`)",
+}
+_WAYS = {
+    Flavor.SERVICE: "make it a method of a VirtualObject or a Workflow, which have state",
+    Flavor.EXCLUSIVE: "make it a method of a Workflow, which has promises",
+    Flavor.SHARED: "leave shared=True out to let it change state",
+    Flavor.WORKFLOW: "do in another kind of service what only that one can",
+    Flavor.WORKFLOW_SHARED: "change state in `run`, which may wait for a promise that this handler resolves",
+}
 
 
 def _handlers_of(service: object) -> list[Handler[Any, Any]]:
