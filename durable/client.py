@@ -7,6 +7,7 @@ from typing import Generic, Protocol, TypeVar
 from durable.core.journal import Outcome
 from durable.errors import OutputNotReadyError
 from durable.futures import error_of
+from durable.serde import decoded
 from durable.views.invocations import InvocationView
 
 T = TypeVar("T")
@@ -57,14 +58,18 @@ class Handle(Generic[T_co]):
 
     async def result(self) -> T_co:
         """Wait for the result. Raises the invocation's `TerminalError`, or `NotFoundError` once it is forgotten."""
-        return value_of(await self._engine.outcome(self.id), self._decode)
+        return value_of(await self._engine.outcome(self.id), self._decode, self._called)
 
     async def output(self) -> T_co:
         """The result as it is now. Raises `OutputNotReadyError` (470) while there is none."""
         outcome = await self._engine.outcome_now(self.id)
         if outcome is None:
             raise OutputNotReadyError(f"invocation {self.id} has not completed yet")
-        return value_of(outcome, self._decode)
+        return value_of(outcome, self._decode, self._called)
+
+    @property
+    def _called(self) -> str:
+        return f"the result of invocation {self.id}"
 
     async def cancel(self, *, kill: bool = False) -> Applied:
         """See `Engine.cancel`."""
@@ -78,8 +83,8 @@ class Handle(Generic[T_co]):
         return f"<invocation {self.id}>"
 
 
-def value_of(outcome: Outcome, decode: Callable[[bytes], T]) -> T:
-    """The value of an outcome, or its error raised."""
+def value_of(outcome: Outcome, decode: Callable[[bytes], T], what: str) -> T:
+    """The value of an outcome, or its error raised; `what` it is called where it cannot be read."""
     if not outcome.ok:
         raise error_of(outcome)
-    return decode(outcome.value)
+    return decoded(decode, outcome.value, what)

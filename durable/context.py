@@ -339,7 +339,7 @@ class SharedObjectContext(Context):
         """A state value, None where it is not set. What was read is recorded: a replay gets the same."""
         operations = self._operations
         data = operations.read(Kind.GET, name, lambda: _optional(operations.state(name)))
-        return _known(operations, data, found(serde_for(type).decode, None))
+        return _known(operations, data, found(serde_for(type).decode, None), name)
 
     def state_keys(self) -> DurableFuture[list[str]]:
         """The names of all state values, sorted."""
@@ -418,8 +418,8 @@ class WorkflowContext(_Promises, ObjectContext):
 # ---- small helpers ----
 
 
-def _known(operations: Operations, data: bytes, decode: Callable[[bytes], T]) -> DurableFuture[T]:
-    future: DurableFuture[T] = DurableFuture(operations, 0, Kind.GET, decode)
+def _known(operations: Operations, data: bytes, decode: Callable[[bytes], T], name: str = "") -> DurableFuture[T]:
+    future: DurableFuture[T] = DurableFuture(operations, 0, Kind.GET, decode, name)
     future.outcome = Outcome(True, data)
     return future
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from typing import Any, Generic, Literal, NoReturn, Protocol, TypeVar, cast, overload
 
 from durable.core.duration import Duration
-from durable.core.journal import Failure, Kind, Outcome, failure_of
+from durable.core.journal import Failure, Kind, Outcome, failure_of, value_called
 from durable.core.reasons import Reason
 from durable.core.waiting import Group
 from durable.errors import (
@@ -64,12 +64,15 @@ class DurableFuture(Generic[T_co]):
         "entry",
         "id",
         "kind",
+        "name",
         "outcome",
         "rank",
         "step",
     )
 
-    def __init__(self, attempt: Waits, entry: int, kind: Kind, decode: Callable[[bytes], T_co] | None) -> None:
+    def __init__(
+        self, attempt: Waits, entry: int, kind: Kind, decode: Callable[[bytes], T_co] | None, name: str = ""
+    ) -> None:
         self._attempt = attempt
         self._decode = decode
         self._watchers: list[Callable[[DurableFuture[Any]], None]] | None = None
@@ -77,6 +80,7 @@ class DurableFuture(Generic[T_co]):
         self._value: Any = None
         self.entry = entry
         self.kind = kind
+        self.name = name
         self.outcome: Outcome | None = None
         #: When its outcome arrived among all of this attempt's; smaller is earlier.
         self.rank = 0
@@ -160,7 +164,7 @@ class DurableFuture(Generic[T_co]):
             raise error_of(outcome)
         if self._decode is not None:
             try:
-                self._value = decoded(self._decode, outcome.value, f"the outcome of entry {self.entry}")
+                self._value = decoded(self._decode, outcome.value, value_called(self.kind, self.name, self.entry))
             except SerializationError as error:
                 error.reason = Reason.VALUE_NOT_READABLE
                 raise

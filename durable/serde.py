@@ -30,7 +30,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import is_dataclass
 from itertools import accumulate, takewhile
-from typing import Annotated, Any, Final, Generic, TypeVar
+from typing import Annotated, Any, Final, Generic, TypeVar, cast
 
 import msgspec
 
@@ -47,6 +47,7 @@ __all__ = [
     "check_data",
     "decoded",
     "encoded",
+    "named",
     "return_annotation",
     "serde_for",
     "signature_of",
@@ -54,6 +55,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+E = TypeVar("E", bound=BaseException)
 _encode_stable = msgspec.json.Encoder(order="deterministic").encode
 
 #: Levels of arrays and objects in one JSON document, in both directions.
@@ -145,8 +147,8 @@ def encoded(serde: Serde[Any], value: Any, door: str, limit: int) -> bytes:
     """
     try:
         data = serde.encode(value)
-    except DurableError:
-        raise
+    except DurableError as exc:
+        raise named(exc, door) from exc.__cause__
     except Exception as exc:
         raise SerializationError(f"cannot write {door}: its serializer failed with {_reason(exc)}") from exc
     check_data(data, door, limit)
@@ -165,10 +167,19 @@ def decoded(decode: Callable[[bytes], T], data: bytes, what: str) -> T:
     """Its value, whatever a serializer of the user's does. Raises `SerializationError`."""
     try:
         return decode(data)
-    except DurableError:
-        raise
+    except DurableError as exc:
+        raise named(exc, what) from exc.__cause__
     except Exception as exc:
         raise SerializationError(f"cannot read {what}: its serializer failed with {_reason(exc)}") from exc
+
+
+def named(error: E, what: str) -> E:
+    """The error, saying whose value it is, where it is what a Serde raises."""
+    if type(error) is not SerializationError:
+        return error
+    told, meant = SerializationError(f"{what}: {error}"), cast(SerializationError, error)
+    told.reason, told.__cause__ = meant.reason, meant.__cause__
+    return cast(E, told.with_traceback(meant.__traceback__))
 
 
 def _build(annotation: Any) -> Serde[Any]:

@@ -47,6 +47,25 @@ DETACHED = frozenset({Kind.SEND, Kind.CANCEL, Kind.SEND_SIGNAL, Kind.COMPLETE_AW
 OPTIONAL = frozenset({Kind.GET, Kind.PEEK_PROMISE, Kind.OUTPUT})
 
 
+_CALLED = {
+    Kind.RUN: "the result of step {!r}",
+    Kind.CALL: "the result of {}",
+    Kind.ATTACH: "the result of the invocation",
+    Kind.OUTPUT: "the result of the invocation",
+    Kind.AWAKEABLE: "the value of the awakeable",
+    Kind.SIGNAL: "the value of signal {!r}",
+    Kind.PROMISE: "the value of promise {!r}",
+    Kind.PEEK_PROMISE: "the value of promise {!r}",
+    Kind.GET: "the state value {!r}",
+}
+
+
+def value_called(kind: Kind, name: str, entry: int) -> str:
+    """What the value of an entry is called in an error; 0 where its number is not known."""
+    called = _CALLED.get(kind, "the value").format(name)
+    return f"{called} (entry {entry})" if entry else called
+
+
 class Outcome(msgspec.Struct, frozen=True, gc=False):
     """How something ended: a value, or an encoded `Failure`."""
 

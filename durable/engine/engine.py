@@ -269,7 +269,7 @@ class Engine(Control):
         outcome = await self._running().outcome(partial(ask.Submit, submission), submission.id, wanted)
         if not isinstance(outcome, Outcome):
             raise error_of(already_started(f"{handler.service}/{key}").outcome())
-        return value_of(outcome, handler.output.decode)
+        return value_of(outcome, handler.output.decode, f"the result of {handler.service}/{handler.name}")
 
     @overload
     async def send(

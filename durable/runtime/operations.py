@@ -194,7 +194,7 @@ class Operations:
         step = Step(fn, args, kwargs, name, options, attempt.delivered)
         entry, row = attempt.take(Kind.RUN, name, None)
         step.recorded = row is not None
-        future: DurableFuture[Any] = DurableFuture(self, entry, Kind.RUN, step.decode)
+        future: DurableFuture[Any] = DurableFuture(self, entry, Kind.RUN, step.decode, name)
         attempt.run(future, step, announced=announced)
         return future
 
@@ -227,7 +227,7 @@ class Operations:
         detail: str | None,
         print_: bytes | None,
     ) -> DurableFuture[T]:
-        future: DurableFuture[T] = DurableFuture(self, entry, kind, decode)
+        future: DurableFuture[T] = DurableFuture(self, entry, kind, decode, name)
         if row is not None and row.ok is None and row.detail is not None and kind in (Kind.CALL, Kind.AWAKEABLE):
             future.id = row.detail.removeprefix(JOINED)
         if row is None:

@@ -108,7 +108,7 @@ class Registered(msgspec.Struct, frozen=True, eq=False):
             return ()
         if data == b"" and self.default is not REQUIRED:
             return (self.default,)
-        return (decoded(self.input.decode, data, f"the input of {self.service}/{self.name}"),)
+        return (decoded(self.input.decode, data, f"the argument of {self.service}/{self.name}"),)
 
     def submission(
         self,

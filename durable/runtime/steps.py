@@ -19,7 +19,7 @@ from durable.runtime.failures import failure_of_exception
 from durable.runtime.observer import Observer
 from durable.runtime.tasks import unmourned
 from durable.runtime.threads import run_in_thread
-from durable.serde import check_data, return_annotation, serde_for
+from durable.serde import check_data, named, return_annotation, serde_for
 
 NO_TIMEOUT = (
     "asyncio.timeout() or wait_for() around a durable operation cannot be replayed: use `future.with_timeout(...)` "
@@ -314,7 +314,8 @@ class Steps:
             if self._owner.active:
                 outcome = None if returned else failure_of_exception(error)
                 if outcome is None:
-                    self._owner.fail(error, step, future.entry, returned=returned)
+                    failure = named(error, f"the result of step {step.name!r}") if returned else error
+                    self._owner.fail(failure, step, future.entry, returned=returned)
             elif not issubclass(type(error), Exception):
                 raise
         finally:

@@ -190,7 +190,7 @@ class Sim:
     async def result(self, id: str, decode: Callable[[bytes], Any] | None = None) -> Any:
         """An invocation's result, through crashes."""
         outcome = await self.repeat(lambda engine: engine.outcome(id))
-        return value_of(outcome, decode or serde_for(Any).decode)
+        return value_of(outcome, decode or serde_for(Any).decode, f"the result of invocation {id}")
 
     async def repeat(self, ask: Callable[[Engine], Awaitable[T]]) -> T:
         """`await ask(engine)` with the current engine, again with the next one if that engine was dying."""
