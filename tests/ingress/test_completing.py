@@ -108,3 +108,19 @@ def test_promises_and_signals_are_taken_where_that_was_asked_for() -> None:
 
     story(closed)
     run(opened)
+
+
+def test_a_promise_of_another_type_counts_and_pauses_the_workflow_that_reads_it() -> None:
+    """Nobody but the handler's code knows the type; `docs/ingress.md` says so."""
+
+    async def tell(ingress: Served) -> None:
+        id = (await ingress.post("/SignUp/w/run/send", "you ")).json()["invocationId"]
+        for value, status in ((7, 202), ("yes", 409)):
+            answer = await ingress.post("/restate/promises/SignUp/w/answer/resolve", value)
+            assert answer.status_code == status, answer.text
+        while (view := await ingress.engine.describe(id)).status != "paused":  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert view.last_failure is not None
+        assert view.last_failure.reason == "value-not-readable"
+
+    story(tell, promises=True)
