@@ -140,7 +140,9 @@ class Deeds:
             then = f"retrying in {delay_ms} ms"
         else:
             then = str(invocation.status)
-            if problem is not None and problem.reason and invocation.status is Status.PAUSED:
+            if invocation.status is Status.PAUSED and (problem is None or not problem.reason):
+                then = "paused, no tries are left: mend the cause, then engine.resume(id)"
+            elif problem is not None and invocation.status is Status.PAUSED:
                 when = "" if problem.reason == Reason.ENDS_PROCESS else " at once"
                 then = f"paused{when} ({problem.reason})"
                 if problem.cancel_waits:

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from durable.client import value_of
-from durable.core.invocation import Status
+from durable.core.invocation import Flavor, Status
 from durable.core.limits import TINY
 from durable.core.retry import RetryPolicy
 from durable.engine import Engine
@@ -29,6 +29,10 @@ from durable.testing.faults import around
 from durable.testing.virtual import SimulationStuck, VirtualClock, run
 
 T = TypeVar("T")
+
+
+#: How often one thing is asked at most: far more often than a scenario meets crashes.
+REPEATS = 300
 
 
 class SimulatedCrash(Exception):
@@ -182,7 +186,8 @@ class Sim:
 
     async def send(self, target: Any, arg: Any = None, *, key: str | None = None, **options: Any) -> Any:
         """`engine.send`, repeated until it is acknowledged."""
-        if "idempotency_key" not in options and "Workflow" not in str(_flavor(target)):
+        workflow = self.engine._registry.find(target).flavor is Flavor.WORKFLOW  # whose key is its idempotency key
+        if "idempotency_key" not in options and not workflow:
             self._numbers["sent"] += 1
             options["idempotency_key"] = f"sim-{self._numbers['sent']}"
         return await self.repeat(lambda engine: engine.send(target, arg, key=key, **options))
@@ -193,14 +198,21 @@ class Sim:
         return value_of(outcome, decode or serde_for(Any).decode, f"the result of invocation {id}")
 
     async def repeat(self, ask: Callable[[Engine], Awaitable[T]]) -> T:
-        """`await ask(engine)` with the current engine, again with the next one if that engine was dying."""
-        for _ in range(10_000):
+        """`await ask(engine)` with the current engine, again with the next one if that engine was dying.
+
+        Raises `AssertionError` after `REPEATS` times.
+        """
+        for _ in range(REPEATS):
             await self._up.wait()
             try:
                 return await ask(self.engine)
             except (EngineFailedError, EngineNotRunningError, SimulatedCrash):
                 await asyncio.sleep(0.001)
-        raise AssertionError("the engine never answered")
+        raise AssertionError(
+            f"the engine died {REPEATS} times while it was asked the same, and never answered: what you repeat must "
+            "be idempotent, or each time adds work that is done anew after each crash. Give an idempotency key, or "
+            "use sim.send and sim.call, which do"
+        )
 
     async def until(self, condition: Callable[[], Awaitable[bool] | bool], *, within: float = 3600.0) -> None:
         """Wait (in virtual time) until a condition holds, asking every 10 ms; later each time 1 % more has passed."""
@@ -295,11 +307,6 @@ class Sim:
                 await asyncio.sleep(0)
         self._restarting = None
         await self._next()
-
-
-def _flavor(target: Any) -> Any:
-    owner = getattr(target, "owner", None)
-    return [base.__name__ for base in owner.__mro__] if owner is not None and target.name == "run" else ""
 
 
 Scenario = Callable[[Sim], Coroutine[Any, Any, Any]]
