@@ -7,7 +7,7 @@ order in which outcomes were recorded, so a replay decides as the first run did.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
-from typing import Any, Generic, Literal, NoReturn, Protocol, TypeVar, cast, overload
+from typing import Any, Generic, Literal, Protocol, TypeVar, cast, overload
 
 from durable.core.duration import Duration
 from durable.core.journal import Failure, Kind, Outcome, failure_of, value_called
@@ -49,10 +49,7 @@ class Waits(Protocol):
 
 
 class DurableFuture(Generic[T_co]):
-    """The result of a durable operation: await it, combine it, or leave it be.
-
-    What was asked for is done all the same: the invocation ends once the steps have that nobody awaited.
-    """
+    """The result of a durable operation: await it, combine it, or leave it be."""
 
     __slots__ = (
         "_attempt",
@@ -95,10 +92,6 @@ class DurableFuture(Generic[T_co]):
         if self.outcome is None or self._attempt.crowded:
             yield from self._attempt.wait(self)
         return self.result()
-
-    def __bool__(self) -> NoReturn:
-        """Refused: whether it is true is known once it was awaited. Raises `UsageError`."""
-        raise UsageError("a durable operation was asked whether it is true: await it first, `await ctx.…`")
 
     def with_timeout(self, duration: Duration) -> "DurableFuture[T_co]":
         """The same result, or `DurableTimeoutError` (a `TimeoutError`, code 408) when it takes longer.
@@ -223,18 +216,6 @@ class _Combined(DurableFuture[T_co]):
             for member in self.members:
                 if not member.completed:
                     member.watch(self._on_member)
-
-    def __await__(self) -> Generator[Any, None, T_co]:
-        self.claim()
-        return super().__await__()
-
-    def claim(self) -> None:
-        """Whoever awaits this awaits its members: also those that it goes on without."""
-        for member in self.members:
-            if isinstance(member, _Combined):
-                member.claim()
-            elif member.step is not None:
-                member.step.awaited = True
 
     def came_true(self) -> bool:
         raise NotImplementedError

@@ -1,7 +1,7 @@
 """What a context asks of its attempt, and what its operations return."""
 
 from collections.abc import Callable, Generator, Mapping
-from typing import Any, Generic, NoReturn, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import msgspec
 
@@ -11,7 +11,7 @@ from durable.core.ids import fingerprint
 from durable.core.journal import Kind, Outcome
 from durable.core.retry import RetryPolicy
 from durable.core.turn import promise_topic
-from durable.errors import TerminalError, UsageError
+from durable.errors import TerminalError
 from durable.futures import DurableFuture, outcome_of
 from durable.serde import Serde, serde_for, stable
 from durable.service import Handler
@@ -214,10 +214,6 @@ class Promise(Generic[T]):
 
     def __await__(self) -> Generator[Any, None, T]:
         return self.future().__await__()
-
-    def __bool__(self) -> NoReturn:
-        """Refused: see `DurableFuture`. Raises `UsageError`."""
-        raise UsageError("a promise was asked whether it is true: `await ctx.promise(…).peek()` tells its value")
 
     def future(self) -> DurableFuture[T]:
         """A wait for it that can be combined with others."""

@@ -151,7 +151,7 @@ class Attempt(Ending):
                 except SerializationError as error:
                     error.reason = Reason.INPUT_NOT_READABLE
                     raise
-                value = await self._body(context, arguments)
+                value = await self.handler.fn(context, *arguments)
                 if not self.active:
                     log.warning(
                         "%s %s: the handler went on after its attempt had ended", self.target, self.request.id
@@ -262,9 +262,6 @@ class Attempt(Ending):
 
     def wait(self, future: DurableFuture[Any]) -> Generator[Any, None, None]:
         """Give way until the future has its outcome (and, for a step nobody started, run it here)."""
-        steps, step = self._steps, future.step
-        if step is not None:
-            step.awaited = True
         if future.outcome is None and self.deaf:
             yield from self._never()
         if CURRENT.get() is not self:
@@ -278,6 +275,7 @@ class Attempt(Ending):
                 yield
                 self._check_active()
             return
+        steps, step = self._steps, future.step
         if future is steps.left_over:
             steps.left_over = None
         to_start = step is not None and not step.started and not self.is_recorded(future)

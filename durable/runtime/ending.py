@@ -10,7 +10,6 @@ from typing import Any, NoReturn, Protocol
 
 import msgspec
 
-from durable import log
 from durable.core.commands import Command, Fail, Unloaded
 from durable.core.invocation import Invocation
 from durable.core.journal import Failure, Outcome
@@ -20,10 +19,9 @@ from durable.errors import (
     DurableError,
     NotInHandlerError,
     StorageCorruptError,
-    TerminalError,
     UsageError,
 )
-from durable.futures import DurableFuture, gather
+from durable.futures import DurableFuture
 from durable.operations import Request
 from durable.runtime.arrivals import Arrivals
 from durable.runtime.cancels import Cancels
@@ -106,33 +104,6 @@ class Ending:
         self._strikes = 0
 
     # ---- its handler's end ----
-
-    async def _body(self, context: Any, arguments: tuple[Any, ...]) -> Any:
-        """Run the handler, then the steps it asked for and never awaited: a forgotten `await` loses nothing."""
-        try:
-            value = await self.handler.fn(context, *arguments)
-        except BaseException as error:
-            if self._pending and failure_of_exception(error) is not None:
-                await self._end_steps()
-            raise
-        if self._pending:
-            await self._end_steps()
-        return value
-
-    async def _end_steps(self) -> None:
-        left = [one for one in self._pending.values() if one.step is not None and not one.step.awaited]
-        if not left:
-            return
-        names = [one.step.name for one in left]
-        for name, result in zip(names, await gather(*left, return_exceptions=True), strict=True):
-            if isinstance(result, TerminalError):
-                log.warning(
-                    "%s %s: step %r, which the handler did not await, failed: %s",
-                    self.target,
-                    self.request.id,
-                    name,
-                    result,
-                )
 
     def _raised(self, error: BaseException) -> Outcome | None:
         """What left the handler: the outcome it stands for, or None where the attempt has not finished with it."""

@@ -36,7 +36,6 @@ class Step:
 
     __slots__ = (
         "args",
-        "awaited",
         "begun",
         "context",
         "decode",
@@ -80,8 +79,6 @@ class Step:
         #: Whether a command row says that it is running.
         self.recorded = False
         self.started = False
-        #: Whether its handler has awaited it, alone or combined with others.
-        self.awaited = False
         #: Whether its task has come to its first line.
         self.begun = False
         #: Whether a cancel has stopped it.

@@ -9,21 +9,8 @@ from typing import Any
 
 import pytest
 
-from durable import (
-    Context,
-    DurableTimeoutError,
-    InvocationView,
-    ObjectContext,
-    OutputNotReadyError,
-    Service,
-    TerminalError,
-    VirtualObject,
-    Workflow,
-    WorkflowContext,
-    gather,
-    handler,
-)
-from durable.testing import Sim, check, simulate
+from durable import Context, InvocationView, OutputNotReadyError, Service, TerminalError, handler
+from durable.testing import Sim, check
 from tests.scenarios.support import Echo, Failing, Failure, Holder, failure_of, once, resolve, state_of
 
 
@@ -538,104 +525,3 @@ def test_what_a_step_read_from_the_environment_outlives_a_change_of_it(monkeypat
         return result
 
     assert check(services, scenario) == "hello"
-
-
-@pytest.mark.parametrize("way", ["alone", "before a write", "two", "in a gather", "before an error", "failing"])
-def test_a_step_that_its_handler_forgot_to_await_runs_before_the_invocation_ends(way: str) -> None:
-    def services(sim: Sim) -> Iterable[object]:
-        async def pay() -> None:
-            sim.effect("pay")
-            if way == "failing":
-                raise TerminalError("declined")
-
-        async def ship() -> None:
-            sim.effect("ship")
-
-        @handler(service="Order")
-        async def order(ctx: Context) -> str:
-            payment = ctx.run(pay)
-            if way == "before a write":
-                ctx.send("Order/note")
-            elif way == "two":
-                ctx.run(ship)
-            elif way == "in a gather":
-                gather(payment, ctx.run(ship))
-            elif way == "before an error":
-                raise TerminalError("out of stock")
-            return "done"
-
-        @handler(service="Order")
-        async def note(ctx: Context) -> None:
-            sim.effect("note")
-
-        return [order, note]
-
-    async def scenario(sim: Sim) -> tuple[Any, list[str]]:
-        handle = await sim.send("Order/order")
-        try:
-            result = await sim.result(handle.id)
-        except TerminalError as error:
-            result = error.message
-        ended = sim.effects["pay"]
-        view = await sim.repeat(lambda engine: engine.describe(handle.id))
-        assert ended >= 1
-        once(sim, "pay", *(["ship"] if way in ("two", "in a gather") else []))
-        return result, [f"{entry.name} {entry.result}" for entry in view.journal]
-
-    result, journal = check(services, scenario)
-    assert result == ("out of stock" if way == "before an error" else "done")
-    assert ("pay failure" if way == "failing" else "pay success") in journal
-
-
-def test_a_step_that_lost_against_a_time_out_does_not_hold_up_the_end() -> None:
-    def services(sim: Sim) -> Iterable[object]:
-        async def never() -> None:
-            await asyncio.Event().wait()
-
-        @handler(service="Order")
-        async def order(ctx: Context) -> str:
-            try:
-                await ctx.run(never).with_timeout(1)
-            except DurableTimeoutError:
-                return "too slow"
-            return "done"
-
-        return [order]
-
-    async def scenario(sim: Sim) -> Any:
-        return await sim.call("Order/order")
-
-    assert check(services, scenario) == "too slow"
-
-
-def test_a_future_that_is_asked_whether_it_is_true_says_await() -> None:
-    def services(sim: Sim) -> Iterable[object]:
-        class Count(VirtualObject):
-            @handler
-            async def state(self, ctx: ObjectContext) -> int:
-                return ctx.get("n", int) or 0  # type: ignore[unreachable]
-
-        class Deal(Workflow):
-            @handler
-            async def run(self, ctx: WorkflowContext) -> str:
-                return "yes" if ctx.promise("decision", bool) else "no"
-
-        return [Count(), Deal()]
-
-    async def scenario(sim: Sim) -> list[tuple[str, str]]:
-        found = []
-        for target in ("Count/state", "Deal/run"):
-            handle = await sim.repeat(lambda engine, target=target: engine.send(target, key="a"))  # type: ignore[misc]
-            await sim.until(lambda id=handle.id: _is_paused(sim, id))  # type: ignore[misc]
-            view = await sim.repeat(lambda engine, id=handle.id: engine.describe(id))  # type: ignore[misc]
-            assert view.last_failure is not None
-            found.append((view.last_failure.reason, view.last_failure.message))
-        return found
-
-    found, _ = simulate(services, scenario)
-    assert [reason for reason, _ in found] == ["misuse", "misuse"]
-    assert all("await" in message for _, message in found)
-
-
-async def _is_paused(sim: Sim, id: str) -> bool:
-    return await sim.status(id) == "paused"
