@@ -98,7 +98,7 @@ class Side:
         idempotency_key: str | None = None,
     ) -> str:
         """Send to "service/handler" or "service/key/handler"; both sides then know the invocation by its label."""
-        time.sleep(0.003)  # no two at the same ms: lists are in order of that
+        time.sleep(0.02)  # no two at the same ms, nor handled together: lists are in order of that
         answer = self.http.post(
             f"{self.ingress}/{target}/send",
             params={} if delay is None else {"delay": delay},
