@@ -91,6 +91,14 @@ def awakeable(side: Side) -> Any:
     side.next_awakeable()
 
 
+def ended(side: Side) -> Any:
+    """Wait until the workflow has ended: who attaches before is answered without an expiry."""
+    deadline = time.monotonic() + 30
+    while side.http.get("/restate/workflow/SignUp/w1/output").status_code == 470:
+        assert time.monotonic() < deadline, "the workflow does not end"
+        time.sleep(0.02)
+
+
 def questions() -> Iterator[Question]:
     """All of them."""
     yield from calls()
@@ -225,6 +233,7 @@ def workflows() -> Iterator[Question]:
     yield named("GET", "/restate/workflow/SignUp/w1/output", "while it runs")
     yield named("GET", "/restate/output/{run}", "while it runs")
     yield named("POST", "/restate/call/SignUp/w1/answer", json="are in", headers=key)
+    yield "the workflow's end", ended
 
 
 def results() -> Iterator[Question]:
