@@ -41,9 +41,8 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     max_attempts: int | UnsetType | None = UNSET
     #: When tries run out: "pause" waits for an operator, "kill" fails with the last error. Default "pause".
     on_max_attempts: Literal["pause", "kill"] | UnsetType = UNSET
-    #: How many processes in a row may end without a clean close while it runs, the last one because of it as far as
-    #: can be told, before tries have run out (or `max_attempts`, where that is less). None: crashes are not charged,
-    #: and a handler that ends its process does so for ever. Ignored for steps. Default 10.
+    #: How many processes in a row may end without a clean close while it runs, and the last one because of it as far
+    #: as can be told, before tries have run out; None leaves that to `max_attempts`. Ignored for steps. Default 10.
     max_crashes: int | UnsetType | None = UNSET
 
     def __post_init__(self) -> None:
@@ -80,11 +79,6 @@ class RetryPolicy(msgspec.Struct, frozen=True):
         """Tell whether no try is left after so many crashes in a row."""
         max_crashes = _numbers(self)[4]
         return max_crashes is not None and crashes >= max_crashes
-
-    @property
-    def charges_crashes(self) -> bool:
-        """Whether crashes use up a budget at all."""
-        return _numbers(self)[4] is not None
 
     def merged_over(self, base: "RetryPolicy") -> "RetryPolicy":
         """Return `base` with every field that is set here taking its place."""

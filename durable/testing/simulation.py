@@ -17,7 +17,6 @@ import msgspec
 from durable.client import value_of
 from durable.core.invocation import Flavor, Status
 from durable.core.limits import TINY
-from durable.core.retry import RetryPolicy
 from durable.engine import Engine
 from durable.errors import EngineFailedError, EngineNotRunningError
 from durable.runtime.observer import Observer
@@ -263,8 +262,6 @@ class Sim:
             self.tables.in_use = False
             store = around(MemoryStore(self.tables), Faults(self.mode, self.log, self._ask_restart))
             options: dict[str, Any] = dict(self._options)
-            # the simulation ends the engines, not a handler
-            options["retry"] = options.get("retry", RetryPolicy()).merged_over(RetryPolicy(max_crashes=None))
             if self.mode.always_suspend:
                 options["inactivity_timeout"] = 0
             if self.mode.minimal:

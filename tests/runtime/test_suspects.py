@@ -9,15 +9,13 @@ from typing import Any
 import pytest
 
 import durable
-from durable import Context, DurableTimeoutError, Engine, RetryPolicy, handler
+from durable import Context, DurableTimeoutError, Engine, handler
 from durable.core.reasons import Reason
 from durable.core.trials import TRIAL_MS
 from durable.testing import Fault, Mode, Sim, simulate
 from durable.testing.simulation import How
 
 MANY = 20
-#: The simulation charges crashes only where it is told to.
-TEN = RetryPolicy(max_crashes=10)
 #: (service/handler, number): in the order in which attempts began after the second crash.
 Begun = list[tuple[str, int]]
 
@@ -86,7 +84,7 @@ def test_suspects_that_only_wait_are_tried_in_no_time(name: str) -> None:
         assert took < TRIAL_MS / 1000, f"{MANY} of them took {took} s"
         return [await sim.call(f"Waits/{name}", number, idempotency_key=str(number)) for number in range(MANY)]
 
-    result, _ = simulate(services(begun), scenario, retry=TEN)
+    result, _ = simulate(services(begun), scenario)
     assert result == list(range(MANY))
 
 
@@ -99,7 +97,7 @@ def test_suspects_that_work_are_tried_in_two_halves() -> None:
         for view in await sim.repeat(lambda engine: engine.invocations(status=["running", "suspended"])):
             await sim.repeat(partial(Engine.kill, id=view.id))
 
-    simulate(services(begun), scenario, retry=TEN)
+    simulate(services(begun), scenario)
 
 
 def killing(sim: Sim) -> Iterable[object]:
@@ -146,13 +144,13 @@ async def one_kills(sim: Sim) -> Any:
 
 
 def test_a_killer_is_found_and_paused_and_its_neighbours_get_their_work_done_wherever_the_engine_dies() -> None:
-    _, baseline = simulate(killing, one_kills, retry=TEN)
+    _, baseline = simulate(killing, one_kills)
     commits = range(1, baseline.log.commits, baseline.log.commits // 6)
     hows: list[How] = ["before", "after", "restart"]
     modes = [Mode("undisturbed"), Mode("always-suspend", always_suspend=True), Mode("minimal memory", minimal=True)]
     modes += [Mode(f"{how} {commit}", faults=(Fault(commit, how),)) for commit in commits for how in hows]
     for mode in modes:
-        (reason, results), _ = simulate(killing, one_kills, mode, retry=TEN)
+        (reason, results), _ = simulate(killing, one_kills, mode)
         assert (reason, results) == (Reason.ENDS_PROCESS, list(range(7))), mode
 
 
@@ -165,4 +163,4 @@ def test_who_is_resumed_has_a_budget_of_its_own() -> None:
         await paused(sim, killer.id)
         assert sim.log.crashes == crashes + 10
 
-    simulate(killing, scenario, retry=TEN)
+    simulate(killing, scenario)

@@ -73,7 +73,7 @@ def crashed(turn: Turn, invocation: Invocation, crash: Crash) -> bool:
         return False
     turn.world.trials.took(took_ms)
     policy = crash.policy
-    if policy is None or not policy.charges_crashes:
+    if policy is None:
         return False
     if policy.exhausted(failures) or policy.crashed_too_often(invocation.crashes):
         if policy.on_max_attempts == "pause":
