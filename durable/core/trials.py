@@ -78,10 +78,10 @@ class Trials:
         longest = min(TRIAL_MS << (crashes - SUSPECT), TRIAL_MS_MAX)
         return max(TRIAL_MS, min(self._took_ms, longest))
 
-    def heard_of(self, seq: int) -> bool:
-        """It has ended, or got further, or only waits, or will not run: it is tried no more. Whether it was to be."""
+    def heard_of(self, seq: int) -> None:
+        """It has ended, or got further, or only waits, or will not run: it is tried no more."""
+        self.waiting.pop(seq, None)
         self.on_trial.discard(seq)
-        return self.waiting.pop(seq, None) is not None
 
     def over(self, number: int) -> None:
         """The trial has lasted long enough."""

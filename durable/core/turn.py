@@ -171,9 +171,7 @@ class Turn:
     def trusted(self, invocation: Invocation) -> None:
         """What it did has harmed nobody: it is no suspect any more, and the next one can be tried."""
         invocation.crashes = 0
-        if self.world.trials.heard_of(invocation.seq) and invocation.status is Status.READY:
-            self.wait(invocation)  # for a slot, as any other
-            self.world.line_up(invocation)
+        self.world.trials.heard_of(invocation.seq)
 
     def _queue_again(self, invocation: Invocation) -> None:
         """Its place in its key's queue was damaged: it gets the last one."""

@@ -2,18 +2,7 @@
 
 import pytest
 
-from durable.core.commands import (
-    CompleteEntry,
-    Crash,
-    Kill,
-    Pause,
-    Recover,
-    Recovered,
-    Resume,
-    Submit,
-    Trust,
-    Unloaded,
-)
+from durable.core.commands import Crash, Kill, Pause, Recover, Recovered, Resume, Submit, Trust, Unloaded
 from durable.core.effects import Failed, StartAttempt
 from durable.core.invocation import Invocation, Status
 from durable.core.reasons import Reason
@@ -24,7 +13,6 @@ from durable.core.world import World
 from tests.core.support import (
     DAY,
     NO,
-    ONE,
     THREE_TIMES,
     Core,
     actions,
@@ -283,15 +271,6 @@ def test_a_suspect_that_is_killed_or_paused_while_it_waits_has_no_trial() -> Non
     core.settle(Resume(id_of(4)))
     assert of(core, 4).status is Status.READY, "it is a suspect still"
     assert started(core.settle(finish(of(core, 2)))) == [4]
-
-
-def test_a_suspect_for_which_there_is_news_while_it_waits_is_none_any_more() -> None:
-    core, _ = several(4)
-    core.settle(*(awakeable(of(core, number)) for number in range(1, 5)))
-    crash(core)
-    assert started(crash(core)) == [1, 2]
-    assert started(core.settle(CompleteEntry(id_of(3), 1, ONE))) == [3]
-    assert (of(core, 3).crashes, of(core, 4).status) == (0, Status.READY)
 
 
 def test_a_killer_that_holds_a_key_is_paused_and_holds_it() -> None:
