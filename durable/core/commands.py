@@ -331,7 +331,7 @@ class Purge(msgspec.Struct, frozen=True, gc=False):
 class Crash(msgspec.Struct, frozen=True, gc=False):
     """How the process ended before: without a clean close, while an attempt of the invocation was running."""
 
-    #: Set where it can have been no other suspect: its budget is looked at.
+    #: Set where no other suspect was running: it may have been this one, so its budget is looked at.
     policy: RetryPolicy | None = None
 
 
@@ -351,9 +351,9 @@ class Recovered(msgspec.Struct, frozen=True, gc=False):
 
 
 class Trust(msgspec.Struct, frozen=True, gc=False):
-    """The suspects on trial have run for long enough without harm: others like them may start beside them."""
+    """A suspect has run for long enough without harm: others like it may start beside it."""
 
-    trial: int
+    seq: int
 
 
 class NoteDamage(msgspec.Struct, frozen=True, gc=False):

@@ -82,8 +82,7 @@ class StartAttempt(msgspec.Struct, frozen=True, gc=False):
     attempt: int
     #: Outcomes from this ordinal on are delivered, not replayed.
     until: int
-    #: Of a suspect: in which trial it is, and how long that lasts as long as nothing is heard of it, in ms.
-    trial: int = 0
+    #: Of a suspect: for how long no other one starts, in ms, as long as nothing else is heard of it.
     trial_ms: int = 0
 
 

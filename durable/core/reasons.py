@@ -1,4 +1,4 @@
-"""Why an attempt that failed is not tried again: that cannot help, only other code or an operator can.
+"""Why an attempt that failed is paused at once: trying again cannot help, only other code or an operator can.
 
 What an operator reads, and what `engine.resume_all(reason=...)` takes.
 """
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Why an invocation is paused, whatever its retry policy says: at once, but for `ENDS_PROCESS`."""
+    """Why an invocation is paused at once, whatever its retry policy says."""
 
     #: A step or a handler has done its work, and what it returned cannot be stored.
     RESULT_NOT_STORABLE = "result-not-storable"
@@ -27,8 +27,6 @@ class Reason(StrEnum):
     MISUSE = "misuse"
     #: The store refused what it asked for, and nothing of it was written.
     COMMIT_REFUSED = "commit-refused"
-    #: It ended its process again and again (`RetryPolicy.max_crashes`).
-    ENDS_PROCESS = "ends-process"
     #: Its stored rows cannot be read.
     DAMAGED = "damaged"
     #: It asked for a state value or a promise whose stored row cannot be read.
@@ -54,10 +52,6 @@ ADVICE: dict[str, str] = {
     ),
     Reason.MISUSE: "Deploy code without the mistake that the error names, and resume it; or kill it.",
     Reason.COMMIT_REFUSED: "Remove what the error names, and resume it; or kill it.",
-    Reason.ENDS_PROCESS: (
-        "Find what ends the process (os._exit, a signal, memory, a crash in native code), deploy code without that, "
-        "and resume it; or kill it."
-    ),
     Reason.DAMAGED: "Kill it, or restore a backup: durable.restore(backup, path).",
     Reason.READS_DAMAGED: (
         "Restore a backup: durable.restore(backup, path). Or kill it, and write the state anew: engine.patch_state."

@@ -41,16 +41,12 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     max_attempts: int | UnsetType | None = UNSET
     #: When tries run out: "pause" waits for an operator, "kill" fails with the last error. Default "pause".
     on_max_attempts: Literal["pause", "kill"] | UnsetType = UNSET
-    #: How many processes in a row may end without a clean close while it runs, and the last one because of it as far
-    #: as can be told, before tries have run out; None leaves that to `max_attempts`. Ignored for steps. Default 10.
-    max_crashes: int | UnsetType | None = UNSET
 
     def __post_init__(self) -> None:
         for name in ("initial_interval", "max_interval"):
             _check_interval(self, name)
         _check_factor(self.factor)
-        _check_most("max_attempts", self.max_attempts, "1 is no retry")
-        _check_most("max_crashes", self.max_crashes, "one crash alone may be a power cut, and is forgiven")
+        _check_max_attempts(self.max_attempts)
         if self.on_max_attempts not in (UNSET, "pause", "kill"):
             raise ValueError(f"on_max_attempts: expected 'pause' or 'kill', found {self.on_max_attempts!r}")
 
@@ -62,7 +58,7 @@ class RetryPolicy(msgspec.Struct, frozen=True):
         """
         if failures < 1:
             raise ValueError(f"expected failures counted from 1, found {failures}: nothing waits before a failure")
-        initial_ms, factor, delay_ms_max, _, _ = _numbers(self)
+        initial_ms, factor, delay_ms_max, _ = _numbers(self)
         if factor == 1 or initial_ms == 0:
             return min(initial_ms, delay_ms_max)
         try:
@@ -75,11 +71,6 @@ class RetryPolicy(msgspec.Struct, frozen=True):
         max_attempts = _numbers(self)[3]
         return max_attempts is not None and failures >= max_attempts
 
-    def crashed_too_often(self, crashes: int) -> bool:
-        """Tell whether no try is left after so many crashes in a row."""
-        max_crashes = _numbers(self)[4]
-        return max_crashes is not None and crashes >= max_crashes
-
     def merged_over(self, base: "RetryPolicy") -> "RetryPolicy":
         """Return `base` with every field that is set here taking its place."""
         mine = {name: value for name, value in msgspec.structs.asdict(self).items() if value is not UNSET}
@@ -87,12 +78,11 @@ class RetryPolicy(msgspec.Struct, frozen=True):
 
 
 @lru_cache(maxsize=256)
-def _numbers(policy: RetryPolicy) -> tuple[int, float, int, int | None, int | None]:
-    """First and longest wait in ms, factor, most attempts and crashes: few policies fail often."""
+def _numbers(policy: RetryPolicy) -> tuple[int, float, int, int | None]:
+    """First and longest wait in ms, factor, most attempts: few policies fail often."""
     full = policy.merged_over(DEFAULT)
     longest_ms = _given_ms(full.max_interval)
-    most = _given(full.max_attempts), _given(full.max_crashes)
-    return _given_ms(full.initial_interval), float(_given(full.factor)), longest_ms, *most
+    return _given_ms(full.initial_interval), float(_given(full.factor)), longest_ms, _given(full.max_attempts)
 
 
 _T = TypeVar("_T")
@@ -131,21 +121,21 @@ def _check_factor(value: Any) -> None:
         raise ValueError(f"factor: expected a finite number that is 1 or more, found {value!r}; 1 is a steady wait")
 
 
-def _check_most(name: str, value: object, remark: str) -> None:
+def _check_max_attempts(value: object) -> None:
     if value is UNSET or value is None:
         return
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(
-            f"{name}: expected None or an int that is 1 or more, found {value!r}; {remark}, None is no limit"
+            f"max_attempts: expected None or an int that is 1 or more, found {value!r}; "
+            "1 is no retry, None is no limit"
         )
 
 
-#: What holds where no policy says otherwise: 70 tries over about an hour, or ten crashes, then pause.
+#: What holds where no policy says otherwise: 70 tries over about an hour, then pause.
 DEFAULT: Final = RetryPolicy(
     initial_interval="500ms",
     factor=2.0,
     max_interval="1m",
     max_attempts=70,
     on_max_attempts="pause",
-    max_crashes=10,
 )

@@ -3,8 +3,6 @@
 from collections import deque
 from collections.abc import Iterable
 
-import msgspec
-
 from durable.core.commands import Command, KeyFree, Notify
 from durable.core.effects import (
     Action,
@@ -30,8 +28,12 @@ from durable.core.invocation import (
     run_id,
 )
 from durable.core.journal import COMMAND, Kind, Outcome, Row
-from durable.core.trials import SUSPECT
 from durable.core.world import World
+
+#: After how many crashes in a row an invocation is under suspicion: such ones are started one at a time.
+SUSPECT = 2
+#: For how long a suspect that nothing is heard of is alone among its like: twice as long after each further crash.
+TRIAL_MS, TRIAL_MS_MAX = 1_000, 3_600_000
 
 
 class Turn:
@@ -116,9 +118,9 @@ class Turn:
         if seq in world.lent:  # nor has this one; but others run in its slot now
             self.trusted(invocation)
             world.lent.end(seq)
-        if is_suspect(invocation):
+        if is_suspect(invocation) and world.on_trial:
             self.wait(invocation)
-            world.trials.waiting[seq] = invocation.crashes
+            world.suspects[seq] = None
         elif world.free > 0 and (world.recovering or not world.somebody_waits):
             self.run(invocation)
         else:
@@ -137,12 +139,12 @@ class Turn:
         invocation.notified = 0
         invocation.cancelled = False
         invocation.started = True
-        start = StartAttempt(invocation, invocation.attempt, world.next_ordinal)
+        trial_ms = 0
         if is_suspect(invocation):
-            trials = world.trials
-            start = msgspec.structs.replace(start, trial=trials.number, trial_ms=trials.lasts_ms(invocation.crashes))
+            world.on_trial = invocation.seq
+            trial_ms = min(TRIAL_MS << (invocation.crashes - SUSPECT), TRIAL_MS_MAX)
         self.touch(invocation)
-        self.actions.append(start)
+        self.actions.append(StartAttempt(invocation, invocation.attempt, world.next_ordinal, trial_ms))
 
     def wait(self, invocation: Invocation) -> None:
         """It waits for a slot, behind all who wait already."""
@@ -162,7 +164,6 @@ class Turn:
             self.trusted(invocation)
         else:
             world.ready.pop(seq, None)
-            world.trials.heard_of(seq)
             invocation.place = 0
         invocation.status = status
         self.touch(invocation)
@@ -171,7 +172,8 @@ class Turn:
     def trusted(self, invocation: Invocation) -> None:
         """What it did has harmed nobody: it is no suspect any more, and the next one can be tried."""
         invocation.crashes = 0
-        self.world.trials.heard_of(invocation.seq)
+        if self.world.on_trial == invocation.seq:
+            self.world.on_trial = 0
 
     def _queue_again(self, invocation: Invocation) -> None:
         """Its place in its key's queue was damaged: it gets the last one."""

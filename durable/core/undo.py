@@ -55,10 +55,11 @@ def _slots(world: World, touched: Set[int]) -> None:
             world.running.add(seq)
         else:
             world.running.discard(seq)
-    world.trials.on_trial &= world.running
+    if world.on_trial not in world.running and world.on_trial not in world.lent:
+        world.on_trial = 0
     world.ready.clear()
     world.behind.clear()
-    world.trials.waiting.clear()
+    world.suspects.clear()
     world.horizon = 0
 
 

@@ -13,7 +13,6 @@ from durable.core.invocation import Invocation, KeyedObject, Signal, Status
 from durable.core.journal import Row
 from durable.core.lending import Lending
 from durable.core.limits import Limits
-from durable.core.trials import Trials
 
 
 class Loaded(msgspec.Struct):
@@ -58,8 +57,9 @@ class World:
         self.horizon = 0 if ready else None
         #: Who has come to wait in this turn, and is not in `ready`.
         self.behind: list[Invocation] = []
-        #: Who was running in two processes that crashed.
-        self.trials = Trials()
+        #: Who was running in two processes that crashed waits here, until no other such one runs; and who does.
+        self.suspects: dict[int, None] = {}
+        self.on_trial = 0
         #: Until all that ran before have been asked about, nobody gets a slot who waits for one.
         self.recovering = False
         self.next_ordinal = next_ordinal
@@ -153,7 +153,7 @@ class World:
     def in_line(self) -> int:
         """How many wait for a slot and could have one: 0, or at least so many."""
         count = len(self.ready) or (self.limits.ready if self.horizon is not None else 0)
-        return len(self.lent.returning) + count + (1 if self.trials.due else 0)
+        return len(self.lent.returning) + count + (1 if self.suspects and not self.on_trial else 0)
 
     def add(self, invocation: Invocation) -> None:
         """Take in an invocation that this turn creates."""

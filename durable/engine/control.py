@@ -88,9 +88,9 @@ class Control(KeyState):
 
         `reason` is one of those that pause at once: "result-not-storable", "value-not-storable",
         "input-not-readable", "value-not-readable", "value-too-large", "handler-gone", "journal-mismatch", "misuse",
-        "commit-refused", "damaged", "reads-damaged"; or "ends-process", for which it was paused after several
-        crashes. Without one, all are resumed, also those that ran out of tries or that an operator has paused. One
-        that cannot be resumed (its row is damaged) is left out, and one that is paused while this works may be.
+        "commit-refused", "damaged", "reads-damaged". Without one, all are resumed, also those that ran out of tries
+        or that an operator has paused. One that cannot be resumed (its row is damaged) is left out, and one that is
+        paused while this works may be.
         Raises `InvalidRequestError`.
         """
         check_reason(reason)

@@ -60,7 +60,7 @@ class Engine(Control):
     Durations are seconds, `timedelta`, or text such as "5m". Options given here are defaults, which classes and
     handlers override:
 
-    - `retry`: 500 ms, doubled up to 1 minute, 70 attempts (or 10 crashes of the process), then paused.
+    - `retry`: 500 ms, doubled up to 1 minute, 70 attempts, then paused.
     - `inactivity_timeout` (1 minute): a handler that only waits is unloaded after that; it holds no memory then.
     - `abort_timeout` (10 minutes): a handler that does not yield so long after that is interrupted.
     - `journal_retention`, `idempotency_retention`, `workflow_completion_retention` (1 day each): counted from

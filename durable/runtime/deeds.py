@@ -17,7 +17,7 @@ from durable.core.effects import (
     Unload,
 )
 from durable.core.invocation import Status
-from durable.core.reasons import CANCEL_WAITS, Reason
+from durable.core.reasons import CANCEL_WAITS
 from durable.core.turn import Turn
 from durable.core.world import World
 from durable.runtime.attempt import Attempt
@@ -143,8 +143,7 @@ class Deeds:
             if invocation.status is Status.PAUSED and (problem is None or not problem.reason):
                 then = "paused, no tries are left: mend the cause, then engine.resume(id)"
             elif problem is not None and invocation.status is Status.PAUSED:
-                when = "" if problem.reason == Reason.ENDS_PROCESS else " at once"
-                then = f"paused{when} ({problem.reason})"
+                then = f"paused at once ({problem.reason})"
                 if problem.cancel_waits:
                     then = f"{then}. {CANCEL_WAITS}"
         log.warning(

@@ -100,9 +100,8 @@ class Roster:
         self._watch = Watch(loop, self.attempts)
         self._blocked = Blocked(loop, engine.clock, lambda: self.attempts or self._lingering, self._watch.stalled)
         self.room = Room(engine.submit, slots, engine.limits.lent)
-        #: The suspects on trial, and in which one they are: nobody need wait for one of them while it only waits.
-        self._on_trial: set[Attempt] = set()
-        self._trial = 0
+        #: The suspect that is alone among its like: nobody need wait for it while it only waits.
+        self._on_trial: Attempt | None = None
         self._trial_ends: asyncio.TimerHandle | None = None
         #: Attempts whose journal is to be read, with the ordinal up to which it is replayed; and is being read.
         self._to_launch: deque[tuple[Attempt, int]] = deque()
@@ -129,8 +128,10 @@ class Roster:
             return
         attempt = Attempt(self, invocation, start.attempt, handler, keyed, self._loop)
         self.attempts[invocation.seq] = attempt
-        if start.trial:
-            self._try(attempt, start)
+        if start.trial_ms:
+            self._end_trial()
+            self._on_trial = attempt
+            self._trial_ends = self._loop.call_later(start.trial_ms / 1000, self.submit, Trust(attempt.seq))
         if self._closing:
             return
         self._blocked.begin()
@@ -140,13 +141,6 @@ class Roster:
             self._to_launch.append((attempt, start.until))
             self._launch()
         self._watch.begin(attempt)
-
-    def _try(self, attempt: Attempt, start: StartAttempt) -> None:
-        if self._trial != start.trial:
-            self._end_trial()
-            self._trial = start.trial
-            self._trial_ends = self._loop.call_later(start.trial_ms / 1000, self.submit, Trust(start.trial))
-        self._on_trial.add(attempt)
 
     def _launch(self) -> None:
         """Read journals, a few at a time: a commit that comes in between has to wait for them."""
@@ -198,13 +192,14 @@ class Roster:
         attempt = self.attempts.pop(seq, None)
         if attempt is not None:
             self.room.forget(attempt)
-            self._on_trial.discard(attempt)
+            if attempt is self._on_trial:
+                self._end_trial()
             if attempt.active:
                 attempt.end()
             self._linger(attempt)
 
     def _end_trial(self) -> None:
-        self._on_trial.clear()
+        self._on_trial = None
         if self._trial_ends is not None:
             self._trial_ends.cancel()
             self._trial_ends = None
@@ -332,7 +327,7 @@ class Roster:
 
     def parked(self, attempt: Attempt) -> None:
         """The handler only waits now: without an inactivity timeout, or where others wait for it, it makes room."""
-        if attempt.handler.settings.inactivity_timeout_ms == 0 or attempt in self._on_trial:
+        if attempt.handler.settings.inactivity_timeout_ms == 0 or attempt is self._on_trial:
             self.room.leave(attempt)
         else:
             self.room.waits(attempt)

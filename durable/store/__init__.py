@@ -89,8 +89,8 @@ class Store(Protocol):
         """An invocation's journal, by entry and part."""
         ...
 
-    async def running(self, after: int, limit: int) -> Sequence[tuple[int, int, int]]:
-        """Those that are `running`, in order of their numbers, above `after`: (seq, crashes, modified_at)."""
+    async def running(self, after: int, limit: int) -> Sequence[tuple[int, int]]:
+        """Invocations that have a slot, in order of their numbers, those above `after`: (seq, crashes)."""
         ...
 
     async def timers(self, after: Timer | None, limit: int) -> Sequence[Timer]:

@@ -190,12 +190,11 @@ class MemoryStore:
         self._check()
         return journal_of(self._stored(seq))
 
-    async def running(self, after: int, limit: int) -> Sequence[tuple[int, int, int]]:
+    async def running(self, after: int, limit: int) -> Sequence[tuple[int, int]]:
         """Invocations that had a slot when the engine stopped."""
         self._check()
         stored = [self._invocation(seq) for seq in sorted(self.tables.invocations) if seq > after]
-        running = [one for one in stored if one.status is Status.RUNNING][:limit]
-        return [(one.seq, one.crashes, one.modified_at) for one in running]
+        return [(one.seq, one.crashes) for one in stored if one.status is Status.RUNNING][:limit]
 
     async def timers(self, after: Timer | None, limit: int) -> Sequence[Timer]:
         """The next timers."""

@@ -209,19 +209,19 @@ class SqliteStore:
         """An invocation's journal, in order."""
         return await self._read(lambda database: journal_of(_journal(database, seq)))
 
-    async def running(self, after: int, limit: int) -> Sequence[tuple[int, int, int]]:
+    async def running(self, after: int, limit: int) -> Sequence[tuple[int, int]]:
         """Invocations that had a slot when the engine stopped."""
         which = "FROM _invocations INDEXED BY invocations_running WHERE status = 'running' AND seq > ?"
         order = "ORDER BY seq LIMIT ?"
 
-        def look(database: sqlite3.Connection) -> list[tuple[int, int, int]]:
+        def look(database: sqlite3.Connection) -> list[tuple[int, int]]:
             try:
-                what = "seq, CAST(crashes AS INTEGER), CAST(modified_at AS INTEGER)"
-                return database.execute(f"SELECT {what} {which} {order}", (after, limit)).fetchall()
+                sql = f"SELECT seq, CAST(crashes AS INTEGER) {which} {order}"
+                return database.execute(sql, (after, limit)).fetchall()
             except sqlite3.DatabaseError as error:
                 if not is_damage(error):
                     raise
-            return [(row[0], 0, 0) for row in database.execute(f"SELECT seq {which} {order}", (after, limit))]
+            return [(row[0], 0) for row in database.execute(f"SELECT seq {which} {order}", (after, limit))]
 
         return await self._read(look)
 

@@ -41,7 +41,6 @@ from durable.core.journal import Kind
 from durable.core.lending import Lending
 from durable.core.limits import TINY, Limits
 from durable.core.retry import RetryPolicy
-from durable.core.trials import Trials
 from durable.core.turn import Turn, promise_topic
 from durable.core.waiting import Group
 from durable.core.world import World
@@ -115,7 +114,7 @@ class Driver:
         world = self.core.world
         world.running.clear()
         world.lent = Lending()
-        world.trials = Trials()
+        world.suspects, world.on_trial = {}, 0
         for one in world.invocations.values():
             one.started = one.cancelled = False
         crash = self.random.choice([None, Crash(), Crash(self.random.choice(POLICIES))])
@@ -268,7 +267,7 @@ def cold(core: Core) -> Core:
     other.world.running = set(old.running)
     other.world.lent = deepcopy(old.lent)
     other.beyond = core.beyond
-    other.world.trials = deepcopy(old.trials)
+    other.world.suspects, other.world.on_trial = dict(old.suspects), old.on_trial
     running = [one for one in core.world.invocations.values() if one.status is Status.RUNNING]
     keys = {(one.submission.service, one.submission.key) for one in running if one.submission.key is not None}
     need = Need(seqs={one.seq for one in running}, keys=keys)

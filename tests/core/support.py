@@ -92,10 +92,10 @@ class Core:
         assert others == [seq for seq in in_memory if seq in others], "those that wait are in order"
         for one in waiting:
             behind = world.horizon is not None and one.place > world.horizon
-            known = behind or one.seq in world.ready or one.seq in world.trials.waiting
+            known = behind or one.seq in world.ready or one.seq in world.suspects
             assert known, f"{one.id} waits for a slot and is forgotten"
         free = len(world.running) < world.slots and not world.recovering
-        assert not free or not [one for one in waiting if one.seq not in world.trials.waiting], "a slot is free"
+        assert not free or not [one for one in waiting if one.seq not in world.suspects], "a slot is free"
 
     def submit(self, submission: Submission, token: int = 0) -> Invocation:
         """Submit, and return the invocation as it is kept."""
@@ -133,7 +133,7 @@ class Core:
         new = max(self.tables.invocations, default=0) + 1
         self.world = World(self.tables.ordinals, new, slots=old.slots, limits=old.limits, ready=self.somebody_waits)
         self.world.recovering = True
-        return self.settle(*(Recover(seq) for seq, _, _ in at_once(self.store.running(0, 1000))), Recovered())
+        return self.settle(*(Recover(seq) for seq, _ in at_once(self.store.running(0, 1000))), Recovered())
 
 
 def at_once(work: Coroutine[Any, Any, A]) -> A:

@@ -5,10 +5,8 @@ import pytest
 from durable.core.commands import Crash, Kill, Pause, Recover, Recovered, Resume, Submit, Trust, Unloaded
 from durable.core.effects import Failed, StartAttempt
 from durable.core.invocation import Invocation, Status
-from durable.core.reasons import Reason
-from durable.core.retry import DEFAULT, RetryPolicy
-from durable.core.trials import SUSPECT, TRIAL_MS, blame
-from durable.core.turn import Turn
+from durable.core.retry import RetryPolicy
+from durable.core.turn import SUSPECT, TRIAL_MS, TRIAL_MS_MAX, Turn
 from durable.core.world import World
 from tests.core.support import (
     DAY,
@@ -28,29 +26,19 @@ from tests.core.support import (
     suspend,
 )
 
-#: Later than anything.
-INFINITE = 2**62
 
-
-def crash(core: Core, policy: RetryPolicy = THREE_TIMES, *, after_ms: int = 10) -> Turn:
+def crash(core: Core, policy: RetryPolicy = THREE_TIMES) -> Turn:
     """What a start does after a crash: the others first, the suspects last, then whoever waits for a slot."""
-    core.now += after_ms
-    ran = list(at_once(core.store.running(0, 10_000)))
-    blamed = blame(ran)
+    ran = list(at_once(core.store.running(0, 1000)))
+    suspects = [seq for seq, crashes in ran if crashes >= SUSPECT]
+    alone = suspects[0] if len(suspects) == 1 else ran[0][0] if len(ran) == 1 else 0
     old = core.world
     core.world = World(core.tables.ordinals, old.next_seq, slots=old.slots, ready=core.somebody_waits)
     core.world.recovering = True
-    first = [seq for seq, crashes, _ in ran if crashes + 1 < SUSPECT]
-    last = [seq for seq, crashes, _ in ran if crashes + 1 >= SUSPECT]
-    crashes = {seq: Crash(policy if seq == blamed.alone else None) for seq in (*first, *last)}
-    asked = [Recover(seq, crash=None if seq in blamed.spared else one) for seq, one in crashes.items()]
+    first = [seq for seq, crashes in ran if crashes + 1 < SUSPECT]
+    last = [seq for seq, crashes in ran if crashes + 1 >= SUSPECT]
+    asked = [Recover(seq, crash=Crash(policy if seq == alone else None)) for seq in (*first, *last)]
     return core.settle(*asked, Recovered())
-
-
-def trust(core: Core) -> Turn:
-    """The trial is over."""
-    core.now += 1000
-    return core.settle(Trust(core.world.trials.number))
 
 
 def several(count: int, slots: int = 1000) -> tuple[Core, list[Invocation]]:
@@ -67,45 +55,16 @@ def test_one_that_ran_alone_in_three_crashes_has_used_three_attempts_and_is_paus
     core, _ = several(1)
     assert started(crash(core)) == [1]
     assert of(core, 1).problem is not None
-    assert started(crash(core)) == [], "it backs off, although nobody else runs"
-    assert started(core.fire_timers()) == [1]
+    assert started(crash(core)) == [1]
     turn = crash(core)
     one = of(core, 1)
     assert started(turn) == []
     assert (one.status, one.attempt, one.failures) == (Status.PAUSED, 3, 3)
     assert one.problem is not None
-    assert one.problem.reason == Reason.ENDS_PROCESS
     assert one.problem.message == "the process ended without a clean close while attempt 3 was running"
     assert [failed.retry_at for failed in actions(turn, Failed)] == [None]
     core.settle(Resume(one.id))
     assert (of(core, 1).status, of(core, 1).failures, of(core, 1).crashes) == (Status.RUNNING, 0, 0)
-
-
-def test_ten_crashes_are_enough_where_the_policy_says_nothing_else() -> None:
-    core, _ = several(1)
-    for crashes in range(1, 10):
-        crash(core, DEFAULT)
-        assert of(core, 1).crashes == crashes
-        if crashes > 1:
-            core.fire_timers()
-        assert of(core, 1).status is Status.RUNNING
-    crash(core, DEFAULT)
-    assert (of(core, 1).status, of(core, 1).failures) == (Status.PAUSED, 10)
-    core.settle(Resume(id_of(1)))
-    crash(core, DEFAULT)
-    assert (of(core, 1).status, of(core, 1).crashes) == (Status.RUNNING, 1), "a budget of its own"
-
-
-@pytest.mark.parametrize(("most", "crashes"), [(1, 2), (4, 4), (None, 70)])
-def test_how_many_crashes_are_enough_is_said_by_the_policy(most: int | None, crashes: int) -> None:
-    core, _ = several(1)
-    for _ in range(crashes - 1):
-        crash(core, RetryPolicy(max_crashes=most))
-        if of(core, 1).status is not Status.RUNNING:
-            core.fire_timers()
-        assert of(core, 1).status is Status.RUNNING
-    crash(core, RetryPolicy(max_crashes=most))
-    assert of(core, 1).status is Status.PAUSED
 
 
 def test_where_the_policy_ends_it_a_killer_is_ended() -> None:
@@ -142,105 +101,63 @@ def test_what_failed_before_counts_too_and_what_fails_afterwards_is_not_charged_
     assert (one.status, one.failures, one.crashes) == (Status.BACKING_OFF, 1, 0), "it came back: no suspect any more"
 
 
-def test_after_two_crashes_one_half_is_tried_after_the_other_and_the_killer_alone_is_paused() -> None:
+def test_neighbours_are_started_one_at_a_time_after_two_crashes_and_the_killer_alone_is_paused() -> None:
     core, _ = several(5)
     assert started(crash(core)) == [1, 2, 3, 4, 5], "one crash says nothing"
     core.settle(Submit(submission(6, retention_ms=DAY)))
     turn = crash(core)
-    assert started(turn) == [6, 1, 2, 3], "who is new to this goes on; of the others one half"
-    assert [of(core, number).status for number in (4, 5)] == [Status.READY] * 2
-    core.settle(finish(of(core, 1)), finish(of(core, 6)))
-    assert started(core.settle(step(of(core, 2)))) == [], "of 3 nothing was heard"
-    assert started(core.settle(awakeable(of(core, 3)))) == [4, 5], "then the other half"
-    core.settle(suspend(of(core, 3), 1))
-    turn = crash(core)
-    assert [of(core, number).crashes for number in (2, 4, 5)] == [1, 3, 3]
-    assert started(turn) == [2, 4]
-    turn = crash(core)
-    assert (of(core, 4).status, of(core, 4).attempt) == (Status.PAUSED, 4)
-    assert started(turn) == [5], "the next one has its turn"
-    core.settle(finish(of(core, 2)), finish(of(core, 5)))
+    assert started(turn) == [6, 1], "who is new to this goes on; of the others the first"
+    assert [of(core, number).status for number in range(1, 6)] == [Status.RUNNING, *[Status.READY] * 4]
+    assert started(core.settle(finish(of(core, 1)))) == [2]
+    assert started(core.settle(step(of(core, 2)))) == [3], "progress clears it"
+    core.settle(awakeable(of(core, 3)))
+    assert started(core.settle(suspend(of(core, 3), 1))) == [4] or of(core, 4).status is Status.RUNNING
+    assert of(core, 5).status is Status.READY
+    core.settle(finish(of(core, 6)), finish(of(core, 2)))
+    crash(core)
+    assert (of(core, 4).status, of(core, 4).attempt) == (Status.PAUSED, 3)
+    assert of(core, 5).status is Status.RUNNING, "the next one has its turn"
+    assert started(core.settle(finish(of(core, 5)))) == []
     paused = [number for number in range(1, 7) if of(core, number).status is Status.PAUSED]
     assert paused == [4]
 
 
-def test_who_was_not_running_or_had_run_for_a_while_is_not_charged() -> None:
-    core, _ = several(8)
+def test_of_a_thousand_and_a_killer_only_the_killer_is_paused() -> None:
+    core, _ = several(1001)
+    killer = 707
+    crashes = 0
+    while core.world.running:
+        if killer in core.world.running and (crashes < 2 or of(core, killer).crashes >= SUSPECT):
+            crash(core)
+            crashes += 1
+            continue
+        running = sorted(core.world.running - {killer})
+        if not running:
+            break
+        core.settle(*(finish(core.world.invocations[seq]) for seq in running))
+    counted = dict.fromkeys(Status, 0)
+    for number in range(1, 1002):
+        counted[of(core, number).status] += 1
+    assert (counted[Status.PAUSED], counted[Status.COMPLETED], crashes) == (1, 1000, 3)
+    assert (of(core, killer).status, of(core, killer).attempt) == (Status.PAUSED, 3)
+
+
+def test_a_suspect_that_does_no_harm_for_a_while_is_joined_by_the_next() -> None:
+    core, _ = several(3)
     crash(core)
-    assert started(crash(core)) == [1, 2, 3, 4]
-    assert started(trust(core)) == [5, 6, 7, 8], "the second half, beside the first"
-    turn = crash(core, after_ms=300)
-    assert [of(core, number).crashes for number in range(1, 9)] == [2] * 4 + [3] * 4
-    assert started(turn) == [5, 6]
-    assert [action.trial_ms for action in actions(turn, StartAttempt)] == [TRIAL_MS] * 2
-    assert started(trust(core)) == [7, 8]
-    assert started(trust(core)) == [1, 2, 3, 4], "those to whom less is laid, all at once"
-    turn = crash(core, after_ms=5000)
-    assert [of(core, number).crashes for number in range(1, 9)] == [3] * 8
-    assert [action.trial_ms for action in actions(turn, StartAttempt)] == [2 * TRIAL_MS] * 4, "it takes longer"
-
-
-class Life:
-    """Innocents whose steps take for ever, and killers that end the process so long after they were started."""
-
-    def __init__(self, count: int, killers: set[int], kills_after_ms: int, *, slots: int = 10_000) -> None:
-        self.core, _ = several(count, slots)
-        self.killers = killers
-        self.kills_after_ms = kills_after_ms
-        self.crashes = 0
-        self.began = self.core.now
-
-    def go_on(self, policy: RetryPolicy = DEFAULT) -> None:
-        """Until the next thing happens."""
-        core = self.core
-        running = [of(core, number) for number in self.killers if of(core, number).status is Status.RUNNING]
-        killed_at = min((one.modified_at + self.kills_after_ms for one in running), default=INFINITE)
-        timer_at = min((due_at for due_at, _, _ in core.tables.timers), default=INFINITE)
-        trials = core.world.trials
-        on_trial = [core.world.invocations[seq] for seq in trials.on_trial]
-        trusted_at = min((one.modified_at + trials.lasts_ms(one.crashes) for one in on_trial), default=INFINITE)
-        at = min(killed_at, timer_at, trusted_at)
-        assert at < INFINITE, "nothing happens any more"
-        if at == killed_at:
-            self.crashes += 1
-            crash(core, policy, after_ms=at - core.now + 1000)  # it takes a second to start it again
-        elif at == timer_at:
-            core.fire_timers()
-        else:
-            core.now = at
-            core.settle(Trust(trials.number))
-
-    def over(self) -> bool:
-        return all(of(self.core, number).status is Status.PAUSED for number in self.killers)
-
-
-@pytest.mark.parametrize("kills_after_ms", [0, 300, 4_000, 30_000])
-@pytest.mark.parametrize(("count", "killers"), [(2, {2}), (20, {7}), (100, {100}), (100, {1, 50})])
-def test_wherever_the_killer_is_it_is_found_and_paused_and_nobody_else(
-    count: int, killers: set[int], kills_after_ms: int
-) -> None:
-    life = Life(count, killers, kills_after_ms)
-    while not life.over():
-        life.go_on()
-    for number in set(range(1, count + 1)) - killers:
-        assert of(life.core, number).status in (Status.RUNNING, Status.READY)
-    assert life.crashes <= 11 * len(killers) + kills_after_ms // 3000, (
-        "it takes longer to tell from others what is slow"
-    )
-    while life.core.world.trials.due or life.core.world.trials.on_trial:
-        life.go_on()
-    assert len(life.core.world.running) == count - len(killers)
-
-
-def test_of_a_thousand_and_a_killer_only_the_killer_is_paused_and_nobody_waits_for_minutes() -> None:
-    life = Life(1001, {707}, 50)
-    while not life.over():
-        life.go_on()
-    assert life.crashes <= 13, "each halves those that it can be"
-    assert life.core.now - life.began < 60_000
-    while len(life.core.world.running) < 1000:
-        life.go_on()
-    assert life.core.now - life.began < 60_000
+    turn = crash(core)
+    assert [action.trial_ms for action in actions(turn, StartAttempt)] == [TRIAL_MS]
+    assert started(core.settle(Trust(1))) == [2]
+    assert core.settle(Trust(1)).actions == [], "that is heard once"
+    assert [of(core, number).status for number in (1, 2, 3)] == ["running", "running", "ready"]
+    turn = crash(core)
+    assert started(turn) == [1], "both are suspects still, so neither is paused"
+    assert [action.trial_ms for action in actions(turn, StartAttempt)] == [2 * TRIAL_MS]
+    assert of(core, 2).status is Status.READY
+    core.settle(Kill(id_of(2)), Kill(id_of(3)))
+    for _ in range(30):
+        turn = crash(core, RetryPolicy(max_attempts=None))
+    assert [action.trial_ms for action in actions(turn, StartAttempt)] == [TRIAL_MS_MAX]
 
 
 def test_who_only_waited_is_never_charged() -> None:
@@ -262,44 +179,40 @@ def test_after_a_clean_close_nobody_is_charged() -> None:
     assert [(of(core, number).crashes, of(core, number).problem) for number in (1, 2, 3)] == [(0, None)] * 3
 
 
-def test_a_suspect_that_is_killed_or_paused_while_it_waits_has_no_trial() -> None:
+def test_a_suspect_that_is_killed_or_paused_while_it_waits_lets_the_next_one_through() -> None:
     core, _ = several(4)
     crash(core)
-    assert started(crash(core)) == [1, 2]
-    core.settle(Kill(id_of(3)), Pause(id_of(4)))
-    assert started(core.settle(finish(of(core, 1)))) == []
-    core.settle(Resume(id_of(4)))
-    assert of(core, 4).status is Status.READY, "it is a suspect still"
-    assert started(core.settle(finish(of(core, 2)))) == [4]
+    crash(core)
+    core.settle(Kill(id_of(2)), Pause(id_of(3)))
+    assert started(core.settle(finish(of(core, 1)))) == [4]
+    core.settle(Resume(id_of(3)))
+    assert of(core, 3).status is Status.READY, "it is a suspect still"
+    assert started(core.settle(finish(of(core, 4)))) == [3]
 
 
 def test_a_killer_that_holds_a_key_is_paused_and_holds_it() -> None:
     core = Core()
     core.settle(*(Submit(submission(number, key="k", retention_ms=DAY)) for number in (1, 2)))
-    crash(core)
-    crash(core)
-    core.fire_timers()
-    crash(core)
+    for _ in range(3):
+        crash(core)
     assert [of(core, number).status for number in (1, 2)] == [Status.PAUSED, Status.PENDING]
     assert started(core.settle(Kill(id_of(1)))) == [2]
 
 
 def test_whoever_is_charged_with_a_crash_backs_off_so_that_its_neighbours_get_their_turn() -> None:
     core, _ = several(4)
-    patient = RetryPolicy("1s", 2.0, "1m", 70, "pause", None)
+    patient = RetryPolicy("1s", 2.0, "1m", 70, "pause")
     crash(core, patient)
-    assert started(crash(core, patient)) == [1, 2]
     assert started(crash(core, patient)) == [1]
-    turn = crash(core, patient)  # it was the only one on trial
-    assert [failed.retry_at for failed in actions(turn, Failed)] == [core.now + 8000]
-    assert (of(core, 1).status, of(core, 1).crashes, of(core, 1).failures) == (Status.BACKING_OFF, 4, 0)
+    turn = crash(core, patient)  # it was the only suspect that ran
+    assert [failed.retry_at for failed in actions(turn, Failed)] == [core.now + 4000]
+    assert (of(core, 1).status, of(core, 1).crashes, of(core, 1).failures) == (Status.BACKING_OFF, 3, 0)
     assert started(turn) == [2], "those that wait behind it do not wait for it"
-    assert started(core.settle(finish(of(core, 2)))) == [3, 4]
-    core.settle(finish(of(core, 3)), finish(of(core, 4)))
+    for number in (2, 3, 4):
+        core.settle(finish(of(core, number)))
     assert started(core.settle(Resume(id_of(1)))) == [1], "a resume need not wait"
-    for _ in range(65):
-        assert started(crash(core, patient)) == []
-        assert started(core.fire_timers()) == [1]
+    for _ in range(66):
+        assert started(crash(core, patient)) == [1], "nobody is left to wait for"
     crash(core, patient)
     assert (of(core, 1).status, of(core, 1).failures) == (Status.PAUSED, 70)
 

@@ -90,7 +90,7 @@ def test_each_level_overrides_the_one_outside_it_field_by_field() -> None:
     merged = handler.merged_over(service).merged_over(engine)
 
     assert merged == RetryPolicy("1s", UNSET, "10s", None, "kill")
-    assert merged.merged_over(DEFAULT) == RetryPolicy("1s", 2.0, "10s", None, "kill", 10)
+    assert merged.merged_over(DEFAULT) == RetryPolicy("1s", 2.0, "10s", None, "kill")
     assert engine == RetryPolicy(max_attempts=10, max_interval="10s")
 
 
@@ -114,10 +114,7 @@ def test_intervals_are_kept_as_given_and_a_timedelta_as_text() -> None:
         ),
         (
             DEFAULT,
-            (
-                b'{"initial_interval":"500ms","factor":2.0,"max_interval":"1m",'
-                b'"max_attempts":70,"on_max_attempts":"pause","max_crashes":10}'
-            ),
+            b'{"initial_interval":"500ms","factor":2.0,"max_interval":"1m","max_attempts":70,"on_max_attempts":"pause"}',
         ),
     ],
 )

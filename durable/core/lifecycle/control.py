@@ -1,7 +1,5 @@
 """What the engine itself asks: find an invocation, go on after a start, keep what services look like."""
 
-import msgspec
-
 from durable.core.commands import (
     Attach,
     Cancel,
@@ -19,7 +17,6 @@ from durable.core.invocation import Invocation, Problem, Status
 from durable.core.journal import Failure
 from durable.core.lifecycle.after import Again, BackOff, after
 from durable.core.lifecycle.finish import give_up
-from durable.core.reasons import Reason
 from durable.core.turn import Turn, is_suspect, need_id, need_invocation
 from durable.core.world import World
 
@@ -60,28 +57,24 @@ def recover(turn: Turn, command: Recover) -> None:
 def crashed(turn: Turn, invocation: Invocation, crash: Crash) -> bool:
     """The attempt that was running counts as failed; True where that has delayed, paused or ended the invocation.
 
-    It may have killed the process, and so may any other that ran beside it. So only a crash that can be laid to no
-    other suspect uses its budget up, and never the first one: that may be a power cut. Whoever is charged backs off
-    like any other that failed: until it kills the next process, others get their work done.
+    It may have killed the process, and so may any other that ran beside it. So only a crash in which no other suspect
+    was running uses its budget up, and never the first one: that may be a power cut. Whoever is charged backs off
+    like any other that failed, where others run or wait: until it kills the next process, they get their work done.
     """
-    took_ms = turn.now - invocation.modified_at
     invocation.crashes += 1
     message = f"the process ended without a clean close while attempt {invocation.attempt} was running"
     invocation.problem = Problem(message, "ProcessEnded", at=turn.now)
     failures = invocation.failures + invocation.crashes
-    if not is_suspect(invocation):
+    if crash.policy is None or not is_suspect(invocation):
         return False
-    turn.world.trials.took(took_ms)
-    policy = crash.policy
-    if policy is None:
-        return False
-    if policy.exhausted(failures) or policy.crashed_too_often(invocation.crashes):
-        if policy.on_max_attempts == "pause":
-            invocation.problem = msgspec.structs.replace(invocation.problem, reason=Reason.ENDS_PROCESS)
+    if crash.policy.exhausted(failures):
         invocation.failures, invocation.crashes = failures, 0
-        give_up(turn, invocation, policy, Failure(message).outcome())
+        give_up(turn, invocation, crash.policy, Failure(message).outcome())
         return True
-    retry_at = turn.now + policy.delay_ms(failures)
+    world = turn.world
+    if not (world.running or world.suspects or world.ready or world.horizon is not None):
+        return False
+    retry_at = turn.now + crash.policy.delay_ms(failures)
     turn.actions.append(Failed(invocation, retry_at))
     after(turn, invocation, BackOff(retry_at))
     return True

@@ -12,74 +12,48 @@ from durable.core.world import World
 
 
 def hand_out(turn: Turn) -> Need | None:
-    """Start who can be started; or say what has to be loaded for that."""
-    world, trials = turn.world, turn.world.trials
+    """Start who can be started; or say what has to be loaded for that.
+
+    Whoever ran in two processes that crashed is started alone among its like, as soon as nothing stands against it.
+    """
+    world = turn.world
     while world.lent.returning and world.free > 0:
         turn.take_back(next(iter(world.lent.returning)))
     while not world.recovering and world.free > 0:
-        if trials.due:
-            if world.horizon == 0:  # nobody of those that wait is known yet
-                return Need(ready=(0, world.limits.ready))
-            set_suspects_apart(turn)
-            next_ones = trials.next(world.free)
+        alone = bool(world.suspects) and not world.on_trial
+        if alone:
+            seq = next(iter(world.suspects))
         elif world.ready:
-            next_ones = list(world.ready)
+            seq = next(iter(world.ready))
         elif world.horizon is not None:
             return Need(ready=(world.horizon, world.limits.ready))
         else:
             return None
         need = Need()
-        for seq in next_ones if trials.due else next_ones[:1]:
-            need_invocation(world, need, seq)
+        need_invocation(world, need, seq)
         if need:
-            for seq in next_ones:  # the others will need theirs, too
-                need_invocation(world, need, seq)
+            if not alone:  # the others will need theirs, too
+                for later in world.ready:
+                    need_invocation(world, need, later)
             return need
-        if trials.due:
-            try_them(turn, next_ones)
+        if alone:
+            del world.suspects[seq]
         else:
-            start_ready(turn, next_ones[0])
+            del world.ready[seq]
+        invocation = world.invocations.get(seq)
+        if invocation is None or invocation.status is not Status.READY:
+            continue  # a suspect that was killed or paused meanwhile
+        if is_suspect(invocation) and world.on_trial:
+            world.suspects[seq] = None
+        else:
+            turn.run(invocation)
     return None
 
 
-def set_suspects_apart(turn: Turn) -> None:
-    """Of those that wait for a slot and are in memory, the suspects wait for their trial instead."""
-    world = turn.world
-    for seq in list(world.ready):
-        invocation = world.invocations.get(seq)
-        if invocation is not None and invocation.status is Status.READY and is_suspect(invocation):
-            del world.ready[seq]
-            world.trials.waiting[seq] = invocation.crashes
-
-
-def try_them(turn: Turn, suspects: list[int]) -> None:
-    """Start them together, apart from others like them."""
-    trials = turn.world.trials
-    trials.begin(suspects)
-    for seq in suspects:
-        invocation = turn.world.invocations.get(seq)
-        if invocation is not None and invocation.status is Status.READY:
-            turn.run(invocation)
-        else:
-            trials.heard_of(seq)
-
-
-def start_ready(turn: Turn, seq: int) -> None:
-    """Start the first of those that wait; or have it wait for its trial."""
-    world = turn.world
-    del world.ready[seq]
-    invocation = world.invocations.get(seq)
-    if invocation is None or invocation.status is not Status.READY:
-        return
-    if is_suspect(invocation):
-        world.trials.waiting[seq] = invocation.crashes
-    else:
-        turn.run(invocation)
-
-
 def trust(turn: Turn, command: Trust) -> None:
-    """The suspects on trial have run for so long without harm that the next ones may start beside them."""
-    turn.world.trials.over(command.trial)
+    """A suspect has run for so long without harm that the next one may start beside it."""
+    if turn.world.on_trial == command.seq:
+        turn.world.on_trial = 0
 
 
 def lend(turn: Turn, command: Lend) -> None:
