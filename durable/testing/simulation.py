@@ -6,6 +6,7 @@ however often the engine dies under it.
 """
 
 import asyncio
+import itertools
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
@@ -189,11 +190,11 @@ class Sim:
         if "idempotency_key" not in options and not workflow:
             self._numbers["sent"] += 1
             options["idempotency_key"] = f"sim-{self._numbers['sent']}"
-        return await self.repeat(lambda engine: engine.send(target, arg, key=key, **options))
+        return await self._repeat(lambda engine: engine.send(target, arg, key=key, **options))
 
     async def result(self, id: str, decode: Callable[[bytes], Any] | None = None) -> Any:
         """An invocation's result, through crashes."""
-        outcome = await self.repeat(lambda engine: engine.outcome(id))
+        outcome = await self._repeat(lambda engine: engine.outcome(id))
         return value_of(outcome, decode or serde_for(Any).decode, f"the result of invocation {id}")
 
     async def repeat(self, ask: Callable[[Engine], Awaitable[T]]) -> T:
@@ -201,14 +202,18 @@ class Sim:
 
         Raises `AssertionError` after `REPEATS` times.
         """
-        for _ in range(REPEATS):
+        return await self._repeat(ask, REPEATS)
+
+    async def _repeat(self, ask: Callable[[Engine], Awaitable[T]], most: int | None = None) -> T:
+        """As often as it takes, where what is asked is idempotent for certain."""
+        for _ in itertools.count() if most is None else range(most):
             await self._up.wait()
             try:
                 return await ask(self.engine)
             except (EngineFailedError, EngineNotRunningError, SimulatedCrash):
                 await asyncio.sleep(0.001)
         raise AssertionError(
-            f"the engine died {REPEATS} times while it was asked the same, and never answered: what you repeat must "
+            f"the engine died {most} times while it was asked the same, and never answered: what you repeat must "
             "be idempotent, or each time adds work that is done anew after each crash. Give an idempotency key, or "
             "use sim.send and sim.call, which do"
         )
@@ -231,7 +236,7 @@ class Sim:
 
     async def status(self, id: str) -> str:
         """An invocation's status."""
-        view = await self.repeat(lambda engine: engine.describe(id))
+        view = await self._repeat(lambda engine: engine.describe(id))
         return view.status
 
     async def restart(self, *, crash: bool = False) -> None:
