@@ -6,7 +6,6 @@ however often the engine dies under it.
 """
 
 import asyncio
-import itertools
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
@@ -31,8 +30,9 @@ from durable.testing.virtual import SimulationStuck, VirtualClock, run
 T = TypeVar("T")
 
 
-#: How often one thing is asked at most: far more often than a scenario meets crashes.
-REPEATS = 300
+#: How often one thing is asked at most: far more often than a scenario meets crashes. What may not be idempotent adds
+#: work each time, so it is given up sooner.
+REPEATS, REPEATS_IDEMPOTENT = 300, 10_000
 
 
 class SimulatedCrash(Exception):
@@ -204,9 +204,8 @@ class Sim:
         """
         return await self._repeat(ask, REPEATS)
 
-    async def _repeat(self, ask: Callable[[Engine], Awaitable[T]], most: int | None = None) -> T:
-        """As often as it takes, where what is asked is idempotent for certain."""
-        for _ in itertools.count() if most is None else range(most):
+    async def _repeat(self, ask: Callable[[Engine], Awaitable[T]], most: int = REPEATS_IDEMPOTENT) -> T:
+        for _ in range(most):
             await self._up.wait()
             try:
                 return await ask(self.engine)
@@ -219,7 +218,7 @@ class Sim:
         )
 
     async def until(self, condition: Callable[[], Awaitable[bool] | bool], *, within: float = 3600.0) -> None:
-        """Wait (in virtual time) until a condition holds, asking every 10 ms; later each time 1 % more has passed."""
+        """Wait (in virtual time) until a condition holds: asked every 10 ms, after 10 s when 1 % more has passed."""
         loop = asyncio.get_running_loop()
         since = loop.time()
         while True:
@@ -232,7 +231,7 @@ class Sim:
             waited = loop.time() - since
             if waited > within:
                 raise AssertionError(f"the condition did not come true within {within} s")
-            await asyncio.sleep(max(0.01, waited / 100))
+            await asyncio.sleep(0.01 if waited < 10 else waited / 100)
 
     async def status(self, id: str) -> str:
         """An invocation's status."""
