@@ -115,8 +115,6 @@ class Attempt(Ending):
         self.lent = False
         #: How many other invocations its handler may wait for.
         self.calls = 0
-        #: Whether it was charged with a crash when it began, and had not got further since then.
-        self.charged = invocation.crashes > 0
         #: Counts what its handler does.
         self.activity = 0
         #: How many outcomes the handler has seen.

@@ -2,8 +2,7 @@
 
 A handler that waits for other invocations lends its slot to them and stays in memory, so that it need not be replayed
 when they end. It is unloaded where more of them wait than are to be kept, or where it waits for something else, which
-may take days; and where it was running when a process crashed, because who has lent its slot is charged with the next
-crash, too, and who is unloaded is not.
+may take days.
 """
 
 from collections.abc import Callable, Iterator
@@ -39,10 +38,9 @@ class Room:
 
     def waits(self, attempt: Attempt) -> None:
         """An attempt seems only to wait."""
-        lends = attempt.calls > 0 and not attempt.charged
         if not self.crowded:
-            (self._calling if lends else self._idle)[attempt] = None
-        elif lends:
+            (self._calling if attempt.calls else self._idle)[attempt] = None
+        elif attempt.calls:
             self._lend(attempt)
         else:
             self.leave(attempt)
