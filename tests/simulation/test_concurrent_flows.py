@@ -113,7 +113,7 @@ def test_flows_replay_however_deep_they_are_in_groups_and_nothing_they_begin_is_
             await ctx.sleep(0.01)
             return label
 
-        @handler(service="S", retry=RetryPolicy(max_attempts=3, on_max_attempts="kill"))
+        @handler(service="S", retry=RetryPolicy(max_attempts=1, on_max_attempts="kill"))
         async def parent(ctx: Context) -> list[str]:
             async def flow(label: str) -> str:
                 first = await ctx.call(child, label)
