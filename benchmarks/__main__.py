@@ -35,7 +35,6 @@ QUESTIONS = (
     crowds.failing,
     crowds.backlog,
     crowds.burst,
-    crowds.just_asleep,
     controls.trees,
     controls.purge,
     ingress.ingress,

@@ -12,7 +12,7 @@ from benchmarks.support import folder, in_flight, nothing
 from benchmarks.table import Result
 from durable import Context, Engine, RetryPolicy, handler
 
-FAILING, BACKLOG, BURST, ASLEEP = 5_000, 60_000, 1_000_000, 100_000
+FAILING, BACKLOG, BURST = 5_000, 60_000, 1_000_000
 
 
 @handler(service="Crowds")
@@ -144,28 +144,6 @@ async def _burst(path: str, count: int) -> None:
         print(json.dumps({"most": most - before}))
 
 
-@handler(service="Crowds")
-async def sleeps(ctx: Context) -> None:
-    """Holds no memory for a month."""
-    await ctx.sleep("30d")
-
-
-async def _sleepers(path: str, count: int) -> None:
-    async with Engine(path, services=[sleeps], synchronous="NORMAL") as engine:
-
-        async def asleep() -> None:
-            while await engine.invocations(status="ready", limit=1):
-                await asyncio.sleep(0.1)
-
-        await in_flight(5_000, 500, lambda _: engine.send(sleeps))
-        await asleep()
-        gc.collect()
-        before = _rss()
-        await asyncio.gather(*[engine.send(sleeps) for _ in range(count)])
-        await asleep()
-        print(json.dumps({"each": (_rss() - before) / count}))
-
-
 def burst() -> list[Result]:
     """A million sends, tens of thousands at a time: how much more memory does the process take?"""
     with folder() as path:
@@ -175,14 +153,5 @@ def burst() -> list[Result]:
     return [Result(f"memory of a burst of {BURST:,} sends, 20,000 at a time", most, "MiB")]
 
 
-def just_asleep() -> list[Result]:
-    """Many are sent at once and fall asleep: what does each of them still hold right after that?"""
-    with folder() as path:
-        command = [sys.executable, "-m", "benchmarks.crowds", str(path / "asleep.db"), str(ASLEEP), "sleepers"]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-    each: float = json.loads(done.stdout)["each"] / 1024
-    return [Result(f"memory of one of {ASLEEP:,} sleepers right after they were sent", each, "KiB", None, 1)]
-
-
 if __name__ == "__main__":
-    asyncio.run((_sleepers if "sleepers" in sys.argv else _burst)(sys.argv[1], int(sys.argv[2])))
+    asyncio.run(_burst(sys.argv[1], int(sys.argv[2])))

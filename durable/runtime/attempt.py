@@ -6,7 +6,6 @@ back through `deliver`. When it is over, however it ended, nothing it still does
 
 import asyncio
 from collections.abc import Callable, Collection, Generator, Sequence
-from contextlib import AbstractContextManager
 from contextvars import Context
 from threading import get_ident
 from typing import Any, Protocol
@@ -357,14 +356,6 @@ class Attempt(Ending):
     def waiting_for(self) -> int | Group:
         """What would let the handler go on, as an expression."""
         return self._waiters.expression()
-
-    def belongs_to(self, host: object) -> bool:
-        """Whether it is not over, and one of this roster."""
-        return self.active and self.host is host
-
-    def awaiting(self, id: str, *, lend: bool) -> AbstractContextManager[None]:
-        """Its handler waits for an invocation without its context: see `Steps.awaiting`."""
-        return self._steps.awaiting(id, lend=lend)
 
     @property
     def awaited_in_steps(self) -> Collection[str]:

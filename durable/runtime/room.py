@@ -99,14 +99,14 @@ class Room:
 
     @contextmanager
     def during(self, id: str, host: object) -> Iterator[None]:
-        """Whoever asks waits for an invocation: where that is a handler or its step, the handler's slot is lent."""
+        """Whoever asks waits for an invocation: where that is a step's function, its handler's slot is lent."""
         here = CURRENT.get()
-        if not isinstance(here, Steps | Attempt) or not here.belongs_to(host):
+        if not isinstance(here, Steps) or not here.belongs_to(host):
             yield
             return
         self._in_steps += 1
         try:
-            with here.awaiting(id, lend=self._in_steps <= self._most):
+            with here.waiting_for(id, lend=self._in_steps <= self._most):
                 yield
         finally:
             self._in_steps -= 1

@@ -175,7 +175,7 @@ class Steps:
         #: Stopped by a cancel that is not delivered yet; and interruptible ones that do not begin because of it.
         self._interrupted: list[tuple[int, Step]] = []
         self._withheld: list[DurableFuture[Any]] = []
-        #: How many waits of their functions for other invocations are under way: see `awaiting`.
+        #: How many waits of their functions for other invocations are under way: see `waiting_for`.
         self._awaited: Counter[str] = Counter()
 
     @property
@@ -184,7 +184,7 @@ class Steps:
         return bool(self._executing or self._tasks)
 
     @contextmanager
-    def awaiting(self, id: str, *, lend: bool) -> Iterator[None]:
+    def waiting_for(self, id: str, *, lend: bool) -> Iterator[None]:
         """A step's function waits for an invocation of this engine: that one may run in its handler's slot."""
         owner = self._owner
         self._awaited[id] += 1

@@ -102,22 +102,17 @@ def services(sim: Sim) -> Iterable[object]:
         return list(await asyncio.gather(ctx.run(ask, number), ctx.run(ask_later, number + 1)))
 
     async def patch(number: int) -> None:
-        state = {"balance": number}
-        await sim.repeat(lambda engine: engine.patch_state("Account", "b", state, idempotency_key="patch"))
+        await sim.repeat(lambda engine: engine.patch_state("Account", "b", {"balance": number}))
 
     @handler(service="Asks")
     async def in_a_patch(ctx: Context, number: int) -> None:
         await ctx.run(patch, number)
 
     @handler(service="Asks")
-    async def in_no_step(ctx: Context, number: int) -> int:
-        return await ask(number)  # it happens again on each attempt, and has an idempotency key
-
-    @handler(service="Asks")
     async def in_steps_of_calls(ctx: Context, number: int) -> int:
         return await ctx.run(ask, number) + (await ctx.call(in_a_step, number + 1))
 
-    return [Account(), in_a_step, in_two_steps_at_once, in_a_patch, in_no_step, in_steps_of_calls]
+    return [Account(), in_a_step, in_two_steps_at_once, in_a_patch, in_steps_of_calls]
 
 
 async def steps_that_ask(sim: Sim) -> int:
@@ -130,16 +125,6 @@ async def steps_that_ask(sim: Sim) -> int:
 
 def test_a_step_waits_for_an_invocation_of_its_own_engine_wherever_there_is_no_other_slot() -> None:
     assert check(services, steps_that_ask) == 1 + 10 + 11 + 100 + 101 + 1000
-
-
-def test_a_handler_may_wait_for_an_invocation_without_its_context() -> None:
-    async def scenario(sim: Sim) -> int:
-        names = ["in_no_step", "in_steps_of_calls"]
-        asked = (sim.call(f"Asks/{name}", 10**n, idempotency_key=name) for n, name in enumerate(names))
-        await asyncio.gather(*asked)
-        return int(await sim.call(Account.balance, key="a"))
-
-    assert check(services, scenario) == 1 + 10 + 11
 
 
 def test_a_plain_step_may_wait_for_an_invocation_in_its_thread() -> None:
