@@ -14,7 +14,6 @@ core.retry core.replay
 core.invocation
 core.commands
 core.effects
-core.lending
 core.world
 core.turn
 core.lifecycle

@@ -191,31 +191,6 @@ class Suspend(msgspec.Struct, frozen=True, gc=False):
     notified: int
 
 
-class Lend(msgspec.Struct, frozen=True, gc=False):
-    """The handler only waits, for other invocations: one of those may run in its slot until there is news for it."""
-
-    seq: int
-    attempt: int
-    #: How many completions had reached it by then.
-    notified: int
-
-
-class LendInStep(msgspec.Struct, frozen=True, gc=False):
-    """A step of the handler waits for an invocation, which may run in its slot until `TakeBack`."""
-
-    seq: int
-    attempt: int
-    #: Whom it waits for.
-    id: str
-
-
-class TakeBack(msgspec.Struct, frozen=True, gc=False):
-    """No step of the handler waits for an invocation any more."""
-
-    seq: int
-    attempt: int
-
-
 # ---- what happens outside ----
 
 
@@ -435,9 +410,6 @@ Command = (
     | NoteDamage
     | Recovered
     | Trust
-    | Lend
-    | LendInStep
-    | TakeBack
     | Configure
     | Declare
     | Expire

@@ -54,9 +54,6 @@ _APPLY: dict[type, Callable[[Turn, Any], None]] = {
     ask.NoteDamage: damage.note_damage,
     ask.Recovered: control.recovered,
     ask.Trust: slots.trust,
-    ask.Lend: slots.lend,
-    ask.LendInStep: slots.lend_in_step,
-    ask.TakeBack: slots.take_back,
     ask.Configure: control.configure,
     ask.Declare: control.declare,
 }
@@ -73,7 +70,6 @@ _NEEDS: dict[type, Callable[[World, Any, Need], None]] = {
     ask.OpenEntry: open_entry.needs,
     ask.Finish: _needs_of_running,
     ask.Fail: _needs_of_running,
-    ask.LendInStep: slots.needs_lend_in_step,
     ask.TimerFired: wake.needs_seq,
     ask.Notify: wake.needs_seq,
     ask.KeyFree: wake.needs_seq,

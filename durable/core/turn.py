@@ -51,8 +51,6 @@ class Turn:
         self.told: list[Command] = []
         self.writes = Writes()
         self.actions: list[Action] = []
-        #: Outcomes from outside that attempts were sent, or are to be when they have a slot: (seq, entry).
-        self.sent: list[tuple[int, int]] = []
         #: Who started to listen to a topic in this turn: the store does not know them yet.
         self._listening: dict[str, set[tuple[int, int]]] = {}
 
@@ -114,14 +112,10 @@ class Turn:
         if seq in world.running:  # it has one, and the attempt that is over has done no harm
             self.trusted(invocation)
             self.run(invocation)
-            return
-        if seq in world.lent:  # nor has this one; but others run in its slot now
-            self.trusted(invocation)
-            world.lent.end(seq)
-        if is_suspect(invocation) and world.on_trial:
+        elif is_suspect(invocation) and world.on_trial:
             self.wait(invocation)
             world.suspects[seq] = None
-        elif world.free > 0 and (world.recovering or not world.somebody_waits):
+        elif len(world.running) < world.slots and (world.recovering or (not world.ready and world.horizon is None)):
             self.run(invocation)
         else:
             self.wait(invocation)
@@ -159,9 +153,6 @@ class Turn:
         if seq in world.running:
             world.running.remove(seq)
             self.trusted(invocation)
-        elif seq in world.lent:
-            world.lent.end(seq)
-            self.trusted(invocation)
         else:
             world.ready.pop(seq, None)
             invocation.place = 0
@@ -186,28 +177,8 @@ class Turn:
         """Write the outcome of an open entry, and let its attempt know."""
         self.writes.journal.append(Row.completion(invocation.seq, entry, kind, outcome, self.ordinal(), self.now))
         if invocation.status is Status.RUNNING:
-            self.send(invocation, entry, outcome)
-
-    def send(self, invocation: Invocation, entry: int, outcome: Outcome) -> None:
-        """Let its attempt have an outcome from outside: now, or where others run in its slot, once one is free."""
-        world = self.world
-        if world.lent and world.free > 0 and not world.lent.returning and world.lent.only_waits(invocation.seq):
-            self.take_back(invocation.seq)
-        invocation.notified += 1
-        news = Deliver(invocation.seq, invocation.attempt, entry, outcome, notified=True)
-        self.sent.append((invocation.seq, entry))
-        if not world.lent.hold(news):
-            self.actions.append(news)
-
-    def lend(self, seq: int, *, in_step: bool) -> None:
-        """Others may run in its slot; its attempt stays in memory."""
-        self.world.running.remove(seq)
-        self.world.lent.begin(seq, in_step=in_step)
-
-    def take_back(self, seq: int) -> None:
-        """It has a slot again, and hears what has come meanwhile."""
-        self.actions.extend(self.world.lent.end(seq))
-        self.world.running.add(seq)
+            invocation.notified += 1
+            self.actions.append(Deliver(invocation.seq, invocation.attempt, entry, outcome, notified=True))
 
     def complete(self, invocation: Invocation, outcome: Outcome) -> None:
         """End an invocation: everything it holds is let go, everybody who waits is told."""
@@ -371,8 +342,7 @@ class Turn:
         target = self.object_of(invocation.submission) if invocation.status is Status.PENDING else None
         first = target.queue[0] if target is not None and target.queue else invocation.seq
         begin = self.world.invocations.get(first)  # one that is not in memory is looked at later
-        in_step = first in self.world.lent  # of those no entry says what they wait for
-        if begin is None or in_step or any(waits.kind in (Kind.CALL, Kind.ATTACH) for waits in begin.open.values()):
+        if begin is None or any(waits.kind in (Kind.CALL, Kind.ATTACH) for waits in begin.open.values()):
             self.actions.append(MayDeadlock(first))
 
     def free_key(self, invocation: Invocation) -> None:

@@ -7,7 +7,7 @@ turn changed them; where it began a new attempt they are chosen so that at worst
 
 from collections.abc import Mapping, Set
 
-from durable.core.effects import Need, StartAttempt
+from durable.core.effects import Deliver, Need, StartAttempt
 from durable.core.invocation import Invocation, KeyedObject, Status
 from durable.core.turn import Turn
 from durable.core.world import Loaded, World
@@ -46,16 +46,14 @@ def undo(turn: Turn, loaded: Loaded, live: Mapping[int, int]) -> None:
 
 
 def _slots(world: World, touched: Set[int]) -> None:
-    """Who has an attempt has a slot, or has lent it. Who waits for one is read again, in its order."""
-    for seq in touched | world.lent.undo():
+    """Who has an attempt has a slot. Who waits for one is read again, in its order."""
+    for seq in touched:
         one = world.invocations.get(seq)
-        if seq in world.lent:
-            world.running.discard(seq)
-        elif one is not None and one.status is Status.RUNNING and one.started:
+        if one is not None and one.status is Status.RUNNING and one.started:
             world.running.add(seq)
         else:
             world.running.discard(seq)
-    if world.on_trial not in world.running and world.on_trial not in world.lent:
+    if world.on_trial not in world.running:
         world.on_trial = 0
     world.ready.clear()
     world.behind.clear()
@@ -88,7 +86,7 @@ def _recall(turn: Turn, before: Invocation | None, now: Invocation, sent: int | 
         now.cancelled = now.cancels > 0
         now.started = sent is not None
     else:
-        sent_now = [entry for seq, entry in turn.sent if seq == now.seq]
+        sent_now = [one.entry for one in turn.actions if type(one) is Deliver and one.notified and one.seq == now.seq]
         now.notified = before.notified - len(sent_now)
         now.cancelled = now.cancels > 0 if 0 in sent_now else before.cancelled
         now.started = before.started

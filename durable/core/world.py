@@ -11,7 +11,6 @@ import msgspec
 from durable.core.effects import Key, Listener, Need
 from durable.core.invocation import Invocation, KeyedObject, Signal, Status
 from durable.core.journal import Row
-from durable.core.lending import Lending
 from durable.core.limits import Limits
 
 
@@ -49,8 +48,6 @@ class World:
         self.limits = limits
         #: Who has a slot.
         self.running: set[int] = set()
-        #: Who has an attempt in memory, and no slot: its handler waits for others, and they run in it.
-        self.lent = Lending()
         #: The first of those that wait for one, by place: these are in memory, and of the others only that there are.
         self.ready: OrderedDict[int, int] = OrderedDict()
         #: Everybody who waits and has a place up to here is in `ready`; None: there are no others.
@@ -134,26 +131,11 @@ class World:
             self.horizon = next(reversed(self.ready.values()))
         self.behind.append(invocation)
 
-    def hurry(self, invocation: Invocation) -> None:
-        """It is the next to get a slot: somebody waits for it who cannot be unloaded."""
-        self.ready[invocation.seq] = invocation.place
-        self.ready.move_to_end(invocation.seq, last=False)
-
-    @property
-    def somebody_waits(self) -> bool:
-        """Whether somebody waits for a slot; of the suspects, who come last, is not asked."""
-        return bool(self.ready or self.lent.returning) or self.horizon is not None
-
-    @property
-    def free(self) -> int:
-        """How many slots nobody has; fewer than none, where a step goes on whose slot is in use."""
-        return self.slots - len(self.running)
-
     @property
     def in_line(self) -> int:
         """How many wait for a slot and could have one: 0, or at least so many."""
         count = len(self.ready) or (self.limits.ready if self.horizon is not None else 0)
-        return len(self.lent.returning) + count + (1 if self.suspects and not self.on_trial else 0)
+        return count + (1 if self.suspects and not self.on_trial else 0)
 
     def add(self, invocation: Invocation) -> None:
         """Take in an invocation that this turn creates."""
@@ -177,7 +159,6 @@ class World:
                 continue
             self.forget(seq)
         self.visitors.clear()
-        self.lent.end_turn()
         self.topics.clear()
         self.waiting.clear()
         self.absent.clear()

@@ -1,7 +1,6 @@
 """What every part of the engine's face needs: the running loop, asked from the right place."""
 
 import secrets
-from functools import partial
 from typing import Any
 
 from durable.core import commands as ask
@@ -21,6 +20,7 @@ from durable.errors import (
 from durable.runtime.clock import Clock
 from durable.runtime.loop import Loop
 from durable.runtime.registry import Registry
+from durable.runtime.replies import Wanted
 from durable.serde import encoded, serde_for
 from durable.store import Store
 
@@ -56,7 +56,8 @@ class Access:
 
     async def outcome(self, id: str) -> Outcome:
         """The raw outcome, once it is there."""
-        return self._found(await self._running().outcome(partial(ask.Attach, checked(id)), id), id)
+        answer = await self._running().ask(lambda token: ask.Attach(checked(id), token), Wanted.OUTCOME)
+        return self._found(answer, id)
 
     async def outcome_now(self, id: str) -> Outcome | None:
         """The raw outcome, if it is there."""

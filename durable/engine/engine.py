@@ -3,7 +3,6 @@
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack, cast, overload
 
@@ -14,7 +13,7 @@ from durable.core import commands as ask
 from durable.core.duration import Duration, parse
 from durable.core.effects import Answer
 from durable.core.ids import claimed_id
-from durable.core.invocation import Flavor, Submission, already_started
+from durable.core.invocation import Flavor, already_started
 from durable.core.journal import Outcome
 from durable.core.limits import Limits
 from durable.core.retry import DEFAULT, RetryPolicy
@@ -65,8 +64,7 @@ class Engine(Control):
     - `abort_timeout` (10 minutes): a handler that does not yield so long after that is interrupted.
     - `journal_retention`, `idempotency_retention`, `workflow_completion_retention` (1 day each): counted from
       completion; 0 keeps nothing.
-    - `max_concurrent_invocations` (1000): how many handlers run at the same time; the others wait in the file, in
-      order. One that waits for other invocations is not counted: they may run in its place.
+    - `max_concurrent_invocations` (1000): how many handlers are in memory; the others wait in the file, in order.
     - `synchronous`: "FULL" survives power loss; "NORMAL" survives a killed process, and is faster.
     - `max_value_size` (64 MiB): the most bytes an argument, a result, a state value, a signal … may have when it is
       stored, and all headers of a request together; more is refused with `ValueTooLargeError`. Up to 256 MiB.
@@ -264,11 +262,13 @@ class Engine(Control):
         """
         if self._running().crowded:
             await self._running().admitted()
-        handler, submission = self._submission(target, arg, key, idempotency_key, headers, None)
-        wanted = Wanted.NEW_OUTCOME if handler.flavor is Flavor.WORKFLOW else Wanted.OUTCOME
-        outcome = await self._running().outcome(partial(ask.Submit, submission), submission.id, wanted)
-        if not isinstance(outcome, Outcome):
-            raise error_of(already_started(f"{handler.service}/{key}").outcome())
+        handler, submit = self._submission(target, arg, key, idempotency_key, headers, None)
+        if handler.flavor is Flavor.WORKFLOW:
+            outcome = await self._running().ask(submit, Wanted.NEW_OUTCOME)
+            if not isinstance(outcome, Outcome):
+                raise error_of(already_started(f"{handler.service}/{key}").outcome())
+        else:
+            outcome = await self._running().ask(submit, Wanted.OUTCOME)
         return value_of(outcome, handler.output.decode, f"the result of {handler.service}/{handler.name}")
 
     @overload
@@ -327,8 +327,8 @@ class Engine(Control):
         """
         if self._running().crowded:
             await self._running().admitted()
-        handler, submission = self._submission(target, arg, key, idempotency_key, headers, delay)
-        reply = await self._ask(partial(ask.Submit, submission))
+        handler, submit = self._submission(target, arg, key, idempotency_key, headers, delay)
+        reply = await self._ask(submit)
         return Handle(self, reply.id, handler.output.decode, accepted=reply.result is Answer.ACCEPTED)
 
     def _submission(
@@ -339,7 +339,7 @@ class Engine(Control):
         idempotency_key: str | None,
         headers: Mapping[str, str] | None,
         delay: Duration | None,
-    ) -> tuple[Registered, Submission]:
+    ) -> tuple[Registered, Any]:
         self._running()
         handler = self._registry.find(target)
         if handler.settings.public is False:
@@ -363,7 +363,7 @@ class Engine(Control):
             caller=None,
             due_at=due_at,
         )
-        return handler, submission
+        return handler, lambda token: ask.Submit(submission, token)
 
     # ---- finding again ----
 

@@ -102,7 +102,7 @@ class Raw:
         loop = await self._admitted()
         submission = self._submission(request)
         names(submission.id)
-        answer = await loop.outcome(partial(ask.Submit, submission), submission.id, Wanted.NEW_OUTCOME)
+        answer = await loop.ask(partial(ask.Submit, submission), Wanted.NEW_OUTCOME)
         return Standing(submission.id, answer) if isinstance(answer, Outcome) else _standing(answer)
 
     async def _admitted(self) -> Loop:

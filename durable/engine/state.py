@@ -58,9 +58,8 @@ class KeyState(Reading):
         """
         self._stateful(service)
         values = {name: self._encode(value, f"the state value {name!r}") for name, value in state.items()}
-        id, outcome = await self._patch(service, key, values, expected_version, idempotency_key)
-        with self._running().roster.waits_in_step(id):
-            raise_conflict(await outcome)
+        outcome = await (await self._patch(service, key, values, expected_version, idempotency_key))
+        raise_conflict(outcome)
 
     async def replace_state(
         self, service: str, key: str, state: Mapping[str, bytes], *, expected_version: str | None = None
@@ -72,7 +71,7 @@ class KeyState(Reading):
         """
         if state:
             self._stateful(service)
-        return (await self._patch(service, key, state, expected_version, None))[1]
+        return await self._patch(service, key, state, expected_version, None)
 
     async def _patch(
         self,
@@ -81,7 +80,7 @@ class KeyState(Reading):
         state: Mapping[str, bytes],
         expected_version: str | None,
         idempotency_key: str | None,
-    ) -> "tuple[str, asyncio.Future[Outcome]]":
+    ) -> "asyncio.Future[Outcome]":
         loop = self._running()
         for name in state:
             check_text("state's name", name)
@@ -98,7 +97,7 @@ class KeyState(Reading):
         )
         outcome = loop.ask(lambda token: ask.Submit(submission, token), Wanted.OUTCOME)
         await loop.ask(lambda token: ask.Attach(submission.id, token))  # of the same turn: answered by its commit
-        return submission.id, outcome
+        return outcome
 
 
 def raise_conflict(outcome: Outcome) -> None:

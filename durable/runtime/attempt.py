@@ -5,7 +5,7 @@ back through `deliver`. When it is over, however it ended, nothing it still does
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextvars import Context
 from threading import get_ident
 from typing import Any, Protocol
@@ -33,12 +33,9 @@ from durable.runtime.ending import Ending
 from durable.runtime.operations import Operations
 from durable.runtime.registry import KEY_LENGTH_MAX, Registered, check_text
 from durable.runtime.rest import Resting
-from durable.runtime.steps import CURRENT, NO_TIMEOUT, Step, Steps
+from durable.runtime.steps import CURRENT, IN_STEP, NO_TIMEOUT, Step, Steps
 from durable.runtime.tasks import unmourned
 from durable.service import Handler
-
-#: What waits for another invocation.
-CALLS = (Kind.CALL, Kind.ATTACH)
 
 
 class Host(ending.Host, Protocol):
@@ -62,14 +59,6 @@ class Host(ending.Host, Protocol):
 
     def parked(self, attempt: "Attempt") -> None:
         """The handler only waits now."""
-        ...
-
-    def lends(self, attempt: "Attempt") -> None:
-        """It does, for other invocations: they may run in its slot."""
-        ...
-
-    def goes_on(self, attempt: "Attempt") -> None:
-        """There is news for one that has lent its slot."""
         ...
 
     def when_settled(self, then: Callable[[], None]) -> None:
@@ -110,10 +99,6 @@ class Attempt(Ending):
         self.notified = 0
         #: Whether it ends as soon as its handler is at rest, if that only waits by then.
         self.giving_way = False
-        #: Whether it has lent its slot and there was no news for it since.
-        self.lent = False
-        #: How many other invocations its handler may wait for.
-        self.calls = 0
         #: Counts what its handler does.
         self.activity = 0
         #: How many outcomes the handler has seen.
@@ -200,9 +185,6 @@ class Attempt(Ending):
             self.notified += 1
         else:
             self._steps.durable(entry)
-        if self.lent:
-            self.lent = False
-            self.host.goes_on(self)
         if not self.active:
             return
         if self._closing:
@@ -226,8 +208,6 @@ class Attempt(Ending):
             self._cancel(outcome)
         else:
             future = self._pending.pop(entry)
-            if future.kind in CALLS:
-                self.calls -= 1
             if future.step is not None:
                 self._steps.arrived(future)
             if self._cancels.pending and _follows_a_cancel(future, outcome):
@@ -326,7 +306,7 @@ class Attempt(Ending):
     def _check_place(self) -> None:
         """The context and its futures belong to one handler, and to its event loop."""
         here = CURRENT.get()
-        if isinstance(here, Steps):
+        if here is IN_STEP:
             raise UsageError(
                 f"{self.target}: a step cannot use the context, because what a step does is not replayed. Use the "
                 "context in the handler, around the step. (A compensation is a step, too: to have a handler undo "
@@ -358,11 +338,6 @@ class Attempt(Ending):
         return self._waiters.expression()
 
     @property
-    def awaited_in_steps(self) -> Collection[str]:
-        """The ids of invocations for whose end its steps wait."""
-        return self._steps.awaited
-
-    @property
     def idle(self) -> bool:
         """Whether the handler only waits, for things that can come while it is unloaded."""
         return (
@@ -389,31 +364,16 @@ class Attempt(Ending):
             self.giving_way = True
             self.host.when_settled(lambda: self.when_at_rest(self._unload))
 
-    def lend(self) -> None:
-        """The same of its slot alone: it stays in memory."""
-        if not self.giving_way:
-            self.giving_way = True
-            self.host.when_settled(lambda: self.when_at_rest(self._lend))
-
     def _unload(self) -> None:
-        if self._only_waits():
-            self.host.submit(Suspend(self.seq, self.number, self.waiting_for(), self.notified))
-            self._over("suspended")
-
-    def _lend(self) -> None:
-        if self._only_waits():
-            self.lent = True
-            self.host.lends(self)
-
-    def _only_waits(self) -> bool:
         self.giving_way = False
         replay = self._arrivals.replay
         if self.is_stuck and replay is not None:
             self.broken = stuck(replay, self.asked)
             self.fail(self.broken)
             self._end_failed()
-            return False
-        return self.idle
+        elif self.idle:
+            self.host.submit(Suspend(self.seq, self.number, self.waiting_for(), self.notified))
+            self._over("suspended")
 
     def when_at_rest(self, then: Callable[[], None]) -> None:
         """See `arrivals.Receiver`."""
@@ -464,8 +424,6 @@ class Attempt(Ending):
     def expect(self, future: DurableFuture[Any]) -> None:
         """Its outcome will be delivered; where it is recorded, that may be at once."""
         self._pending[future.entry] = future
-        if future.kind in CALLS:
-            self.calls += 1
         self._arrivals.asked_more()
 
     def went_on(self) -> None:

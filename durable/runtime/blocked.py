@@ -19,7 +19,7 @@ from typing import Any, ClassVar, NamedTuple
 from durable import log
 from durable.runtime.attempt import Attempt
 from durable.runtime.clock import Clock, SystemClock
-from durable.runtime.steps import CURRENT, Steps
+from durable.runtime.steps import CURRENT, IN_STEP, Steps
 
 #: How often the event loop is asked to answer: what blocks it is found at most that much too late.
 PERIOD_S = 0.25
@@ -76,7 +76,7 @@ class Sight(NamedTuple):
     """What the event loop was seen running."""
 
     task: "asyncio.Task[Any] | None"
-    #: An attempt; its `Steps` for a task that some step started; None for what is no handler's.
+    #: An attempt; `IN_STEP` for a task that some step started; None for what is no handler's.
     owner: object
     #: Where in whose code, or empty: the loop was between two callbacks.
     place: str
@@ -298,7 +298,7 @@ class _Lookout:
                 "the event loop was blocked for about %.1f s%s by %s: %s%s",
                 runner.about,
                 and_now,
-                "what a step has started" if isinstance(sight.owner, Steps) else "something that is no handler",
+                "what a step has started" if sight.owner is IN_STEP else "something that is no handler",
                 sight,
                 _at(sight),
             )

@@ -99,7 +99,7 @@ class Walk:
                     self._waits_for[one.seq] = self._may_wait_for[one.seq] = await self._holder(one)
                 else:
                     self._waits_for[one.seq] = self._awaited(one)
-                    self._may_wait_for[one.seq] = {*_opened(one).values(), *self._waits_for[one.seq]}
+                    self._may_wait_for[one.seq] = _opened(one).values()
                 frontier.extend(self._may_wait_for[one.seq])
 
     @property
@@ -145,8 +145,6 @@ class Walk:
         attempt = self._attempts.get(one.seq)
         if one.status is Status.SUSPENDED and one.waiting is not None:
             waiting = one.waiting
-        elif one.status is Status.RUNNING and attempt is not None and attempt.awaited_in_steps:
-            return attempt.awaited_in_steps
         elif one.status is Status.RUNNING and attempt is not None and attempt.idle:
             waiting = attempt.waiting_for()
         else:

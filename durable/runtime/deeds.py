@@ -81,7 +81,7 @@ class Deeds:
                 self._timers.remove(turn.writes.timers_removed)
             if turn.writes.timers_added:
                 self._timers.add(turn.writes.timers_added)
-            self._roster.room.make(engine.world.in_line, engine.world.free)
+            self._roster.make_room(engine.world.in_line)
             if engine.observer is not None:
                 engine.observer.turn_committed(turn.size)
         except BaseException as error:

@@ -94,7 +94,7 @@ class Loop:
         #: Empty until the store is open.
         self.world = World(0, 0)
         self._replies = Replies(self._loop)
-        self.roster = Roster(self, self._loop, defaults, max_concurrent)
+        self.roster = Roster(self, self._loop, defaults)
         self.attempts = self.roster.attempts
         self.deadlocks = Deadlocks(store, self.attempts, self._loop, self._chore)
         self.timers = Timers(store, clock, self._loop, self._timers_due, self.fail, limits)
@@ -321,12 +321,6 @@ class Loop:
         command, future = self._replies.expect(make, wanted)
         self.submit(command)
         return future
-
-    async def outcome(self, make: Callable[[int], Command], id: str, wanted: Wanted = Wanted.OUTCOME) -> Any:
-        """What an invocation ends with. Where a step's function asks, that runs in the slot of the step's handler."""
-        answer = self.ask(make, wanted)
-        with self.roster.waits_in_step(id):
-            return await answer
 
     def _begin(self) -> None:
         """Take what is queued and settle it at once; where something has to be loaded first, in a task."""

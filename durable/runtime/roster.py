@@ -6,7 +6,6 @@ Who may run is decided by the core: each attempt here has a slot.
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from contextvars import Context
 from typing import Any, Protocol
 
@@ -38,7 +37,6 @@ from durable.runtime.failures import problem_of
 from durable.runtime.observer import Observer
 from durable.runtime.registry import Registered, Registry
 from durable.runtime.rest import Rest
-from durable.runtime.room import Room
 from durable.runtime.tasks import let_go, unmourned
 from durable.runtime.watch import Watch
 from durable.service import Handler
@@ -81,7 +79,7 @@ class Runtime(Protocol):
 class Roster:
     """See the module's docstring. It is the host of its attempts (`attempt.Host`)."""
 
-    def __init__(self, engine: Runtime, loop: asyncio.AbstractEventLoop, defaults: RetryPolicy, slots: int) -> None:
+    def __init__(self, engine: Runtime, loop: asyncio.AbstractEventLoop, defaults: RetryPolicy) -> None:
         #: The current attempt of each invocation that has one.
         self.attempts: dict[int, Attempt] = {}
         self._engine = engine
@@ -99,7 +97,12 @@ class Roster:
         self._defaults = defaults
         self._watch = Watch(loop, self.attempts)
         self._blocked = Blocked(loop, engine.clock, lambda: self.attempts or self._lingering, self._watch.stalled)
-        self.room = Room(engine.submit, slots, engine.limits.lent)
+        #: Whether others wait for a slot: then whoever only waits makes room.
+        self._crowded = False
+        #: Attempts that seemed to do nothing but wait, those first that began to first. Some have gone on since.
+        self._idle: dict[Attempt, None] = {}
+        #: Attempts that make room, until they have.
+        self._leaving: set[Attempt] = set()
         #: The suspect that is alone among its like: nobody need wait for it while it only waits.
         self._on_trial: Attempt | None = None
         self._trial_ends: asyncio.TimerHandle | None = None
@@ -151,6 +154,22 @@ class Roster:
                     self._loop.create_task(self._start_from_journal(attempt, until))
                 )
 
+    def make_room(self, waiting: int) -> None:
+        """So many others wait for a slot: as many of those that only wait are unloaded, longest first."""
+        self._crowded = waiting > 0
+        if not waiting:
+            return
+        self._leaving = {attempt for attempt in self._leaving if attempt.giving_way or not attempt.active}
+        while len(self._leaving) < waiting and self._idle:
+            attempt = next(iter(self._idle))
+            del self._idle[attempt]
+            if attempt.idle:
+                self._leave(attempt)
+
+    def _leave(self, attempt: Attempt) -> None:
+        self._leaving.add(attempt)
+        attempt.give_way()
+
     async def _start_from_journal(self, attempt: Attempt, until: int) -> None:
         try:
             rows = await self._engine.store.journal(attempt.seq)
@@ -191,7 +210,8 @@ class Roster:
         """The attempt of this invocation is over."""
         attempt = self.attempts.pop(seq, None)
         if attempt is not None:
-            self.room.forget(attempt)
+            self._idle.pop(attempt, None)
+            self._leaving.discard(attempt)
             if attempt is self._on_trial:
                 self._end_trial()
             if attempt.active:
@@ -235,7 +255,8 @@ class Roster:
             attempt.end()
             self._linger(attempt)
         self.attempts.clear()
-        self.room.clear()
+        self._idle.clear()
+        self._leaving.clear()
 
     def tasks(self) -> "list[asyncio.Future[Any]]":
         """Coroutines of handlers that have not returned yet."""
@@ -260,7 +281,8 @@ class Roster:
             if not task.done():
                 let_go(task)
         self.attempts.clear()
-        self.room.clear()
+        self._idle.clear()
+        self._leaving.clear()
         self._blocked.close()
 
     def _linger(self, attempt: Attempt) -> None:
@@ -326,23 +348,11 @@ class Roster:
         self._reports_settled()
 
     def parked(self, attempt: Attempt) -> None:
-        """The handler only waits now: without an inactivity timeout, or where others wait for it, it makes room."""
-        if attempt.handler.settings.inactivity_timeout_ms == 0 or attempt is self._on_trial:
-            self.room.leave(attempt)
+        """The handler only waits now: without an inactivity timeout, or where others wait for it, it is unloaded."""
+        if attempt.handler.settings.inactivity_timeout_ms == 0 or self._crowded or attempt is self._on_trial:
+            self._leave(attempt)
         else:
-            self.room.waits(attempt)
-
-    def lends(self, attempt: Attempt) -> None:
-        """See `Room.lends`."""
-        self.room.lends(attempt)
-
-    def goes_on(self, attempt: Attempt) -> None:
-        """See `Room.goes_on`."""
-        self.room.goes_on(attempt)
-
-    def waits_in_step(self, id: str) -> AbstractContextManager[None]:
-        """Around a wait for an invocation's end: see `Room.during`."""
-        return self.room.during(id, self)
+            self._idle[attempt] = None
 
 
 def _counted(number: int, noun: str) -> str:

@@ -2,15 +2,14 @@
 
 import asyncio
 import inspect
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from inspect import CO_COROUTINE
 from types import FunctionType
 from typing import Any, Protocol
 
-from durable.core.commands import Command, Finished, LendInStep, Record, TakeBack
+from durable.core.commands import Command, Finished, Record
 from durable.core.journal import CANCELLED, INTERRUPTIBLE, Kind, Outcome
 from durable.errors import AttemptEnded, UsageError
 from durable.futures import DurableFuture
@@ -27,7 +26,9 @@ NO_TIMEOUT = (
 )
 
 
-#: The attempt whose handler runs here; while a step's function runs, the `Steps` it belongs to. Tasks inherit it.
+#: What `CURRENT` holds while a step's function runs.
+IN_STEP = object()
+#: The attempt whose handler runs here, or `IN_STEP`. Tasks inherit it.
 CURRENT: ContextVar[object] = ContextVar("durable_current", default=None)
 
 
@@ -110,11 +111,6 @@ class Owner(Protocol):
         """Whether a cancel waits for calls and steps to end: what may be interrupted does not begin any more."""
         ...
 
-    @property
-    def host(self) -> object:
-        """The roster that it belongs to."""
-        ...
-
     def submit(self, command: Command) -> None:
         """Have a command settled."""
         ...
@@ -175,38 +171,11 @@ class Steps:
         #: Stopped by a cancel that is not delivered yet; and interruptible ones that do not begin because of it.
         self._interrupted: list[tuple[int, Step]] = []
         self._withheld: list[DurableFuture[Any]] = []
-        #: How many waits of their functions for other invocations are under way: see `waiting_for`.
-        self._awaited: Counter[str] = Counter()
 
     @property
     def executes(self) -> bool:
         """Whether a step is still on its way, whatever becomes of it."""
         return bool(self._executing or self._tasks)
-
-    @contextmanager
-    def waiting_for(self, id: str, *, lend: bool) -> Iterator[None]:
-        """A step's function waits for an invocation of this engine: that one may run in its handler's slot."""
-        owner = self._owner
-        self._awaited[id] += 1
-        if lend:
-            owner.submit(LendInStep(owner.seq, owner.number, id))
-        try:
-            yield
-        finally:
-            self._awaited[id] -= 1
-            if not self._awaited[id]:
-                del self._awaited[id]
-            if not self._awaited and owner.active:
-                owner.submit(TakeBack(owner.seq, owner.number))
-
-    @property
-    def awaited(self) -> Collection[str]:
-        """For whose end their functions wait, as far as they do it through the engine."""
-        return self._awaited.keys()
-
-    def belongs_to(self, host: object) -> bool:
-        """Whether they run, and their attempt is one of this roster."""
-        return bool(self.running) and self._owner.active and self._owner.host is host
 
     def let_go(self) -> None:
         """The attempt is over and no step is on its way."""
@@ -289,7 +258,7 @@ class Steps:
         returned = False
         self.running[future.entry] = step.name
         self._executing[future.entry] = asyncio.current_task()
-        mark = CURRENT.set(self)
+        mark = CURRENT.set(IN_STEP)
         if observer is not None:
             observer.step_started(self._owner.request.id, future.entry, step.name)
         try:

@@ -1,12 +1,10 @@
 """Random turns: commands that an engine could make, of attempts that run, with entries that come next."""
 
 import random
-from copy import deepcopy
 
 import msgspec
 
 from durable.core.commands import (
-    Attach,
     AttachTo,
     AwaitPromise,
     AwaitSignal,
@@ -17,8 +15,6 @@ from durable.core.commands import (
     Crash,
     Expire,
     Kill,
-    Lend,
-    LendInStep,
     OpenEntry,
     Pause,
     Purge,
@@ -31,14 +27,12 @@ from durable.core.commands import (
     SetState,
     SettlePromise,
     Submit,
-    TakeBack,
     TimerFired,
     Unloaded,
 )
 from durable.core.effects import Need, Unload
 from durable.core.invocation import Flavor, Invocation, Status
 from durable.core.journal import Kind
-from durable.core.lending import Lending
 from durable.core.limits import TINY, Limits
 from durable.core.retry import RetryPolicy
 from durable.core.turn import Turn, promise_topic
@@ -113,7 +107,6 @@ class Driver:
         self.closing.clear()
         world = self.core.world
         world.running.clear()
-        world.lent = Lending()
         world.suspects, world.on_trial = {}, 0
         for one in world.invocations.values():
             one.started = one.cancelled = False
@@ -194,13 +187,8 @@ class Driver:
             verb = self.draw(
                 step=1, run=4, end=4 * bool(steps), sleep=1, call=5, join=1, workflow=1, awakeable=2, signal=1,
                 promise=1, settle=1, attach=1, set=who.submission.key is not None, fail=2,
-                suspend=3 * bool(others and not steps), lend=5 * bool(others and not steps), finish=4,
-                lend_in_step=2 * bool(steps),
+                suspend=3 * bool(others and not steps), finish=4,
             )  # fmt: skip
-        if self.core.world.lent.only_waits(who.seq):
-            verb = self.draw(suspend=4, lend=1, nothing=10, step=1)
-        elif who.seq in self.core.world.lent:
-            verb = self.draw(**{verb: 3, "lend_in_step": 1, "take_back": 3})
         match verb:
             case "unloaded":
                 return Unloaded(who.seq, who.attempt)
@@ -241,14 +229,6 @@ class Driver:
                 return fail(who, policy, entry=entry, step_policy=own, step_open=True, failure=NO, cancels=cancels)
             case "fail":
                 return fail(who, pick(POLICIES), failure=NO, cancels=cancels)
-            case "lend":
-                return Lend(who.seq, who.attempt, who.notified - pick([0, 0, 0, 1]))
-            case "lend_in_step":
-                return LendInStep(who.seq, who.attempt, self.anybody())
-            case "take_back":
-                return TakeBack(who.seq, who.attempt)
-            case "nothing":
-                return Attach(who.id)
             case "suspend":
                 chosen = tuple(self.random.sample(others, self.random.randint(1, len(others))))
                 return suspend(who, Group(pick(["any", "all"]), chosen, pick([True, False])))
@@ -265,8 +245,6 @@ def cold(core: Core) -> Core:
     other.world = World(old.next_ordinal, old.next_seq, slots=old.slots, limits=old.limits, ready=core.somebody_waits)
     other.world.ordinals_reserved = old.ordinals_reserved
     other.world.running = set(old.running)
-    other.world.lent = deepcopy(old.lent)
-    other.beyond = core.beyond
     other.world.suspects, other.world.on_trial = dict(old.suspects), old.on_trial
     running = [one for one in core.world.invocations.values() if one.status is Status.RUNNING]
     keys = {(one.submission.service, one.submission.key) for one in running if one.submission.key is not None}

@@ -13,7 +13,6 @@ from durable.core.commands import (
     Finish,
     Finished,
     Invoke,
-    LendInStep,
     OpenEntry,
     Record,
     Recover,
@@ -21,7 +20,6 @@ from durable.core.commands import (
     Sleep,
     Submit,
     Suspend,
-    TakeBack,
     TimerFired,
 )
 from durable.core.effects import Deliver, Need, Reply, StartAttempt
@@ -52,16 +50,9 @@ class Core:
         self.tables = self.store.tables
         self.world = World(next_ordinal=16, next_seq=1, slots=slots, limits=limits)
         self.now = 1_000_000
-        #: How often somebody may have taken its slot back while others were in it.
-        self.beyond = 0
-        #: How many may have been let through before others.
-        self.hurried = 0
 
     def settle(self, *commands: Command) -> Turn:
         """One whole turn: settle, commit, and forget what was loaded for it only."""
-        lent = self.world.lent
-        self.beyond += sum(type(one) is TakeBack or getattr(one, "seq", 0) in lent for one in commands)
-        self.hurried += sum(type(one) is LendInStep for one in commands)
         turn = Turn(self.world, commands, self.now)
         while (need := advance(turn)) is not None:
             self.world.admit(need, at_once(self.store.load(need)))
@@ -76,20 +67,15 @@ class Core:
         stored = [invocation_of(row) for row in self.tables.invocations.values()]
         running = {one.seq for one in stored if one.status is Status.RUNNING}
         asked = {one.seq for one in stored if one.status is Status.RUNNING and one.seq not in world.running}
-        lent = {seq for seq in asked if seq in world.lent}
-        asked -= lent
-        assert running - asked - lent == world.running, "who has a slot runs"
-        assert len(world.running) <= world.slots + self.beyond, "nobody runs without a slot"
-        assert not world.lent.returning or world.free <= 0, "a slot is free for who has lent its own"
+        assert running - asked == world.running, "who has a slot runs"
+        assert len(world.running) <= world.slots, "nobody runs without a slot"
         for seq in asked:  # what has not been recovered yet
             assert seq not in world.invocations or not world.invocations[seq].started, "who runs has a slot"
         waiting = [one for one in stored if one.status is Status.READY]
         assert len({one.place for one in waiting}) == len(waiting), "who waits for a slot has a place of its own"
         assert all((one.place > 0) == (one.status is Status.READY) for one in stored), "nobody else has one"
         in_memory = [one.seq for one in sorted(waiting, key=lambda one: one.place) if one.seq in world.ready]
-        assert set(in_memory) == set(world.ready), "those that wait are those that are kept"
-        others = list(world.ready)[self.hurried :]
-        assert others == [seq for seq in in_memory if seq in others], "those that wait are in order"
+        assert in_memory == list(world.ready), "those that wait are in order"
         for one in waiting:
             behind = world.horizon is not None and one.place > world.horizon
             known = behind or one.seq in world.ready or one.seq in world.suspects

@@ -1085,38 +1085,3 @@ def test_circles_are_real_have_nothing_in_common_and_no_tangle_is_without(graph:
         if node in reachable(graph, node):
             tangle = {other for other in reachable(graph, node) if node in reachable(graph, other)}
             assert any(tangle.issuperset(circle) for circle in found), f"nothing was found around {node}"
-
-
-@pytest.mark.parametrize("begin", ["a", "b"])
-def test_a_circle_may_lead_through_a_step_that_waits_for_an_invocation(
-    begin: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    def services(sim: Sim) -> Iterable[object]:
-        async def visit(key: str) -> str:
-            return str(await sim.engine.call("Room/visit", "", key=key))
-
-        class Room(VirtualObject):
-            @handler
-            async def visit(self, ctx: ObjectContext, route: str) -> str:
-                """To the next by a call, or (a capital letter) by a step."""
-                await ctx.sleep("1s")
-                if not route:
-                    return ctx.key
-                if route[0].isupper():
-                    return await ctx.run(visit, route[0].lower())
-                return await ctx.call(Room.visit, route[1:], key=route[0])
-
-        return [Room()]
-
-    async def scenario(sim: Sim) -> None:
-        first = await sim.send("Room/visit", "A" if begin == "a" else "aB", key=begin)
-        await asyncio.sleep(SOON)
-        [deadlock] = await sim.engine.deadlocks()
-        path = ["Room/a/visit"] * 2 if begin == "a" else ["Room/b/visit", "Room/a/visit", "Room/b/visit"]
-        assert targets(deadlock) == path
-        assert len(told(caplog)) == 1
-        await sim.engine.kill(first.id)
-        await asyncio.sleep(SOON)
-        assert await sim.engine.deadlocks() == []
-
-    simulate(services, scenario)

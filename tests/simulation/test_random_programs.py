@@ -382,12 +382,6 @@ class Verifier:
     def when_settled(self, then: Callable[[], None]) -> None:
         pass
 
-    def lends(self, attempt: Attempt) -> None:
-        """Nobody wants its slot."""
-
-    def goes_on(self, attempt: Attempt) -> None:
-        """It never lends its slot."""
-
     def when_at_rest(self, one: Resting, then: Callable[[], None]) -> None:
         self.rest.when_at_rest(one, then)
 

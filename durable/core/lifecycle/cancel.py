@@ -3,7 +3,7 @@
 import msgspec
 
 from durable.core.commands import Cancel, Kill
-from durable.core.effects import Answer, Interrupt, InterruptSteps
+from durable.core.effects import Answer, Deliver, Interrupt, InterruptSteps
 from durable.core.invocation import Invocation, Status
 from durable.core.journal import CANCELLED, GIVEN_UP, KILLED, Kind, Outcome, Row, failure_of
 from durable.core.lifecycle.arrive import arrive, keep
@@ -107,8 +107,9 @@ def deliver_cancel(turn: Turn, invocation: Invocation) -> None:
     turn.writes.journal.append(Row.completion(invocation.seq, 0, Kind.CANCEL, outcome, turn.ordinal(), turn.now))
     turn.touch(invocation)
     if invocation.status is Status.RUNNING:
+        invocation.notified += 1
         invocation.cancelled = True
-        turn.send(invocation, 0, outcome)
+        turn.actions.append(Deliver(invocation.seq, invocation.attempt, 0, outcome, notified=True))
     else:
         give_steps_up(turn, invocation)
     invocation.kept = {}

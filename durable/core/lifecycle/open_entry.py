@@ -21,7 +21,7 @@ from durable.core.invocation import Invocation, Open, damage
 from durable.core.journal import COMMAND, EMPTY, GIVEN_UP, Failure, Kind, Outcome, Row
 from durable.core.lifecycle.damage import hold
 from durable.core.lifecycle.promise import settle_promise
-from durable.core.lifecycle.record import attempt_of, goes_on, settle_budget
+from durable.core.lifecycle.record import attempt_of, settle_budget
 from durable.core.reasons import Reason
 from durable.core.turn import (
     Turn,
@@ -56,7 +56,6 @@ def open_entry(turn: Turn, command: OpenEntry) -> None:
     invocation = attempt_of(turn, command.seq, command.attempt)
     if invocation is None:
         return
-    goes_on(turn, command.seq)
     asked = command.asked
     if isinstance(asked, AwaitPromise | PeekPromise | CompletePromise | SetState):
         renew(turn, invocation, asked)

@@ -34,7 +34,8 @@ def unloaded(turn: Turn, command: Unloaded) -> None:
     invocation = attempt_of(turn, command.seq, command.attempt)
     if invocation is None:
         return
-    turn.actions.append(Interrupt(invocation.seq))
+    if invocation.pausing:
+        turn.actions.append(Interrupt(invocation.seq))
     after(turn, invocation, Again())
 
 

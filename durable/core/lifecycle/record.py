@@ -13,7 +13,6 @@ def record(turn: Turn, command: Record) -> None:
     invocation = turn.world.invocations.get(command.seq)
     if invocation is None or invocation.attempt != command.attempt or invocation.status is not Status.RUNNING:
         return
-    goes_on(turn, command.seq)
     outcome = command.outcome
     invocation.last_entry = command.entry
     turn.writes.journal.append(
@@ -44,7 +43,6 @@ def finished(turn: Turn, command: Finished) -> None:
     invocation = attempt_of(turn, command.seq, command.attempt)
     if invocation is None:
         return
-    goes_on(turn, command.seq)
     waits = invocation.open.pop(command.entry)
     outcome = command.outcome
     turn.writes.journal.append(
@@ -71,10 +69,3 @@ def attempt_of(turn: Turn, seq: int, attempt: int) -> Invocation | None:
     if invocation is None or invocation.attempt != attempt or invocation.status is not Status.RUNNING:
         return None
     return invocation
-
-
-def goes_on(turn: Turn, seq: int) -> None:
-    """A handler that seemed only to wait went on by itself: it has its slot again, whoever is in it."""
-    lent = turn.world.lent
-    if lent and lent.only_waits(seq):
-        turn.take_back(seq)
