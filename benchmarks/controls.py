@@ -102,7 +102,7 @@ def _tell_all(database: sqlite3.Connection) -> None:
     rows = [
         (seq, 0, 10**9 + seq + add, "cancel", None, None, 0, seq, 0, b"12345", 0) for seq in seqs for add in (0, 1)
     ]
-    database.executemany("INSERT OR REPLACE INTO journal VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+    database.executemany("INSERT OR REPLACE INTO journal VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)", rows)
     database.execute("COMMIT")
     _complete_all(database)
 

@@ -7,11 +7,12 @@ entry, and needs no table.
 
 Restate's clients read such an id, too, as 64 and 128 bits; but their capital letters come after the small ones, while
 ours sort as their values do. So the first digit of either part is one with which both readings fit:
-`LEAST_UNREADABLE`.
+`READABLE`. What is derived in a file from before that rule keeps to `FULL`: a key must name what it named before.
 """
 
 import re
 from hashlib import blake2b
+from typing import NamedTuple
 
 DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _VALUE = {digit: value for value, digit in enumerate(DIGITS)}
@@ -20,10 +21,21 @@ _INVOCATION = re.compile(r"inv_1[0-9A-Za-z]{33}", re.ASCII)
 _DEPLOYMENT = re.compile(r"dp_1[0-9A-Za-z]{22}", re.ASCII)
 _AWAKEABLE = re.compile(r"sign_1([0-9A-Za-z]{33})([1-9A-Za-z][0-9A-Za-z]{0,11})", re.ASCII)
 _STAND_IN = "inv_1" + "0" * 11
-#: The ordinal, and the entropy, from which on an id may be too large a number for Restate's clients.
-LEAST_UNREADABLE = (10 * 62**10, 7 * 62**21)
 #: How much of an awakeable's number is its entry; what is above tells the run.
 _ENTRY_BITS = 36
+
+
+class IdSpan(NamedTuple):
+    """How large the two parts of the ids that are derived in one file may be: below these."""
+
+    ordinals: int
+    entropies: int
+
+
+#: Every id is a number that Restate's clients can read.
+READABLE = IdSpan(10 * 62**10, 7 * 62**21)
+#: All of 64 and 128 bits: files that have ids beyond `READABLE`, from versions before that rule.
+FULL = IdSpan(2**64, 2**128)
 
 
 def base62(number: int, width: int) -> str:
@@ -38,21 +50,21 @@ def base62(number: int, width: int) -> str:
 def invocation_id(ordinal: int, entropy: int) -> str:
     """A fresh id. `ordinal` orders ids by creation; `entropy` makes them unique across files.
 
-    Both are below `LEAST_UNREADABLE`.
+    Both are within `READABLE`.
     """
     return f"inv_1{base62(ordinal, 11)}{base62(entropy, 22)}"
 
 
-def child_id(parent: str, entry: int, run: str = "") -> str:
+def child_id(parent: str, entry: int, run: str = "", *, span: IdSpan = READABLE) -> str:
     """The id of what entry `entry` of `parent` calls or sends.
 
     `run` tells runs of the same id apart: an idempotency key used again after its retention names another one.
     """
     digest = blake2b(f"{run or parent}/{entry}".encode(), digest_size=16).digest()
-    return f"inv_1{parent[5:16]}{base62(int.from_bytes(digest, 'big') % LEAST_UNREADABLE[1], 22)}"
+    return f"inv_1{parent[5:16]}{base62(int.from_bytes(digest, 'big') % span.entropies, 22)}"
 
 
-def claimed_id(service: str, key: str | None, handler: str, idempotency_key: str) -> str:
+def claimed_id(service: str, key: str | None, handler: str, idempotency_key: str, *, span: IdSpan = READABLE) -> str:
     """The id of the one invocation that an idempotency key (of a workflow's run: its key) may name.
 
     Because it is derived, the same request names the same invocation before, while and after it exists. No part has
@@ -61,7 +73,7 @@ def claimed_id(service: str, key: str | None, handler: str, idempotency_key: str
     text = "\0".join((service, "" if key is None else f"k{key}", handler, idempotency_key))
     digest = blake2b(text.encode(), digest_size=24, person=b"claim").digest()
     ordinal, entropy = int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big")
-    return invocation_id(ordinal % LEAST_UNREADABLE[0], entropy % LEAST_UNREADABLE[1])
+    return invocation_id(ordinal % span.ordinals, entropy % span.entropies)
 
 
 def seed(invocation: str) -> int:

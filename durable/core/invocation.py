@@ -15,7 +15,7 @@ from enum import StrEnum
 
 import msgspec
 
-from durable.core.ids import claimed_id, run_number
+from durable.core.ids import IdSpan, claimed_id, run_number
 from durable.core.journal import INTERRUPTIBLE, Failure, Kind, Outcome
 from durable.core.reasons import Reason
 from durable.core.waiting import Group
@@ -289,9 +289,9 @@ def damage(cause: str, reason: str = Reason.DAMAGED) -> Problem:
     return Problem(cause, DAMAGED_TYPE, reason=reason)
 
 
-def run_id(service: str, key: str) -> str:
+def run_id(service: str, key: str, span: IdSpan) -> str:
     """The id of a workflow's run on a key."""
-    return claimed_id(service, key, "run", "")
+    return claimed_id(service, key, "run", "", span=span)
 
 
 def forgotten(service: str, key: str, promise: str) -> Failure:

@@ -63,7 +63,7 @@ class Turn:
 
     def renew(self, service: str, key: str) -> None:
         """Where a workflow's run on this key is over, forget it: what is done from now on is the next one's."""
-        run = self.world.find(run_id(service, key))
+        run = self.world.find(run_id(service, key, self.world.id_span))
         if run is not None and run.expired(self.now):
             self.forget(run)
         elif run is not None and run.completed_at is not None:
@@ -456,7 +456,7 @@ def need_run(world: World, need: Need, service: str, key: str) -> None:
     """Ask for a workflow's run on a key: whether it is over decides whose state and promises those are."""
     if (service, key) not in world.keys:
         need.keys.add((service, key))
-    need_id(world, need, run_id(service, key))
+    need_id(world, need, run_id(service, key, world.id_span))
 
 
 def need_object(world: World, need: Need, submission: Submission) -> None:

@@ -9,6 +9,7 @@ from collections import OrderedDict, deque
 import msgspec
 
 from durable.core.effects import Key, Listener, Need
+from durable.core.ids import READABLE, IdSpan
 from durable.core.invocation import Invocation, KeyedObject, Signal, Status
 from durable.core.journal import Row
 from durable.core.limits import Limits
@@ -42,9 +43,11 @@ class World:
         slots: int = 1000,
         limits: Limits = Limits(),  # noqa: B008 (it is frozen)
         ready: bool = False,
+        id_span: IdSpan = READABLE,
     ) -> None:
         #: How many invocations may run at the same time.
         self.slots = slots
+        self.id_span = id_span
         self.limits = limits
         #: Who has a slot.
         self.running: set[int] = set()

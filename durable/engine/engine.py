@@ -362,6 +362,7 @@ class Engine(Control):
             idempotency_key=idempotency_key,
             caller=None,
             due_at=due_at,
+            id_span=self._registry.id_span,
         )
         return handler, lambda token: ask.Submit(submission, token)
 
@@ -381,7 +382,8 @@ class Engine(Control):
         """The handle of a workflow's run, by its key."""
         check_text("key", key)
         handler = self._registry.find(target)
-        return Handle(self, claimed_id(handler.service, key, "run", ""), handler.output.decode)
+        id = claimed_id(handler.service, key, "run", "", span=self._registry.id_span)
+        return Handle(self, id, handler.output.decode)
 
     def idempotent(self, target: Handler[Any, O] | str, idempotency_key: str, *, key: str | None = None) -> Handle[O]:
         """The handle of the invocation an idempotency key names."""
@@ -389,7 +391,7 @@ class Engine(Control):
         if key is not None:
             check_text("key", key)
         handler = self._registry.find(target)
-        id = claimed_id(handler.service, key, handler.name, idempotency_key)
+        id = claimed_id(handler.service, key, handler.name, idempotency_key, span=self._registry.id_span)
         return Handle(self, id, handler.output.decode)
 
     @overload

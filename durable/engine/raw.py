@@ -124,25 +124,24 @@ class Raw:
             idempotency_key=request.idempotency_key,
             caller=None,
             due_at=None if request.delay_ms is None else now + request.delay_ms,
+            id_span=engine._registry.id_span,
         )
 
     # ---- finding again ----
 
-    @staticmethod
-    def idempotent_id(service: str, key: str | None, handler: str, idempotency_key: str) -> str:
+    def idempotent_id(self, service: str, key: str | None, handler: str, idempotency_key: str) -> str:
         """The id of the invocation that an idempotency key names, whether it exists or not."""
         for what, text in (("service", service), ("handler", handler), ("idempotency key", idempotency_key)):
             check_text(what, text)
         if key is not None:
             check_text("key", key)
-        return claimed_id(service, key, handler, idempotency_key)
+        return claimed_id(service, key, handler, idempotency_key, span=self._engine._registry.id_span)
 
-    @staticmethod
-    def workflow_id(workflow: str, key: str) -> str:
+    def workflow_id(self, workflow: str, key: str) -> str:
         """The id of a workflow's run on a key, whether it exists or not."""
         check_text("workflow", workflow)
         check_text("key", key)
-        return claimed_id(workflow, key, "run", "")
+        return claimed_id(workflow, key, "run", "", span=self._engine._registry.id_span)
 
     async def find(self, id: str) -> Standing:
         """Where an invocation stands. Raises `NotFoundError`."""

@@ -32,7 +32,8 @@ class KeyState(Reading):
         """
         check_text("service", service, recorded=True)
         check_text("key", key, recorded=True)
-        loaded = await self._running().store.load(Need(keys={(service, key)}, ids={run_id(service, key)}))
+        run = run_id(service, key, self._registry.id_span)
+        loaded = await self._running().store.load(Need(keys={(service, key)}, ids={run}))
         if any(run.expired(self._clock.now_ms()) for run in loaded.invocations):
             return {}
         for one in loaded.keys:
@@ -94,6 +95,7 @@ class KeyState(Reading):
             idempotency_key=idempotency_key,
             caller=None,
             due_at=None,
+            id_span=self._registry.id_span,
         )
         outcome = loop.ask(lambda token: ask.Submit(submission, token), Wanted.OUTCOME)
         await loop.ask(lambda token: ask.Attach(submission.id, token))  # of the same turn: answered by its commit

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from durable import log
 from durable.core.commands import Command, Finish, Suspend
+from durable.core.ids import IdSpan
 from durable.core.invocation import Invocation, KeyedObject
 from durable.core.journal import CANCELLED, Kind, Outcome, Row, given_up
 from durable.core.limits import Limits
@@ -51,6 +52,10 @@ class Host(ending.Host, Protocol):
 
     def find(self, target: Handler[Any, Any] | str) -> Registered:
         """A handler by name."""
+        ...
+
+    def id_span(self) -> IdSpan:
+        """Within what the ids of this file are that keys determine."""
         ...
 
     def left_behind(self, attempt: "Attempt") -> None:

@@ -113,8 +113,14 @@ class Loop:
             for service, text in opened.settings.items():
                 self.registry.configure(service, text)
             self.world = World(
-                opened.next_ordinal, opened.next_seq, slots=self._slots, limits=self.limits, ready=opened.ready
+                opened.next_ordinal,
+                opened.next_seq,
+                slots=self._slots,
+                limits=self.limits,
+                ready=opened.ready,
+                id_span=opened.id_span,
             )
+            self.registry.id_span = opened.id_span
             self.world.recovering = True
             recovery = Recovery(self.store, opened.next_seq, self.limits.recovered, self.submit, self.ask)
             if opened.crashed:

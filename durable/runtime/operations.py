@@ -6,7 +6,7 @@ from typing import Any, NoReturn, Protocol, TypeVar
 
 from durable.core.commands import Command, Invoke, OpenEntry, Record, Sleep
 from durable.core.duration import Duration, parse
-from durable.core.ids import child_id, fingerprint
+from durable.core.ids import IdSpan, child_id, fingerprint
 from durable.core.invocation import Caller, KeyedObject
 from durable.core.journal import GIVEN_UP, Kind, Outcome, Row
 from durable.core.reasons import Reason
@@ -32,6 +32,10 @@ class Clockwork(Protocol):
 
     def find(self, target: Handler[Any, Any] | str) -> Registered:
         """A handler by name."""
+        ...
+
+    def id_span(self) -> IdSpan:
+        """Within what the ids of this file are that keys determine."""
         ...
 
 
@@ -340,6 +344,7 @@ class Operations:
             idempotency_key=idempotency_key,
             caller=caller,
             due_at=due_at,
+            id_span=attempt.host.id_span(),
             recorded=recorded,
         )
         if kind is Kind.SEND:

@@ -14,7 +14,7 @@ from durable.context import (
     SharedWorkflowContext,
     WorkflowContext,
 )
-from durable.core.ids import claimed_id
+from durable.core.ids import READABLE, IdSpan, claimed_id
 from durable.core.invocation import PATCH_STATE, Caller, Flavor, Submission
 from durable.core.retry import RetryPolicy
 from durable.errors import (
@@ -120,6 +120,7 @@ class Registered(msgspec.Struct, frozen=True, eq=False):
         idempotency_key: str | None,
         caller: Caller | None,
         due_at: int | None,
+        id_span: IdSpan,
         recorded: bool = False,
     ) -> Submission:
         """Everything that is fixed when an invocation of this handler is accepted; `recorded` as in `check_text`."""
@@ -131,11 +132,11 @@ class Registered(msgspec.Struct, frozen=True, eq=False):
             if idempotency_key is not None:
                 raise InvalidRequestError(f"{self.service}/{self.name}: a workflow's key is its idempotency key")
             completion_ms = settings.workflow_completion_retention_ms or 0
-            id = claimed_id(self.service, key, self.name, "")
+            id = claimed_id(self.service, key, self.name, "", span=id_span)
         elif idempotency_key is not None:
             check_text("idempotency key", idempotency_key, recorded=recorded)
             completion_ms = settings.idempotency_retention_ms or 0
-            id = claimed_id(self.service, key, self.name, idempotency_key)
+            id = claimed_id(self.service, key, self.name, idempotency_key, span=id_span)
         return Submission(
             id,
             self.service,
@@ -158,6 +159,8 @@ class Registry:
     def __init__(self, services: Iterable[object], defaults: Settings, value_size_max: int = VALUE_SIZE_MAX) -> None:
         #: How many bytes a value may have.
         self.value_size_max = value_size_max
+        #: Within what the ids are that keys determine: the file's, once it is open.
+        self.id_span = READABLE
         self._handlers: dict[tuple[str, str], Registered] = {}
         #: The handlers each service declares, by its name; built-in ones are not among them.
         self.declared: dict[str, list[Handler[Any, Any]]] = {}

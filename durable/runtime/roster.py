@@ -23,6 +23,7 @@ from durable.core.commands import (
     Unloaded,
 )
 from durable.core.effects import StartAttempt
+from durable.core.ids import IdSpan
 from durable.core.invocation import Invocation, KeyedObject, Problem, damage
 from durable.core.journal import Failure
 from durable.core.limits import Limits
@@ -312,6 +313,10 @@ class Roster:
     def find(self, target: Handler[Any, Any] | str) -> Registered:
         """A handler by name. Raises `NotFoundError`."""
         return self._engine.registry.find(target)
+
+    def id_span(self) -> IdSpan:
+        """Within what the ids of this file are that keys determine."""
+        return self._engine.registry.id_span
 
     def left_behind(self, attempt: Attempt) -> None:
         """Start the step at the end of this round of the event loop, unless somebody has awaited it by then."""

@@ -10,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from durable.core.effects import Need, Timer, Writes
+from durable.core.ids import READABLE, IdSpan
 from durable.core.journal import Row
 from durable.core.world import Loaded
 from durable.errors import StorageError
@@ -36,6 +37,8 @@ class Opened(msgspec.Struct, frozen=True):
     ready: bool = False
     #: Whether an engine before this one has written something, and did not end in order.
     crashed: bool = False
+    #: Within what the ids are that keys determine.
+    id_span: IdSpan = READABLE
 
 
 class Expired(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from durable.core import waiting
-from durable.core.ids import child_id, claimed_id, is_invocation_id, stand_in_id
+from durable.core.ids import FULL, READABLE, child_id, claimed_id, is_invocation_id, stand_in_id
 from durable.core.invocation import (
     Caller,
     Flavor,
@@ -44,6 +44,7 @@ MOVING_NAMES = (*(column.name for column in _MOVING), "moving_checksum")
 FIXED, MOVING = ", ".join(FIXED_NAMES), ", ".join(MOVING_NAMES)
 FIXED_COUNT = len(FIXED_NAMES)
 _INPUT = FIXED_NAMES.index("input")
+_SPANS = (READABLE, FULL)
 _OUTPUT, _EXPIRES_AT = MOVING_NAMES.index("output"), MOVING_NAMES.index("expires_at")
 _STATUS, _JOURNAL_UNTIL = MOVING_NAMES.index("status"), MOVING_NAMES.index("journal_until")
 JOURNAL = columns("invocation entry part kind$ name$? detail$? seen ordinal? ok? value#? at")
@@ -191,17 +192,20 @@ def _id_again(own: Sequence[Any]) -> str | None:
         return None
     try:
         if isinstance(claim, str):
-            id = claimed_id(service, key, handler, claim)
+            ids = [claimed_id(service, key, handler, claim, span=span) for span in _SPANS]
         elif named["flavor"] == Flavor.WORKFLOW:
-            id = claimed_id(service, key, handler, "")
+            ids = [claimed_id(service, key, handler, "", span=span) for span in _SPANS]
         elif isinstance(named["caller_id"], str) and isinstance(named["caller_entry"], int):
-            id = child_id(named["caller_id"], named["caller_entry"])
+            ids = [child_id(named["caller_id"], named["caller_entry"], span=span) for span in _SPANS]
         else:
             return None
     except UnicodeEncodeError:
         return None
-    again = (own[0], id, *own[2:-1])
-    return id if own[-1] is not None and not differs(own[-1], _asked(again), again[_INPUT]) else None
+    for id in ids:
+        again = (own[0], id, *own[2:-1])
+        if own[-1] is not None and not differs(own[-1], _asked(again), again[_INPUT]):
+            return id
+    return None
 
 
 def _why_not_moving(own: Sequence[Any], moved: Sequence[Any]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from durable import log
+from durable.core.ids import FULL, READABLE, IdSpan
 from durable.core.limits import Limits
 from durable.errors import StorageCorruptError
 from durable.store import Opened
@@ -48,7 +49,21 @@ def opening(database: sqlite3.Connection, path: str, scripts: Sequence[tuple[int
     seq = database.execute(sql, (_NUMBER_MAX,)).fetchone()[0]
     waiting = database.execute("SELECT EXISTS (SELECT 1 FROM _invocations WHERE status = 'ready')").fetchone()[0]
     cut_off = database.execute("SELECT value FROM meta WHERE name = 'clean'").fetchone() == (0,)
-    return Opened(ordinals(database), seq, settings(database, path), declared(database), bool(waiting), cut_off)
+    return Opened(
+        ordinals(database),
+        seq,
+        settings(database, path),
+        declared(database),
+        bool(waiting),
+        cut_off,
+        _id_span(database),
+    )
+
+
+def _id_span(database: sqlite3.Connection) -> IdSpan:
+    """`FULL` where a migration has found it so."""
+    [full] = database.execute("SELECT EXISTS (SELECT 1 FROM meta WHERE name = 'full_ids')").fetchone()
+    return FULL if full else READABLE
 
 
 def _size(database: sqlite3.Connection) -> int:

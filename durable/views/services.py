@@ -16,7 +16,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from durable.core.duration import Duration, parse, render
-from durable.core.ids import LEAST_UNREADABLE, base62
+from durable.core.ids import READABLE, base62
 from durable.core.invocation import Flavor
 from durable.core.retry import RetryPolicy
 from durable.runtime.registry import Registered, Registry
@@ -162,7 +162,7 @@ def declaration(registry: Registry, service: str) -> str:
 def deployment_id(registry: Registry) -> str:
     """A name for all declarations of an engine: its code is what is deployed."""
     digest = _digest({service: declaration(registry, service) for service in registry.declared})
-    return f"dp_1{base62(int.from_bytes(digest, 'big') % LEAST_UNREADABLE[1], 22)}"
+    return f"dp_1{base62(int.from_bytes(digest, 'big') % READABLE.entropies, 22)}"
 
 
 # ---- views ----

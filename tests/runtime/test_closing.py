@@ -27,7 +27,9 @@ async def swallows(ctx: Context, number: int) -> None:
     while True:
         try:
             await asyncio.sleep(0.01)
-        except GeneratorExit:  # garbage collected long after the test: Python complains of one that swallows this, too
+        except (
+            GeneratorExit
+        ):  # garbage collected long after the test: Python complains of one that swallows this, too
             raise
         except BaseException:
             await asyncio.sleep(0)

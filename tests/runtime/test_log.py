@@ -141,7 +141,9 @@ async def swallows(ctx: Context) -> None:
     while True:
         try:
             await ctx.sleep("1d")
-        except GeneratorExit:  # garbage collected long after the test: Python complains of one that swallows this, too
+        except (
+            GeneratorExit
+        ):  # garbage collected long after the test: Python complains of one that swallows this, too
             raise
         except BaseException:
             await asyncio.sleep(0.05)

@@ -36,6 +36,7 @@ from durable import (
     handler,
 )
 from durable.core.commands import Command, Finish, Finished
+from durable.core.ids import IdSpan
 from durable.core.invocation import Invocation, Status
 from durable.core.journal import CANCELLED, KILLED, Kind
 from durable.core.limits import Limits
@@ -366,6 +367,9 @@ class Verifier:
 
     def find(self, target: Any) -> Registered:
         return self.registry.find(target)
+
+    def id_span(self) -> IdSpan:
+        return self.registry.id_span
 
     def left_behind(self, attempt: Attempt) -> None:
         asyncio.get_running_loop().call_soon(attempt.start_left_over)

@@ -28,10 +28,12 @@ from durable import (
     StorageReadOnlyError,
     StorageVersionError,
     VirtualObject,
+    Workflow,
+    WorkflowContext,
     handler,
 )
 from durable.core.effects import Need, Writes
-from durable.core.ids import awakeable_id
+from durable.core.ids import FULL, READABLE, awakeable_id, claimed_id
 from durable.core.invocation import Caller, Status
 from durable.core.journal import Kind, Outcome, Row
 from durable.core.lifecycle.cancel import has_leaves
@@ -408,6 +410,55 @@ def test_an_engine_goes_on_with_what_version_1_began_and_does_again_what_it_had_
             assert {one.restarted_from for one in await engine.invocations()} == {None, done}
 
     play(story)
+
+
+@handler(service="Desk")
+async def order(ctx: Context) -> str:
+    return await ctx.call(buy, "tea", idempotency_key="order-7")
+
+
+class Trip(Workflow):
+    @handler
+    async def run(self, ctx: WorkflowContext) -> str:
+        raise AssertionError("it ran before")
+
+
+@pytest.mark.parametrize("row_is_lost", [False, True])
+def test_keys_of_a_file_from_before_ids_had_to_be_readable_name_what_they_named(
+    path: Path, row_is_lost: bool
+) -> None:
+    keys = [f"order-{number}" for number in range(20)]
+    ids = {key: claimed_id("Shop", None, "buy", key, span=FULL) for key in keys}
+    assert {id == claimed_id("Shop", None, "buy", key) for key, id in ids.items()} == {True, False}
+    trip = claimed_id("Trip", "rome", "run", "", span=FULL)
+    at = time.time_ns() // 1_000_000
+    version_one(
+        path,
+        *(
+            first_completed(number, at=at, id=ids[key], idempotency_key=key, output=f'"{key}"'.encode())
+            for number, key in enumerate(keys, 1)
+        ),
+        first_completed(40, at=at, id=trip, service="Trip", handler="run", key="rome", flavor="workflow"),
+    )
+
+    async def story() -> None:
+        async with Engine(path, services=[buy, order, Trip()]) as engine:
+            await engine.configure("Shop", public=True)
+            assert await engine.call(order) == "order-7", "also where a handler calls"
+            for key in keys:
+                assert await engine.call(buy, "tea", idempotency_key=key) == key
+                assert engine.idempotent(buy, key).id == ids[key]
+            assert engine.workflow("Trip/run", "rome").id == trip
+            assert not (await engine.send("Trip/run", key="rome")).accepted
+            new = await engine.send(buy, "milk", idempotency_key="new")
+            assert new.id == claimed_id("Shop", None, "buy", "new", span=FULL), "one rule for a file"
+
+    asyncio.run(story())
+    asyncio.run(story())
+
+
+def test_a_new_file_has_ids_that_restates_clients_can_read(path: Path) -> None:
+    assert open_only(path).id_span == READABLE
 
 
 # ---- clean-up ----

@@ -30,6 +30,7 @@ from durable import (
     WorkflowContext,
     handler,
 )
+from durable.core.ids import READABLE
 from durable.core.retry import DEFAULT
 from durable.runtime.registry import Registry
 from durable.service import Options, Settings, settings_of
@@ -560,7 +561,14 @@ def test_retentions_are_noticed_as_capped_exactly_where_invocations_are() -> Non
             found = registry.find(f"{view.name}/{shown.name}")
             idempotency_key = None if shown.name == "run" else "once"
             submission = found.submission(
-                "", b"", key="k", headers={}, idempotency_key=idempotency_key, caller=None, due_at=None
+                "",
+                b"",
+                key="k",
+                headers={},
+                idempotency_key=idempotency_key,
+                caller=None,
+                due_at=None,
+                id_span=READABLE,
             )
             is_capped = submission.journal_retention_ms < (found.settings.journal_retention_ms or 0)
             cap = "workflow_completion_retention" if shown.name == "run" else "idempotency_retention"
