@@ -17,6 +17,10 @@ from typing import NamedTuple
 DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _VALUE = {digit: value for value, digit in enumerate(DIGITS)}
 _PAIRS = [a + b for a in DIGITS for b in DIGITS]
+#: How many random bytes a fresh id takes, and the digit each of them stands for: the first one's is below 7.
+FRESH_BYTES = 22
+_ANY_DIGIT = bytes(ord(DIGITS[byte % 62]) for byte in range(256))
+_FIRST_DIGIT = [DIGITS[byte % 7] for byte in range(256)]
 _INVOCATION = re.compile(r"inv_1[0-9A-Za-z]{33}", re.ASCII)
 _DEPLOYMENT = re.compile(r"dp_1[0-9A-Za-z]{22}", re.ASCII)
 _AWAKEABLE = re.compile(r"sign_1([0-9A-Za-z]{33})([1-9A-Za-z][0-9A-Za-z]{0,11})", re.ASCII)
@@ -47,11 +51,13 @@ def base62(number: int, width: int) -> str:
     return "".join(reversed(digits))[-width:]
 
 
-def invocation_id(ordinal: int, entropy: int) -> str:
-    """A fresh id. `ordinal` orders ids by creation; `entropy` makes them unique across files.
+def fresh_id(ordinal: int, noise: bytes) -> str:
+    """A fresh id. `ordinal` orders ids by creation; `FRESH_BYTES` of noise make them unique across files."""
+    return f"inv_1{base62(ordinal, 11)}{_FIRST_DIGIT[noise[0]]}{noise[1:].translate(_ANY_DIGIT).decode('ascii')}"
 
-    Both are within `READABLE`.
-    """
+
+def invocation_id(ordinal: int, entropy: int) -> str:
+    """An id of two numbers, both within `READABLE`."""
     return f"inv_1{base62(ordinal, 11)}{base62(entropy, 22)}"
 
 

@@ -1,11 +1,11 @@
 """What every part of the engine's face needs: the running loop, asked from the right place."""
 
-import secrets
+import os
 from typing import Any
 
 from durable.core import commands as ask
 from durable.core.effects import Answer, Reply
-from durable.core.ids import invocation_id, is_invocation_id
+from durable.core.ids import FRESH_BYTES, fresh_id, is_invocation_id
 from durable.core.invocation import Flavor
 from durable.core.journal import Outcome
 from durable.core.reasons import Reason
@@ -77,13 +77,12 @@ class Access:
                 "the engine is not running: use it inside `async with Engine(...) as engine:`, "
                 "or give it to your application: `FastAPI(lifespan=engine.lifespan)`"
             )
-        life.check_place()
-        life.check_running()
+        life.check()
         return life
 
     def _new_id(self, now: int) -> str:
         self._last_ordinal = ordinal = max(self._last_ordinal + 1, now << 16)
-        return invocation_id(ordinal, secrets.randbits(127))
+        return fresh_id(ordinal, os.urandom(FRESH_BYTES))
 
     def _encode(self, value: Any, door: str) -> bytes:
         """The stored form of an untyped value. Raises `SerializationError`, `ValueTooLargeError`."""

@@ -33,6 +33,7 @@ class Life:
         self._starting: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._abandoned = False
+        self._runs = False
 
     # ---- where it stands ----
 
@@ -52,6 +53,22 @@ class Life:
     def ends(self) -> bool:
         """Whether it ends or has ended."""
         return self.over or self._closing is not None
+
+    def check(self) -> None:
+        """Whether it can be asked anything, here. Raises what `check_place` and `check_running` do."""
+        loop = self.loop
+        if self._runs and self._forks == _forks and self._closing is None and not self._abandoned:
+            with suppress(RuntimeError):  # no event loop runs here
+                if (
+                    asyncio.get_running_loop() is self.event_loop
+                    and loop.failure is None
+                    and not loop.closing
+                    and not loop.over
+                ):
+                    return
+        self.check_place()
+        self.check_running()
+        self._runs = True
 
     def check_running(self) -> None:
         """Whether it can be asked anything. Raises why not."""

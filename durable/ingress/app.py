@@ -25,6 +25,7 @@ from durable.ingress.asks import (
     parse,
 )
 from durable.ingress.calls import Call, Ingress
+from durable.ingress.clients import Waiting
 from durable.ingress.policy import Limits, Policy, cors_headers, is_preflight, origins_of, refusal_of
 from durable.web.access import Authorize, allowed, token_of
 from durable.web.errors import BadRequest, refusal_for
@@ -89,6 +90,7 @@ def create_app(
         raw=Raw(engine),
         limits=limits,
         receiving=Receiving(limits.receiving_bytes),
+        waiting=Waiting(),
         withheld=invoking.NOT_FOR_HANDLERS | {name.encode("latin-1", "replace") for name in withheld},
         promises=promises,
         signals=signals,

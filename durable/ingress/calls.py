@@ -5,6 +5,7 @@ from starlette.types import Receive, Scope
 
 from durable.engine import Engine
 from durable.engine.raw import Raw
+from durable.ingress.clients import Waiting
 from durable.ingress.policy import Limits
 from durable.web.requests import Receiving, body_of
 from durable.web.security import Facts
@@ -18,6 +19,8 @@ class Ingress(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     limits: Limits
     #: How much is being received.
     receiving: Receiving
+    #: Who waits for an answer.
+    waiting: Waiting
     #: Lower-case names of headers that handlers do not see.
     withheld: frozenset[bytes]
     #: Whether promises can be settled, and signals sent.

@@ -8,7 +8,6 @@ from durable.ingress import answers
 from durable.ingress.answers import Answer, LookedUp
 from durable.ingress.asks import IdempotentTarget, InvocationTarget, Result, Target, WorkflowTarget
 from durable.ingress.calls import Call
-from durable.ingress.clients import WhileConnected
 from durable.ingress.invoking import ended
 from durable.web.errors import BadRequest
 from durable.web.requests import ClientGone
@@ -32,7 +31,7 @@ async def result(asked: Result, call: Call) -> Answer:
     outcome = standing.outcome
     if outcome is None and not asked.wait:
         raise BadRequest(470, "the invocation exists but has not completed yet")
-    async with WhileConnected(call.receive):
+    with call.ingress.waiting(call.receive):
         handler = raw.handler(standing.service, standing.handler)
         return ended(handler, standing, outcome or await raw.ended(id))
     raise ClientGone

@@ -11,7 +11,6 @@ from durable.ingress.answers import Answer
 from durable.ingress.asks import Invoke
 from durable.ingress.bodies import input_of, output_of
 from durable.ingress.calls import Call
-from durable.ingress.clients import WhileConnected
 from durable.runtime.registry import Registered
 from durable.web.errors import BadRequest
 from durable.web.requests import ClientGone
@@ -27,7 +26,7 @@ async def call(asked: Invoke, call: Call) -> Answer:
     """Invoke a handler, and answer with its outcome. Where the client goes away, the invocation goes on."""
     request = await _request(asked, call)
     raw = call.ingress.raw
-    async with WhileConnected(call.receive):
+    with call.ingress.waiting(call.receive):
         standing = await raw.call(request, call.names)
         if standing.known and request.handler.flavor is Flavor.WORKFLOW:
             return answers.failed(standing.id, 409, _ALREADY_INVOKED)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from itertools import chain
 from urllib.parse import parse_qsl, quote, unquote
 
 from starlette.types import Receive, Scope, Send
@@ -119,25 +120,25 @@ def facts_of(scope: Scope) -> Facts:
     """What is looked at before anything else."""
     headers = scope["headers"]
     found: dict[bytes, tuple[str, ...]] = {}
-    size = 0
     for name, value in headers:
-        size += len(name) + len(value)
         if name in _LOOKED_AT:
-            found[name] = (*found.get(name, ()), value.decode("latin-1"))
-    [length] = found.get(b"content-length", ("",))[:1]
+            text = value.decode("latin-1")
+            found[name] = (*found[name], text) if name in found else (text,)
+    given = found.get
+    length = found[b"content-length"][0] if b"content-length" in found else ""
     return Facts(
         method=scope["method"],
         scheme=str(scope.get("scheme", "http")),
         path=scope["path"],
         target_bytes=len(scope.get("raw_path") or b"") + len(scope.get("query_string", b"")),
-        host=found.get(b"host", ()),
-        origin=found.get(b"origin", ()),
-        fetch_site=found.get(b"sec-fetch-site", ()),
-        content_type=found.get(b"content-type", ()),
-        authorization=found.get(b"authorization", ()),
+        host=given(b"host", ()),
+        origin=given(b"origin", ()),
+        fetch_site=given(b"sec-fetch-site", ()),
+        content_type=given(b"content-type", ()),
+        authorization=given(b"authorization", ()),
         content_length=int(length) if length.isdecimal() and length.isascii() and len(length) < 20 else None,
         has_body=length not in ("", "0") or b"transfer-encoding" in found,
-        header_bytes=size,
+        header_bytes=sum(map(len, chain.from_iterable(headers))),
         headers=len(headers),
     )
 

@@ -7,12 +7,14 @@ from hypothesis import strategies as st
 
 from durable.core.ids import (
     DIGITS,
+    FRESH_BYTES,
     READABLE,
     awakeable_id,
     base62,
     child_id,
     claimed_id,
     fingerprint,
+    fresh_id,
     invocation_id,
     is_invocation_id,
     parse_awakeable_id,
@@ -146,6 +148,20 @@ def in_restates_reading(digits: str) -> int:
     for digit in digits.swapcase():
         number = number * 62 + DIGITS.index(digit)
     return number
+
+
+@given(ORDINALS, st.binary(min_size=FRESH_BYTES, max_size=FRESH_BYTES))
+@example(READABLE[0] - 1, b"\xff" * FRESH_BYTES)
+def test_a_fresh_id_can_be_read_and_takes_the_noise_that_it_is_given(ordinal: int, noise: bytes) -> None:
+    id = fresh_id(ordinal, noise)
+    assert is_invocation_id(id)
+    assert value_of(id[5:16]) == ordinal
+    assert value_of(id[16:]) < READABLE.entropies
+    assert in_restates_reading(id[16:]) < 2**128
+    for place in range(FRESH_BYTES):
+        other = bytearray(noise)
+        other[place] = (noise[place] + 1) % 256
+        assert fresh_id(ordinal, bytes(other)) != id, "every byte counts"
 
 
 @given(IDS, ENTRIES, st.tuples(SERVICES, st.none() | PARTS, SERVICES, PARTS))
