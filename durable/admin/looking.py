@@ -1,10 +1,10 @@
 """What an operator looks for: invocations by what is known of them, one in full, what it called, deadlocks."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from anyio import to_thread
@@ -29,6 +29,7 @@ from durable.errors import NotFoundError
 from durable.views.invocations import InvocationView
 from durable.web.errors import BadRequest
 
+T = TypeVar("T")
 _STATUS = f"({'|'.join(sorted(STATUSES))})"
 _STATUSES = f"^ *{_STATUS} *(, *{_STATUS} *)*$"
 
@@ -108,6 +109,15 @@ class TreeLimit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 200
 
 
+class JournalWanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which part of a journal to show."""
+
+    #: How many entries.
+    limit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1000
+    #: `next` of the page before.
+    after: Annotated[int, msgspec.Meta(ge=0, lt=2**62)] | None = None
+
+
 class Member(msgspec.Struct, frozen=True):
     """One of those that wait for each other."""
 
@@ -166,12 +176,15 @@ async def list_invocations(call: Call) -> Response:
 
 async def describe_invocation(call: Call) -> Response:
     """All that is known of one invocation, but for its journal."""
-    return await _shown(call, described)
+    view = await _view(call, call.path["id"])
+    return await _written(call, partial(described, view), (view.input, view.output))
 
 
 async def get_journal(call: Call) -> Response:
-    """What its handler did, in its order."""
-    return await _shown(call, journal)
+    """What its handler did, in its order, a page at a time."""
+    wanted, ask = call.query, call.engine.journal
+    page = await _found(call.path["id"], partial(ask, after=wanted.after, limit=wanted.limit))
+    return await _written(call, partial(journal, page), [one.value for one in page.entries])
 
 
 async def get_children(call: Call) -> Response:
@@ -192,7 +205,7 @@ async def get_children(call: Call) -> Response:
         left -= len(looked_at)
         for start in range(0, len(looked_at), AT_ONCE):
             some = looked_at[start : start + AT_ONCE]
-            views = await asyncio.gather(*(_found(call, one.id) for one in some))
+            views = await asyncio.gather(*(_if_found(call, one.id) for one in some))
             for one, view in zip(some, views, strict=True):
                 one.view = view
         level = [one for one in looked_at if one.view is not None]
@@ -208,16 +221,13 @@ async def list_deadlocks(call: Call) -> Response:
     return json(Circles(circles))
 
 
-async def _shown(call: Call, form: Callable[..., Any]) -> Response:
-    """An invocation in this form; one that is large is put into it in a thread."""
-    view = await _view(call, call.path["id"])
-    values = [view.input, view.output, *(one.value for one in view.journal)]
-    write = partial(_written, form, view, call.admin.show_payloads)
+async def _written(call: Call, form: Callable[..., Any], values: Iterable[bytes | None]) -> Response:
+    """The answer that `form` gives; where values are large it is made in a thread."""
+
+    def write() -> Response:
+        return json(form(show_payloads=call.admin.show_payloads))
+
     return write() if sum(len(one) for one in values if one) <= SMALL else await to_thread.run_sync(write)
-
-
-def _written(form: Callable[..., Any], view: InvocationView, show_payloads: bool) -> Response:
-    return json(form(view, show_payloads=show_payloads))
 
 
 class _Growing:
@@ -240,7 +250,7 @@ class _Growing:
         return Node(self.id, target, self.kind, self.entry, status, result, [one.node() for one in self.children])
 
 
-async def _found(call: Call, id: str) -> InvocationView | None:
+async def _if_found(call: Call, id: str) -> InvocationView | None:
     try:
         return await call.engine.describe(id)
     except NotFoundError:
@@ -248,10 +258,14 @@ async def _found(call: Call, id: str) -> InvocationView | None:
 
 
 async def _view(call: Call, id: str) -> InvocationView:
+    return await _found(id, call.engine.describe)
+
+
+async def _found(id: str, ask: Callable[[str], Awaitable[T]]) -> T:
     if not is_invocation_id(id):
         raise BadRequest(400, "The request field 'invocation_id' is invalid. Reason: bad format")
     try:
-        return await call.engine.describe(id)
+        return await ask(id)
     except NotFoundError:
         raise NotFoundError(f"The requested invocation '{id}' does not exist") from None
 
@@ -296,7 +310,8 @@ OPERATIONS = (
     ),
     Operation(
         method="GET", path="/invocations/{id}/journal", run=get_journal, tag="invocations",
-        summary="Show the journal of an invocation", answers={200: Answer("The journal.", Journal), **_UNKNOWN},
+        summary="Show the journal of an invocation", query=JournalWanted,
+        answers={200: Answer("A page.", Journal, names={"after": "/next"}), **_UNKNOWN},
     ),
     Operation(
         method="GET", path="/invocations/{id}/children", run=get_children, tag="invocations",

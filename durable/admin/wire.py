@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from durable.views.invocations import EntryView, InvocationView
+from durable.views.invocations import EntryView, InvocationView, JournalPage
 from durable.views.services import HandlerView, Notice, RetryPolicyView, ServiceView
 from durable.web import moments
 
@@ -293,11 +293,13 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     completed_at: str | None = None
 
 
-class Journal(msgspec.Struct, frozen=True):
-    """What a handler did, in its order; empty where it was purged."""
+class Journal(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a handler did, in its order, a page at a time; empty where it was purged."""
 
     invocation_id: str
     entries: list[Entry]
+    #: What to give as `after` for the next page; absent where there is none.
+    next: int | None = None
 
 
 class Wait(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -374,9 +376,9 @@ def _failure(view: InvocationView) -> Failure | None:
     return Failure(**told)
 
 
-def journal(view: InvocationView, *, show_payloads: bool) -> Journal:
-    """A journal as it travels."""
-    return Journal(view.id, [_entry(one, show_payloads) for one in view.journal])
+def journal(page: JournalPage, *, show_payloads: bool) -> Journal:
+    """A page of a journal as it travels."""
+    return Journal(page.id, [_entry(one, show_payloads) for one in page.entries], page.next)
 
 
 def _entry(one: EntryView, show_payloads: bool) -> Entry:

@@ -17,7 +17,14 @@ from durable.runtime.deadlocks import Deadlock
 from durable.runtime.loop import Loop
 from durable.runtime.registry import check_text
 from durable.store.filter import Cursor, Filter, cursor_at
-from durable.views.invocations import InvocationPage, InvocationView, describe, view_of
+from durable.views.invocations import (
+    InvocationPage,
+    InvocationView,
+    JournalPage,
+    describe,
+    journal_page,
+    view_of,
+)
 
 if TYPE_CHECKING:  # schemas need libraries that a start should not wait for
     from durable.views.services import ServiceView
@@ -103,15 +110,28 @@ class Reading(Access):
             holder = next((one.id for one in holders), None)
         return describe(invocation, rows, loop.roster.awaited(invocation), holder)
 
-    async def _read_one(self, loop: Loop, id: str) -> tuple[Invocation, Sequence[Row]]:
-        """An invocation and its journal, of which nothing is shown where it is damaged."""
+    async def journal(self, id: str, *, after: int | None = None, limit: int = 1000) -> JournalPage:
+        """A page of an invocation's journal, in its order; `after` is the `next` of the page before.
+
+        The input comes first, the output last. Raises `NotFoundError`, `InvalidRequestError`.
+        """
+        loop = self._running()
+        check_number("after", after, 0)
+        check_number("limit", limit, 1)
+        invocation, rows = await self._read_one(loop, checked(id), -1 if after is None else after, limit + 1)
+        return journal_page(invocation, rows, after, limit)
+
+    async def _read_one(
+        self, loop: Loop, id: str, after: int = -1, limit: int | None = None
+    ) -> tuple[Invocation, Sequence[Row]]:
+        """An invocation and its journal, or a part of it, of which nothing is shown where it is damaged."""
         rows: Sequence[Row] = ()
         loaded = await loop.store.load(Need(ids={id}))
         if not loaded.invocations or loaded.invocations[0].expired(self._clock.now_ms()):
             raise unknown(id)
         [invocation] = loaded.invocations
         try:
-            rows = await loop.store.journal(invocation.seq)
+            rows = await loop.store.entries(invocation.seq, after, limit)
         except StorageCorruptError as error:
             invocation.found_damaged(str(error))
         await self._note_damage(loop, [invocation])

@@ -92,6 +92,10 @@ class Store(Protocol):
         """An invocation's journal, by entry and part."""
         ...
 
+    async def entries(self, seq: int, after: int = -1, limit: int | None = None) -> Sequence[Row]:
+        """Up to `limit` entries of a journal above `after` (-1 is before the first row), for people to look at."""
+        ...
+
     async def running(self, after: int, limit: int) -> Sequence[tuple[int, int]]:
         """Invocations that have a slot, in order of their numbers, those above `after`: (seq, crashes)."""
         ...

@@ -134,11 +134,11 @@ def _careful(path: str, work: Look[T], without_indexes: Look[T], *, one_by_one: 
     """Read as `work` does; where that meets a page that cannot be read, invocation by invocation."""
     if not one_by_one:
         try:
-            return _look(path, work)
+            return look(path, work)
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
                 raise
-    return _look(path, without_indexes)
+    return look(path, without_indexes)
 
 
 def _every(database: sqlite3.Connection) -> Iterator[Invocation]:
@@ -294,7 +294,8 @@ def _cursor(row: tuple[Any, int]) -> Cursor:
     return row if isinstance(row[0], int) else (NEVER, row[1])
 
 
-def _look(path: str, work: Look[T]) -> T:
+def look(path: str, work: Look[T]) -> T:
+    """Read through a connection of its own, for ten seconds at most. Raises `StorageBusyError`."""
     database = sqlite3.connect(f"{Path(path).as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=2.0)
     ends = time.monotonic() + SECONDS_MAX
     database.set_progress_handler(lambda: int(time.monotonic() > ends), 50_000)

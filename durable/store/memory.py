@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import sys
 from collections import deque
 from collections.abc import Sequence
 
@@ -189,6 +190,14 @@ class MemoryStore:
         """An invocation's journal, in order."""
         self._check()
         return journal_of(self._stored(seq))
+
+    async def entries(self, seq: int, after: int = -1, limit: int | None = None) -> Sequence[Row]:
+        """Some of a journal."""
+        self._check()
+        before = max(after, 0)
+        upto = sys.maxsize if limit is None else before + limit
+        some = [row for row in self._stored(seq) if isinstance(row[1], int) and after < row[1] <= upto]
+        return journal_of(some, after=before)
 
     async def running(self, after: int, limit: int) -> Sequence[tuple[int, int]]:
         """Invocations that had a slot when the engine stopped."""

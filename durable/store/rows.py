@@ -329,10 +329,11 @@ def _read(own: Sequence[Any], submission: Submission, moved: Sequence[Any]) -> I
 # ---- a journal ----
 
 
-def journal_of(stored: Iterable[Sequence[Any]], *, partly: bool = False) -> list[Row]:
+def journal_of(stored: Iterable[Sequence[Any]], *, partly: bool = False, after: int = 0) -> list[Row]:
     """The rows of one journal, whose checksum follows each row's columns. Raises `StorageCorruptError`.
 
-    `partly`: only some of the rows were selected, and values only where they may be needed.
+    `partly`: only some of the rows were selected, and values only where they may be needed; `after`: those of entries
+    up to there were left out.
     """
     rows: list[Row] = []
     for *values, stored_checksum in stored:
@@ -346,7 +347,7 @@ def journal_of(stored: Iterable[Sequence[Any]], *, partly: bool = False) -> list
             _check_row(row, wrong)
         rows.append(row)
     if not partly:
-        check_whole(rows)
+        check_whole(rows, after)
     return rows
 
 
@@ -369,9 +370,9 @@ def _check_row(row: Row, wrong: str) -> None:
         raise StorageCorruptError(f"{where}: {trouble}")
 
 
-def check_whole(rows: Sequence[Row]) -> None:
+def check_whole(rows: Sequence[Row], after: int = 0) -> None:
     """Entries have no holes, and what has ended was asked for. Raises `StorageCorruptError`."""
-    last, asked = 0, 0
+    last, asked = after, after
     for row in rows:
         if not row.entry:
             continue

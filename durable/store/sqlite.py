@@ -4,7 +4,7 @@ import asyncio
 import os
 import sqlite3
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence, Set
+from collections.abc import Awaitable, Callable, Sequence, Set
 from contextlib import suppress
 from functools import partial
 from typing import Any, Literal, TypeVar
@@ -26,6 +26,7 @@ from durable.store.file import DatabaseFile
 from durable.store.filter import Counts, Filter, Page
 from durable.store.format import check_version, migrate, migrations
 from durable.store.indexes import IndexCheck, make_again
+from durable.store.journals import NEAR_MAX, journal_rows, open_rows, page
 from durable.store.keyed import (
     EVERYTHING,
     Moved,
@@ -207,7 +208,17 @@ class SqliteStore:
 
     async def journal(self, seq: int) -> Sequence[Row]:
         """An invocation's journal, in order."""
-        return await self._read(lambda database: journal_of(_journal(database, seq)))
+        return await self._read(lambda database: journal_of(journal_rows(database, seq)))
+
+    async def entries(self, seq: int, after: int = -1, limit: int | None = None) -> Sequence[Row]:
+        """Some of a journal; many entries are read through a connection of their own: commits do not wait for it."""
+        near = await self._read(lambda database: page(database, seq, after, limit, NEAR_MAX))
+        if near is not None:
+            return near
+        far = partial(page, seq=seq, after=after, limit=limit)
+        found = await self._look(partial(listing.look, self.path, partial(_tolerant, work=far)))
+        assert found is not None, "nothing is too much there"
+        return found
 
     async def running(self, after: int, limit: int) -> Sequence[tuple[int, int]]:
         """Invocations that had a slot when the engine stopped."""
@@ -354,7 +365,7 @@ def _load(database: sqlite3.Connection, need: Need, unread: set[int]) -> Loaded:
         waiting = database.execute(sql, (start, f"{start[:-1]}0")).fetchall()  # 0 comes after /
         loaded.waiting[workflow] = [row for row in waiting if isinstance(row[1], int) and isinstance(row[2], int)]
     for seq in need.journals:
-        take_journal(seq, _journal(database, seq), loaded)
+        take_journal(seq, journal_rows(database, seq), loaded)
     return loaded
 
 
@@ -362,21 +373,9 @@ def _complete(database: sqlite3.Connection, invocation: Invocation, loaded: Load
     """What the core keeps of an invocation besides its row: its open entries and its signals."""
     if invocation.completed_at is not None:
         return
-    complete(invocation, _journal(database, invocation.seq, without_values=True), partly=True)
+    complete(invocation, open_rows(database, invocation.seq), partly=True)
     sql = "SELECT * FROM signals WHERE seq = ? ORDER BY ordinal"
     take_signals(invocation, read(database, sql, (invocation.seq,), "a signal it was sent"), loaded)
-
-
-def _journal(database: sqlite3.Connection, seq: int, *, without_values: bool = False) -> Iterator[Sequence[Any]]:
-    # of steps that are complete as written, the core needs nothing but the number of the last one
-    value = "CASE WHEN ordinal IS NULL AND part = 1 THEN value END" if without_values else "value"
-    last = "(SELECT max(entry) FROM journal WHERE invocation = ?1 AND part = 0)"
-    rest = f" AND (part <> 0 OR ok IS NULL OR entry = {last})" if without_values else ""
-    sql = (
-        f"SELECT invocation, entry, part, kind, name, detail, seen, ordinal, ok, {value}, at, checksum FROM journal"
-        f" WHERE invocation = ?1{rest} ORDER BY entry, part"
-    )
-    return read(database, sql, (seq,), "its journal")
 
 
 def _object(database: sqlite3.Connection, service: str, key: str, unread: Set[int]) -> KeyedObject:

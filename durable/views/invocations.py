@@ -119,6 +119,15 @@ class InvocationPage(msgspec.Struct, frozen=True):
     counts_complete: bool = True
 
 
+class JournalPage(msgspec.Struct, frozen=True):
+    """Some of a journal, in its order; empty where it was purged."""
+
+    id: str
+    entries: tuple[EntryView, ...]
+    #: What to give as `after` for the next page; None where there is none.
+    next: int | None = None
+
+
 def view_of(invocation: Invocation) -> InvocationView:
     """The view of an invocation that is in memory or was just read."""
     submission, caller, outcome = invocation.submission, invocation.submission.caller, invocation.outcome
@@ -173,6 +182,18 @@ def describe(
     )
 
 
+def journal_page(invocation: Invocation, rows: Sequence[Row], after: int | None, limit: int) -> JournalPage:
+    """Up to `limit` entries above `after`; `rows` has those of one more, where there is one."""
+    if not invocation.journal_kept:
+        return JournalPage(invocation.id, ())
+    last = (after or 0) + limit
+    some = [row for row in rows if row.entry <= last]
+    more = len(some) < len(rows)
+    return JournalPage(
+        invocation.id, entries_of(view_of(invocation), some, after=after, to_end=not more), last if more else None
+    )
+
+
 def _child(entry: EntryView) -> ChildView:
     id = (entry.detail or "").removeprefix(JOINED)
     return ChildView(entry=entry.entry, kind=entry.kind, id=id, target=entry.name, result=entry.result)
@@ -216,13 +237,19 @@ def _value(kind: str, ended: Row) -> bytes | None:
     return ended.value
 
 
-def entries_of(invocation: InvocationView, rows: Sequence[Row]) -> tuple[EntryView, ...]:
-    """A journal as a person reads it: the input, what the handler did, the output."""
+def entries_of(
+    invocation: InvocationView, rows: Sequence[Row], *, after: int | None = None, to_end: bool = True
+) -> tuple[EntryView, ...]:
+    """A journal as a person reads it: the input, what the handler did, the output.
+
+    Of a part of it, the input comes with its beginning (`after` is None), the output `to_end`.
+    """
     completions = {row.entry: row for row in rows if row.part == COMPLETION and row.entry and row.ordinal is not None}
-    shown = [
-        EntryView(entry=0, kind="input", result="done", value=invocation.input, recorded_at=invocation.created_at)
-    ]
-    last = 0
+    shown: list[EntryView] = []
+    if after is None:
+        at = invocation.created_at
+        shown.append(EntryView(entry=0, kind="input", result="done", value=invocation.input, recorded_at=at))
+    last = after or 0
     for row in rows:
         if row.entry == 0:
             shown.append(EntryView(entry=0, kind=row.kind, result="done", recorded_at=row.at))
@@ -246,7 +273,7 @@ def entries_of(invocation: InvocationView, rows: Sequence[Row]) -> tuple[EntryVi
                 completed_at=None if ended is None else ended.at,
             )
         )
-    if invocation.completed_at is not None:
+    if to_end and invocation.completed_at is not None:
         shown.append(
             EntryView(
                 entry=last + 1,

@@ -12,7 +12,16 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
-from durable import Context, Engine, ObjectContext, TerminalError, VirtualObject, handler
+from durable import (
+    Context,
+    Engine,
+    InvalidRequestError,
+    NotFoundError,
+    ObjectContext,
+    TerminalError,
+    VirtualObject,
+    handler,
+)
 from durable.admin import create_app
 from durable.testing import MemoryStore, VirtualClock, run
 from tests.admin.support import UNKNOWN, Desk, Served, services, story
@@ -312,6 +321,48 @@ def test_what_cannot_be_started_is_refused(body: dict[str, Any], status: int, me
         assert (await admin.http.get("/invocations")).json() == {"invocations": []}
 
     story(tell)
+
+
+@handler(service="Bakery")
+async def week(ctx: Context, days: int) -> int:
+    return sum([await ctx.run(int, day) for day in range(1, days + 1)])
+
+
+def test_a_journal_is_shown_a_page_at_a_time() -> None:
+    async def tell(engine: Engine, http: httpx.AsyncClient) -> None:
+        handle = await engine.send(week, 7)
+        await handle.result()
+        id = handle.id
+        whole = (await http.get(f"/invocations/{id}/journal")).json()
+        assert [one["kind"] for one in whole["entries"]] == ["input", *["run"] * 7, "output"]
+        assert "next" not in whole
+        pages: list[dict[str, Any]] = []
+        query: dict[str, Any] = {"limit": 3}
+        while True:
+            pages.append((await http.get(f"/invocations/{id}/journal", params=query)).json())
+            if "next" not in pages[-1]:
+                break
+            query["after"] = pages[-1]["next"]
+        assert [len(page["entries"]) for page in pages] == [4, 3, 2], "the input comes first, the output last"
+        assert [one for page in pages for one in page["entries"]] == whole["entries"]
+        page = await engine.journal(id, after=6, limit=1)
+        assert ([(one.entry, one.kind) for one in page.entries], page.next) == ([(7, "run"), (8, "output")], None)
+        beyond = (await http.get(f"/invocations/{id}/journal", params={"after": 99})).json()
+        assert [one["kind"] for one in beyond["entries"]] == ["output"]
+        for wrong in ({"limit": 0}, {"limit": 10_001}, {"after": -1}, {"after": "x"}, {"cursor": "1"}):
+            assert (await http.get(f"/invocations/{id}/journal", params=wrong)).status_code == 400, wrong
+        with pytest.raises(InvalidRequestError):
+            await engine.journal(id, limit=0)
+        with pytest.raises(NotFoundError):
+            await engine.journal(UNKNOWN)
+
+    async def main() -> None:
+        engine = Engine(services=[week], store=MemoryStore(), clock=VirtualClock(asyncio.get_running_loop()))
+        transport = httpx.ASGITransport(create_app(engine))
+        async with engine, httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            await tell(engine, http)
+
+    run(main)
 
 
 def test_large_values_are_shown_and_hold_up_nobody() -> None:

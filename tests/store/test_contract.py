@@ -1234,3 +1234,22 @@ def test_a_refused_commit_leaves_nothing_and_the_next_one_is_written(stores: Sto
             assert [one.seq for one in (await store.find(Filter())).found] == [10, 9]
 
     play(story)
+
+
+def test_a_journal_is_read_a_part_at_a_time(stores: Stores) -> None:
+    async def story() -> None:
+        rows = [a_row(1, entry, outcome=Outcome(True, b"%d" % entry), ordinal=20 + entry) for entry in range(1, 8)]
+        cancel = Row(1, 0, 30, "cancel", None, None, 0, 30, False, b"x", NOW)
+        late = Row(1, 3, COMPLETION, "call", None, None, 0, 40, True, b"late", NOW)
+        rows[2] = a_row(1, 3, kind=Kind.CALL, name="S/h", detail=an_invocation(9).id)
+        async with using(stores) as store:
+            await store.commit(Writes(created={1: an_invocation(1)}, journal=[cancel, *rows, late]))
+            whole = list(await store.journal(1))
+            assert len(whole) == 9
+            assert list(await store.entries(1)) == whole
+            assert list(await store.entries(1, -1, 2)) == whole[:3]
+            assert list(await store.entries(1, 2, 2)) == whole[3:6], "an entry with all of its rows"
+            assert list(await store.entries(1, 4, 100)) == whole[6:]
+            assert list(await store.entries(1, 7, 100)) == list(await store.entries(2, 0, 9)) == []
+
+    play(story)

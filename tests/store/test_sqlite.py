@@ -9,6 +9,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
@@ -37,10 +38,11 @@ from durable.core.ids import FULL, READABLE, awakeable_id, claimed_id
 from durable.core.invocation import Caller, Status
 from durable.core.journal import Kind, Outcome, Row
 from durable.core.lifecycle.cancel import has_leaves
-from durable.store import CommitRefused, Expired, Opened, Store, soundness
+from durable.store import CommitRefused, Expired, Opened, Store, journals, soundness
 from durable.store.faults import explain
 from durable.store.filter import Filter
 from durable.store.format import APPLICATION_ID, migrations
+from durable.store.rows import journal_of
 from durable.store.sqlite import SqliteStore
 from tests.store.support import DAY, NOW, a_row, an_invocation, opened, play
 
@@ -671,6 +673,7 @@ def test_a_place_that_refuses_files_is_named(path: Path, monkeypatch: pytest.Mon
 AS_ANOTHER_USER = """
 import asyncio, os, sys
 from durable.store.format import migrations
+from durable.store.rows import journal_of
 from durable.store.sqlite import SqliteStore
 migrations()  # what it imports, that user may not read either
 os.setgid(65534)
@@ -1070,3 +1073,49 @@ def test_a_column_that_somebody_added_is_named_and_no_other(tmp_path: Path) -> N
     database.close()
     with pytest.raises(StorageCorruptError, match=r"its table _invocations differs in mine\."):
         asyncio.run(story())
+
+
+# ---- journals that people look at ----
+
+
+def test_commits_do_not_wait_while_people_look_at_a_long_journal(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read through a connection of its own; a short one between two commits."""
+    count = journals.NEAR_MAX + 1
+    rows = [a_row(1, entry, outcome=Outcome(True, b"1"), ordinal=20 + entry) for entry in range(1, count + 1)]
+    read_on: list[str] = []
+
+    def noting(*arguments: Any, **options: Any) -> list[Row]:
+        read_on.append(threading.current_thread().name)
+        return journal_of(*arguments, **options)
+
+    monkeypatch.setattr(journals, "journal_of", noting)
+
+    async def story() -> None:
+        async with opened(SqliteStore(path)) as (store, _):
+            await store.commit(Writes(created={1: an_invocation(1)}, journal=rows))
+            own = f"durable {path}"
+            for after, limit, is_near in ((-1, None, False), (-1, count, False), (0, 9, True), (1, None, True)):
+                found = await store.entries(1, after, limit)
+                assert len(found) == min(limit or count, count - max(after, 0))
+                assert (read_on.pop() == own) == is_near, (after, limit)
+
+    play(story)
+
+
+def test_damage_in_a_part_of_a_journal_is_told_of_that_part(path: Path) -> None:
+    rows = [a_row(1, entry, outcome=Outcome(True, b"1"), ordinal=20 + entry) for entry in range(1, 1001)]
+
+    async def story() -> None:
+        async with opened(SqliteStore(path)) as (store, _):
+            await store.commit(Writes(created={1: an_invocation(1)}, journal=rows))
+            database = sqlite3.connect(path)
+            database.execute("UPDATE journal SET value = x'32' WHERE entry = 900")
+            database.commit()
+            database.close()
+            assert len(await store.entries(1, 0, 899)) == 899
+            assert len(await store.entries(1, 900, 200)) == 100
+            for after, limit in ((-1, None), (899, 1), (200, 900)):
+                with pytest.raises(StorageCorruptError, match="entry 900"):
+                    await store.entries(1, after, limit)
+
+    play(story)
