@@ -1,6 +1,7 @@
 """A request as a server hands it over: what it says of itself, and its body."""
 
 import asyncio
+import re
 from collections import Counter
 from itertools import chain
 from urllib.parse import parse_qsl, quote, unquote
@@ -12,6 +13,9 @@ from durable.web.security import Facts, Limits, too_long
 
 #: Within how many bytes a body has to show progress, each `Limits.body_seconds`.
 PROGRESS = 64 * 1024
+#: How many parts the path may have that an app is mounted under, for an encoded slash to be told from one.
+_PREFIX_PARTS = 16
+_SLASHES = re.compile("//+")
 
 
 class ClientGone(Exception):
@@ -48,8 +52,8 @@ def raw_route_path(scope: Scope) -> str:
     if "%" not in raw and raw.endswith(below):
         return below
     start = 0
-    for _ in range(scope.get("root_path", "").count("/") + 1):  # below the same prefix, which may be encoded too
-        if unquote(raw[start:]) == below:
+    for _ in range(_PREFIX_PARTS):  # below the same prefix, which may be encoded too; not every framework names it
+        if _SLASHES.sub("/", unquote(raw[start:])) == _SLASHES.sub("/", below):  # Litestar makes one of several
             return raw[start:]
         start = raw.find("/", start + 1)
         if start < 0:
