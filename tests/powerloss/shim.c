@@ -3,6 +3,7 @@
  *
  *     powerloss_start(folder, trace)   from now on every change to a file below `folder` is appended to the file `trace`
  *     powerloss_mark(text, length)     a line of the caller's own, at its place between the changes
+ *     powerloss_kill()             SIGKILL, but never between a call and its note
  *     powerloss_lie(mask)              some syncs are done but not noted, as if the program had left them out
  *     powerloss_fault(kind, nth, for_good, operation)   the nth eligible call from now on fails in that way; eligible is
  *                                  what can fail so, and where `operation` is not 0, only that one
@@ -89,6 +90,13 @@ void powerloss_mark(const char *text, size_t length) {
     pthread_mutex_lock(&mutex);
     if (active) note(MARK, 0, 0, text, length, 0, 0);
     pthread_mutex_unlock(&mutex);
+}
+
+/* SIGKILL, but not between a call and its note. */
+void powerloss_kill(void) {
+    pthread_mutex_lock(&mutex);
+    syscall(SYS_kill, getpid(), SIGKILL);
+    for (;;) pause();
 }
 
 void powerloss_lie(int mask) {

@@ -85,6 +85,10 @@ class Shim:
         text = json.dumps([what, *fields]).encode()
         self._library.powerloss_mark(text, ctypes.c_size_t(len(text)))
 
+    def kill(self) -> None:
+        """SIGKILL this process; what other threads have done by then is noted."""
+        self._library.powerloss_kill()
+
     def lie(self, lie: Lie) -> None:
         """Leave out syncs."""
         self._library.powerloss_lie(int(lie))

@@ -351,7 +351,7 @@ class Life:
                 await self.work()
 
     async def killed(self, seconds: float) -> None:
-        asyncio.get_running_loop().call_later(seconds, os.kill, os.getpid(), signal.SIGKILL)
+        asyncio.get_running_loop().call_later(seconds, self.shim.kill)
         await self.work()
 
     async def killed_in_a_sync(self, nth: int) -> None:
