@@ -4,6 +4,7 @@ Declare with `handler`, `Service`, `VirtualObject`, `Workflow`; run with `Engine
 things once and for all.
 """
 
+from durable.api import EngineApi
 from durable.client import Applied, Handle
 from durable.context import (
     Context,
@@ -24,6 +25,7 @@ from durable.errors import (
     EngineFailedError,
     EngineLockedError,
     EngineNotRunningError,
+    EngineUnreachableError,
     ForkedEngineError,
     GoneError,
     InvalidRequestError,
@@ -32,6 +34,7 @@ from durable.errors import (
     JournalMismatchError,
     NotFoundError,
     NotInHandlerError,
+    OutcomeUnknownError,
     OutputNotReadyError,
     RequestError,
     RetryableError,
@@ -53,6 +56,7 @@ from durable.errors import (
 )
 from durable.futures import DurableFuture, as_completed, gather, select, wait_completed
 from durable.operations import Awakeable, Call, Promise, Request, SendHandle
+from durable.remote.client import Client, connect
 from durable.saga import Saga
 from durable.serde import Serde
 from durable.service import Handler, Service, VirtualObject, Workflow, handler
@@ -65,6 +69,7 @@ __all__ = [
     "Awakeable",
     "Call",
     "ChildView",
+    "Client",
     "ConflictError",
     "Context",
     "DeclarationError",
@@ -73,9 +78,11 @@ __all__ = [
     "DurableTimeoutError",
     "Duration",
     "Engine",
+    "EngineApi",
     "EngineFailedError",
     "EngineLockedError",
     "EngineNotRunningError",
+    "EngineUnreachableError",
     "EntryView",
     "ForkedEngineError",
     "GoneError",
@@ -89,6 +96,7 @@ __all__ = [
     "NotFoundError",
     "NotInHandlerError",
     "ObjectContext",
+    "OutcomeUnknownError",
     "OutputNotReadyError",
     "Promise",
     "Request",
@@ -122,6 +130,7 @@ __all__ = [
     "WorkflowContext",
     "WrongLoopError",
     "as_completed",
+    "connect",
     "gather",
     "handler",
     "restore",

@@ -23,6 +23,8 @@ Exception
     │   ├── UnsupportedError         422
     │   ├── TooEarlyError            425
     │   └── OutputNotReadyError      470
+    ├── EngineUnreachableError   a client found no engine where it looked (also a `ConnectionError`)
+    │   └── OutcomeUnknownError      the connection broke: whether the call was accepted is unknown
     ├── JournalMismatchError     the code asked for something else than its journal records
     └── StorageError             the database file
         ├── EngineLockedError        another engine holds the file
@@ -50,6 +52,7 @@ __all__ = [
     "EngineFailedError",
     "EngineLockedError",
     "EngineNotRunningError",
+    "EngineUnreachableError",
     "ForkedEngineError",
     "GoneError",
     "InvalidRequestError",
@@ -58,6 +61,7 @@ __all__ = [
     "JournalMismatchError",
     "NotFoundError",
     "NotInHandlerError",
+    "OutcomeUnknownError",
     "OutputNotReadyError",
     "RequestError",
     "RetryableError",
@@ -253,6 +257,17 @@ class ValueTooLargeError(SerializationError, RequestError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.door, self.size, self.limit)
+
+
+class EngineUnreachableError(DurableError, ConnectionError):
+    """A client found no engine where it looked; the message says what is there instead."""
+
+
+class OutcomeUnknownError(EngineUnreachableError):
+    """The connection broke before an answer came, and what was asked for could not be repeated safely.
+
+    It may have been accepted, once, or not at all. With an idempotency key it would have been repeated.
+    """
 
 
 class JournalMismatchError(DurableError):

@@ -27,9 +27,12 @@ context
 runtime
 views telemetry
 client
+api
+remote
 engine
 web
 testing admin ingress kafka restate
+remote.server
 cli
 .
 """

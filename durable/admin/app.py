@@ -40,6 +40,7 @@ from durable.web.security import (
     LOOPBACK,
     SAFE,
     Policy,
+    Refusal,
     deeper_than,
     host_names,
 )
@@ -99,6 +100,18 @@ def create_app(
     return App(admin, policy, authorize)
 
 
+def create_local_app(engine: Engine, limits: Limits) -> "App":
+    """The admin API of the control socket, whose clients may do everything."""
+    admin = Admin(
+        engine=engine,
+        limits=limits,
+        readers=query.readers(),
+        created_at=time.time_ns() // 1_000_000,
+        backup_anywhere=True,
+    )
+    return App(admin, Policy(limits=limits), None)
+
+
 #: Every operation there is; the OpenAPI document describes them.
 OPERATIONS: tuple[Operation, ...] = (
     *health.OPERATIONS,
@@ -145,20 +158,20 @@ class App:
         facts = facts_of(request.scope)
         refusal = refusal_of(facts, self._policy)
         if refusal is not None:
-            return problem(refusal.status, refusal.message, refusal.headers)
+            return problem(refusal)
         if not await allowed(self._authorize, request):
-            return problem(403, "not allowed")
+            return problem(Refusal(403, "not allowed"))
         found = ROUTES.find(route_path(request.scope))
         if found is None:
-            return problem(404, "there is no such route; GET /openapi describes those there are")
+            return problem(Refusal(404, "there is no such route; GET /openapi describes those there are"))
         methods, path = found
         operation = methods.get("GET" if request.method == "HEAD" else request.method)
         if operation is None:
             allow = sorted({*methods, *(["HEAD"] if "GET" in methods else [])})
-            return problem(405, f"this route takes {', '.join(allow)}", {"allow": ", ".join(allow)})
+            return problem(Refusal(405, f"this route takes {', '.join(allow)}", {"allow": ", ".join(allow)}))
         refusal = not_json(facts)
         if refusal is not None:
-            return problem(refusal.status, refusal.message)
+            return problem(refusal)
         try:
             query = _read_query(request, operation)
             body = await self._read_body(request, operation)
@@ -167,7 +180,7 @@ class App:
         except ClientGone:
             return empty(400)
         except asyncio.CancelledError:  # by the server, which is ending and sends what is answered now
-            return problem(503, "the server is stopping: ask again after the next start", {"retry-after": "1"})
+            return problem(_ENDING)
         except Exception as error:
             return answer_to(error, operation)
 
@@ -195,6 +208,9 @@ class App:
             "create_app() a token=, token_file=, token_variable= or authorize=",
             where,
         )
+
+
+_ENDING = Refusal(503, "the server is stopping: ask again after the next start", {"retry-after": "1"})
 
 
 def _read_query(request: Request, operation: Operation) -> Any:

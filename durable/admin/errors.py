@@ -1,12 +1,12 @@
 """Errors as the admin API tells them."""
 
-from collections.abc import Mapping
-
 import msgspec
+from msgspec import UNSET, UnsetType
 from starlette.responses import Response
 
 from durable.admin.operations import Operation, json
 from durable.web.errors import refusal_for
+from durable.web.security import Refusal
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -15,14 +15,17 @@ class Problem(msgspec.Struct, frozen=True):
     message: str
     #: Restate's code, where the error is one that has a code there.
     restate_code: str | None = None
+    #: The class of the error, where the status does not tell; and more about it.
+    kind: str | UnsetType = UNSET
+    metadata: dict[str, str] | UnsetType = UNSET
 
 
-def problem(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+def problem(refusal: Refusal) -> Response:
     """An error as an answer."""
-    return json(Problem(message), status, headers)
+    said = Problem(refusal.message, None, refusal.kind or UNSET, dict(refusal.metadata) or UNSET)
+    return json(said, refusal.status, refusal.headers)
 
 
 def answer_to(error: Exception, operation: Operation) -> Response:
     """The answer to what an operation raised."""
-    refusal = refusal_for(error, f"{operation.method} {operation.path}")
-    return problem(refusal.status, refusal.message, refusal.headers)
+    return problem(refusal_for(error, f"{operation.method} {operation.path}"))

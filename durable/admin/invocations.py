@@ -31,14 +31,21 @@ _REFUSALS: dict[tuple[str, type[RequestError]], str] = {
 _UNKNOWN = "The requested invocation '{id}' does not exist"
 
 
-class Resume(msgspec.Struct, frozen=True):
+class Steer(msgspec.Struct, frozen=True):
+    """Whether to do it."""
+
+    #: Change nothing, and answer what would become of it.
+    dry_run: bool = False
+
+
+class Resume(Steer, frozen=True, kw_only=True):
     """How to go on."""
 
     #: The code to go on with: "keep", "latest", or the running deployment's id, which are all the same here.
     deployment: str = "keep"
 
 
-class Restart(msgspec.Struct, frozen=True):
+class Restart(Steer, frozen=True, kw_only=True):
     """Where to begin again."""
 
     #: How many entries of the journal are kept with their outcomes, after the input.
@@ -54,46 +61,74 @@ class Delete(msgspec.Struct, frozen=True):
 
 async def cancel_invocation(call: Call) -> Response:
     """Let it undo what it did: its handler sees one cancellation, after the calls it made have ended."""
-    applied = await _steer("cancel", call.path["id"], call.engine.cancel)
-    return empty(202 if applied is Applied.ACCEPTED else 200)
+    return await _steered(call, "cancel", call.engine.cancel)
 
 
 async def kill_invocation(call: Call) -> Response:
     """End it now, with every call it waits for, without running any more of their code."""
-    await _steer("kill", call.path["id"], call.engine.kill)
-    return empty()
+    return await _steered(call, "kill", call.engine.kill)
 
 
 async def pause_invocation(call: Call) -> Response:
     """Let its steps end, then nothing happens until it is resumed or cancelled."""
-    applied = await _steer("pause", call.path["id"], call.engine.pause)
-    return empty(202 if applied is Applied.ACCEPTED else 200)
+    return await _steered(call, "pause", call.engine.pause)
 
 
 async def resume_invocation(call: Call) -> Response:
     """Go on with a paused one; retry at once one that is backing off."""
     await _check_deployment(call, call.query.deployment)
-    await _steer("resume", call.path["id"], call.engine.resume)
-    return empty()
+    return await _steered(call, "resume", call.engine.resume)
 
 
 async def purge_invocation(call: Call) -> Response:
     """Forget a completed one: its result, its journal, its idempotency key."""
-    await _steer("purge", call.path["id"], call.engine.purge)
-    return empty()
+    return await _steered(call, "purge", call.engine.purge)
 
 
 async def purge_journal(call: Call) -> Response:
     """Forget the journal of a completed one; its result stays."""
-    await _steer("purge-journal", call.path["id"], call.engine.purge_journal)
-    return empty()
+    return await _steered(call, "purge-journal", call.engine.purge_journal)
 
 
 async def restart_invocation(call: Call) -> Response:
     """Do a completed one again as a new one, with the same input."""
     await _check_deployment(call, call.query.deployment)
-    handle = await _steer("restart-as-new", call.path["id"], _restart(call, call.query.from_))
+    act = _restart(call, call.query.from_, dry_run=call.query.dry_run)
+    handle = await (act(call.path["id"]) if call.exact else _steer("restart-as-new", call.path["id"], act))
     return json(Restarted(handle.id))
+
+
+class Steered(msgspec.Struct, frozen=True):
+    """What became of it: "done", "accepted" (it takes effect when the handler comes to it) or "unchanged"."""
+
+    outcome: Applied
+
+
+async def _steered(call: Call, verb: str, act: Callable[..., Awaitable[Any]]) -> Response:
+    act = partial(act, dry_run=call.query.dry_run)
+    if call.exact:
+        return json(Steered(await act(call.path["id"]) or Applied.DONE))
+    applied = await _steer(verb, call.path["id"], act)
+    return empty(202 if applied is Applied.ACCEPTED else 200)
+
+
+class Many(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which paused invocations to resume; what is given must all be true."""
+
+    #: One of those for which an invocation is paused at once.
+    reason: str | None = None
+    service: str | None = None
+
+
+class Resumed(msgspec.Struct, frozen=True):
+    """Those that were resumed."""
+
+    invocation_ids: list[str]
+
+
+async def resume_all(call: Call) -> Response:
+    """Resume every paused invocation, of one service or paused for one reason."""
+    return json(Resumed(await call.engine.resume_all(reason=call.body.reason, service=call.body.service)))
 
 
 async def delete_invocation(call: Call) -> Response:
@@ -165,13 +200,6 @@ class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
     #: "done", "accepted" (it takes effect when the handler comes to it) or "unchanged".
     outcome: str | None = None
     error: str | None = None
-
-
-class DryRun(msgspec.Struct, frozen=True):
-    """Whether to do it."""
-
-    #: Change nothing, and say what would become of each.
-    dry_run: bool = False
 
 
 async def batch_cancel(call: Call) -> Response:
@@ -265,7 +293,11 @@ async def _each(
 
 
 def _verb(
-    verb: str, run: Callable[[Call], Awaitable[Response]], summary: str, answers: dict[int, Answer], query: Any = None
+    verb: str,
+    run: Callable[[Call], Awaitable[Response]],
+    summary: str,
+    answers: dict[int, Answer],
+    query: Any = Steer,
 ) -> Operation:
     everywhere = {404: Answer("There is no such invocation."), 409: Answer("Its status does not allow it.")}
     return Operation(
@@ -278,7 +310,7 @@ def _batch_verb(verb: str, run: Callable[[Call], Awaitable[Response]], result: A
     also = (NDJSON,) if result is BatchResult else ()
     return Operation(
         method="POST", path=f"/internal/invocations_batch_operations/{verb}", run=run, tag="batch operations",
-        summary=f"{verb} many invocations", query=DryRun, body=Batch,
+        summary=f"{verb} many invocations", query=Steer, body=Batch,
         answers={200: Answer("What became of each.", result, also=also)},
     )  # fmt: skip
 
@@ -314,6 +346,10 @@ OPERATIONS = (
     Operation(
         method="DELETE", path="/invocations", run=kill_by_sid, tag="invocations", summary="Kill an invocation",
         body=Sid, answers={202: Answer("If it can be done, it is.")},
+    ),
+    Operation(
+        method="POST", path="/resume-all", run=resume_all, tag="batch operations",
+        summary="Resume all that are paused", body=Many, answers={200: Answer("Which those were.", Resumed)},
     ),
     _batch_verb("cancel", batch_cancel),
     _batch_verb("kill", batch_kill),

@@ -19,6 +19,7 @@ from durable.admin.wire import (
     Listed,
     MomentText,
     described,
+    hidden,
     journal,
     listed,
 )
@@ -34,8 +35,8 @@ _STATUS = f"({'|'.join(sorted(STATUSES))})"
 _STATUSES = f"^ *{_STATUS} *(, *{_STATUS} *)*$"
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which invocations to list; what is given must all be true."""
+class Filters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which invocations are wanted; what is given must all be true."""
 
     service: str | None = None
     handler: str | None = None
@@ -56,6 +57,11 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     #: The id of the invocation that called or sent it.
     parent: InvocationId | None = None
     idempotency_key: str | None = None
+
+
+class Wanted(Filters, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which invocations to list, and how many."""
+
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
     #: `next` of the page before.
     cursor: str | None = None
@@ -148,7 +154,22 @@ async def list_invocations(call: Call) -> Response:
 
     A page begins after the cursor, whatever was accepted meanwhile.
     """
-    wanted, engine = call.query, call.engine
+    wanted = call.query
+    filters = _filters(call, wanted)
+    page = await call.engine.page(**filters, limit=wanted.limit, cursor=wanted.cursor, counts=wanted.counts)
+    if call.exact:
+        shown = [hidden(view, show_payloads=call.admin.show_payloads) for view in page.invocations]
+        return json(msgspec.structs.replace(page, invocations=shown))
+    return json(Listing([listed(view) for view in page.invocations], page.next, page.counts, page.counts_complete))
+
+
+async def count_invocations(call: Call) -> Response:
+    """How many invocations there are of each status, all counted."""
+    return json(await call.engine.count_invocations(**_filters(call, call.query)))
+
+
+def _filters(call: Call, wanted: Filters) -> dict[str, Any]:
+    engine = call.engine
     engine.check_running()
     now = engine.now_ms()
     after, before = _moment("created_after", wanted.created_after), _moment("created_before", wanted.created_before)
@@ -158,7 +179,7 @@ async def list_invocations(call: Call) -> Response:
         before = min(before or now, now - _ms("older_than", wanted.older_than))
     if wanted.parent is not None and not is_invocation_id(wanted.parent):
         raise BadRequest(400, f"parent: {wanted.parent!r} is no invocation id")
-    filters: dict[str, Any] = {
+    return {
         "service": wanted.service,
         "handler": wanted.handler,
         "key": wanted.key,
@@ -170,13 +191,14 @@ async def list_invocations(call: Call) -> Response:
         "caller": wanted.parent,
         "idempotency_key": wanted.idempotency_key,
     }
-    page = await engine.page(**filters, limit=wanted.limit, cursor=wanted.cursor, counts=wanted.counts)
-    return json(Listing([listed(view) for view in page.invocations], page.next, page.counts, page.counts_complete))
 
 
 async def describe_invocation(call: Call) -> Response:
     """All that is known of one invocation, but for its journal."""
     view = await _view(call, call.path["id"])
+    if call.exact:
+        values = (view.input, view.output, *(one.value for one in view.journal))
+        return await _written(call, partial(hidden, view), values)
     return await _written(call, partial(described, view), (view.input, view.output))
 
 
@@ -214,9 +236,12 @@ async def get_children(call: Call) -> Response:
 
 async def list_deadlocks(call: Call) -> Response:
     """Handlers that wait for each other in a circle: none goes on by itself. Cancelling one frees the others."""
+    found = await call.engine.deadlocks()
+    if call.exact:
+        return json(found)
     circles = [
         Circle([Member(one.id, one.target, str(one.status)) for one in deadlock.members], str(deadlock))
-        for deadlock in await call.engine.deadlocks()
+        for deadlock in found
     ]
     return json(Circles(circles))
 
@@ -303,6 +328,10 @@ OPERATIONS = (
     Operation(
         method="GET", path="/invocations", run=list_invocations, tag="invocations", summary="List invocations",
         query=Wanted, answers={200: Answer("A page.", Listing, names={"id": "/invocations/0/id", "cursor": "/next"})},
+    ),
+    Operation(
+        method="GET", path="/invocation-counts", run=count_invocations, tag="invocations",
+        summary="Count invocations", query=Filters, answers={200: Answer("How many, by status.", dict[str, int])},
     ),
     Operation(
         method="GET", path="/invocations/{id}", run=describe_invocation, tag="invocations",

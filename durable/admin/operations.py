@@ -17,6 +17,7 @@ from starlette.responses import Response
 from durable.admin.limits import Limits
 from durable.admin.sql.reader import QueryLimits
 from durable.engine import Engine
+from durable.remote.envelope import EXACT
 
 #: Oldest and newest version of Restate's admin API whose prefix is understood; without a prefix it is the newest.
 VERSION_MIN, VERSION_MAX = 2, 4
@@ -49,6 +50,8 @@ class Admin(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     created_at: int = 0
     #: The folder that `POST /backup` writes to; None where it is refused.
     backup_folder: str | None = None
+    #: Whether it writes to any path.
+    backup_anywhere: bool = False
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -67,6 +70,11 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def engine(self) -> Engine:
         """The engine that is administered."""
         return self.admin.engine
+
+    @property
+    def exact(self) -> bool:
+        """Whether a client of ours asks, which wants views and words as Python has them."""
+        return EXACT in self.request.headers.get("accept", "")
 
 
 class Answer(msgspec.Struct, frozen=True):

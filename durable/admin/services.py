@@ -20,11 +20,15 @@ from durable.web.errors import BadRequest
 
 async def list_services(call: Call) -> Response:
     """All services, sorted by name."""
+    if call.exact:
+        return json(await call.engine.services())
     return json(Services([service_metadata(view) for view in await call.engine.services()]))
 
 
 async def get_service(call: Call) -> Response:
     """One service."""
+    if call.exact:
+        return json(await call.engine.service(call.path["service"]))
     return json(await _service(call))
 
 
@@ -34,8 +38,10 @@ async def modify_service(call: Call) -> Response:
     if change.workflow_completion_retention is not None and service.ty != "Workflow":
         raise BadRequest(400, f"modifying retention time for service type {service.ty} is unsupported")
     options: Configuration = {}
+    for name in change.reset:
+        options[name] = None  # type: ignore[literal-required]
     for name, value in msgspec.structs.asdict(change).items():
-        if value is None:
+        if value is None or name == "reset":
             continue
         if name != "public":
             _check_duration(name, value)

@@ -46,7 +46,7 @@ class Started(msgspec.Struct, frozen=True):
 class Backup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where to write a copy of the database."""
 
-    #: A file name in the folder that the app was given.
+    #: A file name in the folder that the app was given; over the control socket, an absolute path instead.
     name: Annotated[str, msgspec.Meta(extra_json_schema={"pattern": f"^{_FILE_NAME.pattern}$"})]
 
 
@@ -95,6 +95,9 @@ def _check_target(start: Start) -> None:
 async def back_up(call: Call) -> Response:
     """Write a consistent copy of the database to a new file, while everything goes on."""
     folder = call.admin.backup_folder
+    if call.admin.backup_anywhere and os.path.isabs(call.body.name):
+        await call.engine.backup(call.body.name)
+        return json(Written(call.body.name, (await to_thread.run_sync(os.stat, call.body.name)).st_size), 201)
     if folder is None:
         raise BadRequest(501, "there is no folder for backups: create_app(backup_folder=...) names one")
     if not _FILE_NAME.fullmatch(call.body.name):

@@ -2,10 +2,11 @@
 
 import asyncio
 
+import msgspec
 from starlette.responses import Response
 
-from durable.admin.operations import Answer, Call, Operation, empty
-from durable.admin.wire import ModifyState
+from durable.admin.operations import Answer, Call, Operation, empty, json
+from durable.admin.wire import ModifyState, ReplaceState, State
 from durable.core.state_version import state_version
 from durable.engine.state import raise_conflict
 from durable.errors import ConflictError, NotFoundError
@@ -14,6 +15,12 @@ from durable.web.errors import BadRequest
 #: How long an answer waits for the key to be free: within that, a stale version is refused even if it was not stale
 #: when it was sent.
 PATIENCE_S = 1.0
+
+
+class OfKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whose state."""
+
+    key: str
 
 
 async def modify_state(call: Call) -> Response:
@@ -41,6 +48,29 @@ async def modify_state(call: Call) -> Response:
     return empty(202)
 
 
+async def get_state(call: Call) -> Response:
+    """The committed state of one key."""
+    key, service = call.query.key, call.path["service"]
+    call.engine.check_stateful(service)
+    values = await call.engine.stored_state(service, key)
+    shown = {name: value if call.admin.show_payloads else None for name, value in values.items()}
+    return json(State(state_version(values), shown))
+
+
+async def replace_state(call: Call) -> Response:
+    """Replace the whole state of one key, and wait until that is done: names that are left out are deleted.
+
+    Waits in the key's queue, behind exclusive handlers, however long that takes.
+    """
+    service, change = call.path["service"], call.body
+    call.engine.check_stateful(service)
+    done = await call.engine.replace_state(
+        service, change.key, change.state, expected_version=change.version, idempotency_key=change.idempotency_key
+    )
+    raise_conflict(await done)
+    return empty()
+
+
 def _bytes(name: str, numbers: list[int]) -> bytes:
     try:
         return bytes(numbers)
@@ -48,9 +78,23 @@ def _bytes(name: str, numbers: list[int]) -> bytes:
         raise BadRequest(422, f"new_state: the value of {name!r} has numbers that are no bytes, 0 to 255") from None
 
 
+_STATE = "/services/{service}/state"
 OPERATIONS = (
     Operation(
-        method="POST", path="/services/{service}/state", run=modify_state, tag="services",
+        method="GET", path=_STATE, run=get_state, tag="services", summary="Show the state of a key", query=OfKey,
+        answers={200: Answer("The state.", State), 404: Answer("There is no such service.")},
+    ),
+    Operation(
+        method="PUT", path=_STATE, run=replace_state, tag="services", summary="Replace the state of a key, and wait",
+        body=ReplaceState,
+        answers={
+            200: Answer("Done."),
+            404: Answer("There is no such service."),
+            409: Answer("The state is not the one whose version was given."),
+        },
+    ),
+    Operation(
+        method="POST", path=_STATE, run=modify_state, tag="services",
         summary="Replace the state of a key", body=ModifyState,
         answers={
             202: Answer("Durable: done, or waiting for the key to be free."),

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from durable.views import moments
 from durable.views.invocations import EntryView, InvocationView, JournalPage
 from durable.views.services import HandlerView, Notice, RetryPolicyView, ServiceView
-from durable.web import moments
 
 #: The form of an invocation's id, as documents say it.
 INVOCATION_ID = "^inv_1[0-9A-Za-z]{33}$"
@@ -107,6 +107,8 @@ class ModifyService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     journal_retention: DurationText | None = None
     inactivity_timeout: DurationText | None = None
     abort_timeout: DurationText | None = None
+    #: Names of options that the class decides again.
+    reset: tuple[str, ...] = ()
 
 
 def service_metadata(view: ServiceView) -> ServiceMetadata:
@@ -132,6 +134,24 @@ class ModifyState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: str | None = None
     #: Only null: there are no scopes here.
     scope: None = None
+
+
+class State(msgspec.Struct, frozen=True):
+    """The state of one key: values as they are stored, in base64; null where payloads are not shown."""
+
+    version: str
+    state: dict[str, bytes | None]
+
+
+class ReplaceState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole new state of one key, by name, each value as it is stored, in base64."""
+
+    key: str
+    state: dict[str, bytes]
+    #: The version of the state that this is meant to replace; without one, whatever is there.
+    version: str | None = None
+    #: With one, it can be repeated and takes effect once.
+    idempotency_key: str | None = None
 
 
 # ---- deployments ----
@@ -374,6 +394,14 @@ def _failure(view: InvocationView) -> Failure | None:
         return None
     told = {**msgspec.structs.asdict(problem), "at": instant(problem.at or None), "advice": view.advice}
     return Failure(**told)
+
+
+def hidden(view: InvocationView, *, show_payloads: bool) -> InvocationView:
+    """A view as Python has it, without what is withheld."""
+    if show_payloads:
+        return view
+    entries = tuple(msgspec.structs.replace(one, value=None) for one in view.journal)
+    return msgspec.structs.replace(view, headers={}, input=None, output=None, journal=entries)
 
 
 def journal(page: JournalPage, *, show_payloads: bool) -> Journal:

@@ -17,6 +17,8 @@ class Submit(msgspec.Struct, frozen=True, gc=False):
 
     submission: Submission
     token: int = 0
+    #: Whether it may have been accepted before, under this very id.
+    repeated: bool = False
 
 
 # ---- what an attempt asks for ----

@@ -88,7 +88,8 @@ class Access:
         """The stored form of an untyped value. Raises `SerializationError`, `ValueTooLargeError`."""
         return encoded(serde_for(Any), value, door, self._registry.value_size_max)
 
-    def _stateful(self, service: str) -> None:
+    def check_stateful(self, service: str) -> None:
+        """Whether a service has state. Raises `NotFoundError`."""
         self._running()
         if not self._registry.has(service, Flavor.EXCLUSIVE, Flavor.SHARED, Flavor.WORKFLOW):
             raise NotFoundError(f"this engine has no virtual object or workflow {service}")

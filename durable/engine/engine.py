@@ -19,6 +19,7 @@ from durable.core.limits import Limits
 from durable.core.retry import DEFAULT, RetryPolicy
 from durable.engine.access import check_value_size, checked
 from durable.engine.control import Control
+from durable.engine.door import Answering, Door, can_answer
 from durable.engine.life import Life
 from durable.errors import (
     DeclarationError,
@@ -71,6 +72,8 @@ class Engine(Control):
     - `shutdown_timeout` (5 seconds): how long leaving the `async with` block may take.
     - `busy_timeout` (5 seconds): how long a start waits where another program (a database browser, a copy) has the
       file locked, before it raises `StorageBusyError`. An engine that runs waits as long as it takes.
+    - `control_socket`: whether programs of the same user reach it through a socket beside the file
+      (`durable.connect("app.db")`), which needs the extra `http`.
 
     `Engine(":memory:")` keeps everything in the memory of this engine object: nothing survives the process, and there
     is nothing to back up. It is for tests and for work that need not survive. `~` in a path is the home directory.
@@ -102,6 +105,7 @@ class Engine(Control):
         max_value_size: int = VALUE_SIZE_MAX,
         observer: Observer | None = None,
         limits: Limits = Limits(),  # noqa: B008 (it is frozen)
+        control_socket: bool = True,
     ) -> None:
         if (path is None) == (store is None):
             raise ValueError("Engine(path, services=[...]) needs the path of its database file (or a store=)")
@@ -131,6 +135,7 @@ class Engine(Control):
         self._max_concurrent = max_concurrent_invocations
         self._limits = limits
         self._observer = observer
+        self._control_socket = control_socket
         self._shutdown_s = parse(shutdown_timeout) / 1000
 
     # ---- life ----
@@ -143,7 +148,8 @@ class Engine(Control):
         """
         await self._previous_life()
         life = self._life = Life(
-            Loop(
+            door=self._door(),
+            loop=Loop(
                 self._store,
                 self._registry,
                 self._clock,
@@ -152,10 +158,15 @@ class Engine(Control):
                 defaults=self._defaults.retry,
                 declaration=_declaration,
                 observer=self._observer,
-            )
+            ),
         )
         await life.start()
         return self
+
+    def _door(self) -> Door | None:
+        if not self._control_socket or self.path is None or not can_answer():
+            return None
+        return Door(self.path, lambda module: cast(Answering, module.Server(self)))
 
     async def _previous_life(self) -> None:
         """Wait for the end of a life that ends; take the place of one that was left behind."""

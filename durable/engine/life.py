@@ -7,9 +7,12 @@ import asyncio
 import os
 from contextlib import suppress
 
+from durable.engine.door import Door
 from durable.errors import EngineNotRunningError, ForkedEngineError, WrongLoopError
 from durable.runtime.loop import Loop
 
+#: How long, once the engine has ended, whoever is being answered at the control socket has for the rest.
+DOOR_S = 1.0
 _forks = 0
 
 
@@ -24,8 +27,10 @@ os.register_at_fork(after_in_child=_count_fork)
 class Life:
     """Begins with `start`, ends with `close` or `abandon`, or with its event loop."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, door: Door | None = None) -> None:
         self.loop = loop
+        #: Where programs of other processes come in.
+        self.door = door
         self.event_loop = asyncio.get_running_loop()
         #: One change of a service's options after the other.
         self.configuring = asyncio.Lock()
@@ -115,6 +120,8 @@ class Life:
             raise EngineNotRunningError("the engine was closed while it started") from None
         if self._closing is not None:
             raise EngineNotRunningError("the engine was closed while it started")
+        if self.door is not None:
+            self.door.open()
 
     async def close(self, grace_s: float) -> None:
         """End. Idempotent: whoever asks waits for the same end, and may be cancelled without harm."""
@@ -129,8 +136,16 @@ class Life:
         if starting is not None and not starting.done():
             starting.cancel()
             await asyncio.wait([starting])
-        if self._started:
+        if not self._started:
+            return
+        if self.door is None:
             await self.loop.close(grace_s)
+            return
+        await self.door.stop()
+        try:
+            await self.loop.close(grace_s)  # who waits is told so
+        finally:
+            await self.door.close(DOOR_S)
 
     def abandon(self) -> None:
         """End at once, and write nothing more. Idempotent; needs no event loop."""
@@ -139,6 +154,8 @@ class Life:
             return  # the file, the thread and the lock are the parent's
         if self._starting is not None and not self.event_loop.is_closed():
             self._starting.cancel()
+        if self.door is not None:
+            self.door.abandon()
         self.loop.abandon()
 
     async def ended(self) -> None:

@@ -4,18 +4,19 @@ Nothing is encoded or decoded here; who asks has let the handler's own serialize
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 
 import msgspec
 
 from durable.core import commands as ask
 from durable.core.effects import Answer, Reply
-from durable.core.ids import claimed_id
+from durable.core.ids import claimed_id, parse_stand_in_id
 from durable.core.invocation import Flavor, Submission
 from durable.core.journal import Outcome
 from durable.engine.access import checked
 from durable.engine.engine import Engine
-from durable.errors import InvalidRequestError
+from durable.errors import InvalidRequestError, NotFoundError, OutcomeUnknownError
 from durable.runtime.loop import Loop
 from durable.runtime.registry import Registered, check_headers, check_text
 from durable.runtime.replies import Wanted
@@ -31,6 +32,10 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     headers: Mapping[str, str] | None = None
     idempotency_key: str | None = None
     delay_ms: int | None = None
+    #: What the invocation is to be called where nothing determines that; empty where nobody minds.
+    id: str = ""
+    #: How long ago it was asked for the first time, where it was: it may have been accepted then.
+    repeated_after_ms: int | None = None
 
 
 class Standing(msgspec.Struct, frozen=True, gc=False):
@@ -50,10 +55,14 @@ class Standing(msgspec.Struct, frozen=True, gc=False):
 
 
 class Raw:
-    """What the clients of an engine ask for, in bytes. Raises what `Engine` raises."""
+    """What the clients of an engine ask for, in bytes. Raises what `Engine` raises.
 
-    def __init__(self, engine: Engine) -> None:
+    `private`: whether they may invoke handlers that are not public, too.
+    """
+
+    def __init__(self, engine: Engine, *, private: bool = False) -> None:
         self._engine = engine
+        self._private = private
 
     # ---- what there is ----
 
@@ -61,10 +70,9 @@ class Raw:
         """A handler that code declares (public or not), and none that is built in."""
         return None if name.startswith("$") else self._engine._registry.get(service, name)
 
-    @staticmethod
-    def check_public(handler: Registered) -> None:
+    def check_public(self, handler: Registered) -> None:
         """Whether it may be invoked from outside. Raises `InvalidRequestError`."""
-        if handler.settings.public is False:
+        if handler.settings.public is False and not self._private:
             raise InvalidRequestError("the invoked service is not public")
 
     def keyed(self, service: str) -> bool | None:
@@ -88,7 +96,9 @@ class Raw:
         loop = await self._admitted()
         submission = self._submission(request)
         names(submission.id)
-        reply = await loop.ask(partial(ask.Submit, submission))
+        if request.repeated_after_ms is not None and (found := await self._repeated(submission, request)):
+            return found
+        reply = await loop.ask(partial(ask.Submit, submission, repeated=request.repeated_after_ms is not None))
         if reply.result is Answer.ACCEPTED:
             return Standing(reply.id, due_at=submission.due_at)
         return _standing(reply)
@@ -102,8 +112,25 @@ class Raw:
         loop = await self._admitted()
         submission = self._submission(request)
         names(submission.id)
-        answer = await loop.ask(partial(ask.Submit, submission), Wanted.NEW_OUTCOME)
+        if request.repeated_after_ms is not None and (found := await self._repeated(submission, request)):
+            return found
+        repeated = request.repeated_after_ms is not None
+        answer = await loop.ask(partial(ask.Submit, submission, repeated=repeated), Wanted.NEW_OUTCOME)
         return Standing(submission.id, answer) if isinstance(answer, Outcome) else _standing(answer)
+
+    async def _repeated(self, submission: Submission, request: Request) -> Standing | None:
+        """What was accepted when it was asked for before, if it was.
+
+        Raises `OutcomeUnknownError` where nobody can know, because its result may have been forgotten already.
+        """
+        with suppress(NotFoundError):
+            return await self.find(submission.id)
+        if submission.completion_retention_ms <= (request.repeated_after_ms or 0):
+            raise OutcomeUnknownError(
+                f"whether {submission.target} was invoked when this was asked for the first time is unknown: "
+                "its result is not kept so long. Raise journal_retention (idempotency_retention with a key)"
+            )
+        return None
 
     async def _admitted(self) -> Loop:
         loop = self._engine._running()
@@ -117,7 +144,7 @@ class Raw:
         self.check_public(handler)
         now = engine._clock.now_ms()
         return handler.submission(
-            engine._new_id(now),
+            _chosen(request.id) if request.id else engine._new_id(now),
             request.input,
             key=request.key,
             headers=check_headers(request.headers, handler.value_size_max),
@@ -170,6 +197,12 @@ class Raw:
 
     def _check_size(self, outcome: Outcome, door: str) -> None:
         check_data(outcome.value, door, self._engine._registry.value_size_max)
+
+
+def _chosen(id: str) -> str:
+    if parse_stand_in_id(checked(id)) is not None:
+        raise InvalidRequestError(f"{id} cannot be chosen as an id: it stands for a damaged one")
+    return id
 
 
 def _standing(reply: Reply) -> Standing:

@@ -3,10 +3,11 @@
 import os
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import msgspec
 
+from durable.api import Wanted
 from durable.core.commands import NoteDamage
 from durable.core.effects import Need
 from durable.core.invocation import Invocation, Status
@@ -33,26 +34,6 @@ if TYPE_CHECKING:  # schemas need libraries that a start should not wait for
 STATUSES = frozenset(Status)
 #: At how many rows a page looks at most, beyond those that an index selects.
 EXAMINE = 20_000
-
-
-class Wanted(TypedDict, total=False):
-    """Which invocations to list; None is no condition."""
-
-    service: str | None
-    handler: str | None
-    key: str | None
-    #: One of scheduled, pending, ready, running, backing-off, suspended, paused, completed, or several.
-    status: str | Iterable[str] | None
-    #: Why its last attempt was paused at once: one of those that `resume_all` takes.
-    reason: str | None
-    #: Accepted at this moment or later, or before it, in ms since the epoch.
-    created_after: int | None
-    created_before: int | None
-    #: Text in the last failure, or in the failure that it ended with. Case counts.
-    failure: str | None
-    #: The id of the invocation that called or sent it.
-    caller: str | None
-    idempotency_key: str | None
 
 
 class Reading(Access):

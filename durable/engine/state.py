@@ -22,7 +22,7 @@ class KeyState(Reading):
 
     async def get_state(self, service: str, key: str) -> StateView:
         """The committed state of one key of a virtual object or workflow. Raises `NotFoundError`."""
-        self._stateful(service)
+        self.check_stateful(service)
         return StateView(await self.stored_state(service, key))
 
     async def stored_state(self, service: str, key: str) -> dict[str, bytes]:
@@ -57,13 +57,19 @@ class KeyState(Reading):
         key it can be repeated after a crash and takes effect once. Raises `NotFoundError`, `SerializationError`, and
         `ValueTooLargeError`: for a value, or for all of them together (as base64).
         """
-        self._stateful(service)
+        self.check_stateful(service)
         values = {name: self._encode(value, f"the state value {name!r}") for name, value in state.items()}
         outcome = await (await self._patch(service, key, values, expected_version, idempotency_key))
         raise_conflict(outcome)
 
     async def replace_state(
-        self, service: str, key: str, state: Mapping[str, bytes], *, expected_version: str | None = None
+        self,
+        service: str,
+        key: str,
+        state: Mapping[str, bytes],
+        *,
+        expected_version: str | None = None,
+        idempotency_key: str | None = None,
     ) -> "asyncio.Future[Outcome]":
         """`patch_state` with values that are serialized already, for those who do not wait for the key to be free.
 
@@ -71,8 +77,8 @@ class KeyState(Reading):
         The state of a service that this engine has no more can be cleared, but not set.
         """
         if state:
-            self._stateful(service)
-        return await self._patch(service, key, state, expected_version, None)
+            self.check_stateful(service)
+        return await self._patch(service, key, state, expected_version, idempotency_key)
 
     async def _patch(
         self,

@@ -1,12 +1,13 @@
 """Answers, and errors as Restate's ingress tells them: by the ingress itself, or by an invocation."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import msgspec
 
-from durable.core.journal import Outcome, failure_of
-from durable.web.moments import instant
+from durable.core.journal import Failure, Outcome, failure_of
+from durable.remote.envelope import OUTCOME
+from durable.views.moments import instant
 from durable.web.security import Refusal
 
 _JSON = (b"content-type", b"application/json")
@@ -27,6 +28,10 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     message: str
     source: Literal["ingress", "invocation"]
     metadata: dict[str, str] = {}
+    #: The class of the error, where the status does not tell; of an invocation: "cancelled", "killed", "timeout".
+    kind: str = ""
+    #: Of a cancelled one: how the call ended that was cancelled first.
+    cause: Failure | None = None
 
 
 class Accepted(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
@@ -62,23 +67,24 @@ def json(value: Any, status: int = 200, headers: Iterable[tuple[bytes, bytes]] =
 def problem(refusal: Refusal, id: str | None = None) -> Answer:
     """An error that the ingress makes; `id` is the invocation that it is about, if it is about one."""
     told = [(name.encode(), value.encode("latin-1", "replace")) for name, value in refusal.headers.items()]
-    body = Problem(refusal.status, refusal.message, "ingress")
+    body = Problem(refusal.status, refusal.message, "ingress", dict(refusal.metadata), refusal.kind)
     about = () if id is None else (_id(id),)
     return json(body, refusal.status, ((b"x-restate-error-source", b"ingress"), *about, *told))
 
 
-def failed(id: str, code: int, message: str, metadata: Mapping[str, str] | None = None) -> Answer:
+def failed(id: str, failure: Failure, kind: str = "") -> Answer:
     """An error that an invocation ended with."""
+    code = failure.code
     status = code if 400 <= code <= 599 else 500  # a failure never looks like a success, or like no answer
-    body = Problem(code, message, "invocation", dict(metadata or {}))
+    kind = kind or ("" if failure.kind == "terminal" else failure.kind)
+    body = Problem(code, failure.message, "invocation", failure.metadata, kind, failure.cause)
     return json(body, status, (_id(id), (b"x-restate-error-source", b"invocation")))
 
 
 def ended(id: str, outcome: Outcome, content_type: str, data: bytes, expires_at: int | None) -> Answer:
     """The outcome of an invocation; `data` is its value as it travels."""
     if not outcome.ok:
-        failure = failure_of(outcome)
-        answer = failed(id, failure.code, failure.message, failure.metadata)
+        answer = failed(id, failure_of(outcome))
         headers = list(answer.headers)
     else:
         answer = Answer(200, data)
@@ -88,6 +94,12 @@ def ended(id: str, outcome: Outcome, content_type: str, data: bytes, expires_at:
     if expires_at is not None:
         headers.append((b"idempotency-expires", instant(expires_at).encode()))
     return Answer(answer.status, answer.body, headers)
+
+
+def stored(id: str, outcome: Outcome) -> Answer:
+    """The outcome of an invocation as it is stored, for a client that asks for it."""
+    told = (OUTCOME, b"success" if outcome.ok else b"failure")
+    return Answer(200, outcome.value, (_id(id), told, (b"content-type", b"application/octet-stream")))
 
 
 def accepted(id: str, *, known: bool, due_at: int | None) -> Answer:

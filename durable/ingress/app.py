@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
@@ -27,6 +28,8 @@ from durable.ingress.asks import (
 from durable.ingress.calls import Call, Ingress
 from durable.ingress.clients import Waiting
 from durable.ingress.policy import Limits, Policy, cors_headers, is_preflight, origins_of, refusal_of
+from durable.remote import envelope
+from durable.remote.envelope import REQUEST, Envelope
 from durable.web.access import Authorize, allowed, token_of
 from durable.web.errors import BadRequest, refusal_for
 from durable.web.requests import ClientGone, Receiving, acknowledge, facts_of, raw_route_path
@@ -99,6 +102,22 @@ def create_app(
     return App(ingress, policy, authorize)
 
 
+def create_local_app(engine: Engine, limits: Limits) -> "App":
+    """The ingress of the control socket, whose clients may do everything, and say more: see `remote.envelope`."""
+    ingress = Ingress(
+        engine=engine,
+        raw=Raw(engine, private=True),
+        limits=limits,
+        receiving=Receiving(limits.receiving_bytes),
+        withheld=invoking.NOT_FOR_HANDLERS,
+        promises=True,
+        signals=True,
+        url=None,
+        local=True,
+    )
+    return App(ingress, Policy(limits=limits), None)
+
+
 class App:
     """An ASGI app; see `create_app`."""
 
@@ -138,6 +157,8 @@ class App:
         path = raw_route_path(scope)
         call = Call(self._ingress, scope, receive, facts, path)
         try:
+            if self._ingress.local:
+                call.envelope = _envelope(scope)
             asked = parse(path, self._ingress.raw.keyed)
             if facts.method not in asked.methods:
                 return problem(Refusal(405, "method not allowed", {"allow": ", ".join(asked.methods)}))
@@ -180,6 +201,16 @@ async def _document(call: Call, service: str) -> dict[str, Any]:
             if document["paths"]:
                 return document
     raise BadRequest(404, f"there is no public service '{service[:1000]}'")
+
+
+def _envelope(scope: Scope) -> Envelope | None:
+    for name, value in scope["headers"]:
+        if name == REQUEST:
+            try:
+                return envelope.decode(value)
+            except (msgspec.MsgspecError, ValueError) as error:
+                raise BadRequest(400, f"the header {REQUEST.decode()} cannot be read: {error}") from None
+    return None
 
 
 _PREFLIGHT = Answer(204)

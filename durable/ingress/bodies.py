@@ -9,8 +9,8 @@ _JSON = "application/json"
 _BYTES = "application/octet-stream"
 
 
-def input_of(handler: Registered, content_types: tuple[str, ...], body: bytes) -> bytes:
-    """The stored form of a body.
+def input_of(handler: Registered, content_types: tuple[str, ...], body: bytes, *, local: bool = False) -> bytes:
+    """The stored form of a body. A client of the control socket (`local`) may send any bytes to an untyped handler.
 
     Raises `BadRequest` where it has another content type than the handler takes, or there should be none;
     `SerializationError` for what the handler could not read, `ValueTooLargeError`.
@@ -32,6 +32,9 @@ def input_of(handler: Registered, content_types: tuple[str, ...], body: bytes) -
             raise BadRequest(400, f"input validation error: Empty body not allowed: {door} is missing")
         return nothing
     media = given.partition(";")[0].strip().lower()
+    if local and handler.input is ANY and media == _BYTES:
+        check_data(marked := b"\0" + body, door, handler.value_size_max)
+        return marked
     if media != expected.lower() and given != expected:
         if not given:
             raise BadRequest(400, f"input validation error: Empty content-type: send {expected!r}")

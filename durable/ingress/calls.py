@@ -7,6 +7,7 @@ from durable.engine import Engine
 from durable.engine.raw import Raw
 from durable.ingress.clients import Waiting
 from durable.ingress.policy import Limits
+from durable.remote.envelope import Envelope
 from durable.web.requests import Receiving, body_of
 from durable.web.security import Facts
 
@@ -28,6 +29,8 @@ class Ingress(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     signals: bool
     #: Where clients reach the app, if that is known.
     url: str | None
+    #: Whether its clients are those of the control socket: what they say in an envelope is heard.
+    local: bool = False
 
 
 class Call(msgspec.Struct, eq=False, gc=False):
@@ -41,6 +44,8 @@ class Call(msgspec.Struct, eq=False, gc=False):
     path: str
     #: The id of the invocation that it asks for, once that is known. (It may not be durable yet.)
     invocation: str | None = None
+    #: What a client of the control socket says besides.
+    envelope: Envelope | None = None
 
     def names(self, id: str) -> None:
         """It asks for this invocation."""

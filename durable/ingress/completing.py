@@ -45,6 +45,7 @@ async def signal(asked: Signal, call: Call) -> Answer:
 async def _outcome(call: Call, ok: bool) -> Outcome:
     body = await call.body()
     if not ok:
-        return outcome_of(TerminalError(body.decode("utf-8", "replace")))
+        code = 500 if call.envelope is None else call.envelope.code
+        return outcome_of(TerminalError(body.decode("utf-8", "replace"), code))
     data = completion_of(call.facts.content_type, body)
     return Outcome(True, data) if data else EMPTY

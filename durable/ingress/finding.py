@@ -3,6 +3,7 @@
 import msgspec
 
 from durable.core.ids import is_invocation_id
+from durable.core.journal import Failure
 from durable.errors import NotFoundError
 from durable.ingress import answers
 from durable.ingress.answers import Answer, LookedUp
@@ -26,14 +27,14 @@ async def result(asked: Result, call: Call) -> Answer:
         standing = await raw.find(id)
     except NotFoundError:
         if asked.wait:
-            return answers.failed(id, 404, "not found")
+            return answers.failed(id, Failure("not found", 404), NotFoundError.__name__)
         raise BadRequest(404, "invocation not found") from None
     outcome = standing.outcome
     if outcome is None and not asked.wait:
         raise BadRequest(470, "the invocation exists but has not completed yet")
     with call.ingress.waiting(call.receive):
         handler = raw.handler(standing.service, standing.handler)
-        return ended(handler, standing, outcome or await raw.ended(id))
+        return ended(call, handler, standing, outcome or await raw.ended(id))
     raise ClientGone
 
 

@@ -4,8 +4,9 @@ from urllib.parse import parse_qsl
 
 from durable.core.duration import parse
 from durable.core.invocation import Flavor
-from durable.core.journal import Outcome
+from durable.core.journal import Failure, Outcome
 from durable.engine.raw import Request, Standing
+from durable.errors import OutcomeUnknownError
 from durable.ingress import answers
 from durable.ingress.answers import Answer
 from durable.ingress.asks import Invoke
@@ -29,8 +30,10 @@ async def call(asked: Invoke, call: Call) -> Answer:
     with call.ingress.waiting(call.receive):
         standing = await raw.call(request, call.names)
         if standing.known and request.handler.flavor is Flavor.WORKFLOW:
-            return answers.failed(standing.id, 409, _ALREADY_INVOKED)
-        return ended(request.handler, standing, standing.outcome or await raw.ended(standing.id))
+            if request.repeated_after_ms is not None:
+                raise OutcomeUnknownError("the workflow was started, by this call or by another one: attach to it")
+            return answers.failed(standing.id, Failure(_ALREADY_INVOKED, 409))
+        return ended(call, request.handler, standing, standing.outcome or await raw.ended(standing.id))
     raise ClientGone
 
 
@@ -40,8 +43,10 @@ async def send(asked: Invoke, call: Call) -> Answer:
     return answers.accepted(standing.id, known=standing.known, due_at=standing.due_at)
 
 
-def ended(handler: Registered | None, standing: Standing, outcome: Outcome) -> Answer:
+def ended(call: Call, handler: Registered | None, standing: Standing, outcome: Outcome) -> Answer:
     """The outcome of an invocation."""
+    if call.envelope is not None:
+        return answers.stored(standing.id, outcome)
     content_type, data = output_of(handler, outcome) if outcome.ok else ("", b"")
     return answers.ended(standing.id, outcome, content_type, data, standing.expires_at)
 
@@ -62,12 +67,17 @@ async def _request(asked: Invoke, call: Call) -> Request:
             "idempotent by the workflow key itself.",
         )  # fmt: skip
     delay_ms = _delay_ms(call, asked)
-    data = input_of(handler, call.facts.content_type, await call.body())
-    return Request(handler, data, asked.key, headers, idempotency_key, delay_ms)
+    body, said = await call.body(), call.envelope
+    data = input_of(handler, call.facts.content_type, body, local=said is not None)
+    if said is None:
+        return Request(handler, data, asked.key, headers, idempotency_key, delay_ms)
+    return Request(handler, data, asked.key, headers, idempotency_key, delay_ms, said.id, said.repeated_after_ms)
 
 
 def _headers(call: Call) -> tuple[dict[str, str], str | None]:
     """What the handler gets to see, and the idempotency key. A header that comes several times is joined."""
+    if call.envelope is not None:
+        return call.envelope.headers, call.envelope.idempotency_key
     withheld, query = call.ingress.withheld, call.scope.get("query_string", b"")
     path = f"{call.path}?{query.decode('latin-1')}" if query else call.path
     headers = {"x-restate-ingress-path": path} if len(path) <= PATH_MAX else {}

@@ -7,10 +7,13 @@ from durable.errors import (
     DurableError,
     EngineFailedError,
     EngineNotRunningError,
+    OutcomeUnknownError,
     RequestError,
     SerializationError,
     StorageBusyError,
+    ValueTooLargeError,
 )
+from durable.errors import __all__ as public
 from durable.store import CommitRefused
 from durable.web.security import Refusal
 
@@ -30,16 +33,26 @@ def refusal_for(error: Exception, where: str) -> Refusal:
     match error:
         case BadRequest():
             return Refusal(error.status, error.message, error.headers)
+        case ValueTooLargeError():
+            details = {"door": error.door, "size": str(error.size), "limit": str(error.limit)}
+            return Refusal(error.code, str(error), kind=_kind(error), metadata=details)
         case RequestError():
             return Refusal(error.code, str(error))
         case SerializationError():
-            return Refusal(400, str(error))
+            return Refusal(400, str(error), kind=_kind(error))
+        case OutcomeUnknownError():
+            return Refusal(409, str(error), kind=_kind(error))
         case EngineNotRunningError() | EngineFailedError() | StorageBusyError():
-            return Refusal(503, str(error), {"retry-after": "1"})
+            return Refusal(503, str(error), {"retry-after": "1"}, kind=_kind(error))
         case CommitRefused():  # by what is stored already: a key that an invocation has whose id is damaged
             return Refusal(409, str(error))
         case DurableError():
             log.error("%s: %s", where, error)
-            return Refusal(500, str(error))
+            return Refusal(500, str(error), kind=_kind(error))
     log.error("%s failed", where, cause=error)
     return Refusal(500, "an internal error, whose details are in the log")
+
+
+def _kind(error: Exception) -> str:
+    """The class that clients know it by."""
+    return next((one.__name__ for one in type(error).__mro__ if one.__name__ in public), "")

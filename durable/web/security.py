@@ -67,6 +67,9 @@ class Refusal(msgspec.Struct, frozen=True):
     status: int
     message: str
     headers: Mapping[str, str] = {}
+    #: The class of the error, where the status does not tell; and what is needed to make it again.
+    kind: str = ""
+    metadata: Mapping[str, str] = {}
 
 
 def wrong_host(facts: Facts, policy: Policy) -> Refusal | None:

@@ -99,7 +99,7 @@ def test_what_names_no_invocation_is_refused() -> None:
     async def tell(ingress: Served) -> None:
         answer = await ingress.get(f"/restate/attach/{UNKNOWN}")
         assert (answer.status_code, answer.json()) == (
-            404, {"code": 404, "message": "not found", "source": "invocation"},
+            404, {"code": 404, "message": "not found", "source": "invocation", "kind": "NotFoundError"},
         )  # fmt: skip
         assert answer.headers["x-restate-id"] == UNKNOWN
         answer = await ingress.get(f"/restate/output/{UNKNOWN}")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from durable.web.moments import instant
+from durable.views.moments import instant
 from durable.web.requests import raw_route_path
 
 

@@ -11,7 +11,7 @@ from durable.core.world import World
 def needs(world: World, command: Submit, need: Need) -> None:
     """A claimed id may exist already; a key has a queue."""
     submission = command.submission
-    if is_claimed(submission):
+    if command.repeated or is_claimed(submission):
         need_id(world, need, submission.id)
     need_object(world, need, submission)
     if submission.key is not None and visits_a_workflow(submission):
@@ -21,7 +21,7 @@ def needs(world: World, command: Submit, need: Need) -> None:
 def submit(turn: Turn, command: Submit) -> None:
     """Start it, queue it for its key, schedule it, or join the one that is there."""
     submission = command.submission
-    if is_claimed(submission):
+    if command.repeated or is_claimed(submission):
         existing = turn.world.find(submission.id)
         if existing is not None and not existing.expired(turn.now):
             join(turn, command, existing)

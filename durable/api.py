@@ -1,0 +1,303 @@
+"""What can be asked of an engine, whether it runs in this process or in another one.
+
+`Engine` and `Client` both fulfil `EngineApi`: code that is annotated with it works with either.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar, Unpack, overload
+
+from durable.client import Applied, Handle
+from durable.core.duration import Duration
+from durable.runtime.deadlocks import Deadlock
+from durable.service import Configuration, Handler
+from durable.views.invocations import InvocationPage, InvocationView
+from durable.views.state import StateView
+
+if TYPE_CHECKING:  # schemas need libraries that a start should not wait for
+    from durable.views.services import ServiceView
+
+I = TypeVar("I")  # noqa: E741
+O = TypeVar("O")  # noqa: E741
+
+
+class Wanted(TypedDict, total=False):
+    """Which invocations to list; None is no condition."""
+
+    service: str | None
+    handler: str | None
+    key: str | None
+    #: One of scheduled, pending, ready, running, backing-off, suspended, paused, completed, or several.
+    status: str | Iterable[str] | None
+    #: Why its last attempt was paused at once: one of those that `resume_all` takes.
+    reason: str | None
+    #: Accepted at this moment or later, or before it, in ms since the epoch.
+    created_after: int | None
+    created_before: int | None
+    #: Text in the last failure, or in the failure that it ended with. Case counts.
+    failure: str | None
+    #: The id of the invocation that called or sent it.
+    caller: str | None
+    idempotency_key: str | None
+
+
+class EngineApi(Protocol):
+    """What `Engine` and `Client` have in common; `Engine` documents each method.
+
+    A target is a handler, or "service/handler". What is raised is the same, too; a `Client` may raise an
+    `EngineUnreachableError` besides.
+    """
+
+    # ---- invoking ----
+
+    @overload
+    async def call(
+        self,
+        target: Handler[None, O],
+        /,
+        *,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> O: ...
+    @overload
+    async def call(
+        self,
+        target: Handler[I, O],
+        arg: I,
+        /,
+        *,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> O: ...
+    @overload
+    async def call(
+        self,
+        target: str,
+        arg: Any = None,
+        /,
+        *,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any: ...
+    async def call(
+        self,
+        target: Handler[Any, Any] | str,
+        arg: Any = None,
+        /,
+        *,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Invoke a handler and wait for its result."""
+        ...
+
+    @overload
+    async def send(
+        self,
+        target: Handler[None, O],
+        /,
+        *,
+        key: str | None = None,
+        delay: Duration | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Handle[O]: ...
+    @overload
+    async def send(
+        self,
+        target: Handler[I, O],
+        arg: I,
+        /,
+        *,
+        key: str | None = None,
+        delay: Duration | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Handle[O]: ...
+    @overload
+    async def send(
+        self,
+        target: str,
+        arg: Any = None,
+        /,
+        *,
+        key: str | None = None,
+        delay: Duration | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Handle[Any]: ...
+    async def send(
+        self,
+        target: Handler[Any, Any] | str,
+        arg: Any = None,
+        /,
+        *,
+        key: str | None = None,
+        delay: Duration | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Handle[Any]:
+        """Have a handler invoked, now or later; returns once that is durable."""
+        ...
+
+    # ---- finding again ----
+
+    @overload
+    def invocation(self, id: str, /) -> Handle[Any]: ...
+    @overload
+    def invocation(self, id: str, type: type[O], /) -> Handle[O]: ...
+    @overload
+    def invocation(self, id: str, type: Any, /) -> Handle[Any]: ...
+    def invocation(self, id: str, type: Any = Any, /) -> Handle[Any]:
+        """The handle of an invocation; whether it exists shows when it is used."""
+        ...
+
+    def workflow(self, target: Handler[Any, O] | str, key: str) -> Handle[O]:
+        """The handle of a workflow's run, by its key."""
+        ...
+
+    def idempotent(self, target: Handler[Any, O] | str, idempotency_key: str, *, key: str | None = None) -> Handle[O]:
+        """The handle of the invocation an idempotency key names."""
+        ...
+
+    @overload
+    async def attach(self, id: str, /) -> Any: ...
+    @overload
+    async def attach(self, id: str, type: type[O], /) -> O: ...
+    @overload
+    async def attach(self, id: str, type: Any, /) -> Any: ...
+    async def attach(self, id: str, type: Any = Any, /) -> Any:
+        """Wait for an invocation's result, decoded as `type`."""
+        ...
+
+    @overload
+    async def output(self, id: str, /) -> Any: ...
+    @overload
+    async def output(self, id: str, type: type[O], /) -> O: ...
+    @overload
+    async def output(self, id: str, type: Any, /) -> Any: ...
+    async def output(self, id: str, type: Any = Any, /) -> Any:
+        """An invocation's result as it is now."""
+        ...
+
+    # ---- steering ----
+
+    async def cancel(self, id: str, *, kill: bool = False, dry_run: bool = False) -> Applied:
+        """Ask an invocation to stop, and let it compensate."""
+        ...
+
+    async def kill(self, id: str, *, dry_run: bool = False) -> Applied:
+        """End an invocation now, without running any more of its code."""
+        ...
+
+    async def pause(self, id: str, *, dry_run: bool = False) -> Applied:
+        """Let its steps end, then let nothing happen until it is resumed or cancelled."""
+        ...
+
+    async def resume(self, id: str, *, dry_run: bool = False) -> Applied:
+        """Start a paused invocation again; retry at once one that is backing off."""
+        ...
+
+    async def resume_all(self, *, reason: str | None = None, service: str | None = None) -> list[str]:
+        """Resume every paused invocation, of one service or paused for one reason."""
+        ...
+
+    async def restart_as_new(self, id: str, *, from_entry: int = 0, dry_run: bool = False) -> Handle[Any]:
+        """Do a completed invocation again as a new one."""
+        ...
+
+    async def purge(self, id: str, *, dry_run: bool = False) -> None:
+        """Forget a completed invocation."""
+        ...
+
+    async def purge_journal(self, id: str, *, dry_run: bool = False) -> None:
+        """Forget the journal of a completed invocation."""
+        ...
+
+    # ---- completing from outside ----
+
+    async def resolve_awakeable(self, id: str, value: Any = None) -> None:
+        """Complete an awakeable."""
+        ...
+
+    async def reject_awakeable(self, id: str, message: str, code: int = 500) -> None:
+        """Complete an awakeable with a `TerminalError`."""
+        ...
+
+    async def send_signal(self, id: str, name: str, value: Any = None) -> None:
+        """Hand a named signal to an invocation."""
+        ...
+
+    async def reject_signal(self, id: str, name: str, message: str, code: int = 500) -> None:
+        """Hand a failure to whoever waits for that signal."""
+        ...
+
+    async def resolve_promise(self, workflow: str, key: str, name: str, value: Any = None) -> None:
+        """Settle a workflow's promise."""
+        ...
+
+    async def reject_promise(self, workflow: str, key: str, name: str, message: str, code: int = 500) -> None:
+        """Settle a workflow's promise with a `TerminalError`."""
+        ...
+
+    # ---- reading ----
+
+    async def invocations(
+        self, *, limit: int = 100, before: InvocationView | None = None, **wanted: Unpack[Wanted]
+    ) -> list[InvocationView]:
+        """Invocations, newest first; the next page is `before=` the last one."""
+        ...
+
+    async def page(
+        self, *, limit: int = 100, cursor: str | None = None, counts: bool = False, **wanted: Unpack[Wanted]
+    ) -> InvocationPage:
+        """A page of what `invocations` lists, in bounded time."""
+        ...
+
+    async def count_invocations(self, **wanted: Unpack[Wanted]) -> dict[str, int]:
+        """How many invocations there are, by status."""
+        ...
+
+    async def describe(self, id: str) -> InvocationView:
+        """All that is known of one invocation, with its journal."""
+        ...
+
+    async def deadlocks(self) -> list[Deadlock]:
+        """Handlers that wait for each other in a circle."""
+        ...
+
+    async def services(self) -> "list[ServiceView]":
+        """The services: types, schemas, documentation, what holds for them, and their revision."""
+        ...
+
+    async def service(self, name: str) -> "ServiceView":
+        """One of the services."""
+        ...
+
+    async def configure(self, service: str, **options: Unpack[Configuration]) -> None:
+        """Set options of a service at run time."""
+        ...
+
+    async def get_state(self, service: str, key: str) -> StateView:
+        """The committed state of one key of a virtual object or workflow."""
+        ...
+
+    async def patch_state(
+        self,
+        service: str,
+        key: str,
+        state: Mapping[str, Any],
+        *,
+        expected_version: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> None:
+        """Replace the whole state of one key."""
+        ...
+
+    async def backup(self, path: str | os.PathLike[str]) -> None:
+        """Write a consistent copy of the database to a new file."""
+        ...

@@ -1,0 +1,1 @@
+"""An engine reached from another process: through the socket beside its file, or over HTTP."""

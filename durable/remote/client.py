@@ -1,0 +1,389 @@
+"""An engine in another process, asked as if it ran in this one."""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar, overload
+
+from durable.client import Applied, Handle, value_of
+from durable.core.duration import Duration, parse, render_iso
+from durable.core.ids import claimed_id
+from durable.core.invocation import already_started
+from durable.core.journal import Outcome
+from durable.errors import InvalidRequestError, NotFoundError, OutcomeUnknownError
+from durable.futures import error_of
+from durable.remote.asking import read
+from durable.remote.connections import Answer, Headers
+from durable.remote.envelope import Envelope
+from durable.remote.operating import Operating, checked
+from durable.remote.targets import Target, target_of
+from durable.remote.wire import check, encoded_path
+from durable.runtime.registry import check_headers, check_text
+from durable.serde import serde_for
+from durable.service import Handler
+from durable.views.invocations import InvocationView
+
+I = TypeVar("I")  # noqa: E741
+O = TypeVar("O")  # noqa: E741
+
+#: How many bytes of headers a control socket takes; a server on the network may take less.
+_HEADERS_MAX = 512 * 1024
+#: Headers that are HTTP's own.
+_OF_HTTP = frozenset({
+    "accept", "authorization", "connection", "content-length", "content-type", "expect", "host", "idempotency-key",
+    "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",
+})  # fmt: skip
+
+
+class _Sent(NamedTuple):
+    id: str
+    accepted: bool
+
+
+class Client(Operating):
+    """An engine that runs in another process: made by `connect`.
+
+        async with durable.connect("orders.db") as client:
+            receipt = await client.call(checkout, order, idempotency_key=order.id)
+
+    It has the methods of `Engine`, with the same types and errors (see `EngineApi`). A handler that is given as a
+    decorated function says how its values are written and read; one that is given by name takes and returns plain
+    JSON (bytes stay bytes).
+
+    It reconnects by itself. Where the engine is gone it is asked again, at most for `reconnect_for`; whoever waits
+    for a result goes on waiting for it. It belongs to the event loop that opened it.
+    """
+
+    #: Finds what a target names.
+    _find = staticmethod(target_of)
+
+    # ---- invoking ----
+
+    @overload
+    async def call(
+        self,
+        target: Handler[None, O],
+        /,
+        *,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> O: ...
+    @overload
+    async def call(
+        self,
+        target: Handler[I, O],
+        arg: I,
+        /,
+        *,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> O: ...
+    @overload
+    async def call(
+        self,
+        target: str,
+        arg: Any = None,
+        /,
+        *,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any: ...
+    async def call(
+        self,
+        target: Handler[Any, Any] | str,
+        arg: Any = None,
+        /,
+        *,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """See `Engine.call`. It is repeated safely while the engine is gone, at most for `reconnect_for`.
+
+        Over a URL, only with an idempotency key; without one, it raises `OutcomeUnknownError` where the connection
+        breaks before the invocation's id is known.
+        """
+        found = self._find(target)
+        outcome = await self._called(found, arg, key, idempotency_key, headers)
+        return value_of(outcome, self._decoder(found.output), f"the result of {found}")
+
+    @overload
+    async def send(
+        self,
+        target: Handler[None, O],
+        /,
+        *,
+        key: str | None = None,
+        delay: Duration | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Handle[O]: ...
+    @overload
+    async def send(
+        self,
+        target: Handler[I, O],
+        arg: I,
+        /,
+        *,
+        key: str | None = None,
+        delay: Duration | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Handle[O]: ...
+    @overload
+    async def send(
+        self,
+        target: str,
+        arg: Any = None,
+        /,
+        *,
+        key: str | None = None,
+        delay: Duration | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Handle[Any]: ...
+    async def send(
+        self,
+        target: Handler[Any, Any] | str,
+        arg: Any = None,
+        /,
+        *,
+        key: str | None = None,
+        delay: Duration | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Handle[Any]:
+        """See `Engine.send`. It is repeated as `call` is; `accepted` may then be False for what it did itself."""
+        found = self._find(target)
+        sent = await self._sent(found, arg, key, idempotency_key, headers, delay)
+        return Handle(self, sent.id, self._decoder(found.output), accepted=sent.accepted)
+
+    async def _called(
+        self,
+        target: Target,
+        arg: Any,
+        key: str | None,
+        idempotency_key: str | None,
+        headers: Mapping[str, str] | None,
+    ) -> Outcome:
+        if target.starts_a_workflow(key) and idempotency_key is None:
+            # a second call is refused: so what must not get lost is only that this one was the first
+            sent = await self._sent(target, arg, key, None, headers, None)
+            if not sent.accepted:
+                raise error_of(already_started(f"{target.service}/{key}").outcome())
+            return await self.outcome(sent.id)
+        answer = await self._asked("call", target, arg, key, idempotency_key, headers, {})
+        if answer.status != _UNAVAILABLE:
+            return self._outcome(answer)
+        try:  # it was accepted, or was about to be
+            return await self.outcome(answer.headers["x-restate-id"])
+        except NotFoundError as error:
+            raise OutcomeUnknownError(
+                f"the engine closed while {target} was called, whether that was accepted is unknown: {error}"
+            ) from None
+
+    async def _sent(
+        self,
+        target: Target,
+        arg: Any,
+        key: str | None,
+        idempotency_key: str | None,
+        headers: Mapping[str, str] | None,
+        delay: Duration | None,
+    ) -> _Sent:
+        query = {}
+        if delay is not None:
+            try:
+                query["delay"] = render_iso(parse(delay))
+            except ValueError as error:
+                raise InvalidRequestError(f"delay: {error}") from None
+        answer = check(await self._asked("send", target, arg, key, idempotency_key, headers, query))
+        told = read(answer, dict[str, str])
+        return _Sent(told["invocationId"], told["status"] == "Accepted")
+
+    async def _asked(
+        self,
+        way: str,
+        target: Target,
+        arg: Any,
+        key: str | None,
+        idempotency_key: str | None,
+        headers: Mapping[str, str] | None,
+        query: Mapping[str, str],
+    ) -> Answer:
+        """Have the ingress invoke it. Over a URL, the answer may be a 503 that names the invocation."""
+        target.check_key(key)
+        if idempotency_key is not None:
+            check_text("idempotency key", idempotency_key)
+        media, body = target.body(arg)
+        sent = check_headers(headers, _HEADERS_MAX)
+        path = encoded_path("restate", way, target.service, *(() if key is None else (key,)), target.name)
+        if self._local:
+            id = self._new_id() if idempotency_key is None else ""
+
+            def said(after_ms: int | None) -> Headers:
+                return self._said(
+                    Envelope(id=id, headers=sent, idempotency_key=idempotency_key, repeated_after_ms=after_ms)
+                )
+
+        else:
+            plain = _plain(sent, idempotency_key)
+
+            def said(after_ms: int | None) -> Headers:
+                return plain
+
+        return await self._repeated(
+            lambda after_ms: self._ingress.request(
+                "POST",
+                self._prefixes[0] + path,
+                query=query,
+                headers=said(after_ms),
+                body=body,
+                content_type=media,
+            ),
+            safe=self._local or idempotency_key is not None,
+        )
+
+    # ---- finding again ----
+
+    @overload
+    def invocation(self, id: str, /) -> Handle[Any]: ...
+    @overload
+    def invocation(self, id: str, type: type[O], /) -> Handle[O]: ...
+    @overload
+    def invocation(self, id: str, type: Any, /) -> Handle[Any]: ...
+    def invocation(self, id: str, type: Any = Any, /) -> Handle[Any]:
+        """See `Engine.invocation`."""
+        return Handle(self, checked(id), self._decoder(serde_for(type)))
+
+    def workflow(self, target: Handler[Any, O] | str, key: str) -> Handle[O]:
+        """See `Engine.workflow`."""
+        check_text("key", key)
+        found = self._find(target)
+        return self._claimed(
+            found, key, "run", "", {"target": "workflow", "workflowName": found.service, "workflowKey": key}
+        )
+
+    def idempotent(self, target: Handler[Any, O] | str, idempotency_key: str, *, key: str | None = None) -> Handle[O]:
+        """See `Engine.idempotent`."""
+        check_text("idempotency key", idempotency_key)
+        if key is not None:
+            check_text("key", key)
+        found = self._find(target)
+        named = {"target": "idempotentInvocation", "service": found.service, "handler": found.name, "key": key}
+        return self._claimed(found, key, found.name, idempotency_key, {**named, "idempotencyKey": idempotency_key})
+
+    @overload
+    async def attach(self, id: str, /) -> Any: ...
+    @overload
+    async def attach(self, id: str, type: type[O], /) -> O: ...
+    @overload
+    async def attach(self, id: str, type: Any, /) -> Any: ...
+    async def attach(self, id: str, type: Any = Any, /) -> Any:
+        """See `Engine.attach`. Waits on, however often the connection breaks."""
+        return await self.invocation(id, type).result()
+
+    @overload
+    async def output(self, id: str, /) -> Any: ...
+    @overload
+    async def output(self, id: str, type: type[O], /) -> O: ...
+    @overload
+    async def output(self, id: str, type: Any, /) -> Any: ...
+    async def output(self, id: str, type: Any = Any, /) -> Any:
+        """See `Engine.output`."""
+        return await self.invocation(id, type).output()
+
+    def _claimed(
+        self, target: Target, key: str | None, handler: str, idempotency_key: str, named: Mapping[str, str | None]
+    ) -> Handle[Any]:
+        id = claimed_id(target.service, key, handler, idempotency_key)
+        decode = self._decoder(target.output)
+        return Handle(self, id, decode) if self._local else _Sought(self, id, decode, named)
+
+    async def _look_up(self, named: Mapping[str, str | None]) -> str:
+        """The id that an ingress has for what is named, which is not ours where it is Restate's own."""
+        body = {name: value for name, value in named.items() if value is not None}
+        return str(
+            read(check(await self._invoke("POST", "/restate/lookup", json=body)), dict[str, str])["invocationId"]
+        )
+
+
+class _Sought(Handle[Any]):
+    """A handle whose id is asked for when it is used for the first time."""
+
+    def __init__(
+        self, client: Client, id: str, decode: Callable[[bytes], Any], named: Mapping[str, str | None]
+    ) -> None:
+        super().__init__(client, id, decode)
+        self._client = client
+        self._named: Mapping[str, str | None] | None = named
+
+    async def _seek(self) -> None:
+        if self._named is not None:
+            self.id, self._named = await self._client._look_up(self._named), None
+
+    async def result(self) -> Any:
+        await self._seek()
+        return await super().result()
+
+    async def output(self) -> Any:
+        await self._seek()
+        return await super().output()
+
+    async def cancel(self, *, kill: bool = False) -> Applied:
+        await self._seek()
+        return await super().cancel(kill=kill)
+
+    async def describe(self) -> InvocationView:
+        await self._seek()
+        return await super().describe()
+
+
+_UNAVAILABLE = 503
+
+
+def _plain(headers: Mapping[str, str], idempotency_key: str | None) -> Headers:
+    """Headers as HTTP has them. Raises `InvalidRequestError` for what it has not."""
+    sent: list[tuple[bytes, bytes]] = []
+    for name, value in headers.items():
+        if not _is_token(name) or not (value.isascii() and value.isprintable()) or name.lower() in _OF_HTTP:
+            raise InvalidRequestError(
+                f"the header {name[:100]!r} cannot be sent over HTTP: give names of letters, digits and hyphens that "
+                "HTTP has no other use for, and values in printable ASCII"
+            )
+        sent.append((name.lower().encode(), value.strip().encode()))
+    if idempotency_key is not None:
+        if not (idempotency_key.isascii() and idempotency_key.isprintable()):
+            raise InvalidRequestError("an idempotency key that is sent over HTTP is in printable ASCII")
+        sent.append((b"idempotency-key", idempotency_key.encode()))
+    return sent
+
+
+def _is_token(name: str) -> bool:
+    return name.isascii() and name.replace("-", "").replace("_", "").isalnum()
+
+
+def connect(
+    where: str | os.PathLike[str],
+    *,
+    admin: str | None = None,
+    token: str | None = None,
+    reconnect_for: Duration = "1m",
+) -> Client:
+    """A client of an engine that runs in another process; `async with` opens it.
+
+        async with durable.connect("orders.db") as client: ...
+        async with durable.connect("https://shop.example.com/invoke", token="…") as client: ...
+
+    - the path of a database: the engine that runs on it is asked through its control socket. That is for programs of
+      the same user on the same machine, and needs the extra `http`.
+    - a URL: an ingress (`durable.ingress`, or Restate's own), and with `admin` the URL of its admin API, which all
+      needs that is more than invoking handlers, attaching, and completing awakeables. `token` is the bearer token of
+      both.
+    - `reconnect_for` (1 minute): how long the engine may be gone, for instance between two releases.
+
+    Raises `UsageError`. Opening it raises an `EngineUnreachableError`, which says what is there instead.
+    """
+    return Client(where, admin=admin, token=token, reconnect_for=reconnect_for)

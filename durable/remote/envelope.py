@@ -1,0 +1,35 @@
+"""What a client of ours and an engine say to each other, besides what Restate's wire format has words for.
+
+A request to the control socket may say more than HTTP has room for: as JSON, in one header.
+
+Such a request is answered exactly: a result comes as it is stored (`OUTCOME` says whether it is one or a failure),
+and handlers get these headers and no others.
+"""
+
+import msgspec
+
+#: The header of a request that has it.
+REQUEST = b"x-durable-request"
+#: The header of an answer that has a stored outcome: "success", or "failure" (a `core.journal.Failure`).
+OUTCOME = b"x-durable-outcome"
+
+#: Who accepts this media type gets views as Python has them, and the engine's own words.
+EXACT = "application/vnd.durable.exact+json"
+
+
+class Envelope(msgspec.Struct, frozen=True, omit_defaults=True):
+    """All of it."""
+
+    #: What the invocation is to be called where nothing determines that: so it can be asked for again.
+    id: str = ""
+    headers: dict[str, str] = {}
+    #: Any text; the header of that name has ASCII only.
+    idempotency_key: str | None = None
+    #: The code with which something is rejected.
+    code: int = 500
+    #: How long ago it was asked for the first time, where it was: it may have been accepted then.
+    repeated_after_ms: int | None = None
+
+
+encode = msgspec.json.Encoder().encode
+decode = msgspec.json.Decoder(Envelope).decode
