@@ -109,6 +109,7 @@ def create_local_app(engine: Engine, limits: Limits) -> "App":
         raw=Raw(engine, private=True),
         limits=limits,
         receiving=Receiving(limits.receiving_bytes),
+        waiting=Waiting(),
         withheld=invoking.NOT_FOR_HANDLERS,
         promises=True,
         signals=True,
