@@ -11,7 +11,7 @@ from durable.client import Applied, Handle
 from durable.core.duration import Duration
 from durable.runtime.deadlocks import Deadlock
 from durable.service import Configuration, Handler
-from durable.views.invocations import InvocationPage, InvocationView
+from durable.views.invocations import InvocationPage, InvocationView, JournalPage
 from durable.views.state import StateView
 
 if TYPE_CHECKING:  # schemas need libraries that a start should not wait for
@@ -264,6 +264,10 @@ class EngineApi(Protocol):
 
     async def describe(self, id: str) -> InvocationView:
         """All that is known of one invocation, with its journal."""
+        ...
+
+    async def journal(self, id: str, *, after: int | None = None, limit: int = 1000) -> JournalPage:
+        """A page of an invocation's journal."""
         ...
 
     async def deadlocks(self) -> list[Deadlock]:

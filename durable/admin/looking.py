@@ -20,6 +20,7 @@ from durable.admin.wire import (
     MomentText,
     described,
     hidden,
+    hidden_journal,
     journal,
     listed,
 )
@@ -206,7 +207,8 @@ async def get_journal(call: Call) -> Response:
     """What its handler did, in its order, a page at a time."""
     wanted, ask = call.query, call.engine.journal
     page = await _found(call.path["id"], partial(ask, after=wanted.after, limit=wanted.limit))
-    return await _written(call, partial(journal, page), [one.value for one in page.entries])
+    form = journal if not call.exact else hidden_journal
+    return await _written(call, partial(form, page), [one.value for one in page.entries])
 
 
 async def get_children(call: Call) -> Response:

@@ -400,8 +400,16 @@ def hidden(view: InvocationView, *, show_payloads: bool) -> InvocationView:
     """A view as Python has it, without what is withheld."""
     if show_payloads:
         return view
-    entries = tuple(msgspec.structs.replace(one, value=None) for one in view.journal)
-    return msgspec.structs.replace(view, headers={}, input=None, output=None, journal=entries)
+    return msgspec.structs.replace(view, headers={}, input=None, output=None, journal=_hidden(view.journal))
+
+
+def hidden_journal(page: JournalPage, *, show_payloads: bool) -> JournalPage:
+    """The same of a page of a journal."""
+    return page if show_payloads else msgspec.structs.replace(page, entries=_hidden(page.entries))
+
+
+def _hidden(entries: tuple[EntryView, ...]) -> tuple[EntryView, ...]:
+    return tuple(msgspec.structs.replace(one, value=None) for one in entries)
 
 
 def journal(page: JournalPage, *, show_payloads: bool) -> Journal:

@@ -6,7 +6,6 @@ from typing import Any, Literal
 import msgspec
 
 from durable.core.journal import Failure, Outcome, failure_of
-from durable.remote.envelope import OUTCOME
 from durable.views.moments import instant
 from durable.web.security import Refusal
 
@@ -94,12 +93,6 @@ def ended(id: str, outcome: Outcome, content_type: str, data: bytes, expires_at:
     if expires_at is not None:
         headers.append((b"idempotency-expires", instant(expires_at).encode()))
     return Answer(answer.status, answer.body, headers)
-
-
-def stored(id: str, outcome: Outcome) -> Answer:
-    """The outcome of an invocation as it is stored, for a client that asks for it."""
-    told = (OUTCOME, b"success" if outcome.ok else b"failure")
-    return Answer(200, outcome.value, (_id(id), told, (b"content-type", b"application/octet-stream")))
 
 
 def accepted(id: str, *, known: bool, due_at: int | None) -> Answer:

@@ -33,7 +33,7 @@ async def call(asked: Invoke, call: Call) -> Answer:
             if request.repeated_after_ms is not None:
                 raise OutcomeUnknownError("the workflow was started, by this call or by another one: attach to it")
             return answers.failed(standing.id, Failure(_ALREADY_INVOKED, 409))
-        return ended(call, request.handler, standing, standing.outcome or await raw.ended(standing.id))
+        return ended(request.handler, standing, standing.outcome or await raw.ended(standing.id))
     raise ClientGone
 
 
@@ -43,10 +43,8 @@ async def send(asked: Invoke, call: Call) -> Answer:
     return answers.accepted(standing.id, known=standing.known, due_at=standing.due_at)
 
 
-def ended(call: Call, handler: Registered | None, standing: Standing, outcome: Outcome) -> Answer:
+def ended(handler: Registered | None, standing: Standing, outcome: Outcome) -> Answer:
     """The outcome of an invocation."""
-    if call.envelope is not None:
-        return answers.stored(standing.id, outcome)
     content_type, data = output_of(handler, outcome) if outcome.ok else ("", b"")
     return answers.ended(standing.id, outcome, content_type, data, standing.expires_at)
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import secrets
 import time
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -11,7 +10,7 @@ from typing import Any, Self, TypeVar
 import msgspec
 
 from durable.core.duration import Duration, parse
-from durable.core.ids import invocation_id
+from durable.core.ids import FRESH_BYTES, fresh_id
 from durable.errors import (
     DurableError,
     EngineNotRunningError,
@@ -166,7 +165,7 @@ class Asking:
 
     def _new_id(self) -> str:
         self._last_ordinal = ordinal = max(self._last_ordinal + 1, (time.time_ns() // 1_000_000) << 16)
-        return invocation_id(ordinal, secrets.randbits(127))
+        return fresh_id(ordinal, os.urandom(FRESH_BYTES))
 
 
 def _unavailable(answer: Answer) -> DurableError:

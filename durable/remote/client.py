@@ -14,7 +14,7 @@ from durable.futures import error_of
 from durable.remote.asking import read
 from durable.remote.connections import Answer, Headers
 from durable.remote.envelope import Envelope
-from durable.remote.operating import Operating, checked
+from durable.remote.operating import Operating, checked, decoder
 from durable.remote.targets import Target, target_of
 from durable.remote.wire import check, encoded_path
 from durable.runtime.registry import check_headers, check_text
@@ -107,7 +107,7 @@ class Client(Operating):
         """
         found = self._find(target)
         outcome = await self._called(found, arg, key, idempotency_key, headers)
-        return value_of(outcome, self._decoder(found.output), f"the result of {found}")
+        return value_of(outcome, decoder(found.output), f"the result of {found}")
 
     @overload
     async def send(
@@ -158,7 +158,7 @@ class Client(Operating):
         """See `Engine.send`. It is repeated as `call` is; `accepted` may then be False for what it did itself."""
         found = self._find(target)
         sent = await self._sent(found, arg, key, idempotency_key, headers, delay)
-        return Handle(self, sent.id, self._decoder(found.output), accepted=sent.accepted)
+        return Handle(self, sent.id, decoder(found.output), accepted=sent.accepted)
 
     async def _called(
         self,
@@ -256,7 +256,7 @@ class Client(Operating):
     def invocation(self, id: str, type: Any, /) -> Handle[Any]: ...
     def invocation(self, id: str, type: Any = Any, /) -> Handle[Any]:
         """See `Engine.invocation`."""
-        return Handle(self, checked(id), self._decoder(serde_for(type)))
+        return Handle(self, checked(id), decoder(serde_for(type)))
 
     def workflow(self, target: Handler[Any, O] | str, key: str) -> Handle[O]:
         """See `Engine.workflow`."""
@@ -299,11 +299,10 @@ class Client(Operating):
         self, target: Target, key: str | None, handler: str, idempotency_key: str, named: Mapping[str, str | None]
     ) -> Handle[Any]:
         id = claimed_id(target.service, key, handler, idempotency_key)
-        decode = self._decoder(target.output)
-        return Handle(self, id, decode) if self._local else _Sought(self, id, decode, named)
+        return _Sought(self, id, decoder(target.output), named)
 
     async def _look_up(self, named: Mapping[str, str | None]) -> str:
-        """The id that an ingress has for what is named, which is not ours where it is Restate's own."""
+        """The id of what is named: Restate's ingress has another one, and so has a very old file."""
         body = {name: value for name, value in named.items() if value is not None}
         return str(
             read(check(await self._invoke("POST", "/restate/lookup", json=body)), dict[str, str])["invocationId"]
@@ -311,7 +310,7 @@ class Client(Operating):
 
 
 class _Sought(Handle[Any]):
-    """A handle whose id is asked for when it is used for the first time."""
+    """A handle of what a key names: its id, as it is here, is certain once it has been used."""
 
     def __init__(
         self, client: Client, id: str, decode: Callable[[bytes], Any], named: Mapping[str, str | None]

@@ -2,16 +2,13 @@
 
 A request to the control socket may say more than HTTP has room for: as JSON, in one header.
 
-Such a request is answered exactly: a result comes as it is stored (`OUTCOME` says whether it is one or a failure),
-and handlers get these headers and no others.
+Handlers then get these headers and no others.
 """
 
 import msgspec
 
 #: The header of a request that has it.
 REQUEST = b"x-durable-request"
-#: The header of an answer that has a stored outcome: "success", or "failure" (a `core.journal.Failure`).
-OUTCOME = b"x-durable-outcome"
 
 #: Who accepts this media type gets views as Python has them, and the engine's own words.
 EXACT = "application/vnd.durable.exact+json"

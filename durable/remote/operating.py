@@ -22,7 +22,7 @@ from durable.futures import outcome_of
 from durable.remote import envelope
 from durable.remote.asking import Asking, read
 from durable.remote.connections import Answer, Headers
-from durable.remote.envelope import OUTCOME, REQUEST, Envelope
+from durable.remote.envelope import REQUEST, Envelope
 from durable.remote.wire import check, encoded_path, error_in, problem_in
 from durable.runtime.deadlocks import Deadlock
 from durable.runtime.registry import check_text
@@ -31,13 +31,12 @@ from durable.service import Configuration
 from durable.store.filter import cursor_at
 from durable.store.paths import database_path
 from durable.views import moments
-from durable.views.invocations import InvocationPage, InvocationView
+from durable.views.invocations import InvocationPage, InvocationView, JournalPage
 from durable.views.state import StateView
 
 if TYPE_CHECKING:
     from durable.views.services import ServiceView
 
-_OUTCOME = OUTCOME.decode()
 _BYTES = "application/octet-stream"
 _VALUE_SIZE_MAX = 2**30
 #: How many invocations a page of the admin API has at most.
@@ -51,15 +50,12 @@ class Operating(Asking):
 
     async def outcome(self, id: str) -> Outcome:
         """Wait for an invocation's end, however often the connection breaks. Raises `NotFoundError`."""
-        return self._outcome(await self._result(f"/restate/attach/{checked(id)}"))
+        return self._outcome(await self._invoke("GET", f"/restate/attach/{checked(id)}"))
 
     async def outcome_now(self, id: str) -> Outcome | None:
         """How it ended, if it has. Raises `NotFoundError`."""
-        answer = await self._result(f"/restate/output/{checked(id)}")
+        answer = await self._invoke("GET", f"/restate/output/{checked(id)}")
         return None if answer.status == _NOT_READY else self._outcome(answer)
-
-    async def _result(self, path: str) -> Answer:
-        return await self._invoke("GET", path, headers=self._said(Envelope()))
 
     def _said(self, said: Envelope) -> Headers:
         """What a control socket is told besides."""
@@ -69,12 +65,9 @@ class Operating(Asking):
     def _outcome(answer: Answer) -> Outcome:
         """How an invocation ended. Raises what the answer says where it says something else.
 
-        Without a control socket, a result that is no JSON has a NUL before it, as bytes have that are stored without
-        an annotation: see `_decoder`.
+        A result that is no JSON has a NUL before it, as bytes have that are stored without an annotation: `decoder`
+        takes it off.
         """
-        told = answer.headers.get(_OUTCOME)
-        if told is not None:
-            return Outcome(told == "success", answer.body)
         if answer.status < 400:
             media = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
             return Outcome(True, answer.body if media in ("", "application/json") else b"\0" + answer.body)
@@ -86,12 +79,6 @@ class Operating(Asking):
         kind: Any = told_of.kind if told_of.kind in ("cancelled", "killed", "timeout") else "terminal"
         code = told_of.code or answer.status
         return Failure(told_of.message, code, told_of.metadata, kind, told_of.cause).outcome()
-
-    def _decoder(self, serde: Serde[Any]) -> Callable[[bytes], Any]:
-        """What reads the value of an `_outcome`."""
-        if self._local or serde is ANY:
-            return serde.decode
-        return lambda data: serde.decode(data[1:] if data[:1] == b"\0" else data)
 
     # ---- steering ----
 
@@ -134,7 +121,7 @@ class Operating(Asking):
         """See `Engine.restart_as_new`. Raises `OutcomeUnknownError` where the connection breaks meanwhile."""
         query = {"from": str(from_entry), **_dry(dry_run)}
         answer = await self._operate("PATCH", f"/invocations/{checked(id)}/restart-as-new", query=query, safe=False)
-        return Handle(self, read(answer, dict[str, str])["new_invocation_id"], self._decoder(ANY))
+        return Handle(self, read(answer, dict[str, str])["new_invocation_id"], ANY.decode)
 
     # ---- completing from outside ----
 
@@ -221,6 +208,14 @@ class Operating(Asking):
         view: InvocationView = read(await self._operate("GET", f"/invocations/{checked(id)}"), InvocationView)
         return view
 
+    async def journal(self, id: str, *, after: int | None = None, limit: int = 1000) -> JournalPage:
+        """See `Engine.journal`. A page has at most 10,000 entries."""
+        query = {"limit": str(limit), **({} if after is None else {"after": str(after)})}
+        page: JournalPage = read(
+            await self._operate("GET", f"/invocations/{checked(id)}/journal", query=query), JournalPage
+        )
+        return page
+
     async def deadlocks(self) -> list[Deadlock]:
         """See `Engine.deadlocks`."""
         return list(read(await self._operate("GET", "/deadlocks"), list[Deadlock]))
@@ -284,6 +279,13 @@ class Operating(Asking):
             raise InvalidRequestError(f"backup(path) takes the path of a new file, not {path!r}")
         name = database_path(path) if self._local else os.fspath(path)
         await self._operate("POST", "/backup", json={"name": name}, safe=False)
+
+
+def decoder(serde: Serde[Any]) -> Callable[[bytes], Any]:
+    """What reads the value of an outcome."""
+    if serde is ANY:
+        return serde.decode
+    return lambda data: serde.decode(data[1:] if data[:1] == b"\0" else data)
 
 
 class _State(msgspec.Struct, frozen=True):
