@@ -71,7 +71,12 @@ class Asking:
         """Look whether an engine answers there; `async with` does it. Raises `EngineUnreachableError`."""
         require_http()
         self._loop, self._process = asyncio.get_running_loop(), os.getpid()
-        answer = await self._ingress.request("GET", f"{self._prefixes[0]}/restate/health")
+        try:
+            answer = await self._ingress.request("GET", f"{self._prefixes[0]}/restate/health")
+        except OutcomeUnknownError as error:
+            raise EngineUnreachableError(
+                f"{self._ingress.place} does not answer as an engine does: {error}"
+            ) from None
         if answer.status >= 400:
             raise error_in(answer)
         return self

@@ -37,6 +37,7 @@ _OF_HTTP = frozenset({
 class _Sent(NamedTuple):
     id: str
     accepted: bool
+    repeated: bool
 
 
 class Client(Operating):
@@ -171,10 +172,14 @@ class Client(Operating):
         if target.starts_a_workflow(key) and idempotency_key is None:
             # a second call is refused: so what must not get lost is only that this one was the first
             sent = await self._sent(target, arg, key, None, headers, None)
+            if not sent.accepted and sent.repeated:
+                raise OutcomeUnknownError(
+                    f"{target} was started on this key, by this call or by another one: client.workflow() finds it"
+                )
             if not sent.accepted:
                 raise error_of(already_started(f"{target.service}/{key}").outcome())
             return await self.outcome(sent.id)
-        answer = await self._asked("call", target, arg, key, idempotency_key, headers, {})
+        answer, _ = await self._asked("call", target, arg, key, idempotency_key, headers, {})
         if answer.status != _UNAVAILABLE:
             return self._outcome(answer)
         try:  # it was accepted, or was about to be
@@ -199,9 +204,9 @@ class Client(Operating):
                 query["delay"] = render_iso(parse(delay))
             except ValueError as error:
                 raise InvalidRequestError(f"delay: {error}") from None
-        answer = check(await self._asked("send", target, arg, key, idempotency_key, headers, query))
-        told = read(answer, dict[str, str])
-        return _Sent(told["invocationId"], told["status"] == "Accepted")
+        answer, repeated = await self._asked("send", target, arg, key, idempotency_key, headers, query)
+        told = read(check(answer), dict[str, str])
+        return _Sent(told["invocationId"], told["status"] == "Accepted", repeated)
 
     async def _asked(
         self,
@@ -212,39 +217,37 @@ class Client(Operating):
         idempotency_key: str | None,
         headers: Mapping[str, str] | None,
         query: Mapping[str, str],
-    ) -> Answer:
-        """Have the ingress invoke it. Over a URL, the answer may be a 503 that names the invocation."""
+    ) -> tuple[Answer, bool]:
+        """Have the ingress invoke it; the answer, and whether it had been asked before.
+
+        Over a URL, the answer may be a 503 that names the invocation.
+        """
         target.check_key(key)
         if idempotency_key is not None:
             check_text("idempotency key", idempotency_key)
         media, body = target.body(arg)
         sent = check_headers(headers, _HEADERS_MAX)
         path = encoded_path("restate", way, target.service, *(() if key is None else (key,)), target.name)
-        if self._local:
-            id = self._new_id() if idempotency_key is None else ""
+        id = self._new_id() if self._local and idempotency_key is None else ""
+        plain = [] if self._local else _plain(sent, idempotency_key)
+        repeated = False
 
-            def said(after_ms: int | None) -> Headers:
-                return self._said(
-                    Envelope(id=id, headers=sent, idempotency_key=idempotency_key, repeated_after_ms=after_ms)
-                )
-
-        else:
-            plain = _plain(sent, idempotency_key)
-
-            def said(after_ms: int | None) -> Headers:
-                return plain
-
-        return await self._repeated(
-            lambda after_ms: self._ingress.request(
+        async def ask(after_ms: int | None) -> Answer:
+            nonlocal repeated
+            repeated = repeated or after_ms is not None
+            said = Envelope(id=id, headers=sent, idempotency_key=idempotency_key, repeated_after_ms=after_ms)
+            return await self._ingress.request(
                 "POST",
                 self._prefixes[0] + path,
                 query=query,
-                headers=said(after_ms),
+                headers=self._said(said) or plain,
                 body=body,
                 content_type=media,
-            ),
-            safe=self._local or idempotency_key is not None,
-        )
+            )
+
+        return await self._repeated(ask, safe=self._local or idempotency_key is not None), repeated
+
+    # ---- finding again ----
 
     # ---- finding again ----
 

@@ -1,0 +1,164 @@
+"""An engine that is killed, or ends, under many that wait for it: each gets its result, and nothing is done twice."""
+
+import asyncio
+import random
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+import durable
+from durable import Client, EngineUnreachableError, NotFoundError, OutcomeUnknownError
+from durable.remote.connections import Connection, Lost
+from tests.remote.process import Once, double, forgotten, started
+
+#: How an engine is ended, one after the other.
+ENDS = (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL)
+
+
+async def asked(client: Client, number: int) -> int:
+    """One call, in one of several ways."""
+    match number % 4:
+        case 0:
+            return await client.call(double, number)
+        case 1:
+            return await client.call(double, number, idempotency_key=f"k{number}")
+        case 2:
+            return await (await client.send(double, number)).result()
+    try:
+        return await client.call(Once.run, number, key=str(number))
+    except OutcomeUnknownError:  # whether it was this call that started it, nobody knows
+        return await client.workflow(Once.run, str(number)).result()
+
+
+@pytest.mark.process
+async def test_two_hundred_callers_get_their_results_from_whatever_engine_runs(tmp_path: Path) -> None:
+    chance, database = random.Random(1), tmp_path / "app.db"
+    async with started(database) as process, durable.connect(database) as client:
+        calls = [asyncio.ensure_future(asked(client, number)) for number in range(200)]
+        for how in ENDS:
+            await asyncio.sleep(chance.uniform(0.1, 0.4))
+            await asyncio.to_thread(process.end, how)
+            await asyncio.to_thread(process.start)
+        assert await asyncio.gather(*calls) == [2 * number for number in range(200)]
+        assert await client.count_invocations() == {"completed": 200}
+
+
+@pytest.mark.process
+async def test_who_waits_is_told_when_the_engine_stays_away(tmp_path: Path) -> None:
+    database = tmp_path / "app.db"
+    async with started(database) as process, durable.connect(database, reconnect_for="300ms") as client:
+        waiting = asyncio.ensure_future(client.call(double, 1))
+        await asyncio.sleep(0.05)
+        await asyncio.to_thread(process.end)
+        with pytest.raises(EngineUnreachableError, match="no engine is running on"):
+            await waiting
+        with pytest.raises(EngineUnreachableError):
+            await client.describe("inv_1" + "0" * 33)
+
+
+class Cut:
+    """Connections that break once what they were asked has been answered, before anybody hears it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.left = 0
+        asking = Connection.ask
+
+        async def ask(connection: Connection, request: object) -> object:
+            answer = await asking(connection, request)  # type: ignore[arg-type]
+            if self.left and b"/restate/" in request.target:  # type: ignore[attr-defined]
+                self.left -= 1
+                connection.close()
+                raise Lost("cut", sent=True)
+            return answer
+
+        monkeypatch.setattr(Connection, "ask", ask)
+
+
+async def test_what_was_accepted_and_not_heard_of_is_not_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut = Cut(monkeypatch)
+    database = tmp_path / "app.db"
+    async with (
+        durable.Engine(database, services=[double, forgotten, Once()]) as engine,
+        durable.connect(database) as client,
+    ):
+        cut.left = 3
+        assert await client.call(double, 1) == 2
+        cut.left = 1
+        assert await client.call(double, 2, idempotency_key="k") == 4
+        cut.left = 1
+        handle = await client.send(double, 3)
+        assert await handle.result() == 6
+        assert await engine.count_invocations() == {"completed": 3}
+        cut.left = 1  # its result is kept for nobody: that nobody has it says nothing
+        with pytest.raises(OutcomeUnknownError, match="is not kept so long"):
+            await client.call(forgotten, 4)
+        cut.left = 1
+        with pytest.raises(OutcomeUnknownError, match="by this call or by another one"):
+            await client.call(Once.run, 5, key="k")
+        assert await client.workflow(Once.run, "k").result() == 10
+        for unsafe in (
+            client.send_signal(handle.id, "go"),
+            client.resolve_promise("Once", "k", "p"),
+        ):
+            cut.left = 1
+            with pytest.raises(OutcomeUnknownError, match="whether it took effect is unknown"):
+                await unsafe
+        with pytest.raises(NotFoundError):
+            await client.attach("inv_1" + "0" * 33)
+
+
+async def test_what_is_no_database_or_has_no_engine_is_named(tmp_path: Path) -> None:
+    async def refused(where: object, **options: object) -> str:
+        with pytest.raises(EngineUnreachableError) as told:
+            async with durable.connect(where, **options):  # type: ignore[arg-type]
+                pass
+        assert isinstance(told.value, ConnectionError)
+        return str(told.value)
+
+    database = tmp_path / "app.db"
+    assert await refused(database) == f"there is no file {database}"
+    database.touch()
+    assert "no engine is running on" in await refused(database)
+    assert "no engine is running on" in await refused(tmp_path)
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(f"{database}.sock")
+        other.listen()
+
+        async def answer() -> None:
+            loop = asyncio.get_running_loop()
+            other.setblocking(False)
+            connected, _ = await loop.sock_accept(other)
+            await loop.sock_recv(connected, 10_000)
+            await loop.sock_sendall(connected, b"SSH-2.0-OpenSSH_9.6\r\n")
+            connected.close()
+
+        speaking = asyncio.ensure_future(answer())
+        assert "is no HTTP" in await refused(database)
+        await speaking
+    assert "nothing answers at http://127.0.0.1:9" in await refused("http://127.0.0.1:9")
+    assert "nothing answers at http://nowhere.invalid" in await refused("http://nowhere.invalid")
+
+
+async def test_what_cannot_be_meant_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for where, match in (
+        (":memory:", "from its own process only"),
+        ("sqlite:///app.db", "takes a path"),
+        ("http://", "expected a URL"),
+        ("http://a:b@c/", "expected a URL"),
+        ("http://host:port/", "is no URL"),
+        (7, "is given by its path"),
+    ):
+        with pytest.raises(durable.UsageError, match=match):
+            durable.connect(where)  # type: ignore[arg-type]
+    with pytest.raises(durable.UsageError, match="go with a URL"):
+        durable.connect(tmp_path / "app.db", token="t")
+    with pytest.raises(durable.UsageError, match="name its admin API"):
+        client = durable.connect("http://127.0.0.1:9")
+        monkeypatch.setattr(client, "_loop", asyncio.get_running_loop())
+        await client.services()
+    with pytest.raises(durable.EngineNotRunningError, match="the client is not open"):
+        await durable.connect(tmp_path / "app.db").services()
