@@ -57,6 +57,7 @@ from durable.errors import (
 from durable.futures import DurableFuture, as_completed, gather, select, wait_completed
 from durable.operations import Awakeable, Call, Promise, Request, SendHandle
 from durable.remote.client import Client, connect
+from durable.remote.sync import SyncClient, SyncHandle, connect_sync
 from durable.saga import Saga
 from durable.serde import Serde
 from durable.service import Handler, Service, VirtualObject, Workflow, handler
@@ -118,6 +119,8 @@ __all__ = [
     "StorageReadOnlyError",
     "StorageReplacedError",
     "StorageVersionError",
+    "SyncClient",
+    "SyncHandle",
     "TerminalError",
     "TimerView",
     "TooEarlyError",
@@ -131,6 +134,7 @@ __all__ = [
     "WrongLoopError",
     "as_completed",
     "connect",
+    "connect_sync",
     "gather",
     "handler",
     "restore",

@@ -70,6 +70,9 @@ class Asking:
     async def open(self) -> Self:
         """Look whether an engine answers there; `async with` does it. Raises `EngineUnreachableError`."""
         require_http()
+        for session in (self._ingress, self._admin):
+            if session is not None:
+                session.begin()
         self._loop, self._process = asyncio.get_running_loop(), os.getpid()
         try:
             answer = await self._ingress.request("GET", f"{self._prefixes[0]}/restate/health")

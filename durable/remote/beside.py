@@ -50,13 +50,22 @@ def address(path: str) -> Iterator[str]:
         os.close(descriptor)
 
 
+def peer_pid(connected: socket.socket) -> int:
+    """The process that listens at the other end; 0 where the system does not tell."""
+    return _credentials(connected)[0] if hasattr(socket, "SO_PEERCRED") else 0
+
+
 def peer_uid(connected: socket.socket) -> int | None:
     """The user at the other end; None where the system does not tell."""
     try:
         if hasattr(socket, "SO_PEERCRED"):
-            _, uid, _ = struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-            return int(uid)
+            return _credentials(connected)[1]
         told = connected.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED_BYTES)
         return int(struct.unpack_from("=I", told, 4)[0])
     except OSError:
         return None
+
+
+def _credentials(connected: socket.socket) -> tuple[int, int]:
+    pid, uid, _ = struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return pid, uid

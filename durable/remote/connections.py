@@ -4,6 +4,7 @@ There is no limit to how many are open: a request may wait for days, and must no
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -22,6 +23,10 @@ IDLE_MAX = 64
 _CHUNK = 256 * 1024
 
 Headers = list[tuple[bytes, bytes]]
+
+
+#: Connections of parent processes, which are not closed here.
+_inherited: list[object] = []
 
 
 class Lost(Exception):
@@ -147,6 +152,7 @@ class Pool:
     def __init__(self, dial: Callable[[], Awaitable[Connection]], idle_s: float) -> None:
         self._dial = dial
         self._idle_s = idle_s
+        self._process = os.getpid()
         self._idle: list[Connection] = []
         self._busy: set[Connection] = set()
 
@@ -181,6 +187,10 @@ class Pool:
                 return connection
             connection.close()
         return None
+
+    def __del__(self) -> None:
+        if self._process != os.getpid():  # in a forked child they share the event loop's descriptors with the parent
+            _inherited.extend((*self._idle, *self._busy))
 
     def close(self) -> None:
         """Close all of them, also those that wait for an answer."""

@@ -12,6 +12,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Self, TypedDict, Unpack
 from urllib.parse import quote, urlencode, urlsplit
@@ -40,7 +41,7 @@ from durable.errors import (
     UsageError,
     ValueTooLargeError,
 )
-from durable.remote.beside import address, peer_uid, socket_path
+from durable.remote.beside import address, peer_pid, peer_uid, socket_path
 from durable.remote.connections import HEAD_BYTES_MAX, Answer, Connection, Headers, Lost, Pool, Request
 from durable.store.paths import MEMORY, database_path
 
@@ -50,6 +51,10 @@ IDLE_URL_S = 3.0
 IDLE_SOCKET_S = 300.0
 #: How long a connection over the network may take to be opened.
 DIAL_S = 10.0
+
+
+#: Whether an event loop stands still until the answer comes: it cannot be the one that gives it.
+HOLDS_UP_A_LOOP: ContextVar[bool] = ContextVar("durable_holds_up_a_loop", default=False)
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,8 +114,11 @@ class Session:
 
     def __init__(self, place: Place, *, token: str | None = None) -> None:
         self.place = place
+        #: The process that listens at the socket, where that is known.
+        self._answering = 0
         local = bool(place.database)
-        self._pool = Pool(self._dial_socket if local else self._dial_url, IDLE_SOCKET_S if local else IDLE_URL_S)
+        self._dial, self._idle_s = (self._dial_socket, IDLE_SOCKET_S) if local else (self._dial_url, IDLE_URL_S)
+        self.begin()
         self._always = [(b"host", b"localhost" if local else place.authority.encode("ascii"))]
         if token is not None:
             if not token.isascii() or not token.isprintable():
@@ -124,6 +132,10 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def begin(self) -> None:
+        """Use new connections from now on: what there was belongs to another event loop, or to a parent process."""
+        self._pool = Pool(self._dial, self._idle_s)
 
     def close(self) -> None:
         """Close all connections: who still waits for an answer gets an `EngineUnreachableError`."""
@@ -157,6 +169,7 @@ class Session:
         content_type, accept = options.get("content_type", ""), options.get("accept", "")
         if "json" in options:
             body, content_type = msgspec.json.encode(options["json"]), "application/json"
+        self._check_self()
         target = f"{self.place.prefix}{path}{'?' + urlencode(query) if query else ''}"
         sent = [*self._always, *options.get("headers", ())]
         if content_type:
@@ -174,6 +187,13 @@ class Session:
             )
         return request
 
+    def _check_self(self) -> None:
+        if self._answering == os.getpid() and HOLDS_UP_A_LOOP.get():
+            raise UsageError(
+                "this would wait for itself: the engine runs on an event loop of this process, and one stands still "
+                "here until it answers; await the engine's own methods, or ask from another thread"
+            )
+
     def _unreachable(self, lost: Lost) -> EngineUnreachableError:
         if lost.sent:
             return OutcomeUnknownError(f"no answer came from {self.place}, whether it took effect is unknown: {lost}")
@@ -188,6 +208,8 @@ class Session:
             connected.setblocking(False)
             await _connect(connected, path, self.place.database)
             _check_peer(connected, self.place.database)
+            self._answering = peer_pid(connected)
+            self._check_self()
             reader, writer = await asyncio.open_unix_connection(sock=connected)
         except BaseException:
             connected.close()
