@@ -35,6 +35,13 @@ def critical(message: str, *arguments: object, cause: BaseException | None = Non
     _say(logging.CRITICAL, message, arguments, cause)
 
 
+def to_stderr() -> None:
+    """Show the log on stderr, for a program that is nothing but an engine; what the application has set up stays."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if _logger.level == logging.NOTSET:
+        _logger.setLevel(logging.INFO)
+
+
 def printable(text: str) -> str:
     """Text for one line: control characters, line ends and surrogates are escaped."""
     if text.isprintable():

@@ -17,16 +17,14 @@ import asyncio
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Annotated
 
 import httpx
-from fastapi import Depends, FastAPI, Header, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, FastAPI, Header, Response
 from pydantic import BaseModel, PositiveInt
 
-from durable import Context, Engine, RequestError, TerminalError, handler
+from durable import Context, Engine, TerminalError, handler
+from durable.fastapi import Durable, install
 
 
 class Order(BaseModel):
@@ -82,25 +80,10 @@ async def ship(order: Order) -> str:
 # ---- the web ----
 
 
-@asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """The engine starts with the app, goes on with what is unfinished, and stops with the app."""
-    async with Engine(os.environ.get("ORDERS_DB", "orders.db"), services=[fulfil]) as engine:
-        app.state.engine = engine
-        yield
+router = APIRouter()
 
 
-def engine_of(request: Request) -> Engine:
-    """The app's engine, for `Depends`."""
-    engine: Engine = request.app.state.engine
-    return engine
-
-
-app = FastAPI(lifespan=lifespan)
-Durable = Annotated[Engine, Depends(engine_of)]
-
-
-@app.post("/orders", status_code=202)
+@router.post("/orders", status_code=202)
 async def accept(
     order: Order, engine: Durable, response: Response, idempotency_key: Annotated[str, Header()]
 ) -> Progress:
@@ -110,7 +93,7 @@ async def accept(
     return Progress(id=handle.id, status="accepted" if handle.accepted else "known")
 
 
-@app.get("/orders/{id}")
+@router.get("/orders/{id}")
 async def look(id: str, engine: Durable) -> Progress:
     """The receipt, the reason why there is none, or how far it is."""
     status = (await engine.describe(id)).status
@@ -122,15 +105,24 @@ async def look(id: str, engine: Durable) -> Progress:
         return Progress(id=id, status="failed", error=error.message)
 
 
-@app.exception_handler(RequestError)
-async def refuse(request: Request, error: RequestError) -> JSONResponse:
-    """The engine's own refusals know their status: 404 for an unknown order, 400 for a malformed id."""
-    return JSONResponse({"error": str(error)}, status_code=error.code)
+def create_service(path: str) -> FastAPI:
+    """The engine starts with the app, goes on with what is unfinished, and stops with the app.
+
+    Its refusals know their status: 404 for an unknown order, 400 for a malformed id.
+    """
+    engine = Engine(path, services=[fulfil])
+    app = FastAPI(lifespan=engine.lifespan)
+    install(app, engine)
+    app.include_router(router)
+    return app
+
+
+app = create_service(os.environ.get("ORDERS_DB", "orders.db"))
 
 
 async def demo(path: str) -> None:
     """A customer who orders everything twice, because the first answer was lost, and then waits."""
-    os.environ["ORDERS_DB"] = path
+    app = create_service(path)
     client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://orders")
     async with app.router.lifespan_context(app), client as http:
         for item in ("lamp", "unicorn"):

@@ -31,9 +31,10 @@ api
 remote
 engine
 web
-testing admin ingress kafka restate
-remote.server
+testing admin ingress kafka restate fastapi
+remote.server serving
 cli
+__main__
 .
 """
 LEVELS = {room: level for level, floor in enumerate(FLOORS.split("\n")) for room in floor.split()}

@@ -18,9 +18,9 @@ from durable.core.journal import Outcome
 from durable.core.limits import Limits
 from durable.core.retry import DEFAULT, RetryPolicy
 from durable.engine.access import check_value_size, checked
-from durable.engine.control import Control
 from durable.engine.door import Answering, Door, can_answer
 from durable.engine.life import Life
+from durable.engine.serving import Serving
 from durable.errors import (
     DeclarationError,
     EngineNotRunningError,
@@ -50,7 +50,7 @@ I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
 
 
-class Engine(Control):
+class Engine(Serving):
     """Durable handlers on one SQLite file, in this process.
 
         async with Engine("app.db", services=[checkout, Parcels(http)]) as engine:
@@ -147,21 +147,22 @@ class Engine(Control):
         `EngineNotRunningError` where this one was started already, and not closed.
         """
         await self._previous_life()
-        life = self._life = Life(
-            door=self._door(),
-            loop=Loop(
-                self._store,
-                self._registry,
-                self._clock,
-                max_concurrent=self._max_concurrent,
-                limits=self._limits,
-                defaults=self._defaults.retry,
-                declaration=_declaration,
-                observer=self._observer,
-            ),
-        )
+        life = self._life = Life(door=self._door(), loop=self._new_loop())
         await life.start()
         return self
+
+    def _new_loop(self) -> Loop:
+        """The heart of the next life."""
+        return Loop(
+            self._store,
+            self._registry,
+            self._clock,
+            max_concurrent=self._max_concurrent,
+            limits=self._limits,
+            defaults=self._defaults.retry,
+            declaration=_declaration,
+            observer=self._observer,
+        )
 
     def _door(self) -> Door | None:
         if not self._control_socket or self.path is None or not can_answer():

@@ -135,11 +135,15 @@ class Loop:
             if not self._gone:
                 await self.store.close()
             raise
-        self._keeper = unmourned(self._loop.create_task(self._keep()))
-        self._chore(self.store.lost())
+        self._begin_keeping()
         self._chore(recovery.run())
         self._chore(self.deadlocks.begin())
         self._sweep.begin()
+
+    def _begin_keeping(self) -> None:
+        """Notice the end of the event loop, and of the file."""
+        self._keeper = unmourned(self._loop.create_task(self._keep()))
+        self._chore(self.store.lost())
 
     def _declare(self, declared: dict[str, tuple[int, str]]) -> None:
         """A service that is not what it was has a new revision."""

@@ -125,15 +125,16 @@ class FileLock:
 
     def _take(self, there: Identity | None, create: bool, shared: bool) -> bool:
         """Whether what the path names now is locked."""
-        kept = None if shared else next((one for one, identity in _kept.items() if identity == there), None)
+        found = (one for one, identity in _kept.items() if identity == there and _writable(one))
+        kept = None if shared else next(found, None)
         if kept is not None:
             del _kept[kept]
             descriptor = kept
         else:
             flags = (os.O_RDONLY if shared else os.O_RDWR) | os.O_CLOEXEC | (os.O_CREAT if create else 0)
             descriptor = os.open(self._path, flags, 0o600)
-        found = os.fstat(descriptor)
-        identity = (found.st_dev, found.st_ino)
+        status = os.fstat(descriptor)
+        identity = (status.st_dev, status.st_ino)
         try:
             _lock(descriptor, fcntl.F_RDLCK if shared else fcntl.F_WRLCK, _FAR, os.getpid() + 1)
         except OSError as error:
@@ -164,6 +165,11 @@ class FileLock:
             f"{self._path} is in use by another engine (pid {holder}): one engine per file. Stop that "
             "process, or talk to its engine (several uvicorn workers need one engine each, on their own files)."
         )
+
+
+def _writable(descriptor: int) -> bool:
+    """Whether it can have a lock that is not shared."""
+    return fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
 
 
 def _discard(descriptor: int, identity: Identity) -> None:

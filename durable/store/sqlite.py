@@ -73,7 +73,7 @@ class SqliteStore:
             raise UsageError("a SqliteStore needs a file: Engine(':memory:') keeps everything in memory")
         self._synchronous = synchronous
         self._busy_timeout_s = busy_timeout
-        self._file = DatabaseFile(self.path, self._prepare, busy_timeout, self._let_go)
+        self._file = self._new_file()
         self._thread: DatabaseThread[Opened] | None = None
         #: The one before, which is closing or has closed.
         self._ending: DatabaseThread[Opened] | None = None
@@ -93,7 +93,7 @@ class SqliteStore:
         """Lock the file, open it and migrate it. An error, or a cancellation, leaves nothing open."""
         if self._thread is not None:
             raise EngineNotRunningError(f"this store of {self.path} is open already")
-        self._file = DatabaseFile(self.path, self._prepare, self._busy_timeout_s, self._let_go)
+        self._file = self._new_file()
         thread = DatabaseThread(self._file)
         thread.start()
         self._thread = thread
@@ -107,6 +107,10 @@ class SqliteStore:
             if isinstance(error, sqlite3.Error | OSError | UnicodeDecodeError):
                 raise explain(error, self.path) from error
             raise
+
+    def _new_file(self) -> DatabaseFile:
+        """For one opening."""
+        return DatabaseFile(self.path, self._prepare, self._busy_timeout_s, self._let_go)
 
     def _prepare(self, database: sqlite3.Connection) -> Opened:
         version = check_version(database, self.path)

@@ -1,0 +1,48 @@
+"""An engine that runs nothing: for those who look at the file of a stopped service, or steer what is in it."""
+
+import os
+from collections.abc import Iterable
+
+from durable.core.invocation import Invocation
+from durable.core.retry import DEFAULT
+from durable.engine.engine import Engine
+from durable.runtime.clock import Clock
+from durable.runtime.loop import Loop
+from durable.runtime.resting import RestingLoop
+from durable.store import Store
+from durable.store.stopped import ReadOnlyStore, StoppedStore
+
+
+class RestingEngine(Engine):
+    """Lists, describes and counts; with `changes=True` (and the file's lock) also cancels, kills, pauses and purges.
+
+    No handler runs, no timer fires, nobody is charged with a crash. What a cancel or a resume has a handler do is
+    done when its service starts next. Without `changes` the file is only read, and stays as it is: a service may
+    start on it meanwhile. It has no services, so nothing can be invoked and no state be set.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] = "",
+        *,
+        changes: bool = False,
+        store: Store | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        store = store or (StoppedStore(path) if changes else ReadOnlyStore(path))
+        super().__init__(store=store, clock=clock, control_socket=False)
+
+    def _new_loop(self) -> Loop:
+        return RestingLoop(
+            self._store,
+            self._registry,
+            self._clock,
+            max_concurrent=1,
+            limits=self._limits,
+            defaults=DEFAULT,
+            declaration=lambda registry, service: "",
+        )
+
+    @staticmethod
+    async def _note_damage(loop: Loop, found: Iterable[Invocation]) -> None:
+        """It is shown; an engine that runs notes it."""

@@ -1,0 +1,22 @@
+"""A loop that runs nothing: what is asked of it is settled and committed, and that is all.
+
+It has no slots, so whoever's turn comes waits for one, in the file, until an engine starts. No timer fires, nothing
+that ran before is gone on with or charged with a crash, nothing is swept.
+"""
+
+from durable.core.world import World
+from durable.runtime.loop import Loop
+
+
+class RestingLoop(Loop):
+    """Over a store whose engine is stopped."""
+
+    async def start(self) -> None:
+        """Open the store."""
+        opened = await self.store.open()
+        self.registry.forget_configuration()
+        self.world = World(opened.next_ordinal, opened.next_seq, slots=0, limits=self.limits, ready=opened.ready)
+        self.revisions = {service: revision for service, (revision, _) in opened.declared.items()}
+        self.timers.close()
+        self.deadlocks.close()
+        self._begin_keeping()

@@ -1,0 +1,100 @@
+"""Everything in a file read once, and what is damaged named: its pages by SQLite, each row by its checksum."""
+
+import sqlite3
+from collections.abc import Iterable
+
+import msgspec
+
+from durable.core.effects import Need
+from durable.core.invocation import Invocation
+from durable.errors import StorageCorruptError
+from durable.store.stopped import ReadOnlyStore
+
+#: How many invocations, or keys, are read at once; and how many troubles are named.
+_AT_ONCE, TROUBLES_MAX = 200, 100
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """What was found."""
+
+    invocations: int
+    keys: int
+    #: A sentence each.
+    troubles: list[str]
+
+    @property
+    def verdict(self) -> str:
+        """In a word."""
+        if not self.troubles:
+            return "all of it is sound"
+        return f"{len(self.troubles)} troubles" if len(self.troubles) != 1 else "1 trouble"
+
+
+async def check_file(path: str) -> Checked:
+    """Read all of a file, whether an engine runs on it or not. Raises `StorageError` where it cannot be."""
+    store = ReadOnlyStore(path, beside=True)
+    await store.open()
+    try:
+        troubles = await store.read(_structure)
+        invocations = await _invocations(store, troubles)
+        keys = await _keys(store, troubles)
+    finally:
+        await store.close()
+    return Checked(invocations, keys, troubles[:TROUBLES_MAX])
+
+
+def _structure(database: sqlite3.Connection) -> list[str]:
+    try:
+        found = [str(row[0]).replace("\n", " ") for row in database.execute("PRAGMA integrity_check(20)")]
+    except sqlite3.DatabaseError as error:
+        return [str(error)]
+    return [] if found == ["ok"] else found
+
+
+async def _invocations(store: ReadOnlyStore, troubles: list[str]) -> int:
+    count = after = 0
+    while len(troubles) < TROUBLES_MAX:
+        seqs = await store.read(lambda database, after=after: _next(database, after))  # type: ignore[misc]
+        if not seqs:
+            break
+        count, after = count + len(seqs), seqs[-1]
+        loaded = await store.load(Need(seqs=set(seqs)))
+        found = {one.seq: one for one in loaded.invocations}
+        troubles += [f"invocation number {seq} cannot be read" for seq in seqs if seq not in found]
+        troubles += await _damaged(store, found.values())
+    return count
+
+
+def _next(database: sqlite3.Connection, after: int) -> list[int]:
+    sql = "SELECT seq FROM _invocations WHERE seq > ? ORDER BY seq LIMIT ?"
+    return [row[0] for row in database.execute(sql, (after, _AT_ONCE))]
+
+
+async def _damaged(store: ReadOnlyStore, found: Iterable[Invocation]) -> list[str]:
+    troubles = []
+    for one in found:
+        try:
+            if one.damaged:
+                why = one.problem.message if one.problem is not None else "it is damaged"
+                raise StorageCorruptError(why)
+            await store.journal(one.seq)
+        except StorageCorruptError as error:
+            troubles.append(f"{one.submission.target} {one.id}: {error}")
+    return troubles
+
+
+async def _keys(store: ReadOnlyStore, troubles: list[str]) -> int:
+    sql = "SELECT service, key FROM _state UNION SELECT service, key FROM promises"
+    try:
+        keys = await store.read(lambda database: database.execute(sql).fetchall())
+    except StorageCorruptError as error:
+        troubles.append(str(error))
+        return 0
+    for start in range(0, len(keys), _AT_ONCE):
+        batch = keys[start : start + _AT_ONCE]
+        readable = {key for key in batch if all(isinstance(part, str) for part in key)}
+        troubles += [f"a key of {key[0]!r} is no text" for key in batch if key not in readable]
+        for one in (await store.load(Need(keys=readable))).keys:
+            causes = [one.damaged_state, one.lost_state, one.damaged_promises, one.lost_promises]
+            troubles += [f"{one.service}/{one.key}: {cause}" for some in causes for cause in some.values()]
+    return len(keys)

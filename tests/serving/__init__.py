@@ -1,0 +1,1 @@
+"""Engines that serve HTTP by themselves."""
