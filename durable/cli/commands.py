@@ -1,0 +1,155 @@
+"""What every command has: where it talks to, how it prints, and how it ends."""
+
+import asyncio
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import click
+import msgspec
+
+from durable.cli.exits import Exit, Failed, usage
+from durable.cli.output import Out
+from durable.cli.places import Need, Place, Where, reach, token_of
+from durable.cli.sessions import json_of
+from durable.remote.connections import Answer
+
+JSON = {"content-type": "application/json"}
+NDJSON = "application/x-ndjson"
+HELP = {"help_option_names": ["-h", "--help"]}
+
+_DB = click.Option(
+    ["--db"], metavar="FILE", envvar="DURABLE_DB", show_envvar=True,
+    help="The engine of this file; where it is stopped, the file itself.",
+)  # fmt: skip
+_ADMIN = click.Option(
+    ["--admin"], metavar="URL", envvar="DURABLE_ADMIN_URL", show_envvar=True,
+    help="Its admin API. [default: http://127.0.0.1:9070]",
+)  # fmt: skip
+_INGRESS = click.Option(
+    ["--ingress"], metavar="URL", envvar="DURABLE_INGRESS_URL", show_envvar=True,
+    help="Its ingress. [default: http://127.0.0.1:8080]",
+)  # fmt: skip
+_TOKEN = click.Option(
+    ["--token-file"], metavar="FILE", help="Has the bearer token; without it, DURABLE_TOKEN has.",
+)  # fmt: skip
+_JSON = click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON document.")
+_JSONL = click.Option(["--jsonl", "as_jsonl"], is_flag=True, help="Print a line of JSON for each thing.")
+_PLACES = ("db", "admin", "ingress", "token_file")
+
+
+class Desk:
+    """What a command works with: whom it asks, and where it prints."""
+
+    def __init__(self, out: Out, where: Where, need: Need) -> None:
+        self.out = out
+        self.where = where
+        self.need = need
+        self._place: Place | None = None
+
+    @property
+    def place(self) -> Place:
+        """Whom to ask."""
+        assert self._place is not None, "a command that asks somebody says what it needs"
+        return self._place
+
+    async def run(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do it, with somebody to ask."""
+        if self.need is Need.NOTHING:
+            await work()
+            return
+        async with reach(self.where, self.need) as self._place:
+            await work()
+
+    # ---- the admin API ----
+
+    async def get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
+        """What a route shows. Raises `Failed`."""
+        asked = {name: _text(value) for name, value in (query or {}).items() if value not in (None, "", ())}
+        return json_of(await self.place.admin.ask("GET", path, query=asked))
+
+    async def change(
+        self, method: str, path: str, body: Any = None, query: Mapping[str, Any] | None = None
+    ) -> Answer:
+        """Change something; the answer may be a refusal."""
+        asked = {name: _text(value) for name, value in (query or {}).items() if value is not None}
+        data = b"" if body is None else msgspec.json.encode(body)
+        return await self.place.admin.ask(method, path, query=asked, body=data, headers=JSON)
+
+    async def select(self, sql: str) -> list[dict[str, Any]]:
+        """The rows of a statement. Raises `Failed`."""
+        answer = await self.place.admin.ask(
+            "POST", "/query", body=msgspec.json.encode({"query": sql}),
+            headers={**JSON, "accept": "application/json"},
+        )  # fmt: skip
+        rows: list[dict[str, Any]] = json_of(answer)["rows"]
+        return rows
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def command(
+    group: click.Group, name: str, need: Need = Need.NOTHING, *, json: bool = True
+) -> Callable[[Callable[..., Awaitable[None]]], click.Command]:
+    """Make a command of an async function: its docstring is the help, its options those of click's decorators."""
+    own = [_DB, _ADMIN, _INGRESS, _TOKEN] if need is not Need.NOTHING else []
+    own += [_JSON, _JSONL] if json else []
+
+    def make(work: Callable[..., Awaitable[None]]) -> click.Command:
+        def callback(as_json: bool = False, as_jsonl: bool = False, **given: Any) -> None:
+            if as_json and as_jsonl:
+                raise usage("give --json or --jsonl, not both")
+            out = Out("json" if as_json else "jsonl" if as_jsonl else "text")
+            typed = {one: given.pop(one, None) for one in _PLACES} if need is not Need.NOTHING else {}
+            desk = Desk(out, _where(typed), need)
+            asyncio.run(desk.run(lambda: work(desk, **given)))
+
+        params = [*reversed(getattr(work, "__click_params__", [])), *own]
+        help = inspect.getdoc(work) or ""
+        made = click.Command(
+            name, callback=callback, params=params, help=help, short_help=_first(help),
+            context_settings=HELP,
+        )  # fmt: skip
+        group.add_command(made)
+        return made
+
+    return make
+
+
+def group(name: str, help: str) -> click.Group:
+    """A command that has others."""
+
+    def callback() -> None:
+        context = click.get_current_context()
+        if context.invoked_subcommand is None:
+            Out().stderr.write(f"{context.get_help()}\n")
+            raise Failed("", Exit.USAGE)
+
+    return click.Group(
+        name,
+        help=help,
+        short_help=_first(help),
+        callback=callback,
+        invoke_without_command=True,
+        no_args_is_help=False,
+        context_settings=HELP,
+    )
+
+
+def _first(help: str) -> str:
+    """Its first clause, for lists."""
+    return re.split(r"[.:;]\s|\.$", help, maxsplit=1)[0].partition(": ")[0].replace("\n", " ") + "."
+
+
+def _where(typed: Mapping[str, str | None]) -> Where:
+    if not typed:
+        return Where()
+    source = click.get_current_context().get_parameter_source
+    given = {one for one in ("db", "admin", "ingress") if source(one) is click.core.ParameterSource.COMMANDLINE}
+    if "db" in given and given != {"db"}:
+        raise usage("give --db, or --admin and --ingress: --db finds the engine of a file by itself")
+    db = None if given & {"admin", "ingress"} else typed["db"]  # what is typed beats the environment
+    return Where(db, typed["admin"], typed["ingress"], token_of(typed["token_file"]))

@@ -1,0 +1,110 @@
+"""`durable backup`, `restore`, `check-file`: database files, whether an engine runs on them or not."""
+
+import os
+from typing import Any
+
+import click
+from anyio import to_thread
+
+from durable.cli.asking import agreed
+from durable.cli.commands import Desk, command
+from durable.cli.exits import Failed, unreachable
+from durable.cli.places import Need, file_of
+from durable.cli.words import many
+from durable.errors import EngineLockedError, StorageCorruptError, StorageError, StorageVersionError
+from durable.store.checking import check_file
+from durable.store.paths import database_path
+from durable.store.restore import restore as put_back
+from durable.store.stopped import ReadOnlyStore
+
+_group = click.Group("files")
+
+
+def add_to(root: click.Group) -> None:
+    """Have the program know these commands."""
+    for one in (backup, restore, check):
+        root.add_command(one)
+
+
+@command(_group, "backup", Need.NOTHING)
+@click.argument("target")
+@click.option("--db", metavar="FILE", envvar="DURABLE_DB", show_envvar=True, required=True, help="What to copy.")
+async def backup(desk: Desk, target: str, db: str) -> None:
+    """Write a consistent copy of a database to a new file, while its engine runs or not.
+
+    It is there as a whole or not at all, and survives a power cut. 'durable restore' puts it back.
+    """
+    path = file_of(db)
+    store = ReadOnlyStore(path, beside=True)
+    try:
+        await store.open()
+    except StorageError as error:
+        raise unreachable(str(error)) from None
+    try:
+        await store.backup(target)
+    finally:
+        await store.close()
+    written = database_path(target)
+    _told(desk, f"{path} is copied to {written}", {"path": written, "bytes": size_of(written)})
+
+
+@command(_group, "restore", Need.NOTHING)
+@click.argument("source", metavar="BACKUP")
+@click.option("--db", metavar="FILE", envvar="DURABLE_DB", show_envvar=True, required=True, help="What to replace.")
+@click.option("--yes", "-y", is_flag=True, help="Replace what is there without asking.")
+async def restore(desk: Desk, source: str, db: str, yes: bool) -> None:
+    """Put a backup in the place of a database whose service is stopped. The replaced file stays beside it."""
+    file_of(source, "the backup")
+    if size_of(database_path(db)) and not yes:
+        agreed(desk.out, f"replace {db} by {source}? What was done since is forgotten, and may be done again.")
+    try:
+        replaced = await to_thread.run_sync(put_back, source, db)
+    except (EngineLockedError, StorageCorruptError, StorageVersionError) as error:
+        raise unreachable(str(error)) from None
+    then = "" if replaced is None else f"; what was there is {replaced} now"
+    _told(desk, f"{source} is restored as {db}{then}", {"path": db, "replaced": replaced and str(replaced)})
+
+
+@command(_group, "check-file", Need.NOTHING)
+@click.argument("file")
+async def check(desk: Desk, file: str) -> None:
+    """Read all of a database, and say what is damaged: its pages, and each row by its checksum.
+
+    The file stays as it is, and its engine may run meanwhile.
+    """
+    path = file_of(file)
+    try:
+        found = await check_file(path)
+    except StorageError as error:
+        raise unreachable(str(error)) from None
+    if desk.out.form == "text":
+        for trouble in found.troubles:
+            desk.out.text(trouble)
+        desk.out.text(
+            f"{path}: {many(found.invocations, 'invocation')}, {many(found.keys, 'key')} with state; {found.verdict}"
+        )
+    elif desk.out.form == "json":
+        desk.out.value(
+            {"path": path, "sound": not found.troubles, "invocations": found.invocations, "keys": found.keys,
+             "troubles": found.troubles}
+        )  # fmt: skip
+    else:
+        for trouble in found.troubles:
+            desk.out.value({"trouble": trouble})
+    if found.troubles:
+        raise Failed(f"{path} is damaged: 'durable restore' puts a backup in its place")
+
+
+def size_of(path: str) -> int:
+    """In bytes; 0 where there is no file."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+def _told(desk: Desk, text: str, value: Any) -> None:
+    if desk.out.form == "text":
+        desk.out.text(text)
+    else:
+        desk.out.value(value)

@@ -1,0 +1,179 @@
+"""`durable serve`: an engine of a module, with its ingress and its admin API."""
+
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from durable import admin, ingress, log
+from durable.cli.commands import Desk, command
+from durable.cli.exits import Failed, unreachable, usage
+from durable.cli.places import Need, token_of
+from durable.core.duration import parse
+from durable.engine import Engine
+from durable.errors import StorageError, UsageError
+from durable.serving import doors
+from durable.serving import serve as run
+
+#: Tells the process that serves, of the two that `--reload` makes.
+_RELOADED = "_DURABLE_RELOADED"
+_LOOK_EVERY_S = 0.5
+_group = click.Group("serving")
+
+
+def add_to(root: click.Group) -> None:
+    """Have the program know this command."""
+    root.add_command(serve)
+
+
+@command(_group, "serve", Need.NOTHING, json=False)
+@click.argument("target", metavar="MODULE:ENGINE")
+@click.option("--ingress", "ingress_at", metavar="HOST:PORT", default="127.0.0.1:8080", show_default=True,
+              help="Where handlers are invoked; 'off' for nowhere.")  # fmt: skip
+@click.option("--admin", "admin_at", metavar="HOST:PORT", default="127.0.0.1:9070", show_default=True,
+              help="Where operators ask; 'off' for nowhere.")  # fmt: skip
+@click.option("--allowed-host", "hosts", multiple=True, metavar="NAME",
+              help="A name under which they are reached, besides this machine's; '*' is every name.")  # fmt: skip
+@click.option("--token-file", metavar="FILE", help="Has the bearer token that both ask for; else DURABLE_TOKEN may.")
+@click.option("--backup-folder", metavar="FOLDER", help="Where the admin API may write backups.")
+@click.option(
+    "--grace", metavar="DURATION", default="3s", show_default=True, help="For clients that wait at the end."
+)
+@click.option("--reload", is_flag=True, help="Start again whenever a Python file here changes: for development.")
+async def serve(
+    desk: Desk,
+    target: str,
+    ingress_at: str,
+    admin_at: str,
+    hosts: tuple[str, ...],
+    token_file: str | None,
+    backup_folder: str | None,
+    grace: str,
+    reload: bool,
+) -> None:
+    """Run an engine, with the ingress and the admin API over HTTP, until Ctrl-C or SIGTERM.
+
+    MODULE:ENGINE is the variable of a module in which the engine is, or a function without arguments that makes one:
+    'durable serve shop.main:engine'.
+    """
+    if reload and _RELOADED not in os.environ:
+        _supervise()
+        return
+    (host, port), (admin_host, admin_port) = _address("--ingress", ingress_at), _address("--admin", admin_at)
+    if port is None and admin_port is None:
+        raise usage("--ingress and --admin are both off: there is nothing to serve")
+    try:
+        grace_ms = parse(grace)
+    except ValueError as error:
+        raise usage(f"--grace: {error}") from None
+    engine = _engine(target)
+    options: dict[str, Any] = {"token": token_of(token_file)}
+    if hosts:
+        options["allowed_hosts"] = ["localhost", "127.0.0.1", "[::1]", *hosts]
+    try:
+        url = None if port is None else f"http://{ingress_at}"
+        operating = admin.create_app(engine, ingress_url=url, backup_folder=backup_folder, **options)
+        invoking = ingress.create_app(engine, **options)
+    except ValueError as error:
+        raise usage(str(error)) from None
+    open_doors = doors(
+        engine, host=host, port=port, admin_host=admin_host, admin_port=admin_port, ingress_app=invoking,
+        admin_app=operating,
+    )  # fmt: skip
+
+    def ready(urls: dict[str, str]) -> None:
+        for name, url in urls.items():
+            desk.out.note(f"{name} on {url}")
+
+    log.to_stderr()
+    try:
+        await run(engine, open_doors, grace_s=grace_ms / 1000, ready=ready)
+    except (UsageError, StorageError) as error:
+        raise unreachable(str(error)) from None
+
+
+def _engine(target: str) -> Engine:
+    name, colon, attribute = target.partition(":")
+    if not colon or not name or not attribute:
+        raise usage(f"{target!r}: expected MODULE:ENGINE, such as shop.main:engine")
+    sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise Failed(f"{name} cannot be imported: {error}") from None
+        raise usage(f"there is no module {name} here ({os.getcwd()})") from None
+    except (Exception, SystemExit) as error:
+        raise Failed(f"{name} cannot be imported: {type(error).__name__}: {error}") from None
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise usage(f"{name} has no {attribute}")
+        found = getattr(found, part)
+    if not isinstance(found, Engine) and callable(found):
+        try:
+            found = found()
+        except Exception as error:
+            raise Failed(f"{target}() made no engine: {type(error).__name__}: {error}") from None
+    if not isinstance(found, Engine):
+        raise usage(f"{target} is no Engine, and no function that makes one, but {type(found).__name__}")
+    return found
+
+
+def _address(option: str, text: str) -> tuple[str, int | None]:
+    if text == "off":
+        return "", None
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65_535:
+        raise usage(f"{option} {text!r}: expected HOST:PORT, such as 127.0.0.1:8080, or off")
+    return host.strip("[]"), int(port)
+
+
+# ---- starting again ----
+
+
+def _supervise() -> None:
+    """Run the same command in a child, and again whenever a Python file below this folder changes."""
+    ended = False
+
+    def end(number: int, frame: object) -> None:
+        nonlocal ended
+        ended = True
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        while not ended:
+            seen = _changes()
+            child = subprocess.Popen(
+                [sys.executable, "-m", "durable", *sys.argv[1:]], env={**os.environ, _RELOADED: "1"}
+            )
+            try:
+                while not ended and _changes() == seen:
+                    time.sleep(_LOOK_EVERY_S)
+            finally:
+                child.terminate()
+                child.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _changes() -> dict[str, int]:
+    found: dict[str, int] = {}
+    for folder, folders, names in os.walk("."):
+        folders[:] = [
+            one for one in folders if not one.startswith(".") and one not in ("__pycache__", "node_modules")
+        ]
+        for name in names:
+            if name.endswith(".py"):
+                path = str(Path(folder) / name)
+                try:
+                    found[path] = os.stat(path).st_mtime_ns
+                except OSError:
+                    continue
+    return found

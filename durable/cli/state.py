@@ -1,0 +1,135 @@
+"""`durable state`: what is stored for a key of a virtual object or a workflow."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from durable.cli.asking import agreed
+from durable.cli.commands import Desk, command
+from durable.cli.commands import group as new_group
+from durable.cli.exits import Exit, Failed, usage
+from durable.cli.output import Column
+from durable.cli.places import Need
+from durable.cli.services import literal
+from durable.cli.sessions import checked
+from durable.cli.words import compact
+from durable.core.state_version import state_version
+from durable.remote.wire import encoded_path
+
+group = new_group("state", "Read and replace the state of a key.")
+
+
+def add_to(root: click.Group) -> None:
+    """Have the program know these commands."""
+    root.add_command(group)
+
+
+@command(group, "get", Need.READ)
+@click.argument("service")
+@click.argument("key")
+@click.argument("name", required=False)
+async def get(desk: Desk, service: str, key: str, name: str | None) -> None:
+    """Show the state of a key; with a NAME, that value alone."""
+    values = _shown(await _stored(desk, service, key))
+    if name is not None:
+        if name not in values:
+            raise Failed(f"{service}/{key} has no {name!r}", Exit.NOT_FOUND)
+        desk.out.value(values[name])
+    elif desk.out.form == "json":
+        desk.out.value(values)
+    else:
+        rows = [{"name": name, "value": value} for name, value in values.items()]
+        columns = [
+            Column("NAME", lambda one: one["name"]),
+            Column("VALUE", lambda one: compact(one["value"]), yields=True),
+        ]
+        desk.out.rows(rows, columns, empty=f"{service}/{key} has no state")
+
+
+@command(group, "set", Need.ENGINE)
+@click.argument("service")
+@click.argument("key")
+@click.argument("name")
+@click.argument("value")
+async def set_value(desk: Desk, service: str, key: str, name: str, value: str) -> None:
+    """Set one value of a key, as JSON; the others stay."""
+    await _replace(desk, service, key, {name: _json("VALUE", value)}, [])
+
+
+@command(group, "patch", Need.ENGINE)
+@click.argument("service")
+@click.argument("key")
+@click.argument("changes")
+async def patch(desk: Desk, service: str, key: str, changes: str) -> None:
+    """Change values of a key: '{"count": 7, "old": null}' sets one and deletes the other; the rest stays."""
+    wanted = _json("CHANGES", changes)
+    if not isinstance(wanted, dict) or not wanted:
+        raise usage('CHANGES is a JSON object: {"name": value, …}; null deletes')
+    values = {name: value for name, value in wanted.items() if value is not None}
+    await _replace(desk, service, key, values, [name for name, value in wanted.items() if value is None])
+
+
+@command(group, "clear", Need.ENGINE)
+@click.argument("service")
+@click.argument("key")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--yes", "-y", is_flag=True, help="Clear all of it without asking.")
+async def clear(desk: Desk, service: str, key: str, names: tuple[str, ...], yes: bool) -> None:
+    """Delete values of a key; without a NAME, all of them."""
+    if not names and not yes:
+        agreed(desk.out, f"clear all the state of {service}/{key}?")
+    await _replace(desk, service, key, {}, names or None)
+
+
+def _json(what: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise usage(f"{what} {text!r} is no JSON: a text is written '\"{text}\"', in quotes") from None
+
+
+async def _stored(desk: Desk, service: str, key: str) -> dict[str, bytes | None]:
+    """By name; None for what is too long to be shown."""
+    rows = await desk.select(
+        "SELECT key, value FROM state"
+        f" WHERE service_name = {literal(service)} AND service_key = {literal(key)} ORDER BY key"
+    )
+    return {row["key"]: None if row.get("value") is None else bytes.fromhex(row["value"]) for row in rows}
+
+
+def _shown(stored: Mapping[str, bytes | None]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, data in stored.items():
+        try:
+            values[name] = "(longer than 128 KiB)" if data is None else json.loads(data)
+        except ValueError:
+            values[name] = f"({len(data or b''):,} bytes)"
+    return values
+
+
+async def _replace(desk: Desk, service: str, key: str, values: Mapping[str, Any], deleted: Any) -> None:
+    """The whole state is replaced, where it still is what was read. `deleted` is None for all of it."""
+    before = await _stored(desk, service, key)
+    after: dict[str, bytes] = {}
+    for name, data in before.items():
+        if deleted is None or name in deleted or name in values:
+            continue
+        if data is None:
+            raise Failed(f"{name!r} of {service}/{key} is longer than 128 KiB: use engine.patch_state from Python")
+        after[name] = data
+    missing = [name for name in deleted or () if name not in before]
+    if missing:
+        raise Failed(f"{service}/{key} has no {', '.join(map(repr, missing))}", Exit.NOT_FOUND)
+    after |= {
+        name: json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() for name, value in values.items()
+    }
+    known = {name: data for name, data in before.items() if data is not None}
+    version = {"version": state_version(known)} if len(known) == len(before) else {}
+    body = {"object_key": key, "new_state": {name: list(data) for name, data in after.items()}, **version}
+    checked(await desk.change("POST", f"/services{encoded_path(service)}/state", body))
+    if desk.out.form == "text":
+        desk.out.text(f"{service}/{key}: accepted; it takes effect when the key is free")
+    else:
+        desk.out.value({"service": service, "key": key, "state": _shown(after)})

@@ -1,0 +1,65 @@
+"""`durable subscriptions`: Kafka topics that invoke handlers."""
+
+from typing import Any
+
+import click
+
+from durable.cli.commands import Desk, command
+from durable.cli.commands import group as new_group
+from durable.cli.exits import usage
+from durable.cli.output import Column
+from durable.cli.places import Need
+from durable.cli.sessions import checked, json_of
+from durable.remote.wire import encoded_path
+
+group = new_group("subscriptions", "List, create and delete subscriptions to Kafka topics.")
+
+
+def add_to(root: click.Group) -> None:
+    """Have the program know these commands."""
+    root.add_command(group)
+
+
+@command(group, "list", Need.ENGINE)
+async def list_subscriptions(desk: Desk) -> None:
+    """List subscriptions."""
+    found = (await desk.get("/subscriptions"))["subscriptions"]
+    columns = [
+        Column("ID", lambda one: one["id"]),
+        Column("SOURCE", lambda one: one["source"]),
+        Column("SINK", lambda one: one["sink"]),
+    ]
+    desk.out.rows(found, columns, empty="there are no subscriptions")
+
+
+@command(group, "create", Need.ENGINE)
+@click.argument("source", metavar="kafka://CLUSTER/TOPIC")
+@click.argument("sink", metavar="service://SERVICE/HANDLER")
+@click.option(
+    "--option", "options", multiple=True, metavar="NAME=VALUE", help="For the consumer; can be given again."
+)
+async def create(desk: Desk, source: str, sink: str, options: tuple[str, ...]) -> None:
+    """Have each record of a topic invoke a handler."""
+    chosen: dict[str, Any] = {}
+    for option in options:
+        name, sign, value = option.partition("=")
+        if not sign or not name:
+            raise usage(f"--option {option!r}: expected NAME=VALUE")
+        chosen[name] = value
+    answer = await desk.change("POST", "/subscriptions", {"source": source, "sink": sink, "options": chosen})
+    made = json_of(answer)
+    if desk.out.form == "text":
+        desk.out.text(made["id"])
+    else:
+        desk.out.value(made)
+
+
+@command(group, "delete", Need.ENGINE)
+@click.argument("id")
+async def delete(desk: Desk, id: str) -> None:
+    """Delete a subscription."""
+    checked(await desk.change("DELETE", f"/subscriptions{encoded_path(id)}"))
+    if desk.out.form == "text":
+        desk.out.text(f"{id} deleted")
+    else:
+        desk.out.value({"id": id})

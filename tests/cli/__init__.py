@@ -1,0 +1,1 @@
+"""The command line: in this process, in a pseudo-terminal, and as a program of its own."""

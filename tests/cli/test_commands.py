@@ -1,0 +1,288 @@
+"""Commands in this process: what is not seen in a transcript."""
+
+import asyncio
+import io
+import shutil
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+
+from durable import Engine
+from durable.cli.output import cut, fit
+from durable.cli.trees import durations
+from durable.cli.words import ago, roughly, short
+from durable.serving import serve
+from tests.cli.program import make
+from tests.cli.scene import Scene, scene
+from tests.cli.typed import Typed, typed
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("DURABLE_DB", "DURABLE_ADMIN_URL", "DURABLE_INGRESS_URL", "DURABLE_TOKEN"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    with scene(tmp_path_factory.mktemp("running") / "app.db") as one:
+        yield one
+
+
+def sentence(result: Typed) -> str:
+    """What went wrong: one line, and no traceback."""
+    assert result.err.startswith("durable: ") and result.err.count("\n") == 1, result.err
+    return result.err
+
+
+class TestTyping:
+    @pytest.mark.parametrize(
+        "line", ["nonsense", "invocations nonsense", "invocations list --wrong", "attach", "completion tcsh",
+                 "invocations list --status gone", "invocations list --limit 0", "call Shop/greet --header x",
+                 "invocations list --json --jsonl", "invocations cancel ID --from 3",
+                 "state patch Cart k [] --admin http://127.0.0.1:1"],
+    )  # fmt: skip
+    def test_what_makes_no_sense_is_one_sentence(self, line: str) -> None:
+        result = typed(*line.split())
+        assert (result.code, result.out) == (2, "")
+        sentence(result)
+
+    def test_a_group_alone_shows_what_there_is(self) -> None:
+        for line in ("", "invocations", "services config"):
+            result = typed(*line.split())
+            assert (result.code, result.out) == (2, "")
+            assert "Commands:" in result.err
+
+    def test_the_environment_says_where_and_what_is_typed_beats_it(
+        self, running: Scene, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        count = ["sql", "SELECT count(*) AS n FROM sys_invocation", "--jsonl"]
+        monkeypatch.setenv("DURABLE_DB", str(running.path))
+        assert typed(*count).lines == [{"n": 11}]
+        assert typed(*count, "--admin", "http://127.0.0.1:1").code == 4
+        monkeypatch.delenv("DURABLE_DB")
+        monkeypatch.setenv("DURABLE_ADMIN_URL", running.admin)
+        monkeypatch.setenv("DURABLE_INGRESS_URL", running.ingress)
+        assert typed(*count).lines == [{"n": 11}]
+        assert typed("call", "Shop/greet", '"Ada"').out == '"Hello, Ada!"\n'
+        monkeypatch.setenv("DURABLE_ADMIN_URL", "http://127.0.0.1:1")
+        assert typed(*count, "--db", running.path).lines == [{"n": 12}]
+
+    def test_an_input_comes_from_a_file_or_from_stdin(
+        self, running: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "name.json").write_text('"Bea"')
+        greet = ["call", "Shop/greet", "--db", running.path]
+        assert typed(*greet, f"@{tmp_path / 'name.json'}").out == '"Hello, Bea!"\n'
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'"Cleo"')))
+        assert typed(*greet, "-").out == '"Hello, Cleo!"\n'
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"SELECT 1 AS one")))
+        assert typed("sql", "-", "--db", running.path, "--jsonl").lines == [{"one": 1}]
+        assert typed(*greet, "@nowhere.json").code == 2
+
+    def test_bytes_pass_through_a_pipe(self, running: Scene) -> None:
+        result = typed("call", "Shop/double", "ä", "--content-type", "application/octet-stream", "--db", running.path)
+        assert (result.code, result.out) == (0, "ää")
+
+
+def test_of_a_long_journal_both_ends_are_shown(running: Scene) -> None:
+    buy = running.names()["BUY"]
+    shown = typed("invocations", "describe", buy, "--entries", "3", "--db", running.path).out
+    assert "├── (1 more: --entries shows them)" in shown
+    assert [word for word in ("input", "run pay", "sleep", "Shop/pack", "output") if word not in shown] == ["sleep"]
+
+
+class TestPlaces:
+    def test_nobody_at_a_url(self) -> None:
+        with socket.socket() as nobody:
+            nobody.bind(("127.0.0.1", 0))
+            port = nobody.getsockname()[1]
+            result = typed("invocations", "list", "--admin", f"http://127.0.0.1:{port}")
+        assert result.code == 4
+        assert f"nothing answers at http://127.0.0.1:{port}" in sentence(result)
+
+    def test_something_else_at_a_url(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+
+            def answer() -> None:
+                connected, _ = listening.accept()
+                connected.recv(4096)
+                connected.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello")
+                connected.close()
+
+            threading.Thread(target=answer, daemon=True).start()
+            result = typed("invocations", "list", "--admin", f"http://127.0.0.1:{listening.getsockname()[1]}")
+        assert result.code == 4
+        assert "what answers is no engine" in sentence(result)
+
+    def test_an_engine_that_cannot_be_asked_is_named(self, tmp_path: Path) -> None:
+        async def main() -> list[Typed]:
+            path = tmp_path / "app.db"
+            async with Engine(path, control_socket=False):
+                lines = (["invocations", "list"], ["invocations", "kill", "inv_1" + "0" * 33], ["services", "list"])
+                return [await asyncio.to_thread(typed, *line, "--db", path) for line in lines]
+
+        for result in asyncio.run(main()):
+            assert result.code == 4
+            assert "control socket" in sentence(result)
+
+    def test_a_token_is_asked_for_and_given(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "token").write_text("s3cret\n")
+
+        async def main() -> list[Typed]:
+            from durable import admin
+            from durable.serving import Door
+
+            found: list[Typed] = []
+            engine = make(str(tmp_path / "app.db"))
+            urls: dict[str, str] = {}
+            door = Door("admin", "127.0.0.1", 0, admin.create_app(engine, token="s3cret"))
+            serving = asyncio.ensure_future(serve(engine, [door], grace_s=1, ready=urls.update))
+            while not urls:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            line = ["services", "list", "--admin", urls["admin"]]
+            found.append(await asyncio.to_thread(typed, *line))
+            found.append(await asyncio.to_thread(typed, *line, "--token-file", tmp_path / "token"))
+            monkeypatch.setenv("DURABLE_TOKEN", "wrong")
+            found.append(await asyncio.to_thread(typed, *line))
+            monkeypatch.setenv("DURABLE_TOKEN", "s3cret")
+            found.append(await asyncio.to_thread(typed, *line))
+            serving.cancel()
+            await asyncio.wait([serving])
+            return found
+
+        none, file, wrong, variable = asyncio.run(main())
+        assert [one.code for one in (none, file, wrong, variable)] == [4, 0, 4, 0]
+        assert "a bearer token is needed" in sentence(none)
+        assert "the bearer token is wrong" in sentence(wrong)
+
+
+class TestStoppedFiles:
+    @pytest.mark.parametrize("killed", [False, True])
+    def test_looking_leaves_them_as_they_are(self, tmp_path: Path, killed: bool) -> None:
+        path = tmp_path / "app.db"
+
+        async def begin() -> str:
+            engine = await make(str(path)).start()
+            id = (await engine.send("Shop/wait")).id
+            await engine.call("Cart/add", "lamp", key="k")
+            if killed:
+                engine.abandon()
+            else:
+                await engine.close()
+            return id
+
+        id = asyncio.run(begin())
+        kept = tmp_path / "kept"
+        kept.mkdir()
+        for file in tmp_path.glob("app.db*"):
+            if not file.name.endswith("-shm") and file.is_file():
+                shutil.copy(file, kept)
+        assert (kept / "app.db-wal").exists() is killed
+        for line in (
+            ["invocations", "list"], ["invocations", "describe", id], ["services", "status"], ["deadlocks"],
+            ["state", "get", "Cart", "k"], ["sql", "SELECT * FROM state"], ["attach", id, "--no-wait"],
+            ["backup", tmp_path / f"copy-{killed}.db"],
+        ):  # fmt: skip
+            result = typed(*line, "--db", path)
+            assert result.code == (1 if line[0] == "attach" else 0), result
+        assert typed("check-file", path).code == 0
+        for file in kept.iterdir():
+            assert (tmp_path / file.name).read_bytes() == file.read_bytes()
+
+    def test_damage_is_found_and_shown(self, tmp_path: Path) -> None:
+        path = tmp_path / "app.db"
+
+        async def begin() -> str:
+            async with make(str(path)) as engine:
+                await engine.call("Cart/add", "umbrella", key="k")
+                return (await engine.send("Shop/greet", "a name that is looked for", delay="1h")).id
+
+        id = asyncio.run(begin())
+        data = path.read_bytes()
+        for word, other in ((b"looked", b"cooked"), (b"umbrella", b"umbrelli")):
+            assert word in data
+            data = data.replace(word, other)
+        path.write_bytes(data)
+        result = typed("check-file", path, "--json")
+        assert result.code == 1
+        assert not result.json["sound"]
+        troubles = "\n".join(result.json["troubles"])
+        assert id in troubles and "Cart/k" in troubles
+        assert "restore" in sentence(result)
+        shown = typed("invocations", "describe", id, "--db", path)
+        assert shown.code == 0 and "damaged" in shown.out
+
+
+def test_many_at_once_are_summed_up(tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+
+    async def begin() -> None:
+        async with make(str(path)) as engine:
+            await asyncio.gather(*(engine.send("Shop/greet", "x", delay="1h") for _ in range(1200)))
+
+    asyncio.run(begin())
+    kill = ["invocations", "kill", "--db", path, "--service", "Shop"]
+    assert typed(*kill, "--dry-run").out == "1,200 would be killed\n"
+    result = typed(*kill, "--yes")
+    assert (result.code, result.out) == (0, "1,200 killed\n")
+    assert "… and 1,195 more" in result.err
+    assert typed("services", "status", "--db", path, "--json").json == [{"service": "Shop", "completed": 1200}]
+    assert len(typed("invocations", "list", "--db", path, "--all", "--jsonl").lines) == 1200
+    assert (
+        typed("invocations", "purge", "--db", path, "--status", "completed", "--yes", "--json").json["succeeded"]
+        == 1200
+    )
+    assert typed(*kill, "--yes").err == "there is nothing to kill\n"
+
+
+# ---- words ----
+
+
+@pytest.mark.parametrize(
+    ("ms", "text"),
+    [(0, "0ms"), (999, "999ms"), (1000, "1s"), (1250, "1.25s"), (9_990, "9.99s"), (61_000, "1m 1s"),
+     (3_600_000, "1h"), (90_061_000, "1d 1h"), (-5, "0ms")],
+)  # fmt: skip
+def test_durations_have_two_units(ms: int, text: str) -> None:
+    assert roughly(ms) == text
+
+
+def test_moments_are_told_from_now() -> None:
+    assert ago("2026-01-01T00:00:00.000Z", 1_767_225_602_000) == "2s ago"
+    assert ago("2026-01-01T01:00:00.000Z", 1_767_225_600_000) == "in 1h"
+    assert ago(None, 0) == ago("nonsense", 0) == ""
+
+
+def test_ids_are_shortened_in_the_middle() -> None:
+    assert short("inv_108h4uXtrPay6uIXiCTbA0j2tBLTzDOwFN") == "inv_108h4uXt…zDOwFN"
+    assert short("k") == "k"
+
+
+def test_columns_that_yield_are_cut_first_and_then_the_widest() -> None:
+    rows = [["ID", "NOTE"], ["a" * 10, "b" * 50]]
+    assert fit(rows, 100, [False, True]) == [10, 50]
+    assert fit(rows, 42, [False, True]) == [10, 30]
+    assert fit(rows, 9, [False, True]) == [4, 4]
+    assert fit([["a" * 30, "b" * 20, "c"]], 45, [False, False, False]) == [20, 20, 1]
+    assert fit([["a" * 30, "b" * 10, "c"]], 45, [False, False, False]) == [30, 10, 1]
+    assert (cut("word", 4), cut("words", 4), cell_len(cut("日本語", 4))) == ("word", "wor…", 4)
+
+
+def test_what_was_recorded_once_took_the_time_since_what_came_before() -> None:
+    def entry(index: int, kind: str, result: str, appended: int, completed: int | None = None) -> dict[str, object]:
+        at = "2026-01-01T00:00:{:06.3f}Z"
+        ended = {} if completed is None else {"completed_at": at.format(completed / 1000)}
+        return {"index": index, "kind": kind, "result": result, "appended_at": at.format(appended / 1000), **ended}
+
+    entries = [
+        entry(0, "input", "done", 0), entry(1, "run", "success", 50, 50), entry(2, "sleep", "success", 50, 1050),
+        entry(3, "send", "done", 1060), entry(4, "call", "open", 1060),
+    ]  # fmt: skip
+    assert durations(entries, 1_767_225_603_060) == [None, 50, 1000, None, 2000]
+    assert durations([entries[0], entries[2], {**entries[1], "index": 9}], 0)[2] is None, "something is left out"
