@@ -23,21 +23,22 @@ async def deep(ctx: Context, levels: int) -> int:
 
 async def _recursion(path: Path, levels: int, slots: int) -> float:
     async with Engine(path / f"{levels}-{slots}.db", services=[deep], max_concurrent_invocations=slots) as engine:
-        started = time.perf_counter()
+        await engine.call(deep, 10)
+        started = time.process_time()
         assert await engine.call(deep, levels) == levels
-        return (time.perf_counter() - started) / levels * 1000
+        return (time.process_time() - started) / levels * 1000
 
 
 def recursion() -> list[Result]:
     """A service that calls itself: is a level dearer where there are more of them than slots?"""
     with folder() as path:
         flat = sorted(asyncio.run(_recursion(path / str(number), 100, 1000)) for number in _made(path, 5))[2]
-        results = [Result("a level of a recursion, 100 deep", flat, "ms")]
+        results = [Result("a level of a recursion, 100 deep (processor time)", flat, "ms")]
         for slots in (1000, 100):
             here = path / f"deep-{slots}"
             here.mkdir()
             found = asyncio.run(_recursion(here, 3000, slots))
-            results.append(Result(f"the same, 3,000 deep, {slots} slots (floor: 100 deep)", found, "ms", flat))
+            results.append(Result(f"the same, 3,000 deep, {slots} slots (floor: 100 deep)", found, "ms", flat, 1.2))
     return results
 
 

@@ -191,6 +191,16 @@ class Suspend(msgspec.Struct, frozen=True, gc=False):
     waiting: int | Group
     #: How many completions had reached it by then.
     notified: int
+    #: Where its handler is still there and may stay for now: what it counts among those (`Limits.warm`).
+    weight: int = 0
+
+
+class Cool(msgspec.Struct, frozen=True, gc=False):
+    """The handler of a suspended invocation is not there any more: its next attempt is a replay."""
+
+    seq: int
+    #: The attempt that was suspended.
+    attempt: int
 
 
 # ---- what happens outside ----
@@ -396,6 +406,7 @@ Command = (
     | Finish
     | Fail
     | Suspend
+    | Cool
     | TimerFired
     | CompleteEntry
     | SendSignal

@@ -84,6 +84,8 @@ class StartAttempt(msgspec.Struct, frozen=True, gc=False):
     until: int
     #: Of a suspect: for how long no other one starts, in ms, as long as nothing else is heard of it.
     trial_ms: int = 0
+    #: Whether the handler of the attempt before was kept, and was sent all that came since: it may go on as this one.
+    warm: bool = False
 
 
 class Deliver(msgspec.Struct, frozen=True, gc=False):
@@ -99,6 +101,12 @@ class Deliver(msgspec.Struct, frozen=True, gc=False):
 
 class Interrupt(msgspec.Struct, frozen=True, gc=False):
     """End an invocation's attempt without an outcome."""
+
+    seq: int
+
+
+class KeepWarm(msgspec.Struct, frozen=True, gc=False):
+    """An attempt is suspended; its handler stays in memory until an `Interrupt` or the next attempt."""
 
     seq: int
 
@@ -186,4 +194,6 @@ class Failed(msgspec.Struct, frozen=True, gc=False):
     retry_at: int | None
 
 
-Action = StartAttempt | Deliver | Interrupt | InterruptSteps | Unload | MayDeadlock | Completed | Reply | Failed
+Action = (
+    StartAttempt | Deliver | Interrupt | KeepWarm | InterruptSteps | Unload | MayDeadlock | Completed | Reply | Failed
+)

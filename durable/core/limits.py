@@ -12,6 +12,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     door: int = 1000
     #: How many invocations that wait for a slot are in memory.
     ready: int = 512
+    #: How many handlers that wait for other invocations stay in memory while those run in their slots. One that was
+    #: handed much counts more than once (`Suspend.weight`).
+    warm: int = 4096
     #: How many objects without an invocation in memory stay there, so that the next call of a busy key reads nothing.
     idle_keys: int = 1024
     #: Up to how many invocations in memory, those that wait for a key stay there too.
@@ -35,6 +38,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 #: For tests: every boundary is crossed by the smallest scenario.
 TINY = Limits(
-    turn=1, door=1, ready=1, idle_keys=1, pending=1, ordinals=1, recovered=1, cleaned=1, timers=1, due=1, journals=1,
-    replayed=1, failures=1,
+    turn=1, door=1, ready=1, warm=1, idle_keys=1, pending=1, ordinals=1, recovered=1, cleaned=1, timers=1, due=1,
+    journals=1, replayed=1, failures=1,
 )  # fmt: skip

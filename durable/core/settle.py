@@ -35,6 +35,7 @@ _APPLY: dict[type, Callable[[Turn, Any], None]] = {
     ask.Finish: finish.finish,
     ask.Fail: finish.fail,
     ask.Suspend: finish.suspend,
+    ask.Cool: finish.cool,
     ask.TimerFired: wake.timer_fired,
     ask.Notify: wake.notify,
     ask.KeyFree: wake.key_free,

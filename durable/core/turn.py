@@ -10,6 +10,8 @@ from durable.core.effects import (
     Completed,
     Deliver,
     Found,
+    Interrupt,
+    KeepWarm,
     MayDeadlock,
     Need,
     Reply,
@@ -138,7 +140,21 @@ class Turn:
             world.on_trial = invocation.seq
             trial_ms = min(TRIAL_MS << (invocation.crashes - SUSPECT), TRIAL_MS_MAX)
         self.touch(invocation)
-        self.actions.append(StartAttempt(invocation, invocation.attempt, world.next_ordinal, trial_ms))
+        warm = bool(world.warm) and world.cool(invocation.seq)
+        self.actions.append(StartAttempt(invocation, invocation.attempt, world.next_ordinal, trial_ms, warm))
+
+    def keep_warm(self, invocation: Invocation, weight: int) -> None:
+        """Its attempt is over, and its handler stays in memory as long as there is room for it."""
+        self.actions.append(KeepWarm(invocation.seq))
+        for seq in self.world.keep_warm(invocation.seq, weight):
+            self.world.visitors.add(seq)
+            self.actions.append(Interrupt(seq))
+
+    def cool(self, invocation: Invocation) -> None:
+        """What comes now is told to no handler that was kept: the next attempt is a replay."""
+        if self.world.cool(invocation.seq):
+            self.world.visitors.add(invocation.seq)
+            self.actions.append(Interrupt(invocation.seq))
 
     def wait(self, invocation: Invocation) -> None:
         """It waits for a slot, behind all who wait already."""
@@ -179,10 +195,14 @@ class Turn:
         if invocation.status is Status.RUNNING:
             invocation.notified += 1
             self.actions.append(Deliver(invocation.seq, invocation.attempt, entry, outcome, notified=True))
+        elif invocation.seq in self.world.warm:
+            self.actions.append(Deliver(invocation.seq, invocation.attempt, entry, outcome))
 
     def complete(self, invocation: Invocation, outcome: Outcome) -> None:
         """End an invocation: everything it holds is let go, everybody who waits is told."""
         submission = invocation.submission
+        if self.world.warm:
+            self.cool(invocation)
         self.leave(invocation, Status.COMPLETED)
         invocation.outcome = outcome
         invocation.completed_at = self.now

@@ -57,6 +57,10 @@ class World:
         self.horizon = 0 if ready else None
         #: Who has come to wait in this turn, and is not in `ready`.
         self.behind: list[Invocation] = []
+        #: Suspended or in line for a slot, with their handlers still in memory: what each counts, those first that
+        #: were first; and how much that is together.
+        self.warm: dict[int, int] = {}
+        self.warmth = 0
         #: Who was running in two processes that crashed waits here, until no other such one runs; and who does.
         self.suspects: dict[int, None] = {}
         self.on_trial = 0
@@ -135,6 +139,11 @@ class World:
         self.behind.append(invocation)
 
     @property
+    def free(self) -> int:
+        """How many slots nobody has."""
+        return self.slots - len(self.running)
+
+    @property
     def in_line(self) -> int:
         """How many wait for a slot and could have one: 0, or at least so many."""
         count = len(self.ready) or (self.limits.ready if self.horizon is not None else 0)
@@ -156,7 +165,7 @@ class World:
         """Forget what was loaded for this turn only."""
         for seq in self.visitors:
             invocation = self.invocations.get(seq)
-            if invocation is None or invocation.status is Status.RUNNING or seq in self.ready:
+            if invocation is None or invocation.status is Status.RUNNING or seq in self.ready or seq in self.warm:
                 continue
             if invocation.status is Status.PENDING and len(self.invocations) < self.limits.pending:
                 continue
@@ -177,6 +186,24 @@ class World:
         if invocation is not None:
             self.by_id.pop(invocation.id, None)
             self.signals.pop(seq, None)
+            if seq in self.warm:
+                self.cool(seq)
+
+    def keep_warm(self, seq: int, weight: int) -> list[int]:
+        """Its handler stays in memory; returns whose does not any more, so that there is room for it."""
+        self.warm[seq] = weight
+        self.warmth += weight
+        gone = []
+        while self.warmth > self.limits.warm:
+            gone.append(next(iter(self.warm)))
+            self.cool(gone[-1])
+        return gone
+
+    def cool(self, seq: int) -> bool:
+        """Its handler does not stay in memory; whether it did so far."""
+        weight = self.warm.pop(seq, 0)
+        self.warmth -= weight
+        return weight > 0
 
     def _evict_keys(self) -> None:
         in_use = {

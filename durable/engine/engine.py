@@ -65,7 +65,8 @@ class Engine(Serving):
     - `abort_timeout` (10 minutes): a handler that does not yield so long after that is interrupted.
     - `journal_retention`, `idempotency_retention`, `workflow_completion_retention` (1 day each): counted from
       completion; 0 keeps nothing.
-    - `max_concurrent_invocations` (1000): how many handlers are in memory; the others wait in the file, in order.
+    - `max_concurrent_invocations` (1000): how many handlers run at a time; the others wait in the file, in order. A
+      few thousand that wait for their calls may stay in memory beside them, for an `inactivity_timeout` at most.
     - `synchronous`: "FULL" survives power loss; "NORMAL" survives a killed process, and is faster.
     - `max_value_size` (64 MiB): the most bytes an argument, a result, a state value, a signal … may have when it is
       stored, and all headers of a request together; more is refused with `ValueTooLargeError`. Up to 256 MiB.

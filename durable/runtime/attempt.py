@@ -10,6 +10,8 @@ from contextvars import Context
 from threading import get_ident
 from typing import Any, Protocol
 
+import msgspec
+
 from durable import log
 from durable.core.commands import Command, Finish, Suspend
 from durable.core.ids import IdSpan
@@ -18,7 +20,7 @@ from durable.core.journal import CANCELLED, Kind, Outcome, Row, given_up
 from durable.core.limits import Limits
 from durable.core.reasons import Reason
 from durable.core.replay import stuck
-from durable.core.waiting import Group
+from durable.core.waiting import Group, entries
 from durable.errors import (
     JournalMismatchError,
     NotInHandlerError,
@@ -37,6 +39,11 @@ from durable.runtime.rest import Resting
 from durable.runtime.steps import CURRENT, IN_STEP, NO_TIMEOUT, Step, Steps
 from durable.runtime.tasks import unmourned
 from durable.service import Handler
+
+#: What waits for another invocation.
+CALLS = (Kind.CALL, Kind.ATTACH)
+#: A handler that is kept counts once more for so many bytes that it was handed.
+WEIGHED = 8 * 1024
 
 
 class Host(ending.Host, Protocol):
@@ -104,6 +111,12 @@ class Attempt(Ending):
         self.notified = 0
         #: Whether it ends as soon as its handler is at rest, if that only waits by then.
         self.giving_way = False
+        #: Whether its handler may stay in memory then.
+        self._keep = False
+        #: How many other invocations its handler may wait for.
+        self.calls = 0
+        #: How many bytes it was handed.
+        self._received = len(submission.input)
         #: Counts what its handler does.
         self.activity = 0
         #: How many outcomes the handler has seen.
@@ -166,7 +179,24 @@ class Attempt(Ending):
             self._over("finished")
         finally:
             CURRENT.set(None)
+            if self.warm:
+                self.host.cool(self)
             self._let_go()
+
+    def go_on(self, number: int) -> None:
+        """Its invocation has its next attempt: its handler is still there, and has been sent all that came since."""
+        self.active, self.warm = True, False
+        self.number, self.notified = number, 0
+        self.request = msgspec.structs.replace(self.request, attempt=number)
+        self.touched = self.loop.time()
+        if self.observer is not None:
+            self.observer.attempt_started(self.request.id, self.target, number)
+        self.loop.call_soon(self._hear, context=self.host.context)  # unless the turn that began it ends it
+
+    def _hear(self) -> None:
+        self._arrivals.pump(flows=1)
+        if self.active and self._waiters.some_wait:
+            self.host.parked(self)
 
     def stalled(self, seconds: float) -> None:
         """The event loop stood still for so long: that is not counted against its time-outs."""
@@ -190,7 +220,7 @@ class Attempt(Ending):
             self.notified += 1
         else:
             self._steps.durable(entry)
-        if not self.active:
+        if not self.active and not self.warm:
             return
         if self._closing:
             self.loop.call_soon(self._end_if_drained)
@@ -213,8 +243,11 @@ class Attempt(Ending):
             self._cancel(outcome)
         else:
             future = self._pending.pop(entry)
+            self._received += len(outcome.value)
             if future.step is not None:
                 self._steps.arrived(future)
+            elif future.kind in CALLS:
+                self.calls -= 1
             if self._cancels.pending and _follows_a_cancel(future, outcome):
                 self._cancels.tell_after(future, outcome, self.delivered)
             else:
@@ -355,16 +388,28 @@ class Attempt(Ending):
         )
 
     @property
+    def may_stay(self) -> bool:
+        """Whether its handler waits in its one flow, and for other invocations: not for what may take days."""
+        blocked, flow_of, pending = self._waiters.blocked, self._waiters.flow_of, self._pending
+        if not self.calls or self._arrivals.concurrent or len(blocked) != 1:
+            return False
+        [(waiter, future)] = blocked.items()
+        awaited = (pending.get(entry) for entry in entries(future.waiting_for()))
+        return flow_of[waiter] is self.task and any(one is not None and one.kind in CALLS for one in awaited)
+
+    @property
     def is_stuck(self) -> bool:
         """Whether everything waits, and the journal has more: the code does not come to what is recorded."""
         arrivals = self._arrivals
         return arrivals.replaying and not arrivals.settling and bool(self._waiters.blocked) and self._steps.quiet
 
-    def give_way(self) -> None:
-        """Give its memory up if its handler only waits: once what was asked for is durable, and it is at rest.
+    def give_way(self, *, warm: bool = False) -> None:
+        """End if its handler only waits: once what was asked for is durable, and it is at rest.
 
-        By then immediate answers have arrived, no step is cut off, and no flow could still continue.
+        By then immediate answers have arrived, no step is cut off, and no flow could still continue. `warm`: others
+        need its slot, and its handler may stay in memory.
         """
+        self._keep = warm and (self._keep or not self.giving_way)
         if not self.giving_way:
             self.giving_way = True
             self.host.when_settled(lambda: self.when_at_rest(self._unload))
@@ -377,8 +422,9 @@ class Attempt(Ending):
             self.fail(self.broken)
             self._end_failed()
         elif self.idle:
-            self.host.submit(Suspend(self.seq, self.number, self.waiting_for(), self.notified))
-            self._over("suspended")
+            weight = 1 + self._received // WEIGHED if self._keep and self.may_stay else 0
+            self.host.submit(Suspend(self.seq, self.number, self.waiting_for(), self.notified, weight))
+            self._over("suspended", keep=weight > 0)
 
     def when_at_rest(self, then: Callable[[], None]) -> None:
         """See `arrivals.Receiver`."""
@@ -429,6 +475,8 @@ class Attempt(Ending):
     def expect(self, future: DurableFuture[Any]) -> None:
         """Its outcome will be delivered; where it is recorded, that may be at once."""
         self._pending[future.entry] = future
+        if future.step is None and future.kind in CALLS:
+            self.calls += 1
         self._arrivals.asked_more()
 
     def went_on(self) -> None:

@@ -11,6 +11,7 @@ from durable.core.effects import (
     Failed,
     Interrupt,
     InterruptSteps,
+    KeepWarm,
     MayDeadlock,
     Reply,
     StartAttempt,
@@ -60,6 +61,7 @@ class Deeds:
             Completed: self._complete,
             Reply: replies.reply,
             Interrupt: self._interrupt,
+            KeepWarm: self._keep_warm,
             InterruptSteps: self._interrupt_steps,
             Unload: self._unload,
             MayDeadlock: self._may_deadlock,
@@ -81,7 +83,7 @@ class Deeds:
                 self._timers.remove(turn.writes.timers_removed)
             if turn.writes.timers_added:
                 self._timers.add(turn.writes.timers_added)
-            self._roster.make_room(engine.world.in_line)
+            self._roster.room.make(engine.world.in_line, engine.world.free)
             if engine.observer is not None:
                 engine.observer.turn_committed(turn.size)
         except BaseException as error:
@@ -108,6 +110,9 @@ class Deeds:
 
     def _interrupt(self, action: Interrupt) -> None:
         self._roster.release(action.seq)
+
+    def _keep_warm(self, action: KeepWarm) -> None:
+        self._roster.kept(action.seq)
 
     def _interrupt_steps(self, action: InterruptSteps) -> None:
         attempt = self._current(action)

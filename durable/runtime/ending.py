@@ -56,6 +56,10 @@ class Host(Protocol):
         """Call `report`: at once, or a little later where many attempts fail at the same time."""
         ...
 
+    def cool(self, attempt: Any) -> None:
+        """A handler that was kept does something by itself: it is let go."""
+        ...
+
     def cut_off(self) -> bool:
         """Whether the event loop comes to its end, and all its tasks were cancelled: then this attempt is over."""
         ...
@@ -84,6 +88,8 @@ class Ending:
         self.loop = loop
         self.task: asyncio.Task[None] | None = None
         self.active = True
+        #: Whether it was suspended and its handler is kept: it may go on as the next attempt.
+        self.warm = False
         #: How many entries the handler has asked for.
         self.asked = 0
         self._pending: dict[int, DurableFuture[Any]] = {}
@@ -213,13 +219,15 @@ class Ending:
         self.fail(TimeoutError("the abort timeout ran out: the handler did not yield after its inactivity timeout"))
         self._end_failed()
 
-    def _over(self, how: str) -> None:
-        """From now on nothing that the handler still does has any effect."""
+    def _over(self, how: str, *, keep: bool = False) -> None:
+        """From now on nothing that the handler still does has any effect. `keep`: it is not unwound."""
         was_active, self.active = self.active, False
+        self.warm = keep
         observer = self.observer
         if observer is not None and was_active and self.task is not None:
             observer.attempt_ended(self.request.id, self.target, self.number, how)
-        self._unwind()
+        if not keep:
+            self._unwind()
 
     def _unwind(self) -> None:
         """Raise `AttemptEnded` wherever the handler waits for something durable; cancel what waits elsewhere."""
@@ -289,6 +297,8 @@ class Ending:
                 "uses it before the handler returns"
             )
         if not self.active:
+            if self.warm:
+                self.host.cool(self)
             if not self._strikes:
                 self.loop.call_soon(self._forgive)
             self._strikes += 1

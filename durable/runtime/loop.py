@@ -94,7 +94,7 @@ class Loop:
         #: Empty until the store is open.
         self.world = World(0, 0)
         self._replies = Replies(self._loop)
-        self.roster = Roster(self, self._loop, defaults)
+        self.roster = Roster(self, self._loop, defaults, max_concurrent)
         self.attempts = self.roster.attempts
         self.deadlocks = Deadlocks(store, self.attempts, self._loop, self._chore)
         self.timers = Timers(store, clock, self._loop, self._timers_due, self.fail, limits)

@@ -1,6 +1,7 @@
-"""Which attempts there are, which of them only wait, and whose coroutine has not returned yet.
+"""Which attempts there are, and whose coroutine has not returned yet.
 
-Who may run is decided by the core: each attempt here has a slot.
+Who may run is decided by the core: each attempt here has a slot. Or it had one and was suspended because others
+needed that, and its handler is kept ("warm"): it goes on as the next attempt, where that comes soon.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 from durable import log
 from durable.core.commands import (
     Command,
+    Cool,
     Fail,
     Finish,
     Finished,
@@ -38,6 +40,7 @@ from durable.runtime.failures import problem_of
 from durable.runtime.observer import Observer
 from durable.runtime.registry import Registered, Registry
 from durable.runtime.rest import Rest
+from durable.runtime.room import Room
 from durable.runtime.tasks import let_go, unmourned
 from durable.runtime.watch import Watch
 from durable.service import Handler
@@ -80,8 +83,8 @@ class Runtime(Protocol):
 class Roster:
     """See the module's docstring. It is the host of its attempts (`attempt.Host`)."""
 
-    def __init__(self, engine: Runtime, loop: asyncio.AbstractEventLoop, defaults: RetryPolicy) -> None:
-        #: The current attempt of each invocation that has one.
+    def __init__(self, engine: Runtime, loop: asyncio.AbstractEventLoop, defaults: RetryPolicy, slots: int) -> None:
+        #: The current attempt of each invocation that has one, or the last one that is warm.
         self.attempts: dict[int, Attempt] = {}
         self._engine = engine
         #: Have a command settled in the next turn.
@@ -98,12 +101,7 @@ class Roster:
         self._defaults = defaults
         self._watch = Watch(loop, self.attempts)
         self._blocked = Blocked(loop, engine.clock, lambda: self.attempts or self._lingering, self._watch.stalled)
-        #: Whether others wait for a slot: then whoever only waits makes room.
-        self._crowded = False
-        #: Attempts that seemed to do nothing but wait, those first that began to first. Some have gone on since.
-        self._idle: dict[Attempt, None] = {}
-        #: Attempts that make room, until they have.
-        self._leaving: set[Attempt] = set()
+        self.room = Room(slots)
         #: The suspect that is alone among its like: nobody need wait for it while it only waits.
         self._on_trial: Attempt | None = None
         self._trial_ends: asyncio.TimerHandle | None = None
@@ -125,8 +123,14 @@ class Roster:
         """Start the attempt; what is delivered from now on finds it."""
         invocation = start.invocation
         submission = invocation.submission
-        self.release(invocation.seq)
         handler = self._engine.registry.get(submission.service, submission.handler)
+        if start.warm:
+            kept = self.attempts.get(invocation.seq)
+            if kept is not None and kept.warm and kept.handler is handler and not self._closing:
+                kept.go_on(start.attempt)
+                self._watch.begin(kept)
+                return
+        self.release(invocation.seq)
         if handler is None:
             self._fail_unknown(invocation)
             return
@@ -154,22 +158,6 @@ class Roster:
                 self._launching[attempt.seq] = unmourned(
                     self._loop.create_task(self._start_from_journal(attempt, until))
                 )
-
-    def make_room(self, waiting: int) -> None:
-        """So many others wait for a slot: as many of those that only wait are unloaded, longest first."""
-        self._crowded = waiting > 0
-        if not waiting:
-            return
-        self._leaving = {attempt for attempt in self._leaving if attempt.giving_way or not attempt.active}
-        while len(self._leaving) < waiting and self._idle:
-            attempt = next(iter(self._idle))
-            del self._idle[attempt]
-            if attempt.idle:
-                self._leave(attempt)
-
-    def _leave(self, attempt: Attempt) -> None:
-        self._leaving.add(attempt)
-        attempt.give_way()
 
     async def _start_from_journal(self, attempt: Attempt, until: int) -> None:
         try:
@@ -211,13 +199,23 @@ class Roster:
         """The attempt of this invocation is over."""
         attempt = self.attempts.pop(seq, None)
         if attempt is not None:
-            self._idle.pop(attempt, None)
-            self._leaving.discard(attempt)
+            self.room.forget(attempt)
             if attempt is self._on_trial:
                 self._end_trial()
-            if attempt.active:
+            if attempt.active or attempt.warm:
                 attempt.end()
             self._linger(attempt)
+
+    def kept(self, seq: int) -> None:
+        """The attempt of this invocation is over, and its slot another's: its handler is kept."""
+        attempt = self.attempts.get(seq)
+        if attempt is not None:
+            self.room.forget(attempt)
+
+    def cool(self, attempt: Attempt) -> None:
+        """Keep it no longer: it has been for long enough, or does something by itself."""
+        self.release(attempt.seq)
+        self.submit(Cool(attempt.seq, attempt.number))
 
     def _end_trial(self) -> None:
         self._on_trial = None
@@ -234,6 +232,8 @@ class Roster:
         for task in self._launching.values():
             task.cancel()
         for attempt in list(self.attempts.values()):
+            if attempt.warm:
+                self.release(attempt.seq)
             attempt.close()
 
     def end_all(self) -> None:
@@ -256,8 +256,7 @@ class Roster:
             attempt.end()
             self._linger(attempt)
         self.attempts.clear()
-        self._idle.clear()
-        self._leaving.clear()
+        self.room.clear()
 
     def tasks(self) -> "list[asyncio.Future[Any]]":
         """Coroutines of handlers that have not returned yet."""
@@ -282,8 +281,7 @@ class Roster:
             if not task.done():
                 let_go(task)
         self.attempts.clear()
-        self._idle.clear()
-        self._leaving.clear()
+        self.room.clear()
         self._blocked.close()
 
     def _linger(self, attempt: Attempt) -> None:
@@ -300,7 +298,7 @@ class Roster:
     def awaited(self, invocation: Invocation) -> list[int]:
         """The entries its handler waits for at this moment."""
         attempt = self.attempts.get(invocation.seq)
-        if attempt is not None:
+        if attempt is not None and attempt.active:
             return entries(attempt.waiting_for()) if attempt.idle else []
         return [] if invocation.waiting is None else entries(invocation.waiting)
 
@@ -354,10 +352,10 @@ class Roster:
 
     def parked(self, attempt: Attempt) -> None:
         """The handler only waits now: without an inactivity timeout, or where others wait for it, it is unloaded."""
-        if attempt.handler.settings.inactivity_timeout_ms == 0 or self._crowded or attempt is self._on_trial:
-            self._leave(attempt)
+        if attempt.handler.settings.inactivity_timeout_ms == 0 or attempt is self._on_trial:
+            self.room.unload(attempt)
         else:
-            self._idle[attempt] = None
+            self.room.waits(attempt)
 
 
 def _counted(number: int, noun: str) -> str:

@@ -1,4 +1,4 @@
-"""Attempts that wait too long are unloaded; those that do not yield are interrupted."""
+"""Attempts that wait too long are unloaded, kept handlers let go; those that do not yield are interrupted."""
 
 import asyncio
 from collections.abc import Mapping
@@ -8,6 +8,8 @@ from durable.runtime.attempt import Attempt
 #: A look that comes later than this was held up by an event loop that stood still; and for so long nobody is judged
 #: after that, so that what waited behind has its turn.
 LATE_S = 0.25
+#: Those that are kept are looked at so seldom: they are many.
+COOL_S = 1.0
 
 
 class Watch:
@@ -58,9 +60,14 @@ class Watch:
 
     def _judge(self, attempt: Attempt, now: float) -> float:
         """Do what is due for one attempt; returns when to look at it again."""
+        inactive_at = attempt.touched + _inactivity_s(attempt)
+        if attempt.warm:
+            if now < inactive_at:
+                return max(inactive_at, now + COOL_S)
+            attempt.host.cool(attempt)
+            return float("inf")
         if not attempt.active or attempt.task is None:
             return now + _inactivity_s(attempt)
-        inactive_at = attempt.touched + _inactivity_s(attempt)
         if now < inactive_at:
             return inactive_at
         abort_s = (attempt.handler.settings.abort_timeout_ms or 0) / 1000

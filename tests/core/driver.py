@@ -12,6 +12,7 @@ from durable.core.commands import (
     Command,
     CompleteEntry,
     CompletePromise,
+    Cool,
     Crash,
     Expire,
     Kill,
@@ -86,6 +87,10 @@ class Driver:
         commands = [self.outside() for _ in range(self.random.randint(0, 2))]
         running = [one for one in self.core.world.invocations.values() if one.status is Status.RUNNING]
         self.random.shuffle(running)
+        kept = list(self.core.world.warm)
+        if kept and self.random.random() < 0.1:
+            one = self.core.world.invocations[self.random.choice(kept)]
+            commands.append(Cool(one.seq, one.attempt))
         commands += [self.of_attempt(one) for one in running[:3]]
         due = [timer for timer in sorted(self.core.tables.timers) if timer[0] <= self.core.now]
         commands += [TimerFired(*timer) for timer in due]
@@ -107,6 +112,8 @@ class Driver:
         self.closing.clear()
         world = self.core.world
         world.running.clear()
+        for seq in list(world.warm):
+            world.forget(seq)
         world.suspects, world.on_trial = {}, 0
         for one in world.invocations.values():
             one.started = one.cancelled = False
@@ -231,7 +238,8 @@ class Driver:
                 return fail(who, pick(POLICIES), failure=NO, cancels=cancels)
             case "suspend":
                 chosen = tuple(self.random.sample(others, self.random.randint(1, len(others))))
-                return suspend(who, Group(pick(["any", "all"]), chosen, pick([True, False])))
+                waiting = Group(pick(["any", "all"]), chosen, pick([True, False]))
+                return suspend(who, waiting, who.notified - pick([0, 0, 0, 1]), weight=pick([0, 1, 1, 3]))
             case _:
                 return finish(who, pick([ONE, NO]))
 
@@ -245,10 +253,11 @@ def cold(core: Core) -> Core:
     other.world = World(old.next_ordinal, old.next_seq, slots=old.slots, limits=old.limits, ready=core.somebody_waits)
     other.world.ordinals_reserved = old.ordinals_reserved
     other.world.running = set(old.running)
+    other.world.warm, other.world.warmth = dict(old.warm), old.warmth
     other.world.suspects, other.world.on_trial = dict(old.suspects), old.on_trial
     running = [one for one in core.world.invocations.values() if one.status is Status.RUNNING]
     keys = {(one.submission.service, one.submission.key) for one in running if one.submission.key is not None}
-    need = Need(seqs={one.seq for one in running}, keys=keys)
+    need = Need(seqs={one.seq for one in running} | old.warm.keys(), keys=keys)
     other.world.admit(need, at_once(other.store.load(need)))
     for one in running:  # what is not stored: a new process is a new attempt
         again = other.world.invocations[one.seq]

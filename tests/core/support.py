@@ -82,6 +82,9 @@ class Core:
             assert known, f"{one.id} waits for a slot and is forgotten"
         free = len(world.running) < world.slots and not world.recovering
         assert not free or not [one for one in waiting if one.seq not in world.suspects], "a slot is free"
+        assert sum(world.warm.values()) == world.warmth <= world.limits.warm, "no more is kept than may be"
+        kept = {one.seq for one in stored if one.status in (Status.SUSPENDED, Status.READY)}
+        assert world.warm.keys() <= kept & world.invocations.keys(), "who waits is kept, and is in memory"
 
     def submit(self, submission: Submission, token: int = 0) -> Invocation:
         """Submit, and return the invocation as it is kept."""
@@ -250,5 +253,5 @@ def delivered(turn: Turn) -> list[tuple[int, int, Outcome]]:
     return [(action.seq, action.entry, action.outcome) for action in actions(turn, Deliver)]
 
 
-def suspend(who: Invocation, waiting: int | Group, notified: int | None = None) -> Suspend:
-    return Suspend(who.seq, who.attempt, waiting, who.notified if notified is None else notified)
+def suspend(who: Invocation, waiting: int | Group, notified: int | None = None, *, weight: int = 0) -> Suspend:
+    return Suspend(who.seq, who.attempt, waiting, who.notified if notified is None else notified, weight)

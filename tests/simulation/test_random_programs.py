@@ -377,6 +377,9 @@ class Verifier:
     def parked(self, attempt: Attempt) -> None:
         pass
 
+    def cool(self, attempt: Attempt) -> None:
+        """It is never kept."""
+
     def cut_off(self) -> bool:
         return False
 
@@ -456,15 +459,23 @@ def check_seed(seed: int, size: int = 4) -> None:
 def check_programs(roots: list[tuple[str, list[Instruction]]], model: Counter[tuple[int, str]], seed: int) -> None:
     mode = Mode("undisturbed")
     for _ in range(2):
-        counters, sim = simulate(services, partial(drive, roots=roots), mode, retry=RETRY)
-        assert counters == model, f"in mode {mode!r}: {counters} instead of {model}"
-        host = verifier(sim)
-        for row in sim.tables.invocations.values():
-            invocation = invocation_of(row)
-            assert invocation.outcome is not None
-            assert invocation.outcome.ok, f"in mode {mode!r}: {invocation}"
-            run(partial(replay, host, sim.tables, invocation, to_the_end=True))
+        sim = check_run(roots, model, mode)
         mode = mode_of(seed, sim.log.commits)
+
+
+def check_run(
+    roots: list[tuple[str, list[Instruction]]], model: Counter[tuple[int, str]], mode: Mode, **options: Any
+) -> Sim:
+    """One run: it counts right, and every journal replays."""
+    counters, sim = simulate(services, partial(drive, roots=roots), mode, retry=RETRY, **options)
+    assert counters == model, f"in mode {mode!r}: {counters} instead of {model}"
+    host = verifier(sim)
+    for row in sim.tables.invocations.values():
+        invocation = invocation_of(row)
+        assert invocation.outcome is not None
+        assert invocation.outcome.ok, f"in mode {mode!r}: {invocation}"
+        run(partial(replay, host, sim.tables, invocation, to_the_end=True))
+    return sim
 
 
 def check_seed_with_controls(seed: int, size: int = 4) -> None:
@@ -533,6 +544,15 @@ def test_a_random_program_counts_right_however_it_is_disturbed_and_its_journals_
     except BaseException as error:
         error.add_note(f"to rerun: pytest {__file__} -k 'disturbed and [{seed}]', or check_seed({seed}) in it")
         raise
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+@pytest.mark.parametrize("seed", [194, 1135, *range(3000, 3006)])  # the first two once began the same again for ever
+def test_a_random_program_comes_to_its_end_with_few_slots_and_a_restart_at_every_third_commit(
+    seed: int, slots: int
+) -> None:
+    mode = Mode("restart at every 3rd commit", every=3, how="restart")
+    check_run(*draw_programs(seed, 4), mode, max_concurrent_invocations=slots)
 
 
 @pytest.mark.parametrize("seed", range(1000, 1200))

@@ -58,5 +58,6 @@ def after(turn: Turn, invocation: Invocation, then: Then) -> None:
 
 def park(turn: Turn, invocation: Invocation) -> None:
     """It waits for an operator; what arrives meanwhile is stored."""
+    turn.cool(invocation)
     turn.leave(invocation, Status.PAUSED)
     invocation.waiting = None

@@ -30,6 +30,7 @@ def cancel(turn: Turn, command: Cancel) -> None:
         return
     invocation.cancelling = invocation.last_entry + 1
     invocation.pausing = False
+    turn.cool(invocation)
     turn.touch(invocation)
     if invocation.status is Status.RUNNING:
         turn.actions.append(InterruptSteps(invocation.seq, invocation.attempt))

@@ -2,9 +2,9 @@
 
 import msgspec
 
-from durable.core.commands import Fail, Finish, Suspend
+from durable.core.commands import Cool, Fail, Finish, Suspend
 from durable.core.effects import Failed, Interrupt
-from durable.core.invocation import Invocation
+from durable.core.invocation import Invocation, Status
 from durable.core.journal import COMMAND, COMPLETION, Kind, Outcome, Row
 from durable.core.lifecycle.after import Again, BackOff, Stop, Wait, after
 from durable.core.lifecycle.record import attempt_of
@@ -114,8 +114,20 @@ def suspend(turn: Turn, command: Suspend) -> None:
     invocation = attempt_of(turn, command.seq, command.attempt)
     if invocation is None:
         return
-    turn.actions.append(Interrupt(invocation.seq))
-    if invocation.notified == command.notified:
+    seen = invocation.notified == command.notified
+    told = seen or not invocation.cancelled  # of each cancel
+    if command.weight and told and not invocation.cancelling and not invocation.pausing:
+        turn.keep_warm(invocation, command.weight)
+    else:
+        turn.actions.append(Interrupt(invocation.seq))
+    if seen:
         after(turn, invocation, Wait(command.waiting))
     else:  # a cancel may be part of it
         after(turn, invocation, Again(cancelled=invocation.cancelled))
+
+
+def cool(turn: Turn, command: Cool) -> None:
+    """The handler that was kept is gone."""
+    invocation = turn.world.invocations.get(command.seq)
+    if invocation is not None and invocation.attempt == command.attempt and invocation.status is not Status.RUNNING:
+        turn.cool(invocation)

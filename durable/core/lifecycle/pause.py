@@ -71,4 +71,5 @@ def resume(turn: Turn, command: Resume) -> None:
             invocation.failures = 0
             invocation.step_failures = {}
         turn.drop_timer(invocation)
+        turn.cool(invocation)
         turn.start(invocation)
