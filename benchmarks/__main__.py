@@ -13,6 +13,7 @@ from benchmarks import (
     importing,
     ingress,
     looking,
+    remote,
     replay,
     sleepers,
     table,
@@ -38,6 +39,7 @@ QUESTIONS = (
     controls.trees,
     controls.purge,
     ingress.ingress,
+    remote.remote,
     looking.looking,
     importing.import_time,
 )
