@@ -66,7 +66,8 @@ def remote() -> list[Result]:
                     if width > 1:
                         name = f"socket calls/s, {who} (floor: bare Starlette there)"
                         rows.append(Result(name, ours_, "/s", bare_))
-                        rows.append(Result(f"socket call, {who}, CPU of the client", statistics.median(spent[1:]), "us"))
+                        cpu = statistics.median(spent[1:])
+                        rows.append(Result(f"socket call, {who}, CPU of the client", cpu, "us"))
                 session.close()
                 return rows
 

@@ -162,8 +162,8 @@ class FileLock:
             return StorageBusyError(f"{self._path} is locked by another program (pid {process}). Let it end first.")
         holder = str(reach - 1) if reach > 1 else "unknown"
         return EngineLockedError(
-            f"{self._path} is in use by another engine (pid {holder}): one engine per file. Stop that "
-            "process, or talk to its engine (several uvicorn workers need one engine each, on their own files)."
+            f"{self._path} is in use by another engine (pid {holder}): one engine per file. Ask that one, "
+            f"durable.connect({self._path!r}), or stop its process."
         )
 
 
