@@ -30,7 +30,9 @@ _BACKLOG = 4096
 #: How many are let in in one round of the event loop.
 _AT_ONCE = 100
 #: How long nobody is let in where the process has no descriptor left.
-_FULL_S = 0.5
+_FULL_S = 0.1
+#: After how long that is said again in the log.
+WARN_AGAIN_S = 60.0
 
 
 class Answering(Protocol):
@@ -38,6 +40,10 @@ class Answering(Protocol):
 
     async def take(self, connected: socket.socket) -> None:
         """Answer what is asked over this connection, from now on."""
+        ...
+
+    def let_idle_go(self) -> None:
+        """Close connections on which nothing is asked."""
         ...
 
     async def end(self, grace_s: float) -> None:
@@ -62,6 +68,9 @@ class Door:
         self._loop = asyncio.get_running_loop()
         self._socket: socket.socket | None = None
         self._identity = (0, 0)
+        #: A descriptor that is let go where there is no other one left; and when that may be said again.
+        self._spare = -1
+        self._warn_at = 0.0
         self._listening: asyncio.Task[None] | None = None
         self._greeting: set[asyncio.Task[None]] = set()
         self._opening: asyncio.Future[Answering] | None = None
@@ -78,6 +87,7 @@ class Door:
             log.warning("no control socket at %s: %s", self.path, error.strerror or error)
             return
         _doors.add(self)
+        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._listening = unmourned(self._loop.create_task(self._listen(self._socket)))
 
     def _bound(self) -> socket.socket:
@@ -128,12 +138,33 @@ class Door:
             except BlockingIOError:  # that was the last one
                 return
             except OSError as error:
-                log.warning("the control socket %s: %s", self.path, error.strerror or error)
-                self._loop.remove_reader(listening)
-                self._loop.call_later(_FULL_S, self._listen_again)
+                self._send_away(listening, error)
                 return
             connected.setblocking(False)
             self._greet(connected)
+
+    def _send_away(self, listening: socket.socket, error: OSError) -> None:
+        """No descriptor is left: whoever waits to be let in is told so by the end of the connection, and comes again.
+
+        Otherwise all would wait for each other, where who asks and who answers share a process.
+        """
+        if self._loop.time() >= self._warn_at:
+            self._warn_at = self._loop.time() + WARN_AGAIN_S
+            log.warning(
+                "the control socket %s lets nobody in: %s. Each request that waits needs a descriptor: see ulimit -n",
+                self.path,
+                error.strerror or error,
+            )
+        if self._server is not None:
+            self._server.let_idle_go()
+        self._close_spare()
+        with suppress(OSError):
+            for _ in range(_AT_ONCE):
+                listening.accept()[0].close()
+        with suppress(OSError):
+            self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._loop.remove_reader(listening)
+        self._loop.call_later(_FULL_S, self._listen_again)
 
     def _listen_again(self) -> None:
         if self._socket is not None:
@@ -206,11 +237,17 @@ class Door:
             return
         if not self._loop.is_closed():
             self._loop.remove_reader(listening)
+        self._close_spare()
         with suppress(OSError):
             there = os.lstat(self.path)
             if (there.st_dev, there.st_ino) == self._identity:
                 os.unlink(self.path)
         listening.close()
+
+    def _close_spare(self) -> None:
+        spare, self._spare = self._spare, -1
+        if spare >= 0:
+            os.close(spare)
 
     def forked(self) -> None:
         """In a forked child: nothing of it may be held there, or a client would wait for who is gone."""

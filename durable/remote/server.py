@@ -60,6 +60,13 @@ class Server:
     def _protocol(self) -> H11Protocol:
         return _Protocol(self._config, self._state, {}, self._loop)
 
+    def let_idle_go(self) -> None:
+        """See `Answering`."""
+        for connection in list(self._state.connections):
+            assert isinstance(connection, H11Protocol)
+            if connection.cycle is None or connection.cycle.response_complete:
+                connection.shutdown()
+
     async def end(self, grace_s: float) -> None:
         """See `Answering`."""
         for connection in list(self._state.connections):

@@ -203,7 +203,10 @@ class Session:
 
     async def _dial_socket(self) -> Connection:
         path = socket_path(self.place.database)
-        connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError as error:  # so many are open
+            raise Lost(f"{path} cannot be connected to: {error.strerror}", sent=False) from error
         try:
             connected.setblocking(False)
             await _connect(connected, path, self.place.database)
