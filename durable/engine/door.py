@@ -82,12 +82,13 @@ class Door:
     def open(self) -> None:
         """Listen. Call it with the file's lock: whatever socket is there was left by an engine that is gone."""
         try:
+            self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
             self._socket = self._bound()
         except OSError as error:
+            self._close_spare()
             log.warning("no control socket at %s: %s", self.path, error.strerror or error)
             return
         _doors.add(self)
-        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._listening = unmourned(self._loop.create_task(self._listen(self._socket)))
 
     def _bound(self) -> socket.socket:

@@ -29,6 +29,8 @@ T = TypeVar("T")
 
 #: How long it waits before it asks again: at first, and at most.
 PAUSE_S, PAUSE_S_MAX = 0.02, 0.25
+#: How long the first answer may take.
+OPEN_S = 10.0
 #: Whoever was being answered for so long had reached an engine.
 REACHED_S = 1.0
 #: What a proxy answers whose server is gone: the request may have arrived there.
@@ -75,7 +77,12 @@ class Asking:
                 session.begin()
         self._loop, self._process = asyncio.get_running_loop(), os.getpid()
         try:
-            answer = await self._ingress.request("GET", f"{self._prefixes[0]}/restate/health")
+            async with asyncio.timeout(OPEN_S):
+                answer = await self._ingress.request("GET", f"{self._prefixes[0]}/restate/health")
+        except TimeoutError:
+            raise EngineUnreachableError(
+                f"{self._ingress.place} does not answer within {OPEN_S:g} s: something may hold up its event loop"
+            ) from None
         except OutcomeUnknownError as error:
             raise EngineUnreachableError(
                 f"{self._ingress.place} does not answer as an engine does: {error}"

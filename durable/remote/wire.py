@@ -45,8 +45,8 @@ from durable.remote.beside import address, peer_pid, peer_uid, socket_path
 from durable.remote.connections import HEAD_BYTES_MAX, Answer, Connection, Headers, Lost, Pool, Request
 from durable.store.paths import MEMORY, database_path
 
-#: How long a connection over the network may have been idle and still be used: servers close theirs after 5 s.
-IDLE_URL_S = 3.0
+#: How long a connection over the network may have been idle and still be used: servers keep theirs for 2 s at least.
+IDLE_URL_S = 1.5
 #: The same of a control socket, whose server keeps them longer.
 IDLE_SOCKET_S = 300.0
 #: How long a connection over the network may take to be opened.
@@ -228,7 +228,16 @@ class Session:
             raise Lost(f"nothing answers at {place}: no connection within {DIAL_S:g} s", sent=False) from None
         except (OSError, ValueError) as error:
             raise Lost(f"nothing answers at {place}: {error}", sent=False) from error
+        keep_alive(writer.get_extra_info("socket"))
         return Connection(reader, writer)
+
+
+def keep_alive(connected: socket.socket) -> None:
+    """Have the system look whether the other end is still there while nothing is heard of it, for days if need be."""
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, name):
+            connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 async def _connect(connected: socket.socket, path: str, database: str) -> None:

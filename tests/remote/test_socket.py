@@ -202,11 +202,43 @@ asyncio.run(main())
 
 
 def test_nothing_is_imported_before_somebody_connects(tmp_path: Path) -> None:
+    assert run(UNASKED, tmp_path).stdout == "\n"
+
+
+CROWDED = """
+import asyncio, os, resource, durable
+from durable import Context, handler
+
+@handler(service="Greeter")
+async def wait(ctx: Context) -> None:
+    await ctx.sleep(0.05)
+
+async def main():
+    async with durable.Engine("app.db", services=[wait]) as engine, durable.connect("app.db") as client:
+        await client.call(wait)
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 20, limits[1]))
+        await asyncio.gather(*(client.call(wait) for _ in range(60)))
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        print(await engine.count_invocations() == {"completed": 61})
+
+asyncio.run(main())
+"""
+
+
+def test_more_callers_than_descriptors_get_their_turns(tmp_path: Path) -> None:
+    """Here both ends share a process: without a way out, all would wait for each other."""
+    done = run(CROWDED, tmp_path)
+    assert done.stdout == "True\n"
+    assert "lets nobody in: Too many open files" in done.stderr
+
+
+def run(program: str, folder: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(
-        [sys.executable, "-c", UNASKED], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    command = [sys.executable, "-W", "error", "-c", program]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=True, timeout=60
     )
-    assert done.stdout == "\n"
 
 
 FORKING = """
