@@ -13,20 +13,23 @@ what a conversion loses is lost at once and not only after a crash.
     Any, object, or no annotation           JSON, read back untyped: objects become dicts, tuples and sets
                                             become lists, dates become strings; top-level bytes stay bytes
 
-JSON has limits. NaN and infinity are written as `null`, which `float` refuses to read, and which `Any` and
-`float | None` read as None. Bytes inside a larger value are base64, which only an annotation turns back. An
-integer has at most 4300 digits; nothing is nested deeper than `MAX_DEPTH` (pydantic: `MAX_DEPTH_PYDANTIC`). A
-pydantic `SecretStr` is written masked.
+A subclass of `str`, `int`, `float`, a date, ... is written as what it is a subclass of. A pydantic model without an
+annotation is written as pydantic does, and comes back as a dict.
+
+JSON has limits. NaN and infinity are refused. Bytes inside a larger value are base64, which only an annotation turns
+back. An integer has at most 4300 digits; nothing is nested deeper than `MAX_DEPTH` (pydantic: `MAX_DEPTH_PYDANTIC`).
+A pydantic `SecretStr` is written masked.
 """
 
+import datetime
+import decimal
 import functools
 import inspect
+import math
 import sys
 import types
 import typing
-import weakref
-from abc import ABCMeta
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import is_dataclass
 from itertools import accumulate, takewhile
@@ -40,23 +43,46 @@ __all__ = [
     "ANY",
     "MAX_DEPTH",
     "MAX_DEPTH_PYDANTIC",
-    "REQUIRED",
     "Serde",
-    "Signature",
-    "annotation_at",
     "check_data",
     "decoded",
     "encoded",
     "named",
-    "return_annotation",
     "serde_for",
-    "signature_of",
     "stable",
 ]
 
 T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)
-_encode_stable = msgspec.json.Encoder(order="deterministic").encode
+
+
+def _plain(value: Any) -> Any:
+    """What is written for a value that msgspec does not know: a subclass as its base, a model as pydantic has it."""
+    for base, convert in _BASES.items():
+        if isinstance(value, base):
+            return convert(value)
+    if hasattr(type(value), "__pydantic_serializer__") and hasattr(value, "model_dump"):
+        return value.model_dump(mode="json", by_alias=True, round_trip=True, warnings="error")
+    raise TypeError(f"no JSON form is known for {_name(type(value))}")
+
+
+#: How the value of a subclass becomes one of the class itself, whatever the subclass overrides.
+_BASES: Final[dict[type, Callable[[Any], Any]]] = {
+    str: str.__str__,
+    int: int.__int__,
+    float: float.__float__,
+    bytes: lambda value: bytes(memoryview(value)),
+    datetime.datetime: lambda value: datetime.datetime.combine(
+        datetime.date(value.year, value.month, value.day), value.timetz()
+    ),
+    datetime.date: lambda value: datetime.date(value.year, value.month, value.day),
+    datetime.time: lambda value: datetime.time(
+        value.hour, value.minute, value.second, value.microsecond, value.tzinfo, fold=value.fold
+    ),
+    datetime.timedelta: lambda value: datetime.timedelta(value.days, value.seconds, value.microseconds),
+    decimal.Decimal: decimal.Decimal,
+}
+_encode_stable = msgspec.json.Encoder(order="deterministic", enc_hook=_plain).encode
 
 #: Levels of arrays and objects in one JSON document, in both directions.
 MAX_DEPTH: Final = 200
@@ -66,9 +92,6 @@ MAX_DEPTH_PYDANTIC: Final = 32
 
 #: The first pydantic that can be told to refuse a value of another type than the annotation's.
 PYDANTIC_MIN: Final = (2, 7)
-
-#: `Signature.default` of an input that has none.
-REQUIRED: Final[Any] = inspect.Parameter.empty
 
 WAY_OUT: Final = (
     "use builtins, a msgspec Struct, dataclass, TypedDict, attrs or pydantic model, "
@@ -114,9 +137,14 @@ def serde_for(annotation: Any) -> Serde[Any]:
     Raises `SerializationError` for a type that cannot be stored: here, and not when a value arrives.
     """
     try:
-        return _cached(annotation)
+        return _cached(annotation, () if isinstance(annotation, type) else _order_of(annotation))
     except TypeError:  # unhashable, such as Annotated[int, []]
         return _build(annotation)
+
+
+def _order_of(annotation: Any) -> tuple[Any, ...]:
+    """Tells `A | B` from `B | A`, which are equal, at any depth: the first member that fits is read."""
+    return tuple((part, _order_of(part)) for part in typing.get_args(annotation))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -150,7 +178,7 @@ def encoded(serde: Serde[Any], value: Any, door: str, limit: int) -> bytes:
     except DurableError as exc:
         raise named(exc, door) from exc.__cause__
     except Exception as exc:
-        raise SerializationError(f"cannot write {door}: its serializer failed with {_reason(exc)}") from exc
+        raise SerializationError(f"cannot write {door}: its serializer failed with {reason_of(exc)}") from exc
     check_data(data, door, limit)
     return data
 
@@ -170,7 +198,7 @@ def decoded(decode: Callable[[bytes], T], data: bytes, what: str) -> T:
     except DurableError as exc:
         raise named(exc, what) from exc.__cause__
     except Exception as exc:
-        raise SerializationError(f"cannot read {what}: its serializer failed with {_reason(exc)}") from exc
+        raise SerializationError(f"cannot read {what}: its serializer failed with {reason_of(exc)}") from exc
 
 
 def named(error: E, what: str) -> E:
@@ -198,7 +226,7 @@ def _build(annotation: Any) -> Serde[Any]:
             target = target.__value__
         else:
             break
-    if target is Any or target is object or target is REQUIRED:
+    if target is Any or target is object or target is inspect.Parameter.empty:
         return ANY
     if target is None or target in (types.NoneType, typing.NoReturn, typing.Never):
         return _NONE
@@ -209,10 +237,12 @@ def _build(annotation: Any) -> Serde[Any]:
             return _pydantic(annotation)
         return _msgspec(annotation)
     except Exception as exc:
-        raise SerializationError(f"cannot store {_name(annotation)}: {_reason(exc)}; {WAY_OUT}") from exc
+        raise SerializationError(f"cannot store {_name(annotation)}: {reason_of(exc)}; {WAY_OUT}") from exc
 
 
-_cached = functools.lru_cache(maxsize=1024)(_build)
+@functools.lru_cache(maxsize=1024)
+def _cached(annotation: Any, order: tuple[Any, ...]) -> Serde[Any]:
+    return _build(annotation)
 
 
 def _msgspec(annotation: Any) -> Serde[Any]:
@@ -220,7 +250,7 @@ def _msgspec(annotation: Any) -> Serde[Any]:
         raise TypeError(f"no JSON form is known for {_name(unknown)}")
     decode = msgspec.json.Decoder(annotation).decode
     schema = functools.partial(msgspec.json.schema, annotation, schema_hook=_schema_of_object)
-    return _json(annotation, _ENCODER.encode, decode, schema)
+    return _json(annotation, _ENCODER.encode, decode, schema, _builtins)
 
 
 def _schema_of_object(_: type) -> dict[str, Any]:
@@ -272,7 +302,8 @@ def _pydantic(annotation: Any) -> Serde[Any]:
     # without "error", a value of another type is written with a warning that no one reads
     write = functools.partial(adapter.dump_json, by_alias=True, round_trip=True, warnings="error")
     schema = functools.partial(_pydantic_schema, adapter)
-    return _json(annotation, write, adapter.validate_json, schema, MAX_DEPTH_PYDANTIC)
+    plain = functools.partial(adapter.dump_python, by_alias=True, round_trip=True, warnings="none")
+    return _json(annotation, write, adapter.validate_json, schema, plain, MAX_DEPTH_PYDANTIC)
 
 
 def _pydantic_schema(adapter: Any) -> dict[str, Any] | None:
@@ -292,15 +323,19 @@ def _json(
     write: Callable[[Any], bytes],
     read: Callable[[bytes], Any],
     schema: Callable[[], dict[str, Any] | None],
+    plain: Callable[[Any], Any],
     depth_max: int = MAX_DEPTH,
 ) -> Serde[Any]:
+    """`plain` gives the same value in dicts and lists."""
     short = 2 * depth_max  # no document of so many bytes is nested deeper
 
     def encode(value: Any) -> bytes:
         try:
             data = write(value)
         except Exception as exc:
-            raise _encode_error(annotation, value, _reason(exc)) from exc
+            raise _encode_error(annotation, value, reason_of(exc)) from exc
+        if b"null" in data and (where := _not_finite(plain(value))) is not None:
+            raise _encode_error(annotation, value, f"{where}, and JSON has neither NaN nor infinity")
         if len(data) > short:
             _check_depth(data, depth_max)
         return data
@@ -311,7 +346,7 @@ def _json(
         try:
             return read(data)
         except Exception as exc:
-            raise _decode_error(annotation, _reason(exc)) from exc
+            raise _decode_error(annotation, reason_of(exc)) from exc
 
     return Serde(encode, decode, "application/json", schema)
 
@@ -348,10 +383,29 @@ def _decode_any(data: bytes) -> Any:
     return data[1:] if data[0] == 0 else _UNTYPED.decode(data)
 
 
+def _builtins(value: Any) -> Any:
+    return msgspec.to_builtins(value, enc_hook=_plain)
+
+
+def _not_finite(value: Any, path: str = "it") -> str | None:
+    """Where a value has what would be written as null: "it['items'][3] is nan"; None where nothing is."""
+    todo = [(value, path)]
+    while todo:
+        value, path = todo.pop()
+        if isinstance(value, float):
+            if not math.isfinite(value):
+                return f"{path} is {value!r}"
+        elif isinstance(value, dict):
+            todo.extend((part, f"{path}[{key!r:.40}]") for key, part in value.items())
+        elif isinstance(value, list | tuple | set | frozenset):
+            todo.extend((part, f"{path}[{place}]") for place, part in enumerate(value))
+    return None
+
+
 _BYTES: Final = (bytes, bytearray, memoryview)
-_ENCODER: Final = msgspec.json.Encoder()
+_ENCODER: Final = msgspec.json.Encoder(enc_hook=_plain)
 _NONE: Final[Serde[Any]] = Serde(_encode_none, _decode_none, "", lambda: {"type": "null"})
-_UNTYPED: Final = _json(Any, _ENCODER.encode, msgspec.json.Decoder().decode, dict)
+_UNTYPED: Final = _json(Any, _ENCODER.encode, msgspec.json.Decoder().decode, dict, _builtins)
 
 #: For values without an annotation. Bytes are marked by a leading NUL; an empty input is None.
 ANY: Final[Serde[Any]] = Serde(_encode_any, _decode_any, "application/json", dict)
@@ -407,7 +461,8 @@ def _decode_error(annotation: Any, reason: str) -> SerializationError:
     return SerializationError(f"cannot read {'JSON' if annotation is Any else _name(annotation)}: {reason}")
 
 
-def _reason(exc: Exception) -> str:
+def reason_of(exc: Exception) -> str:
+    """What an exception says, in a line."""
     try:
         text = str(exc).encode("utf-8", "backslashreplace").decode()
     except Exception:
@@ -417,109 +472,3 @@ def _reason(exc: Exception) -> str:
 
 def _name(annotation: Any) -> str:
     return f"`{annotation.__qualname__ if isinstance(annotation, type) else annotation}`"
-
-
-_POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-
-
-class Signature(msgspec.Struct, frozen=True):
-    """What a handler takes and gives. Without an input, `input` is None, whose Serde accepts only nothing."""
-
-    input: Any
-    output: Any
-    has_input: bool
-    #: `REQUIRED`, or what the handler gets when the caller sends nothing.
-    default: Any = REQUIRED
-
-
-def signature_of(fn: Callable[..., Any], *, skip: int) -> Signature:
-    """Read a handler's annotations, leaving out its first `skip` parameters (self, the context).
-
-    Only the annotations that are needed are evaluated. Raises `TypeError` for a shape no handler can have,
-    and `SerializationError` for an annotation whose name does not exist at run time.
-    """
-    signature = inspect.signature(fn)
-    parameters = signature.parameters.values()
-    taken = [p for p in parameters if p.kind is not p.KEYWORD_ONLY or p.default is REQUIRED]
-    if not skip <= len(taken) <= skip + 1 or any(p.kind not in _POSITIONAL for p in taken):
-        names = ", ".join(signature.parameters)
-        raise TypeError(
-            f"handler {_where(fn)}({names}) must take {'self and a context' if skip == 2 else 'a context'}, then at "
-            "most one input, all by position: put several inputs into one msgspec Struct or dataclass"
-        )
-    output = _awaited(fn, _resolve(fn, signature.return_annotation))
-    if len(taken) == skip:
-        return Signature(None, output, has_input=False)
-    given = taken[skip]
-    return Signature(_resolve(fn, given.annotation), output, has_input=True, default=given.default)
-
-
-def annotation_at(fn: Callable[..., Any], place: int) -> Any:
-    """Return the annotation of one of a handler's parameters, or Any where it has none that exists at run time."""
-    parameter = list(inspect.signature(fn).parameters.values())[place]
-    with suppress(SerializationError):
-        return _resolve(fn, parameter.annotation)
-    return Any
-
-
-def return_annotation(fn: Callable[..., Any]) -> Any:
-    """Return what a step function gives, awaited if need be: its annotation, or Any. A class gives itself."""
-    function = fn if type(fn) is types.FunctionType else _function(fn)
-    if not isinstance(function, types.FunctionType):
-        return Any if function is None else function
-    raw = function.__annotations__.get("return", REQUIRED)
-    if isinstance(raw, type) and not isinstance(raw, ABCMeta):
-        return Any if raw is REQUIRED else raw
-    annotation = _returns.get(function)
-    if annotation is None:
-        annotation = _returns[function] = _awaited(function, _resolve(function, raw))
-    return annotation
-
-
-#: Weak, because a handler may define its steps anew in each call.
-_returns: Final[weakref.WeakKeyDictionary[Callable[..., Any], Any]] = weakref.WeakKeyDictionary()
-
-
-def _function(fn: Any) -> Any:
-    """The function whose annotations speak for a callable, the class if it is one, or None."""
-    fn = inspect.unwrap(fn)
-    if isinstance(fn, functools.partial):
-        return _function(fn.func)
-    if isinstance(fn, types.MethodType):
-        return _function(fn.__func__)
-    if isinstance(fn, types.FunctionType | type):
-        return fn
-    call = inspect.unwrap(type(fn).__call__)
-    return call if isinstance(call, types.FunctionType) else None
-
-
-def _awaited(fn: Callable[..., Any], annotation: Any) -> Any:
-    """The X of a plain `def` that returns Awaitable[X]; `async def` says X itself."""
-    origin = typing.get_origin(annotation) or annotation
-    if not isinstance(origin, type) or not issubclass(origin, Awaitable) or inspect.iscoroutinefunction(fn):
-        return annotation
-    return (typing.get_args(annotation) or (Any,))[-1]
-
-
-def _resolve(fn: Callable[..., Any], raw: Any) -> Any:
-    """Evaluate one annotation; the others of the function may name what only type checkers see."""
-    if raw is REQUIRED:
-        return Any
-    target = inspect.unwrap(fn)
-    local = {parameter.__name__: parameter for parameter in getattr(target, "__type_params__", ())}
-    holder: Any = types.FunctionType((lambda: None).__code__, {})
-    holder.__annotations__ = {"it": raw}
-    scope = getattr(target, "__globals__", {})
-    try:
-        return typing.get_type_hints(holder, scope, local, include_extras=True)["it"]
-    except NameError as exc:
-        raise SerializationError(
-            f"the annotation {raw!r} of {_where(fn)} names {exc.name!r}, which does not exist at run time: "
-            "define or import it at module level, outside of `if TYPE_CHECKING`"
-        ) from exc
-    except Exception as exc:
-        raise SerializationError(f"the annotation {raw!r} of {_where(fn)} is wrong: {_reason(exc)}") from exc
-
-
-def _where(fn: Any) -> str:
-    return f"{getattr(fn, '__module__', '?')}.{getattr(fn, '__qualname__', None) or type(fn).__qualname__}"

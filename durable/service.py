@@ -14,7 +14,7 @@ from durable.core.duration import Duration, parse
 from durable.core.invocation import Flavor
 from durable.core.retry import RetryPolicy
 from durable.errors import DeclarationError, SerializationError
-from durable.serde import Signature, annotation_at, signature_of
+from durable.signature import Signature, annotation_at, signature_of
 
 I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741

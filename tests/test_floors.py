@@ -20,6 +20,7 @@ core.lifecycle
 core.settle core.undo
 core
 serde
+signature
 service store
 saga futures
 operations

@@ -25,8 +25,9 @@ from durable.errors import (
     TerminalError,
     ValueTooLargeError,
 )
-from durable.serde import REQUIRED, Serde, decoded, encoded, serde_for
+from durable.serde import Serde, decoded, encoded, serde_for
 from durable.service import Handler, Service, Settings, VirtualObject, Workflow
+from durable.signature import REQUIRED
 
 CONTEXTS: dict[Flavor, type[Context]] = {
     Flavor.SERVICE: Context,

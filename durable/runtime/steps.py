@@ -18,7 +18,8 @@ from durable.runtime.failures import failure_of_exception
 from durable.runtime.observer import Observer
 from durable.runtime.tasks import unmourned
 from durable.runtime.threads import run_in_thread
-from durable.serde import check_data, named, return_annotation, serde_for
+from durable.serde import check_data, named, serde_for
+from durable.signature import return_annotation
 
 NO_TIMEOUT = (
     "asyncio.timeout() or wait_for() around a durable operation cannot be replayed: use `future.with_timeout(...)` "

@@ -20,8 +20,9 @@ from durable.core.ids import READABLE, base62
 from durable.core.invocation import Flavor
 from durable.core.retry import RetryPolicy
 from durable.runtime.registry import Registered, Registry
-from durable.serde import REQUIRED, Serde
+from durable.serde import Serde
 from durable.service import Handler, Service, Settings, VirtualObject, Workflow
+from durable.signature import REQUIRED
 
 #: The codes of notices: a retention that another one shortens; an option that means nothing where it stands.
 CAPPED: Final = "retention-capped"
