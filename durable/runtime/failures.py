@@ -37,7 +37,8 @@ SHOWN = 64
 def failure_of_exception(error: BaseException) -> Outcome | None:
     """The terminal outcome an exception stands for, or None where the attempt is to be retried.
 
-    A group counts as terminal when every exception in it is; the first one stands for all.
+    What is raised `from` a terminal error is terminal, too: that one is its outcome. A group counts as terminal when
+    every exception in it is; the first one stands for all.
     """
     try:
         terminal = _terminal_in(error)
@@ -52,13 +53,24 @@ def failure_of_exception(error: BaseException) -> Outcome | None:
 
 
 def _terminal_in(error: BaseException) -> TerminalError | None:
-    if isinstance(error, TerminalError):
-        return error
-    if isinstance(error, BaseExceptionGroup):
-        found = [_terminal_in(one) for one in _members(error)]
-        if all(one is not None for one in found):
-            return found[0]
+    for one in _causes(error):
+        if isinstance(one, TerminalError):
+            return one
+        if isinstance(one, BaseExceptionGroup):
+            found = [_terminal_in(member) for member in _members(one)]
+            if all(terminal is not None for terminal in found):
+                return found[0]
     return None
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """The exception, what it was raised `from`, and so on; they may go in a circle."""
+    found: dict[int, BaseException] = {}
+    one: BaseException | None = error
+    while one is not None and id(one) not in found and len(found) < CHAIN_MAX:
+        found[id(one)] = one
+        one = _CAUSE.__get__(one)
+    return list(found.values())
 
 
 def contains_end(error: BaseException) -> bool:
@@ -106,11 +118,12 @@ def reason_of_step(error: BaseException, *, returned: bool) -> str:
 
 
 def retry_after_ms(error: BaseException, target: str) -> int | None:
-    """When a `RetryableError` wants to be retried, if it says so in words that can be read."""
+    """When a `RetryableError`, or what was raised `from` one, is to be retried, if that can be read."""
     try:
-        if not issubclass(type(error), RetryableError) or getattr(error, "retry_after", None) is None:
-            return None
-        return parse(error.retry_after)  # type: ignore[attr-defined]
+        for one in _causes(error):
+            if issubclass(type(one), RetryableError) and getattr(one, "retry_after", None) is not None:
+                return parse(one.retry_after)  # type: ignore[attr-defined]
+        return None
     except BaseException as bad:
         log.warning("%s: RetryableError(retry_after=...): %s", target, clip(describe(bad)))
         return None

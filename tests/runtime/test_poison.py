@@ -432,9 +432,16 @@ async def a_terminal_error_with_a_cause(ctx: Context) -> None:
     raise TerminalError("the cause") from ValueError("not seen")
 
 
-@table.pauses("ValueError")
+@table.ends(418, "seen")
 async def an_ordinary_error_with_a_terminal_cause(ctx: Context) -> None:
-    raise ValueError("seen") from TerminalError("not seen")
+    raise ValueError("not seen") from TerminalError("seen", 418)
+
+
+@table.pauses("ValueError")
+async def an_ordinary_error_whose_causes_go_in_a_circle(ctx: Context) -> None:
+    one, other = ValueError("seen"), KeyError("not seen")
+    one.__cause__, other.__cause__ = other, one
+    raise one
 
 
 BAD_DELAYS = [object(), "soon", float("nan"), float("inf"), -1, 10**400, "99999999999d", b"1s", True, [1]]

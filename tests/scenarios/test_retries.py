@@ -419,3 +419,90 @@ def test_a_delay_may_be_given_in_any_form_of_a_duration() -> None:
 
     assert simulate(services, scenario)[0] == "done"
     assert gaps(tries) == [2000, 3000, 4000, 0, 300_000]
+
+
+def wrapped(error: Exception, how: str) -> Exception:
+    """The error as code that catches and adds to it raises it."""
+    try:
+        try:
+            raise error
+        except Exception as caught:
+            if how == "in a group":
+                raise ValueError("outer") from ExceptionGroup("several", [caught])
+            if how == "twice":
+                try:
+                    raise KeyError("inner") from caught
+                except KeyError as inner:
+                    raise ValueError("outer") from inner
+            if how == "without from":
+                raise ValueError("outer")  # noqa: B904
+            raise ValueError("outer") from caught
+    except ValueError as outer:
+        return outer
+
+
+@WHERE
+@pytest.mark.parametrize("how", ["once", "twice", "in a group"])
+def test_what_is_raised_from_a_terminal_error_is_terminal(where: Where, how: str) -> None:
+    """Python's way to add to an error does not change what it means; the caller gets the terminal one."""
+
+    def services(sim: Sim) -> list[object]:
+        def fail() -> None:
+            sim.effect("tries")
+            raise wrapped(TerminalError("sold out", 410, {"sku": "a"}), how)
+
+        @handler(service="Shop", retry=RetryPolicy(initial_interval="1h"))
+        async def buy(ctx: Context) -> None:
+            if where == "handler":
+                fail()
+            await (ctx if where == "step" else ctx.with_options(retry=RetryPolicy(max_attempts=9))).run(fail)
+
+        return [buy]
+
+    async def scenario(sim: Sim) -> str:
+        with pytest.raises(TerminalError) as caught:
+            await sim.call("Shop/buy")
+        assert (caught.value.message, caught.value.code, caught.value.metadata) == ("sold out", 410, {"sku": "a"})
+        assert_ran(sim, "tries", 1)
+        return "given up"
+
+    assert check(services, scenario, most=20) == "given up"
+
+
+@pytest.mark.parametrize("how", ["once", "twice"])
+def test_what_is_raised_from_an_error_that_names_its_own_delay_is_retried_after_that(how: str) -> None:
+    tries: list[int] = []
+
+    def services(sim: Sim) -> list[object]:
+        @handler(service="Busy", retry=RetryPolicy(initial_interval="1h", max_interval="1h"))
+        async def work(ctx: Context) -> int:
+            tries.append(sim.clock.now_ms())
+            if len(tries) < 3:
+                raise wrapped(RetryableError("busy", retry_after="100ms"), how)
+            return len(tries)
+
+        return [work]
+
+    async def scenario(sim: Sim) -> int:
+        return int(await sim.call("Busy/work"))
+
+    assert simulate(services, scenario)[0] == 3
+    assert gaps(tries) == [100, 100]
+
+
+def test_an_error_that_only_happened_meanwhile_changes_nothing() -> None:
+    """Without `from`, the error is one of its own: it is retried."""
+
+    def services(sim: Sim) -> list[object]:
+        @handler(service="Shop", retry=RetryPolicy(initial_interval="10ms"))
+        async def buy(ctx: Context) -> str:
+            if sim.effect("tries") == 1:
+                raise wrapped(TerminalError("sold out"), "without from")
+            return "bought"
+
+        return [buy]
+
+    async def scenario(sim: Sim) -> str:
+        return str(await sim.call("Shop/buy"))
+
+    assert simulate(services, scenario)[0] == "bought"
