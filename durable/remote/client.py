@@ -249,8 +249,6 @@ class Client(Operating):
 
     # ---- finding again ----
 
-    # ---- finding again ----
-
     @overload
     def invocation(self, id: str, /) -> Handle[Any]: ...
     @overload

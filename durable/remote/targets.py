@@ -8,8 +8,9 @@ import msgspec
 from durable.core.invocation import Flavor
 from durable.errors import InvalidRequestError
 from durable.runtime.registry import check_text
-from durable.serde import ANY, REQUIRED, Serde, decoded, encoded, serde_for
+from durable.serde import ANY, Serde, decoded, encoded, serde_for
 from durable.service import Handler
+from durable.signature import REQUIRED
 
 #: What the engine stores at most is told by the engine; this only keeps a request from being absurd.
 _VALUE_SIZE_MAX = 2**30
