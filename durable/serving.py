@@ -165,7 +165,7 @@ def _told_to_end(servers: Sequence[_Server]) -> Iterator[asyncio.Event]:
     before: dict[signal.Signals, Any] = {}
     for number in (signal.SIGTERM, signal.SIGINT):
         with suppress(ValueError, RuntimeError, NotImplementedError):
-            handler = signal.getsignal(number)
+            handler = signal.getsignal(number) or signal.SIG_DFL  # None: it was not set by Python
             loop.add_signal_handler(number, tell)
             before[number] = handler
     try:

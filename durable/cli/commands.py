@@ -19,11 +19,11 @@ JSON = {"content-type": "application/json"}
 NDJSON = "application/x-ndjson"
 HELP = {"help_option_names": ["-h", "--help"]}
 
-_DB = click.Option(
+DB = click.Option(
     ["--db"], metavar="FILE", envvar="DURABLE_DB", show_envvar=True,
     help="The engine of this file; where it is stopped, the file itself.",
 )  # fmt: skip
-_ADMIN = click.Option(
+ADMIN = click.Option(
     ["--admin"], metavar="URL", envvar="DURABLE_ADMIN_URL", show_envvar=True,
     help="Its admin API. [default: http://127.0.0.1:9070]",
 )  # fmt: skip
@@ -31,7 +31,7 @@ _INGRESS = click.Option(
     ["--ingress"], metavar="URL", envvar="DURABLE_INGRESS_URL", show_envvar=True,
     help="Its ingress. [default: http://127.0.0.1:8080]",
 )  # fmt: skip
-_TOKEN = click.Option(
+TOKEN = click.Option(
     ["--token-file"], metavar="FILE", help="Has the bearer token; without it, DURABLE_TOKEN has.",
 )  # fmt: skip
 _JSON = click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON document.")
@@ -95,7 +95,7 @@ def command(
     group: click.Group, name: str, need: Need = Need.NOTHING, *, json: bool = True
 ) -> Callable[[Callable[..., Awaitable[None]]], click.Command]:
     """Make a command of an async function: its docstring is the help, its options those of click's decorators."""
-    own = [_DB, _ADMIN, _INGRESS, _TOKEN] if need is not Need.NOTHING else []
+    own = [DB, ADMIN, _INGRESS, TOKEN] if need is not Need.NOTHING else []
     own += [_JSON, _JSONL] if json else []
 
     def make(work: Callable[..., Awaitable[None]]) -> click.Command:
@@ -104,7 +104,7 @@ def command(
                 raise usage("give --json or --jsonl, not both")
             out = Out("json" if as_json else "jsonl" if as_jsonl else "text")
             typed = {one: given.pop(one, None) for one in _PLACES} if need is not Need.NOTHING else {}
-            desk = Desk(out, _where(typed), need)
+            desk = Desk(out, where_of(typed), need)
             asyncio.run(desk.run(lambda: work(desk, **given)))
 
         params = [*reversed(getattr(work, "__click_params__", [])), *own]
@@ -144,12 +144,13 @@ def _first(help: str) -> str:
     return re.split(r"[.:;]\s|\.$", help, maxsplit=1)[0].partition(": ")[0].replace("\n", " ") + "."
 
 
-def _where(typed: Mapping[str, str | None]) -> Where:
+def where_of(typed: Mapping[str, str | None]) -> Where:
+    """Where a command looks: what is typed beats the environment. Raises `Failed`."""
     if not typed:
         return Where()
-    source = click.get_current_context().get_parameter_source
-    given = {one for one in ("db", "admin", "ingress") if source(one) is click.core.ParameterSource.COMMANDLINE}
+    context, by_hand = click.get_current_context(), click.core.ParameterSource.COMMANDLINE
+    given = {one for one in ("db", "admin", "ingress") if context.get_parameter_source(one) is by_hand}
     if "db" in given and given != {"db"}:
         raise usage("give --db, or --admin and --ingress: --db finds the engine of a file by itself")
-    db = None if given & {"admin", "ingress"} else typed["db"]  # what is typed beats the environment
-    return Where(db, typed["admin"], typed["ingress"], token_of(typed["token_file"]))
+    db = None if given & {"admin", "ingress"} else typed["db"]
+    return Where(db, typed["admin"], typed.get("ingress"), token_of(typed["token_file"]))

@@ -4,12 +4,14 @@ import os
 from typing import Any
 
 import click
+import msgspec
 from anyio import to_thread
 
 from durable.cli.asking import agreed
-from durable.cli.commands import Desk, command
+from durable.cli.commands import ADMIN, DB, JSON, TOKEN, Desk, command, where_of
 from durable.cli.exits import Failed, unreachable
-from durable.cli.places import Need, file_of
+from durable.cli.places import Need, file_of, reach
+from durable.cli.sessions import json_of
 from durable.cli.words import many
 from durable.errors import EngineLockedError, StorageCorruptError, StorageError, StorageVersionError
 from durable.store.checking import check_file
@@ -26,15 +28,29 @@ def add_to(root: click.Group) -> None:
         root.add_command(one)
 
 
+def somewhere(work: Any) -> Any:
+    """Give a command what says where an engine is, for one that opens files itself."""
+    work.__click_params__ = [TOKEN, ADMIN, DB, *getattr(work, "__click_params__", [])]
+    return work
+
+
 @command(_group, "backup", Need.NOTHING)
 @click.argument("target")
-@click.option("--db", metavar="FILE", envvar="DURABLE_DB", show_envvar=True, required=True, help="What to copy.")
-async def backup(desk: Desk, target: str, db: str) -> None:
+@somewhere
+async def backup(desk: Desk, target: str, **typed: str | None) -> None:
     """Write a consistent copy of a database to a new file, while its engine runs or not.
 
-    It is there as a whole or not at all, and survives a power cut. 'durable restore' puts it back.
+    It is there as a whole or not at all, and survives a power cut. 'durable restore' puts it back. At a URL, TARGET
+    is a name in the folder that the admin API writes to (--backup-folder of 'durable serve').
     """
-    path = file_of(db)
+    where = where_of(typed)
+    if where.db is None:
+        async with reach(where, Need.ENGINE) as place:
+            body = msgspec.json.encode({"name": target})
+            written = json_of(await place.admin.ask("POST", "/backup", body=body, headers=JSON))
+        _told(desk, f"{place.name} is copied to {written['path']}", written)
+        return
+    path = file_of(where.db)
     store = ReadOnlyStore(path, beside=True)
     try:
         await store.open()
@@ -44,8 +60,8 @@ async def backup(desk: Desk, target: str, db: str) -> None:
         await store.backup(target)
     finally:
         await store.close()
-    written = database_path(target)
-    _told(desk, f"{path} is copied to {written}", {"path": written, "bytes": size_of(written)})
+    written_to = database_path(target)
+    _told(desk, f"{path} is copied to {written_to}", {"path": written_to, "bytes": size_of(written_to)})
 
 
 @command(_group, "restore", Need.NOTHING)

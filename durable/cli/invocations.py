@@ -20,8 +20,8 @@ from durable.remote.wire import encoded_path
 
 #: How many are listed where nobody says.
 LIMIT = 50
-#: How many entries of a journal are shown where nobody says.
-ENTRIES = 100
+#: How many entries of a journal are shown where nobody says; and how many invocations below it are looked at.
+ENTRIES, CHILDREN = 100, 500
 
 group = new_group("invocations", "List, describe, steer and watch invocations.")
 
@@ -181,8 +181,14 @@ async def look_at(desk: Desk, id: str, entries: int | None = None) -> dict[str, 
         journal = (await desk.get(f"{path}/journal", {"limit": head}))["entries"]
         journal += await _journal(desk, path, size - 1 - (entries - head))
     calls = any(one["kind"] in ("call", "send") for one in journal)
-    children = (await desk.get(f"{path}/children"))["root"].get("children", []) if calls else []
-    return {"invocation": described, "journal": journal, "children": children}
+    none: Any = {"root": {}, "truncated": False}
+    tree = await desk.get(f"{path}/children", {"limit": CHILDREN}) if calls else none
+    return {
+        "invocation": described,
+        "journal": journal,
+        "children": tree["root"].get("children", []),
+        "truncated": tree["truncated"],
+    }
 
 
 async def _journal(desk: Desk, path: str, after: int | None = None) -> list[Any]:
@@ -228,6 +234,8 @@ def drawn(desk: Desk, seen: Any) -> RenderableType:
         ("Waits for", "; ".join(_wait(wait, now) for wait in one.get("waits_for", []))),
     ]
     tree = journal_tree(one, seen["journal"], seen["children"], now)
+    if seen["truncated"]:
+        tree.add(Text("(it called more than is shown: describe one of those)", style="dim"))
     return Group(desk.out.fields(pairs), Text(), tree)
 
 

@@ -1,5 +1,6 @@
 """Where an engine is found: beside its file, at a URL, or nowhere, and then what its file says."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -8,7 +9,6 @@ from pathlib import Path
 
 import msgspec
 
-from durable import admin, ingress
 from durable.cli.exits import Failed, unreachable, usage
 from durable.cli.sessions import InProcess, Remote, Session
 from durable.engine.resting import RestingEngine
@@ -16,6 +16,8 @@ from durable.errors import EngineLockedError, EngineUnreachableError, StorageErr
 from durable.remote import wire
 from durable.store.paths import MEMORY, database_path
 
+#: How long an engine beside its file may take to answer at all.
+PATIENCE_S = 10.0
 ADMIN_URL, INGRESS_URL = "http://127.0.0.1:9070", "http://127.0.0.1:8080"
 
 
@@ -92,6 +94,8 @@ async def reach(where: Where, need: Need) -> AsyncIterator[Place]:
         elif need is Need.ENGINE:
             raise unreachable(nobody)
         else:
+            from durable import admin, ingress  # only where it is wanted: each TAB in a shell starts this program
+
             async with _resting(path, need, nobody) as engine:
                 yield Place(
                     InProcess(admin.create_app(engine)), InProcess(ingress.create_app(engine)), path, stopped=True
@@ -116,9 +120,15 @@ async def _beside(path: str, opened: AsyncExitStack) -> Place | str:
     """The engine that runs on a file, or why there is none to be asked."""
     session = await opened.enter_async_context(wire.Session(wire.place_of(path)))
     try:
-        await session.request("GET", "/admin/version")
+        async with asyncio.timeout(PATIENCE_S):
+            await session.request("GET", "/admin/version")
     except EngineUnreachableError as error:
         return str(error)
+    except TimeoutError:
+        raise unreachable(
+            f"the engine of {path} has not answered within {PATIENCE_S:g} s: something may block its event loop, and "
+            "the log of its process says what"
+        ) from None
     return Place(Remote(session, "/admin"), Remote(session, "/ingress"), path)
 
 

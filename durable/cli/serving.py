@@ -11,15 +11,13 @@ from typing import Any
 
 import click
 
-from durable import admin, ingress, log
+from durable import log
 from durable.cli.commands import Desk, command
 from durable.cli.exits import Failed, unreachable, usage
 from durable.cli.places import Need, token_of
 from durable.core.duration import parse
 from durable.engine import Engine
 from durable.errors import StorageError, UsageError
-from durable.serving import doors
-from durable.serving import serve as run
 
 #: Tells the process that serves, of the two that `--reload` makes.
 _RELOADED = "_DURABLE_RELOADED"
@@ -72,6 +70,8 @@ async def serve(
         grace_ms = parse(grace)
     except ValueError as error:
         raise usage(f"--grace: {error}") from None
+    from durable import admin, ingress, serving  # only where it is wanted: each TAB in a shell starts this program
+
     engine = _engine(target)
     options: dict[str, Any] = {"token": token_of(token_file)}
     if hosts:
@@ -82,7 +82,7 @@ async def serve(
         invoking = ingress.create_app(engine, **options)
     except ValueError as error:
         raise usage(str(error)) from None
-    open_doors = doors(
+    open_doors = serving.doors(
         engine, host=host, port=port, admin_host=admin_host, admin_port=admin_port, ingress_app=invoking,
         admin_app=operating,
     )  # fmt: skip
@@ -93,7 +93,7 @@ async def serve(
 
     log.to_stderr()
     try:
-        await run(engine, open_doors, grace_s=grace_ms / 1000, ready=ready)
+        await serving.serve(engine, open_doors, grace_s=grace_ms / 1000, ready=ready)
     except (UsageError, StorageError) as error:
         raise unreachable(str(error)) from None
 

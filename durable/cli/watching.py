@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 from rich.console import Group, RenderableType
-from rich.live import Live
 from rich.text import Text
 
 from durable.cli.output import Out
@@ -60,6 +59,8 @@ async def _redraw(
     over: Callable[[Any], bool],
     interrupted: asyncio.Event,
 ) -> Any:
+    from rich.live import Live
+
     with Live(console=out.console, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
             seen = await look()

@@ -6,17 +6,19 @@ import shutil
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.cells import cell_len
 
-from durable import Engine
+from durable import Engine, admin
 from durable.cli.output import cut, fit
 from durable.cli.trees import durations
 from durable.cli.words import ago, roughly, short
-from durable.serving import serve
+from durable.serving import Door, serve
 from tests.cli.program import make
 from tests.cli.scene import Scene, scene
 from tests.cli.typed import Typed, typed
@@ -32,6 +34,25 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     with scene(tmp_path_factory.mktemp("running") / "app.db") as one:
         yield one
+
+
+def at_admin(folder: Path, ask: Callable[[str], list[Typed]], **options: Any) -> list[Typed]:
+    """What is typed while an admin API with these options is served."""
+
+    async def main() -> list[Typed]:
+        engine = make(str(folder / "app.db"))
+        urls: dict[str, str] = {}
+        door = Door("admin", "127.0.0.1", 0, admin.create_app(engine, **options))
+        serving = asyncio.ensure_future(serve(engine, [door], grace_s=1, ready=urls.update))
+        while not urls:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        try:
+            return await asyncio.to_thread(ask, urls["admin"])
+        finally:
+            serving.cancel()
+            await asyncio.wait([serving])
+
+    return asyncio.run(main())
 
 
 def sentence(result: Typed) -> str:
@@ -131,35 +152,40 @@ class TestPlaces:
             assert result.code == 4
             assert "control socket" in sentence(result)
 
+    def test_an_engine_that_does_not_answer_is_not_waited_for(
+        self, running: Scene, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("durable.cli.places.PATIENCE_S", 0.2)
+        running.loop.call_soon_threadsafe(time.sleep, 0.8)
+        result = typed("invocations", "list", "--db", running.path)
+        assert result.code == 4
+        assert "has not answered within 0.2 s" in sentence(result)
+
     def test_a_token_is_asked_for_and_given(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "token").write_text("s3cret\n")
 
-        async def main() -> list[Typed]:
-            from durable import admin
-            from durable.serving import Door
-
-            found: list[Typed] = []
-            engine = make(str(tmp_path / "app.db"))
-            urls: dict[str, str] = {}
-            door = Door("admin", "127.0.0.1", 0, admin.create_app(engine, token="s3cret"))
-            serving = asyncio.ensure_future(serve(engine, [door], grace_s=1, ready=urls.update))
-            while not urls:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
-            line = ["services", "list", "--admin", urls["admin"]]
-            found.append(await asyncio.to_thread(typed, *line))
-            found.append(await asyncio.to_thread(typed, *line, "--token-file", tmp_path / "token"))
+        def ask(url: str) -> list[Typed]:
+            line = ["services", "list", "--admin", url]
+            found = [typed(*line), typed(*line, "--token-file", tmp_path / "token")]
             monkeypatch.setenv("DURABLE_TOKEN", "wrong")
-            found.append(await asyncio.to_thread(typed, *line))
+            found.append(typed(*line))
             monkeypatch.setenv("DURABLE_TOKEN", "s3cret")
-            found.append(await asyncio.to_thread(typed, *line))
-            serving.cancel()
-            await asyncio.wait([serving])
-            return found
+            return [*found, typed(*line)]
 
-        none, file, wrong, variable = asyncio.run(main())
+        none, file, wrong, variable = at_admin(tmp_path, ask, token="s3cret")
         assert [one.code for one in (none, file, wrong, variable)] == [4, 0, 4, 0]
         assert "a bearer token is needed" in sentence(none)
         assert "the bearer token is wrong" in sentence(wrong)
+
+    def test_a_backup_at_a_url_goes_where_the_engine_says(self, tmp_path: Path) -> None:
+        def ask(url: str) -> list[Typed]:
+            line = ["backup", "monday.db", "--admin", url]
+            return [typed(*line, "--json"), typed(*line)]
+
+        first, second = at_admin(tmp_path, ask, backup_folder=tmp_path)
+        assert first.json["path"] == str(tmp_path / "monday.db")
+        assert (second.code, "exists" in sentence(second)) == (1, True)
+        assert typed("check-file", tmp_path / "monday.db").code == 0
 
 
 class TestStoppedFiles:

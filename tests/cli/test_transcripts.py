@@ -5,6 +5,7 @@ After a change that is meant, run it with REWRITE_TRANSCRIPTS=1, and read the di
 
 import difflib
 import os
+import re
 import sqlite3
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tests.cli.terminal import on_a_terminal
 from tests.cli.typed import ESCAPES, Names, commands, told, typed
 
 TRANSCRIPTS = Path(__file__).parent / "transcripts"
+REDRAWN = re.compile(r" watch | --(service|status|reason) .* --(yes|dry-run)")
 
 
 def compare(name: str, found: str) -> None:
@@ -52,32 +54,74 @@ def on_terminal(name: str, names: Names, folder: Path, *, columns: int) -> list[
     return printed
 
 
+def same_on_terminal(name: str, names: Names, folder: Path) -> None:
+    """Each command of a transcript, on a terminal that is wide enough: the same lines, in whatever order.
+
+    But for those that ask there. Of those that draw again (what is watched, a bar) the last lines are compared.
+    """
+    every = commands((TRANSCRIPTS / f"{name}.txt").read_text())
+    wanted = [one for one in every if "Nobody can be asked" not in one.told]
+    printed = on_a_terminal([names.arguments(one.line) for one in wanted], folder, columns=900)
+    for command, shown in zip(wanted, printed, strict=True):
+        found = names.stable(ESCAPES.sub("", shown)).splitlines()
+        expected = [line.removeprefix("! ").removeprefix("!") for line in command.told.splitlines()]
+        if REDRAWN.search(command.line):
+            expected = [line for line in command.told.splitlines() if not line.startswith("!")]
+            found = found[len(found) - len(expected) :]
+        assert sorted(map(str.strip, found)) == sorted(map(str.strip, expected)), command.line
+
+
 def names_of(running: Scene, folder: Path) -> Names:
     return Names({**running.names(), "FOLDER": str(folder)})
 
 
-def test_a_running_engine_and_then_its_stopped_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Another one than where the database is; nothing in the environment says where that is."""
     for variable in ("DURABLE_DB", "DURABLE_ADMIN_URL", "DURABLE_INGRESS_URL", "DURABLE_TOKEN"):
         monkeypatch.delenv(variable, raising=False)
-    folder = tmp_path / "elsewhere"
-    folder.mkdir()
+    made = tmp_path / "elsewhere"
+    made.mkdir()
+    return made
+
+
+def test_on_a_terminal_tables_fit_and_have_colours(tmp_path: Path, folder: Path) -> None:
     with scene(tmp_path / "app.db") as running:
         names = names_of(running, folder)
         coloured = on_terminal("terminal", names, folder, columns=100)
         assert "\x1b[" in coloured[0]
         on_terminal("narrow", names, folder, columns=60)
-        piped("running", names)
+
+
+def test_a_running_engine_and_a_stopped_file_in_a_pipe(tmp_path: Path, folder: Path) -> None:
+    with scene(tmp_path / "app.db") as running:
+        piped("running", names_of(running, folder))
     with scene(tmp_path / "stopped.db") as running:
         names = names_of(running, folder)
     piped("stopped", names)
 
 
-def test_files_that_are_not_there_or_not_ours(tmp_path: Path) -> None:
-    (tmp_path / "text.db").write_text("this is no database")
-    (tmp_path / "empty.db").touch()
-    with sqlite3.connect(tmp_path / "foreign.db") as database:
+def test_every_command_says_the_same_on_a_terminal(tmp_path: Path, folder: Path) -> None:
+    with scene(tmp_path / "app.db") as running:
+        same_on_terminal("running", names_of(running, folder), folder)
+    with scene(tmp_path / "stopped.db") as running:
+        names = names_of(running, folder)
+    same_on_terminal("stopped", names, folder)
+    same_on_terminal("nowhere", Names({"FOLDER": str(strange(tmp_path)), "ROOT": str(Path.cwd())}), folder)
+
+
+def strange(folder: Path) -> Path:
+    """A folder with files that are no databases of ours."""
+    (folder / "text.db").write_text("this is no database")
+    (folder / "empty.db").touch()
+    with sqlite3.connect(folder / "foreign.db") as database:
         database.execute("CREATE TABLE guests (name)")
     database.close()
+    return folder
+
+
+def test_files_that_are_not_there_or_not_ours(tmp_path: Path) -> None:
+    strange(tmp_path)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     piped("nowhere", Names({"FOLDER": str(tmp_path), "ROOT": str(Path.cwd())}))
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before, "nothing is touched"
