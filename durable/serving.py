@@ -49,7 +49,7 @@ def doors(
     if port is not None:
         found.append(Door("ingress", host, port, ingress_app or ingress.create_app(engine)))
     if admin_port is not None:
-        url = None if port is None else _url(host, port)
+        url = _url(host, port) if port else None  # one that the system chooses is not known yet
         found.append(Door("admin", admin_host, admin_port, admin_app or admin.create_app(engine, ingress_url=url)))
     return found
 

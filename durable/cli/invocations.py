@@ -213,6 +213,8 @@ def drawn(desk: Desk, seen: Any) -> RenderableType:
     """An invocation for people."""
     one, now = seen["invocation"], now_ms()
     failure = one.get("failure") or {}
+    if one.get("completion_result") == "failure":
+        failure = {**failure, **_object((one.get("output") or {}).get("json"))}
     status = _status(one)
     pairs: list[tuple[str, object]] = [
         ("Id", one["id"]),
@@ -227,7 +229,7 @@ def drawn(desk: Desk, seen: Any) -> RenderableType:
         ("Attempts", one.get("attempts")),
         ("Input", payload(one.get("input"))),
         ("Output", payload(one.get("output")) if one.get("completion_result") == "success" else None),
-        ("Failure", failure and f"[{failure.get('code', 500)}] {failure['message']}"),
+        ("Failure", failure and f"[{failure.get('code', 500)}] {failure.get('message', '')}"),
         ("in step", failure.get("name")),
         ("Reason", failure.get("reason")),
         ("Way out", failure.get("advice")),
@@ -237,6 +239,10 @@ def drawn(desk: Desk, seen: Any) -> RenderableType:
     if seen["truncated"]:
         tree.add(Text("(it called more than is shown: describe one of those)", style="dim"))
     return Group(desk.out.fields(pairs), Text(), tree)
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _wait(wait: Any, now: int) -> str:

@@ -77,7 +77,7 @@ async def serve(
     if hosts:
         options["allowed_hosts"] = ["localhost", "127.0.0.1", "[::1]", *hosts]
     try:
-        url = None if port is None else f"http://{ingress_at}"
+        url = f"http://{ingress_at}" if port else None
         operating = admin.create_app(engine, ingress_url=url, backup_folder=backup_folder, **options)
         invoking = ingress.create_app(engine, **options)
     except ValueError as error:

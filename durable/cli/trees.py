@@ -60,7 +60,7 @@ def durations(entries: Sequence[Shown], now: int) -> list[int | None]:
             found.append(max(0, ended - last) if last and entry["index"] <= before + 1 else None)
         else:
             found.append(ended - began)
-        last, before = max(last, ended or began), entry["index"]
+        last, before = max(last, ended or began), max(before, entry["index"])  # a cancel's is 0
     return found
 
 

@@ -311,4 +311,6 @@ def test_what_was_recorded_once_took_the_time_since_what_came_before() -> None:
         entry(3, "send", "done", 1060), entry(4, "call", "open", 1060),
     ]  # fmt: skip
     assert durations(entries, 1_767_225_603_060) == [None, 50, 1000, None, 2000]
+    cancel = entry(0, "cancel", "done", 1060)
+    assert durations([*entries[:3], cancel, {**entries[1], "index": 3}], 0)[-1] is not None
     assert durations([entries[0], entries[2], {**entries[1], "index": 9}], 0)[2] is None, "something is left out"

@@ -75,7 +75,6 @@ def test_a_script_serves_until_it_is_told_to_end_and_loses_nobody(tmp_path: Path
         assert http.post(f"{ingress}/Greeter/greet", json="Ada").json() == "Hello, Ada!"
         names = [one["name"] for one in http.get(f"{admin}/services").json()["services"]]
         assert names == ["Greeter"]
-        assert http.get(f"{admin}/version").json()["ingress_endpoint"].startswith("http://127.0.0.1")
         waiting = http.post(f"{ingress}/Greeter/wait/send").json()["invocationId"]
         process.send_signal(told)
         rest = process.communicate(timeout=30)[0]
@@ -135,11 +134,12 @@ def test_an_engine_that_runs_is_served_and_runs_on(tmp_path: Path) -> None:
 
 def test_it_ends_when_the_engine_fails(tmp_path: Path) -> None:
     async def main() -> None:
-        port = free_port()
+        port, admin_port = free_port(), free_port()
         path = tmp_path / "app.db"
         engine = Engine(path, services=[greet])
-        async with serving(engine, port=port, admin_port=None) as task:
-            await answered(f"http://127.0.0.1:{port}/restate/health")
+        async with serving(engine, port=port, admin_port=admin_port) as task:
+            version = (await answered(f"http://127.0.0.1:{admin_port}/version")).json()
+            assert version["ingress_endpoint"] == f"http://127.0.0.1:{port}"
             path.rename(tmp_path / "elsewhere.db")
             with pytest.raises(EngineFailedError, match="removed or renamed"):
                 await asyncio.wait_for(task, 20)
