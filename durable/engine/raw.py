@@ -22,6 +22,9 @@ from durable.runtime.registry import Registered, check_headers, check_text
 from durable.runtime.replies import Wanted
 from durable.serde import check_data
 
+#: The header in which a workflow's run has the id that its caller had chosen.
+MARK = "x-durable-request"
+
 
 class Request(msgspec.Struct, frozen=True, gc=False):
     """Everything that fixes an invocation, but for the moment at which it is asked for."""
@@ -93,15 +96,7 @@ class Raw:
 
     async def send(self, request: Request, names: Callable[[str], None]) -> Standing:
         """Have a handler invoked; returns once that is durable. `names` is told the id before."""
-        loop = await self._admitted()
-        submission = self._submission(request)
-        names(submission.id)
-        if request.repeated_after_ms is not None and (found := await self._repeated(submission, request)):
-            return found
-        reply = await loop.ask(partial(ask.Submit, submission, repeated=request.repeated_after_ms is not None))
-        if reply.result is Answer.ACCEPTED:
-            return Standing(reply.id, due_at=submission.due_at)
-        return _standing(reply)
+        return await self._asked(request, names, Wanted.REPLY)
 
     async def call(self, request: Request, names: Callable[[str], None]) -> Standing:
         """Invoke a handler and wait for its end; does not wait for one that was there already.
@@ -109,28 +104,47 @@ class Raw:
         `names` is told the id before anything is accepted: that is what to look for where no answer comes.
         Whoever stops waiting leaves the invocation alone.
         """
+        return await self._asked(request, names, Wanted.NEW_OUTCOME)
+
+    async def _asked(self, request: Request, names: Callable[[str], None], wanted: Wanted) -> Standing:
         loop = await self._admitted()
         submission = self._submission(request)
         names(submission.id)
-        if request.repeated_after_ms is not None and (found := await self._repeated(submission, request)):
-            return found
         repeated = request.repeated_after_ms is not None
-        answer = await loop.ask(partial(ask.Submit, submission, repeated=repeated), Wanted.NEW_OUTCOME)
-        return Standing(submission.id, answer) if isinstance(answer, Outcome) else _standing(answer)
+        if repeated and (found := await self._repeated(submission, request)):
+            return found
+        answer = await loop.ask(partial(ask.Submit, submission, repeated=repeated), wanted)
+        if isinstance(answer, Outcome):
+            return Standing(submission.id, answer)
+        if answer.result is Answer.ACCEPTED:
+            return Standing(answer.id, due_at=submission.due_at)
+        standing = _standing(answer)
+        if repeated:  # what was asked before was accepted only now
+            return await self._repeated(submission, request) or standing
+        return standing
 
     async def _repeated(self, submission: Submission, request: Request) -> Standing | None:
-        """What was accepted when it was asked for before, if it was.
+        """What was accepted when it was asked for before, if it was: then it counts as new, where that is certain.
 
         Raises `OutcomeUnknownError` where nobody can know, because its result may have been forgotten already.
         """
         with suppress(NotFoundError):
-            return await self.find(submission.id)
+            found = await self.find(submission.id)
+            if submission.flavor is Flavor.WORKFLOW:
+                mine = (await self._headers_of(found.id)).get(MARK) == request.id
+            else:
+                mine = submission.id == request.id
+            return msgspec.structs.replace(found, known=not mine)
         if submission.completion_retention_ms <= (request.repeated_after_ms or 0):
             raise OutcomeUnknownError(
                 f"whether {submission.target} was invoked when this was asked for the first time is unknown: "
                 "its result is not kept so long. Raise journal_retention (idempotency_retention with a key)"
             )
         return None
+
+    async def _headers_of(self, id: str) -> dict[str, str]:
+        invocation, _ = await self._engine._read_one(self._engine._running(), id, limit=1)
+        return invocation.submission.headers
 
     async def _admitted(self) -> Loop:
         loop = self._engine._running()
@@ -143,11 +157,16 @@ class Raw:
         engine, handler = self._engine, request.handler
         self.check_public(handler)
         now = engine._clock.now_ms()
+        headers = check_headers(request.headers, handler.value_size_max)
+        if (
+            request.id and handler.flavor is Flavor.WORKFLOW
+        ):  # whose id is fixed: this tells its first call from others
+            headers[MARK] = request.id
         return handler.submission(
             _chosen(request.id) if request.id else engine._new_id(now),
             request.input,
             key=request.key,
-            headers=check_headers(request.headers, handler.value_size_max),
+            headers=headers,
             idempotency_key=request.idempotency_key,
             caller=None,
             due_at=None if request.delay_ms is None else now + request.delay_ms,

@@ -6,7 +6,6 @@ from durable.core.duration import parse
 from durable.core.invocation import Flavor
 from durable.core.journal import Failure, Outcome
 from durable.engine.raw import Request, Standing
-from durable.errors import OutcomeUnknownError
 from durable.ingress import answers
 from durable.ingress.answers import Answer
 from durable.ingress.asks import Invoke
@@ -30,8 +29,6 @@ async def call(asked: Invoke, call: Call) -> Answer:
     with call.ingress.waiting(call.receive):
         standing = await raw.call(request, call.names)
         if standing.known and request.handler.flavor is Flavor.WORKFLOW:
-            if request.repeated_after_ms is not None:
-                raise OutcomeUnknownError("the workflow was started, by this call or by another one: attach to it")
             return answers.failed(standing.id, Failure(_ALREADY_INVOKED, 409))
         return ended(request.handler, standing, standing.outcome or await raw.ended(standing.id))
     raise ClientGone

@@ -7,10 +7,8 @@ from typing import Any, NamedTuple, TypeVar, overload
 from durable.client import Applied, Handle, value_of
 from durable.core.duration import Duration, parse, render_iso
 from durable.core.ids import claimed_id
-from durable.core.invocation import already_started
 from durable.core.journal import Outcome
 from durable.errors import InvalidRequestError, NotFoundError, OutcomeUnknownError
-from durable.futures import error_of
 from durable.remote.asking import read
 from durable.remote.connections import Answer, Headers
 from durable.remote.envelope import Envelope
@@ -37,7 +35,6 @@ _OF_HTTP = frozenset({
 class _Sent(NamedTuple):
     id: str
     accepted: bool
-    repeated: bool
 
 
 class Client(Operating):
@@ -169,17 +166,7 @@ class Client(Operating):
         idempotency_key: str | None,
         headers: Mapping[str, str] | None,
     ) -> Outcome:
-        if target.starts_a_workflow(key) and idempotency_key is None:
-            # a second call is refused: so what must not get lost is only that this one was the first
-            sent = await self._sent(target, arg, key, None, headers, None)
-            if not sent.accepted and sent.repeated:
-                raise OutcomeUnknownError(
-                    f"{target} was started on this key, by this call or by another one: client.workflow() finds it"
-                )
-            if not sent.accepted:
-                raise error_of(already_started(f"{target.service}/{key}").outcome())
-            return await self.outcome(sent.id)
-        answer, _ = await self._asked("call", target, arg, key, idempotency_key, headers, {})
+        answer = await self._asked("call", target, arg, key, idempotency_key, headers, {})
         if answer.status != _UNAVAILABLE:
             return self._outcome(answer)
         try:  # it was accepted, or was about to be
@@ -204,9 +191,9 @@ class Client(Operating):
                 query["delay"] = render_iso(parse(delay))
             except ValueError as error:
                 raise InvalidRequestError(f"delay: {error}") from None
-        answer, repeated = await self._asked("send", target, arg, key, idempotency_key, headers, query)
+        answer = await self._asked("send", target, arg, key, idempotency_key, headers, query)
         told = read(check(answer), dict[str, str])
-        return _Sent(told["invocationId"], told["status"] == "Accepted", repeated)
+        return _Sent(told["invocationId"], told["status"] == "Accepted")
 
     async def _asked(
         self,
@@ -217,11 +204,8 @@ class Client(Operating):
         idempotency_key: str | None,
         headers: Mapping[str, str] | None,
         query: Mapping[str, str],
-    ) -> tuple[Answer, bool]:
-        """Have the ingress invoke it; the answer, and whether it had been asked before.
-
-        Over a URL, the answer may be a 503 that names the invocation.
-        """
+    ) -> Answer:
+        """Have the ingress invoke it. Over a URL, the answer may be a 503 that names the invocation."""
         target.check_key(key)
         if idempotency_key is not None:
             check_text("idempotency key", idempotency_key)
@@ -230,11 +214,8 @@ class Client(Operating):
         path = encoded_path("restate", way, target.service, *(() if key is None else (key,)), target.name)
         id = self._new_id() if self._local and idempotency_key is None else ""
         plain = [] if self._local else _plain(sent, idempotency_key)
-        repeated = False
 
         async def ask(after_ms: int | None) -> Answer:
-            nonlocal repeated
-            repeated = repeated or after_ms is not None
             said = Envelope(id=id, headers=sent, idempotency_key=idempotency_key, repeated_after_ms=after_ms)
             return await self._ingress.request(
                 "POST",
@@ -245,7 +226,7 @@ class Client(Operating):
                 content_type=media,
             )
 
-        return await self._repeated(ask, safe=self._local or idempotency_key is not None), repeated
+        return await self._repeated(ask, safe=self._local or idempotency_key is not None)
 
     # ---- finding again ----
 

@@ -33,10 +33,6 @@ class Target(msgspec.Struct, frozen=True, eq=False):
         """As targets are written."""
         return f"{self.service}/{self.name}"
 
-    def starts_a_workflow(self, key: str | None) -> bool:
-        """Whether a second call may be refused because there was a first one."""
-        return self.flavor is Flavor.WORKFLOW or (self.flavor is None and self.name == "run" and key is not None)
-
     def body(self, arg: Any) -> tuple[str, bytes]:
         """Content type and body of an argument. Raises `SerializationError`, `InvalidRequestError`."""
         if arg is None and (self.flavor is None or not self.has_input or self.default is not REQUIRED):
