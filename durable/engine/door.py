@@ -71,8 +71,9 @@ class Door:
         #: A descriptor that is let go where there is no other one left; and when that may be said again.
         self._spare = -1
         self._warn_at = 0.0
-        self._listening: asyncio.Task[None] | None = None
-        self._greeting: set[asyncio.Task[None]] = set()
+        self._keeping: asyncio.Task[None] | None = None
+        #: Who is let in at this very moment.
+        self._greeting: dict[asyncio.Task[None], socket.socket] = {}
         self._opening: asyncio.Future[Answering] | None = None
         self._server: Answering | None = None
         self._ends = False
@@ -89,7 +90,8 @@ class Door:
             log.warning("no control socket at %s: %s", self.path, error.strerror or error)
             return
         _doors.add(self)
-        self._listening = unmourned(self._loop.create_task(self._listen(self._socket)))
+        self._listen()
+        self._keeping = unmourned(self._loop.create_task(self._keep()))
 
     def _bound(self) -> socket.socket:
         self._remove_stale()
@@ -120,15 +122,17 @@ class Door:
 
     # ---- letting in ----
 
-    async def _listen(self, listening: socket.socket) -> None:
-        """Until the door is closed, or the event loop ends without that."""
-        self._loop.add_reader(listening, self._accept, listening)
+    def _listen(self) -> None:
+        if self._socket is not None:
+            self._loop.add_reader(self._socket, self._accept, self._socket)
+
+    async def _keep(self) -> None:
+        """Wait for the end of the event loop, which may come without a close of the engine."""
         try:
             await self._loop.create_future()
         finally:
-            self._stop_listening()
-            if self._server is not None and not self._ends:
-                self._server.abort()
+            if not self._ends:
+                self.abandon()
 
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(_AT_ONCE):
@@ -165,11 +169,7 @@ class Door:
         with suppress(OSError):
             self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._loop.remove_reader(listening)
-        self._loop.call_later(_FULL_S, self._listen_again)
-
-    def _listen_again(self) -> None:
-        if self._socket is not None:
-            self._loop.add_reader(self._socket, self._accept, self._socket)
+        self._loop.call_later(_FULL_S, self._listen)
 
     def _greet(self, connected: socket.socket) -> None:
         uid = peer_uid(connected)
@@ -178,8 +178,8 @@ class Door:
             connected.close()
             return
         task = unmourned(self._loop.create_task(self._let_in(connected)))
-        self._greeting.add(task)
-        task.add_done_callback(self._greeting.discard)
+        self._greeting[task] = connected
+        task.add_done_callback(self._greeting.pop)
 
     async def _let_in(self, connected: socket.socket) -> None:
         taken = False
@@ -208,9 +208,10 @@ class Door:
     async def stop(self) -> None:
         """Let nobody in any more. Idempotent."""
         self._ends = True
-        if self._listening is not None:
-            self._listening.cancel()
-            await asyncio.wait([self._listening, *self._greeting])
+        self._stop_listening()
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.wait([self._keeping, *self._greeting])
 
     async def close(self, grace_s: float) -> None:
         """Let those who are being answered get their answers, then close all connections. Idempotent."""
@@ -226,7 +227,7 @@ class Door:
         self._stop_listening()
         if self._loop.is_closed():
             return
-        for task in (self._listening, *self._greeting):
+        for task in (self._keeping, *self._greeting):
             if task is not None:
                 task.cancel()
         if self._server is not None:
@@ -253,8 +254,9 @@ class Door:
     def forked(self) -> None:
         """In a forked child: nothing of it may be held there, or a client would wait for who is gone."""
         listening, self._socket = self._socket, None
-        if listening is not None:
-            listening.close()
+        for held in (listening, *self._greeting.values()):
+            if held is not None:
+                held.close()
         descriptors = () if self._server is None else tuple(self._server.descriptors())
         if descriptors:  # their numbers stay taken: objects that are left would close what has them next
             nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)

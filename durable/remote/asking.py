@@ -148,7 +148,7 @@ class Asking:
         asked_at: float | None = None
         failed: DurableError
         while True:
-            began = time.monotonic()
+            began, reached = time.monotonic(), True
             try:
                 answer = await ask(None if asked_at is None else round((began - asked_at) * 1000))
             except OutcomeUnknownError as error:
@@ -156,7 +156,7 @@ class Asking:
                     raise
                 asked_at, failed = asked_at or began, error
             except EngineUnreachableError as error:
-                failed = error
+                failed, reached = error, False
             else:
                 if answer.status not in (429, 503, *_OF_A_PROXY):
                     return answer
@@ -170,7 +170,7 @@ class Asking:
                         raise failed
                     asked_at = asked_at or began
             now = time.monotonic()
-            if now - began > REACHED_S:
+            if reached and now - began > REACHED_S:
                 pause, gone_since = PAUSE_S, now
             self._check_place()
             if now - gone_since >= self._reconnect_s:

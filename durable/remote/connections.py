@@ -24,7 +24,6 @@ _CHUNK = 256 * 1024
 
 Headers = list[tuple[bytes, bytes]]
 
-
 #: Connections of parent processes, which are not closed here.
 _inherited: list[object] = []
 

@@ -27,7 +27,6 @@ KEEP_S = 3600
 #: Whoever may ask here may do everything: what these limit is what the engine itself limits.
 _BODY_BYTES = 2**30
 _BATCH = 1_000_000
-_HEADERS = 100
 
 
 class Server:

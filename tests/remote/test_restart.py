@@ -12,6 +12,7 @@ import durable
 from durable import Client, EngineUnreachableError, NotFoundError, OutcomeUnknownError, TerminalError
 from durable.remote.connections import Connection, Lost
 from tests.remote.process import Once, double, forgotten, started
+from tests.remote.services import sleep
 
 #: How an engine is ended, one after the other.
 ENDS = (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL)
@@ -53,6 +54,16 @@ async def test_who_waits_is_told_when_the_engine_stays_away(tmp_path: Path) -> N
             await waiting
         with pytest.raises(EngineUnreachableError):
             await client.describe("inv_1" + "0" * 33)
+
+
+async def test_a_long_wait_does_not_use_up_the_time_to_reconnect(tmp_path: Path) -> None:
+    engine = durable.Engine(tmp_path / "app.db", services=[sleep])
+    async with engine, durable.connect(tmp_path / "app.db", reconnect_for="1s") as client:
+        waiting = asyncio.ensure_future(client.call(sleep, 1.3))
+        await asyncio.sleep(1.2)
+        await engine.close()  # whoever waits gets a 503
+        await engine.start()
+        assert await waiting == "slept"
 
 
 class Cut:
