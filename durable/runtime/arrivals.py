@@ -1,16 +1,20 @@
 """Which outcome reaches the handler next, and when: what is recorded, as far as the handler has come, then the news.
 
-Which flow of a handler takes the next entry must not depend on chance. One flow has its order in itself. Of several,
-each outcome may wake one, and the next outcome waits until that one has come to rest: live and in a replay.
+One rule holds live and in a replay, so that the flows of a handler go on in the same order in both: an outcome is
+handed over to a handler that waits, in all its flows, and the next one when it waits again. One flow that is alone
+needs no more than to be told that it waits no longer; of several, each outcome may wake one, which has others go on
+in turn, so the next outcome is kept back until all have come to rest.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from contextvars import Context
+from typing import Any, Protocol
 
 from durable.core.journal import Kind, Outcome, Row
 from durable.core.replay import Replay
+from durable.futures import DurableFuture
 from durable.runtime.steps import GONE
 
 
@@ -27,6 +31,17 @@ class Receiver(Protocol):
     delivered: int
     #: Counts what it does.
     activity: int
+    #: The context variables of what is done for it.
+    context: Context
+
+    @property
+    def told(self) -> bool:
+        """Whether a cancel has come that somebody has yet to see."""
+        ...
+
+    def one_waits(self) -> bool:
+        """Whether its only flow waits, and nothing has woken it."""
+        ...
 
     def when_at_rest(self, then: Callable[[], None]) -> None:
         """Call `then` when each of its flows waits, and none will go on by itself."""
@@ -50,15 +65,17 @@ class Arrivals:
 
     def __init__(self, receiver: Receiver, at_once: int) -> None:
         self._receiver: Receiver = receiver
-        #: How many recorded outcomes are delivered before the event loop gets its turn.
-        self._at_once = at_once
+        #: How many recorded outcomes are delivered before the event loop gets its turn; and how many more may be.
+        self._at_once = self._left = at_once
         self.replay: Replay | None = None
         self._started = False
+        #: Before which entry the handler has got all that it had seen then.
+        self.caught_up = 0
         #: Outcomes that came while the handler was not ready for them.
-        self._news: deque[tuple[int, Outcome]] = deque()
+        self.news: deque[tuple[int, Outcome]] = deque()
         #: Whether the next outcome waits until the handler has come to rest.
         self.settling = False
-        #: Whether two flows have ever waited at the same time: that one waits now says nothing of the others then.
+        #: Whether it ever had several flows: that one waits now says nothing of the others then.
         self.concurrent = False
 
     def let_go(self) -> None:
@@ -70,13 +87,12 @@ class Arrivals:
         replay = Replay(rows, until)
         self.replay = replay if replay.commands or replay.outcomes_left else None
         self._started = True
-        self.pump(flows=0)
 
     def add(self, entry: int, outcome: Outcome) -> None:
         """An outcome became durable."""
-        self._news.append((entry, outcome))
+        self.news.append((entry, outcome))
         if self._started:
-            self.pump(flows=1)
+            self.pump()
 
     def catch_up(self) -> None:
         """Before the handler asks for its next entry: hand over what it had seen when it asked for that one before.
@@ -86,9 +102,19 @@ class Arrivals:
         replay, receiver = self.replay, self._receiver
         if replay is None:
             return
+        self.caught_up = receiver.asked + 1
         row = replay.commands.get(receiver.asked + 1)
         while replay.cancels_left if row is None else receiver.delivered < row.seen:
             arrival = replay.next_arrival(receiver.asked)
+            if arrival is None:
+                return
+            receiver.arrive(*arrival)
+
+    def hand_over_cancels(self) -> None:
+        """Nobody waits, and something is about to begin that a cancel keeps from being done: none is kept back."""
+        receiver = self._receiver
+        while not (self.concurrent or receiver.flows or self.replaying) and self.cancel_left:
+            arrival = self._next()
             if arrival is None:
                 return
             receiver.arrive(*arrival)
@@ -99,9 +125,33 @@ class Arrivals:
         return None if self.replay is None else self.replay.match(entry, kind, name, fingerprint)
 
     def asked_more(self) -> None:
-        """An entry was taken: recorded outcomes may be due now."""
-        if self.replay is not None or self._news:
-            self.pump(flows=0)
+        """An entry was taken: outcomes that others wait for may be due now."""
+        if self._receiver.flows and (self.replay is not None or self.news):
+            self.pump()
+
+    def waits(self, future: DurableFuture[Any]) -> None:
+        """A flow is about to wait for this, and something may arrive: where it is alone, until it need not wait."""
+        if self.concurrent:
+            self._settle()
+            return
+        receiver = self._receiver
+        if not self.cancel_left and not receiver.told:  # a cancel is told to whoever waits by then
+            while self._left:
+                replay = self.replay
+                arrival = None if replay is None else replay.next_arrival(receiver.asked)
+                arrival = arrival or self._next()
+                if arrival is None:
+                    return
+                self._left -= 1
+                receiver.arrive(*arrival)
+                if future.outcome is not None:
+                    return
+        receiver.loop.call_soon(self._go_on, context=receiver.context)
+
+    def _go_on(self) -> None:
+        """The event loop had its turn."""
+        self._left = self._at_once
+        self.pump()
 
     @property
     def replaying(self) -> bool:
@@ -114,36 +164,40 @@ class Arrivals:
     @property
     def none_left(self) -> bool:
         """Whether everything has been delivered, so that the handler may be unloaded."""
-        return self._started and not self._news and not self.settling and not self.replaying
+        return self._started and not self.news and not self.settling and not self.replaying
 
     @property
     def cancel_left(self) -> bool:
         """Whether a cancel is among what is to be delivered."""
-        return (self.replay is not None and self.replay.cancels_left > 0) or any(not entry for entry, _ in self._news)
+        if self.replay is not None and self.replay.cancels_left:
+            return True
+        return bool(self.news) and any(not entry for entry, _ in self.news)
 
-    def pump(self, flows: int) -> None:
-        """Hand over the outcomes that are due: all of them where no more than `flows` flows wait, else one by one."""
+    def pump(self) -> None:
+        """Hand over the outcomes that are due: to one flow until it is woken, to several one by one."""
         receiver = self._receiver
         if self.settling or not receiver.active:
             return
-        if self.concurrent or receiver.flows > flows:
-            if self._news or (self.replay is not None and self.replay.outcomes_left):
-                self.settling = True
-                receiver.when_at_rest(self._hand_over)
+        if self.concurrent:
+            self._settle()
             return
-        for _ in range(self._at_once):
+        while receiver.one_waits():
             arrival = self._next()
             if arrival is None:
                 return
             receiver.arrive(*arrival)
-        receiver.loop.call_soon(self.pump, 1)
+
+    def _settle(self) -> None:
+        if not self.settling and (self.news or (self.replay is not None and self.replay.outcomes_left)):
+            self.settling = True
+            self._receiver.when_at_rest(self._hand_over)
 
     def _hand_over(self) -> None:
-        """The handler is at rest: it gets the next outcome."""
+        """The handler is at rest: it gets the next outcome, if some flow waits or a cancel is to reach it."""
         receiver = self._receiver
         if not receiver.active:
             return
-        arrival = self._next()
+        arrival = self._next() if receiver.flows or self.cancel_left else None
         if arrival is not None:
             receiver.arrive(*arrival)
             receiver.when_at_rest(self._hand_over)
@@ -158,8 +212,8 @@ class Arrivals:
             arrival = replay.next_arrival(self._receiver.asked)
             if arrival is not None or self.replaying:
                 return arrival
-        while self._news:
-            entry, outcome = self._news.popleft()
+        while self.news:
+            entry, outcome = self.news.popleft()
             if entry == 0 or self._receiver.wants(entry):
                 return entry, outcome
         return None

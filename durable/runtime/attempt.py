@@ -35,7 +35,7 @@ from durable.runtime.arrivals import Arrivals
 from durable.runtime.ending import Ending
 from durable.runtime.operations import Operations
 from durable.runtime.registry import KEY_LENGTH_MAX, Registered, check_text
-from durable.runtime.rest import Resting
+from durable.runtime.rest import Rest
 from durable.runtime.steps import CURRENT, IN_STEP, NO_TIMEOUT, Step, Steps
 from durable.runtime.tasks import unmourned
 from durable.service import Handler
@@ -52,6 +52,8 @@ class Host(ending.Host, Protocol):
     #: The context variables that handlers begin with: those of whoever started the engine.
     context: Context
     limits: Limits
+    #: Tells when a handler is at rest.
+    rest: Rest
 
     def now_ms(self) -> int:
         """The time."""
@@ -75,10 +77,6 @@ class Host(ending.Host, Protocol):
 
     def when_settled(self, then: Callable[[], None]) -> None:
         """Call `then` when what was submitted so far is committed and has been acted upon."""
-        ...
-
-    def when_at_rest(self, one: Resting, then: Callable[[], None]) -> None:
-        """Call `then` when each flow of a handler waits, and none will go on by itself."""
         ...
 
 
@@ -124,8 +122,12 @@ class Attempt(Ending):
         self._keyed = submission.service, submission.key, keyed
         self._steps = Steps(self)
         self._arrivals = Arrivals(self, host.limits.replayed)
+        self.context = host.context
+        self._rest = host.rest
         #: How many flows of the handler wait.
         self.flows = 0
+        #: What the first of them waits for.
+        self._awaited: DurableFuture[Any] | None = None
         #: Whether a cancel waits until calls and steps have ended.
         self.cancel_accepted = invocation.cancelling > 0
         self._thread = get_ident()
@@ -142,6 +144,7 @@ class Attempt(Ending):
 
     async def _run(self) -> None:
         CURRENT.set(self)
+        self._rest.mark()
         try:
             over_already = not self.active  # killed or paused by the turn that began it
             if over_already:
@@ -194,7 +197,7 @@ class Attempt(Ending):
         self.loop.call_soon(self._hear, context=self.host.context)  # unless the turn that began it ends it
 
     def _hear(self) -> None:
-        self._arrivals.pump(flows=1)
+        self._arrivals.pump()
         if self.active and self._waiters.some_wait:
             self.host.parked(self)
 
@@ -279,14 +282,21 @@ class Attempt(Ending):
 
     def wait(self, future: DurableFuture[Any]) -> Generator[Any, None, None]:
         """Give way until the future has its outcome (and, for a step nobody started, run it here)."""
-        if future.outcome is None and self.deaf:
+        if future.outcome is None and (self._closing or self._failure is not None or not self.active) and self.deaf:
             yield from self._never()
         if CURRENT.get() is not self:
             self._check_place()
-        self._check_active()
+        if not self.active or self.broken is not None:
+            self._check_active()
         self.activity += 1
         if self._cancels.any:
             self._cancels.check_wait(future, self.delivered)
+        arrivals = self._arrivals
+        if future.outcome is None:
+            if not arrivals.concurrent and not self._alone():
+                arrivals.concurrent = True
+            if arrivals.replay is not None or arrivals.news:
+                arrivals.waits(future)
         if future.outcome is not None:
             if self.flows:  # other flows were woken before this one asked: it goes on after them
                 yield
@@ -297,8 +307,7 @@ class Attempt(Ending):
             steps.left_over = None
         to_start = step is not None and not step.started and not self.is_recorded(future)
         self.flows += 1
-        if self.flows > 1:
-            self._arrivals.concurrent = True
+        self._awaited = future
         try:
             if to_start and not step.options.interruptible:
                 yield from steps.execute(future).__await__()
@@ -311,6 +320,13 @@ class Attempt(Ending):
         finally:
             self.flows -= 1
             self.activity += 1
+            self._awaited = None
+            if not arrivals.concurrent:
+                self._rest.mark()
+
+    def _alone(self) -> bool:
+        """Whether the flow of now is the handler itself, and no other waits or is about to run."""
+        return not self.flows and asyncio.current_task() is self.task and not self._rest.others(self)
 
     async def until_delivered(self, future: DurableFuture[Any]) -> None:
         """See `steps.Owner`."""
@@ -366,6 +382,8 @@ class Attempt(Ending):
             self._arrivals.catch_up()
             if cancels.raised > raised and not replay.is_next(self.asked + 1, kind, name):
                 raise error_of(cancels.last)  # the other flows were told of it just now, and so was this one
+        if self._arrivals.news:
+            self._arrivals.hand_over_cancels()
         if not cancels.any:
             return False
         cancels.check(self.delivered)
@@ -428,7 +446,18 @@ class Attempt(Ending):
 
     def when_at_rest(self, then: Callable[[], None]) -> None:
         """See `arrivals.Receiver`."""
-        self.host.when_at_rest(self, then)
+        self._rest.when_at_rest(self, then)
+
+    def one_waits(self) -> bool:
+        """See `arrivals.Receiver`."""
+        if self.flows != 1 or self._awaited is None or self._awaited.outcome is not None:
+            return False
+        return not (self._cancels.raised and self._waiters.woken(self.task))
+
+    @property
+    def told(self) -> bool:
+        """See `arrivals.Receiver`."""
+        return self._cancels.any
 
     # ---- taking entries ----
 
@@ -463,7 +492,7 @@ class Attempt(Ending):
         self._steps.record_open()
         if asyncio.current_task() is not self.task:  # a flow of its own, and others will wake beside it
             self._arrivals.concurrent = True
-        if self._arrivals.replay is not None:
+        if self._arrivals.replay is not None and self._arrivals.caught_up != entry:
             self._arrivals.catch_up()
         self.asked = entry
         try:
@@ -473,16 +502,15 @@ class Attempt(Ending):
             raise
 
     def expect(self, future: DurableFuture[Any]) -> None:
-        """Its outcome will be delivered; where it is recorded, that may be at once."""
+        """Its outcome will be delivered, once somebody waits."""
         self._pending[future.entry] = future
         if future.step is None and future.kind in CALLS:
             self.calls += 1
         self._arrivals.asked_more()
 
-    def went_on(self) -> None:
-        """An entry that waits for nothing was taken: recorded outcomes may follow it."""
-        if self._arrivals.replay is not None:
-            self._arrivals.pump(flows=0)
+    def asked_more(self) -> None:
+        """See `operations.Journal`."""
+        self._arrivals.asked_more()
 
     def run(self, future: DurableFuture[Any], step: Step, *, announced: bool = False) -> None:
         """A step was asked for: it starts when it is awaited, or when the handler goes on without it.
@@ -493,7 +521,8 @@ class Attempt(Ending):
         if not step.options.interruptible:
             future.begun = step.seen
         self.expect(future)
-        if future.outcome is None:
+        replay = self._arrivals.replay
+        if replay is None or not replay.has_outcome(future.entry):
             self._steps.start_left_over()
             self._steps.left_over = future
             if announced:

@@ -109,7 +109,7 @@ class Journal(Protocol):
         """Its outcome will be delivered."""
         ...
 
-    def went_on(self) -> None:
+    def asked_more(self) -> None:
         """An entry that waits for nothing was taken."""
         ...
 
@@ -129,6 +129,8 @@ class Operations:
         self.service = service
         self.key = key
         self._attempt = attempt
+        #: See `futures.Waits`.
+        self.wait = attempt.wait
         self._keyed = keyed
         #: What this attempt wrote over the committed state.
         self._written: dict[str, bytes | None] = {}
@@ -143,10 +145,6 @@ class Operations:
     def crowded(self) -> bool:
         """See `futures.Waits`."""
         return self._attempt.crowded
-
-    def wait(self, future: DurableFuture[Any]) -> Generator[Any, None, None]:
-        """See `futures.Waits`."""
-        return self._attempt.wait(future)
 
     def options(
         self, name: str | None, retry: RetryPolicy | None, timeout: Duration | None, interruptible: bool
@@ -272,7 +270,7 @@ class Operations:
                     fingerprint,
                 )
             )
-        self._attempt.went_on()
+        self._attempt.asked_more()
         return detail if row is None else row.detail
 
     def read(self, kind: Kind, name: str, look: Callable[[], bytes]) -> bytes:
@@ -295,7 +293,7 @@ class Operations:
                     Outcome(True, data),
                 )
             )
-        self._attempt.went_on()
+        self._attempt.asked_more()
         return data
 
     def sleep(self, duration: Duration, name: str) -> DurableFuture[None]:

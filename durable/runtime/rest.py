@@ -7,9 +7,11 @@ more: there a handler is at rest when it has asked for nothing in all of them.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from contextvars import Context
-from typing import Protocol
+from typing import Any, Protocol
+from weakref import ref
 
 from durable.runtime.steps import CURRENT
 
@@ -49,12 +51,44 @@ class Rest:
         self._context = context
         self._watched: list[_Watched] = []
         self._rounds = REST_UNSEEN if about_to_run(loop) is None else REST
+        #: The event loop's queue, if it shows it; and the mark in it: how much of it there was, up to what.
+        self._ready: deque[Any] | None = getattr(loop, "_ready", None)
+        self._marked = 0
+        self._last: Callable[[], object] = _nothing  # weak: it may be the last that refers to an attempt
 
     def when_at_rest(self, one: Resting, then: Callable[[], None]) -> None:
         """Call `then` when it is at rest; never, if its attempt is over by then."""
         if not self._watched:
             self._loop.call_soon(self._round, context=self._context)
         self._watched.append(_Watched(one, then, self._rounds))
+
+    def mark(self) -> None:
+        """The flow that runs now has gone on: it is alone, but for what it puts in the queue from now on."""
+        ready = self._ready
+        if ready is not None:
+            self._marked = len(ready)
+            if ready:
+                self._last = ref(ready[-1])
+
+    def others(self, one: Resting) -> bool:
+        """Whether something of it is about to run beside the flow that asks; False where that cannot be seen.
+
+        Since the mark only that flow has run: what was in the queue before need not be looked at. If it gave way in
+        between, what stands in the queue has moved, and all of it is looked at.
+        """
+        ready = self._ready
+        if not ready:
+            return False
+        marked, place = self._marked, len(ready)
+        if marked > place or (marked and ready[marked - 1] is not self._last()):
+            marked = 0
+        while place > marked:
+            place -= 1
+            if ready[place]._context.get(CURRENT) is one:
+                return True
+        if len(ready) > marked:
+            self.mark()
+        return False
 
     def _round(self) -> None:
         moving = about_to_run(self._loop) or ()
@@ -76,6 +110,10 @@ class Rest:
             self._loop.call_soon(self._round, context=self._context)
         for each in rested:
             each.then()
+
+
+def _nothing() -> None:
+    return None
 
 
 def about_to_run(loop: asyncio.AbstractEventLoop) -> set[object] | None:

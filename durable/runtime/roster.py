@@ -92,8 +92,7 @@ class Roster:
         #: See `Runtime`.
         self.when_settled = engine.when_settled
         self.cut_off = engine.cut_off
-        #: See `Rest`.
-        self.when_at_rest = Rest(loop, engine.context).when_at_rest
+        self.rest = Rest(loop, engine.context)
         self._loop = loop
         self.context = engine.context
         self.observer = engine.observer

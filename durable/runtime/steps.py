@@ -229,6 +229,7 @@ class Steps:
             self._withheld.append(future)
             return
         future.step.started = True
+        future.step.context.run(CURRENT.set, IN_STEP)  # it is no flow of the handler
         task = unmourned(self._owner.loop.create_task(self._beside(future), context=future.step.context))
         self._tasks[task] = future
         self._starting += 1

@@ -32,6 +32,10 @@ class Waiters:
         self.blocked.pop(waiter).forget(waiter)
         del self.flow_of[waiter]
 
+    def woken(self, flow: asyncio.Task[Any] | None) -> bool:
+        """Whether what this flow waits for has come, or an error in its place."""
+        return any(waiter.done() for waiter, one in self.flow_of.items() if one is flow)
+
     def until_unwound(self) -> Waiter:
         """A flow waits for nothing but the end of the attempt."""
         waiter: Waiter = self._loop.create_future()

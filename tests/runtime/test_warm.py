@@ -270,6 +270,7 @@ def test_a_kept_handler_that_does_something_by_itself_is_let_go_and_replayed() -
             await ctx.sleep("1s")
 
         task = asyncio.ensure_future(beside())
+        await asyncio.sleep(0)  # from then on it waits for something that nobody sees
         try:
             return await ctx.call(child) + await ctx.call(child)
         finally:
@@ -379,7 +380,7 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         store: Any = roster._engine.store
         rows = [row for row in store.tables.journal[now.seq].values() if row.ordinal is not None]
         recorded = [row.entry for row in sorted(rows, key=lambda row: row.ordinal) if row.ordinal < start.until]
-        news = [entry for entry, _ in now._arrivals._news]
+        news = [entry for entry, _ in now._arrivals.news]
         assert len(recorded) == now.delivered + len(news)
         assert recorded[now.delivered :] == news
 

@@ -188,8 +188,9 @@ def at_every_moment(mode: Mode, disturb: AtMoment) -> None:
 
 
 async def later(rounds: int) -> None:
-    for _ in range(rounds):
-        await asyncio.sleep(0)
+    """So many rounds of the event loop; after a hundred, what is left waits for time to pass, as a retry does."""
+    for number in range(rounds):
+        await asyncio.sleep(0 if number < 100 else 1)
 
 
 def leaves(sim: Sim) -> int:

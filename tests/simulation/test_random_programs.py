@@ -43,7 +43,7 @@ from durable.core.limits import Limits
 from durable.runtime.attempt import Attempt
 from durable.runtime.observer import Observer
 from durable.runtime.registry import Registered, Registry
-from durable.runtime.rest import Rest, Resting
+from durable.runtime.rest import Rest
 from durable.service import Settings
 from durable.store.memory import Tables
 from durable.store.rows import invocation_of
@@ -372,7 +372,7 @@ class Verifier:
         return self.registry.id_span
 
     def left_behind(self, attempt: Attempt) -> None:
-        asyncio.get_running_loop().call_soon(attempt.start_left_over)
+        asyncio.get_running_loop().call_soon(attempt.start_left_over, context=self.context)
 
     def parked(self, attempt: Attempt) -> None:
         pass
@@ -388,9 +388,6 @@ class Verifier:
 
     def when_settled(self, then: Callable[[], None]) -> None:
         pass
-
-    def when_at_rest(self, one: Resting, then: Callable[[], None]) -> None:
-        self.rest.when_at_rest(one, then)
 
 
 async def replay(host: Verifier, tables: Tables, invocation: Invocation, *, to_the_end: bool) -> None:
