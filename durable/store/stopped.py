@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from durable.core.effects import Writes
 from durable.errors import EngineLockedError, StorageError, StorageReplacedError, StorageVersionError
-from durable.store import CommitRefused, Opened, soundness
+from durable.store import CommitRefused, Opened
 from durable.store.file import DatabaseFile
 from durable.store.format import check_version, migrations
 from durable.store.lock import FileLock
@@ -19,14 +19,27 @@ from durable.store.wal import refuse_log_elsewhere, refuse_lonely_log, refuse_st
 T = TypeVar("T")
 
 
+def check_current(database: sqlite3.Connection, path: str) -> None:
+    """Raise a `StorageError` unless it is a database of ours, with the schema of this version."""
+    version, newest = check_version(database, path), max(number for number, _ in migrations())
+    if version == 0:
+        raise StorageError(f"{path} is empty: no engine has ever started on it")
+    if version < newest:
+        raise StorageVersionError(
+            f"{path} has schema version {version}, and this durable works with {newest}: the next start of its "
+            "engine with this version brings it up to date. Until then, use the version that wrote it"
+        )
+
+
 class StoppedStore(SqliteStore):
     """The file under its lock, for changes that run nothing.
 
     Whether the engine before ended in order is left as that engine has noted it: the next one has to know whom to
-    charge with a crash.
+    charge with a crash. Nor is the file brought up to date: its service may be of an older version.
     """
 
     def _prepare(self, database: sqlite3.Connection) -> Opened:
+        check_current(database, self.path)
         opened = super()._prepare(database)
         self._marked = True  # so `commit` notes nothing
         return opened
@@ -50,16 +63,9 @@ class ReadOnlyStore(SqliteStore):
         return ReadOnlyFile(self.path, self._prepare, self._busy_timeout_s, self._let_go, beside=self._beside)
 
     def _prepare(self, database: sqlite3.Connection) -> Opened:
-        version, newest = check_version(database, self.path), max(number for number, _ in migrations())
-        if 0 < version < newest:
-            raise StorageVersionError(
-                f"{self.path} has schema version {version}, and this durable reads {newest}: the next start of its "
-                "engine brings it up to date. Until then, read it with the version that wrote it"
-            )
-        if version == 0:
-            raise StorageError(f"{self.path} is empty: no engine has ever started on it")
+        check_current(database, self.path)
         self._marked = True
-        return Opened(0, 0, settings=soundness.settings(database, self.path), declared=soundness.declared(database))
+        return Opened(0, 0)  # nothing is numbered, and no service looks for its options
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Whatever is read by `work`. Raises `StorageError`."""

@@ -245,6 +245,27 @@ class TestStoppedFiles:
         assert shown.code == 0 and "damaged" in shown.out
 
 
+def test_a_page_of_nonsense_is_found_whichever_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+
+    async def begin() -> None:
+        async with make(str(path)) as engine:
+            await asyncio.gather(*(engine.call("Shop/buy", number) for number in range(5)))
+            await engine.call("Cart/add", "hat", key="k")
+
+    asyncio.run(begin())
+    sound = path.read_bytes()
+    codes = []
+    for page in range(1, len(sound) // 4096):
+        path.write_bytes(sound[: page * 4096] + b"\xff" * 4096 + sound[(page + 1) * 4096 :])
+        result = typed("check-file", path)
+        codes.append(result.code)
+        sentence(result)
+    assert len(codes) > 20
+    assert set(codes) <= {1, 4}, "each page is in use"
+    assert codes.count(1) > len(codes) / 2, codes
+
+
 def test_many_at_once_are_summed_up(tmp_path: Path) -> None:
     path = tmp_path / "app.db"
 

@@ -248,16 +248,23 @@ def test_reading_leaves_file_and_log_as_they_are(tmp_path: Path) -> None:
         asyncio.run(look(id))
 
 
-def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+def contents(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("changes", [False, True])
+def test_what_cannot_be_used_is_named_and_left_as_it_is(tmp_path: Path, changes: bool) -> None:
     async def refused(path: Path, kind: type[StorageError], words: str) -> None:
+        before = contents(path)
         with pytest.raises(kind, match=words):
-            await RestingEngine(path).start()
+            await RestingEngine(path, changes=changes).start()
+        assert contents(path) == before
 
     async def main() -> None:
         path = tmp_path / "app.db"
-        await refused(path, StorageError, "there is no file")
-        path.touch()
-        await refused(path, StorageError, "is empty: no engine has ever started on it")
+        if not changes:
+            with pytest.raises(StorageError, match="there is no file"):
+                await RestingEngine(path).start()
         path.write_text("nothing of SQLite's")
         await refused(path, StorageCorruptError, "is no SQLite database")
         path.unlink()
@@ -271,6 +278,9 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
         with sqlite3.connect(path) as database:
             database.execute("PRAGMA user_version = 3")
         database.close()
-        await refused(path, StorageVersionError, "schema version 3, and this durable reads")
+        await refused(path, StorageVersionError, "schema version 3, and this durable works with")
+        path.unlink()
+        path.touch()
+        await refused(path, StorageError, "is empty: no engine has ever started on it")
 
     asyncio.run(main())
