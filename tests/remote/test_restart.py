@@ -4,6 +4,7 @@ import asyncio
 import random
 import signal
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,12 @@ async def test_what_is_no_database_or_has_no_engine_is_named(tmp_path: Path) -> 
         await speaking
     assert "nothing answers at http://127.0.0.1:9" in await refused("http://127.0.0.1:9")
     assert "nothing answers at http://nowhere.invalid" in await refused("http://nowhere.invalid")
+
+
+async def test_the_extra_is_named_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "h11", None)
+    with pytest.raises(durable.UsageError, match=r"pip install 'durable-engine\[http\]'"):
+        await durable.connect(tmp_path / "app.db").open()
 
 
 async def test_what_cannot_be_meant_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
