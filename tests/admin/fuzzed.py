@@ -67,7 +67,8 @@ IN_A_FILE = {"run_query", "back_up"}
 #: to its handler.
 FINICKY = {
     "list_invocations", "start_invocation", "modify_service", "modify_state", "resume_invocation",
-    "restart_invocation", "batch_resume", "batch_restart", "run_query",
+    "restart_invocation", "batch_resume", "batch_restart", "run_query", "count_invocations", "resume_all",
+    "replace_state",
 }  # fmt: skip
 
 
