@@ -16,6 +16,7 @@ from benchmarks import (
     remote,
     replay,
     sleepers,
+    standby,
     table,
     throughput,
     wakeup,
@@ -41,6 +42,7 @@ QUESTIONS = (
     ingress.ingress,
     remote.remote,
     looking.looking,
+    standby.take_over,
     importing.import_time,
 )
 

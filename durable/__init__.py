@@ -15,7 +15,7 @@ from durable.context import (
 )
 from durable.core.duration import Duration
 from durable.core.retry import RetryPolicy
-from durable.engine import Engine
+from durable.engine import Engine, Role
 from durable.errors import (
     AttemptEnded,
     ConflictError,
@@ -104,6 +104,7 @@ __all__ = [
     "RequestError",
     "RetryPolicy",
     "RetryableError",
+    "Role",
     "Saga",
     "SendHandle",
     "Serde",

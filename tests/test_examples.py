@@ -165,6 +165,7 @@ MAY_BE = re.compile(r"writing about the \w+ of June")
 #: Examples that are folders, run by `python -m`, and the end of what they print.
 FOLDERS = {
     "checkout": "The books match: nothing lost, nothing doubled.",
+    "several_workers": "The books match: nothing lost, nothing doubled.",
     "trip_saga": "The trip is undone: every booking cancelled once, leaf first, through a SIGKILL.",
 }
 
@@ -197,6 +198,14 @@ def test_every_folder_of_examples_runs(tmp_path: Path) -> None:
     ended = run(sys.executable, "-m", "examples.trip_saga")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stdout.splitlines()[-1] == FOLDERS["trip_saga"]
+
+
+def test_workers_of_uvicorn_are_killed_in_turn_under_load_and_nothing_is_lost_or_doubled() -> None:
+    """For 20 s: `python -m examples.several_workers`."""
+    ended = run(sys.executable, "-m", "examples.several_workers", "--seconds", "6")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert complaints(ended.stderr) == []
+    assert ended.stdout.splitlines()[-1] == FOLDERS["several_workers"]
 
 
 CONSOLE = ["fan_out", "hello", "human_approval", "keyed_counter", "saga", "sign_up"]

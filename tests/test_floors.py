@@ -8,7 +8,7 @@ from pathlib import Path
 HOUSE = Path(__file__).parent.parent / "durable"
 #: From the ground up, a floor a line, its rooms in words. An import goes to a lower floor, or stays in its room.
 FLOORS = """
-errors log
+errors log release
 core.journal core.waiting core.ids core.duration core.reasons core.limits
 core.retry core.replay
 core.invocation

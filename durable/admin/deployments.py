@@ -5,7 +5,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from durable.admin.operations import Answer, Call, Operation, json, package_version
+from durable.admin.operations import Answer, Call, Operation, json
 from durable.admin.wire import (
     Deployment,
     Deployments,
@@ -16,6 +16,7 @@ from durable.admin.wire import (
 )
 from durable.core.ids import is_deployment_id
 from durable.errors import NotFoundError
+from durable.release import package_version
 from durable.views.services import ServiceView
 from durable.web.errors import BadRequest
 

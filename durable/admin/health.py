@@ -2,8 +2,9 @@
 
 from starlette.responses import Response
 
-from durable.admin.operations import VERSION_MAX, VERSION_MIN, Answer, Call, Operation, empty, json, package_version
+from durable.admin.operations import VERSION_MAX, VERSION_MIN, Answer, Call, Operation, empty, json
 from durable.admin.wire import Version
+from durable.release import package_version
 
 
 async def health(call: Call) -> Response:

@@ -9,8 +9,9 @@ import msgspec
 from starlette.responses import Response
 
 from durable.admin.errors import Problem
-from durable.admin.operations import Answer, Call, Operation, json, package_version
+from durable.admin.operations import Answer, Call, Operation, json
 from durable.admin.wire import DEPLOYMENT_ID, INVOCATION_ID
+from durable.release import package_version
 
 _REFS = "#/components/schemas/{name}"
 #: What a part of a path can be; an id has a form of its own.

@@ -6,7 +6,6 @@ anything that the other does not do.
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import msgspec
@@ -24,14 +23,6 @@ VERSION_MIN, VERSION_MAX = 2, 4
 
 #: Bodies of more bytes are read and written in a thread.
 SMALL = 256 * 1024
-
-
-def package_version() -> str:
-    """The version of this package; where it runs from a folder that was never installed, nobody knows it."""
-    try:
-        return version("durable-engine")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 class Admin(msgspec.Struct, frozen=True, kw_only=True, eq=False):

@@ -8,11 +8,12 @@ import msgspec
 from anyio import CapacityLimiter, to_thread
 from starlette.responses import Response
 
-from durable.admin.operations import Answer, Call, Operation, package_version
+from durable.admin.operations import Answer, Call, Operation
 from durable.admin.sql import arrow
 from durable.admin.sql.dialect import SqlError
 from durable.admin.sql.reader import Facts, Result, TooMuch, query
 from durable.admin.wire import instant
+from durable.release import package_version
 from durable.web.errors import BadRequest
 
 #: How many statements run at the same time, and how many may wait for their turn.

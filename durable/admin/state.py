@@ -23,6 +23,13 @@ class OfKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: str
 
 
+class Waits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whether it waits."""
+
+    #: Until it is done; otherwise, only until it is durable.
+    wait: bool = True
+
+
 async def modify_state(call: Call) -> Response:
     """Replace the whole state of one key: names that are left out are deleted.
 
@@ -60,13 +67,16 @@ async def get_state(call: Call) -> Response:
 async def replace_state(call: Call) -> Response:
     """Replace the whole state of one key, and wait until that is done: names that are left out are deleted.
 
-    Waits in the key's queue, behind exclusive handlers, however long that takes.
+    Waits in the key's queue, behind exclusive handlers, however long that takes; with `wait=false`, only until the
+    change is durable: then the answer is 202.
     """
     service, change = call.path["service"], call.body
     call.engine.check_stateful(service)
     done = await call.engine.replace_state(
         service, change.key, change.state, expected_version=change.version, idempotency_key=change.idempotency_key
     )
+    if not call.query.wait:
+        return empty(202)
     raise_conflict(await done)
     return empty()
 
@@ -86,9 +96,10 @@ OPERATIONS = (
     ),
     Operation(
         method="PUT", path=_STATE, run=replace_state, tag="services", summary="Replace the state of a key, and wait",
-        body=ReplaceState,
+        body=ReplaceState, query=Waits,
         answers={
             200: Answer("Done."),
+            202: Answer("Durable: done, or waiting for the key to be free."),
             404: Answer("There is no such service."),
             409: Answer("The state is not the one whose version was given."),
         },

@@ -10,6 +10,7 @@ from durable.core.invocation import Flavor
 from durable.core.journal import Outcome
 from durable.core.reasons import Reason
 from durable.engine.life import Life
+from durable.engine.standby import Standby
 from durable.errors import (
     ConflictError,
     EngineNotRunningError,
@@ -33,7 +34,7 @@ class Access:
         self._registry = registry
         self._clock = clock
         #: From one start to the next.
-        self._life: Life | None = None
+        self._life: Life | Standby | None = None
         self._last_ordinal = 0
 
     async def _ask(self, make: Any, id: str = "") -> Reply:
@@ -70,7 +71,7 @@ class Access:
     def _running(self) -> Loop:
         return self._living().loop
 
-    def _living(self) -> Life:
+    def _living(self) -> Life | Standby:
         life = self._life
         if life is None:
             raise EngineNotRunningError(
@@ -90,7 +91,7 @@ class Access:
 
     def check_stateful(self, service: str) -> None:
         """Whether a service has state. Raises `NotFoundError`."""
-        self._running()
+        self._living()
         if not self._registry.has(service, Flavor.EXCLUSIVE, Flavor.SHARED, Flavor.WORKFLOW):
             raise NotFoundError(f"this engine has no virtual object or workflow {service}")
 

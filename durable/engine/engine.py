@@ -19,8 +19,12 @@ from durable.core.limits import Limits
 from durable.core.retry import DEFAULT, RetryPolicy
 from durable.engine.access import check_value_size, checked
 from durable.engine.door import Answering, Door, can_answer
+from durable.engine.follower import follower_of
+from durable.engine.forwarding import forwarding
 from durable.engine.life import Life
+from durable.engine.roles import Role
 from durable.engine.serving import Serving
+from durable.engine.standby import Standby
 from durable.errors import (
     DeclarationError,
     EngineNotRunningError,
@@ -50,6 +54,7 @@ I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
 
 
+@forwarding
 class Engine(Serving):
     """Durable handlers on one SQLite file, in this process.
 
@@ -75,6 +80,9 @@ class Engine(Serving):
       file locked, before it raises `StorageBusyError`. An engine that runs waits as long as it takes.
     - `control_socket`: whether programs of the same user reach it through a socket beside the file
       (`durable.connect("app.db")`), which needs the extra `http`.
+    - `standby`: where another engine has the file, this one does not fail: what it is asked is asked of that one,
+      through its control socket, and when that one is gone, one on standby takes over. So each worker of
+      `uvicorn --workers 4` may have one: all can call, and the handlers run in one of them (see `role`).
 
     `Engine(":memory:")` keeps everything in the memory of this engine object: nothing survives the process, and there
     is nothing to back up. It is for tests and for work that need not survive. `~` in a path is the home directory.
@@ -107,6 +115,7 @@ class Engine(Serving):
         observer: Observer | None = None,
         limits: Limits = Limits(),  # noqa: B008 (it is frozen)
         control_socket: bool = True,
+        standby: bool = False,
     ) -> None:
         if (path is None) == (store is None):
             raise ValueError("Engine(path, services=[...]) needs the path of its database file (or a store=)")
@@ -137,6 +146,7 @@ class Engine(Serving):
         self._limits = limits
         self._observer = observer
         self._control_socket = control_socket
+        self._follower = follower_of(self.path, self._registry, control_socket) if standby else None
         self._shutdown_s = parse(shutdown_timeout) / 1000
 
     # ---- life ----
@@ -144,13 +154,19 @@ class Engine(Serving):
     async def start(self) -> Self:
         """Open the file and go on with everything that is unfinished. `async with` does it for you.
 
-        Raises `EngineLockedError` where another engine has the file, and other `StorageError`s;
-        `EngineNotRunningError` where this one was started already, and not closed.
+        Raises `EngineLockedError` where another engine has the file (with `standby`, `EngineUnreachableError` where
+        it does not answer for a minute), and other `StorageError`s; `EngineNotRunningError` where this one runs.
         """
         await self._previous_life()
-        life = self._life = Life(door=self._door(), loop=self._new_loop())
-        await life.start()
+        if self._follower is None or self.path is None:
+            self._life = self._begin()
+        else:
+            self._life = Standby(self.path, self._follower, self._begin)
+        await self._life.start()
         return self
+
+    def _begin(self) -> Life:
+        return Life(door=self._door(), loop=self._new_loop())
 
     def _new_loop(self) -> Loop:
         """The heart of the next life."""
@@ -174,7 +190,7 @@ class Engine(Serving):
         """Wait for the end of a life that ends; take the place of one that was left behind."""
         while (life := self._life) is not None and not life.over:
             life.check_place()
-            if life.loop.failure is not None:
+            if life.failure is not None:
                 await life.close(0)
             elif life.ends:
                 await life.ended()
@@ -209,8 +225,8 @@ class Engine(Serving):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
-        if error is None and self._loop is not None and self._loop.failure is not None:
-            raise self._loop.failure
+        if error is None and self.failure is not None:
+            raise self.failure
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
@@ -221,7 +237,12 @@ class Engine(Serving):
     @property
     def failure(self) -> BaseException | None:
         """Why the engine stopped by itself, if it did: an `EngineFailedError`."""
-        return self._loop.failure if self._loop is not None else None
+        return None if self._life is None else self._life.failure
+
+    @property
+    def role(self) -> Role | None:
+        """`Role.HOLDER` while this engine runs the handlers; `Role.STANDBY` while another process does; or None."""
+        return None if self._life is None else self._life.role
 
     # ---- invoking ----
 

@@ -8,6 +8,7 @@ import os
 from contextlib import suppress
 
 from durable.engine.door import Door
+from durable.engine.roles import Role
 from durable.errors import EngineNotRunningError, ForkedEngineError, WrongLoopError
 from durable.runtime.loop import Loop
 
@@ -24,17 +25,55 @@ def _count_fork() -> None:
 os.register_at_fork(after_in_child=_count_fork)
 
 
-class Life:
+class Begun:
+    """What was begun in one process, on one event loop, and can be used there only."""
+
+    def __init__(self) -> None:
+        self.event_loop = asyncio.get_running_loop()
+        self._forks = _forks
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended, so that the next one can begin."""
+        raise NotImplementedError
+
+    @property
+    def forked(self) -> bool:
+        """Whether it belongs to the parent process."""
+        return self._forks != _forks
+
+    def check_place(self) -> None:
+        """Whether it can be used here. Raises `ForkedEngineError`, `WrongLoopError`."""
+        if self.forked:
+            raise ForkedEngineError(
+                "this engine belongs to the parent process: a forked child must open its own engine, on another file"
+            )
+        if self.over:
+            return
+        try:
+            here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if here is not self.event_loop:
+            raise WrongLoopError(
+                "this engine runs on another event loop: from a thread, use "
+                "asyncio.run_coroutine_threadsafe(engine.call(...), loop) with the loop that started it"
+            )
+
+
+class Life(Begun):
     """Begins with `start`, ends with `close` or `abandon`, or with its event loop."""
 
+    #: Who is asked instead; an engine on standby has one.
+    elsewhere: None = None
+
     def __init__(self, loop: Loop, door: Door | None = None) -> None:
+        super().__init__()
         self.loop = loop
         #: Where programs of other processes come in.
         self.door = door
-        self.event_loop = asyncio.get_running_loop()
         #: One change of a service's options after the other.
         self.configuring = asyncio.Lock()
-        self._forks = _forks
         self._starting: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._abandoned = False
@@ -48,6 +87,16 @@ class Life:
         if self._abandoned or self.loop.over or self.event_loop.is_closed():
             return True
         return self._starting is not None and self._starting.done() and not self._started
+
+    @property
+    def role(self) -> Role | None:
+        """What it is to its file."""
+        return Role.HOLDER if self._started and not self.ends else None
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why it stopped by itself, if it did."""
+        return self.loop.failure
 
     @property
     def _started(self) -> bool:
@@ -83,24 +132,6 @@ class Life:
             raise EngineNotRunningError("the engine is closed, or being closed: start it again to use it")
         if not self._started:
             raise EngineNotRunningError("the engine is being started: wait for `start()`")
-
-    def check_place(self) -> None:
-        """Whether it can be used here. Raises `ForkedEngineError`, `WrongLoopError`."""
-        if self._forks != _forks:
-            raise ForkedEngineError(
-                "this engine belongs to the parent process: a forked child must open its own engine, on another file"
-            )
-        if self.over:
-            return
-        try:
-            here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
-        except RuntimeError:
-            here = None
-        if here is not self.event_loop:
-            raise WrongLoopError(
-                "this engine runs on another event loop: from a thread, use "
-                "asyncio.run_coroutine_threadsafe(engine.call(...), loop) with the loop that started it"
-            )
 
     # ---- beginning and ending ----
 
@@ -150,7 +181,7 @@ class Life:
     def abandon(self) -> None:
         """End at once, and write nothing more. Idempotent; needs no event loop."""
         self._abandoned = True
-        if self._forks != _forks:
+        if self.forked:
             return  # the file, the thread and the lock are the parent's
         if self._starting is not None and not self.event_loop.is_closed():
             self._starting.cancel()

@@ -16,6 +16,7 @@ from durable.core.invocation import Flavor, Submission
 from durable.core.journal import Outcome
 from durable.engine.access import checked
 from durable.engine.engine import Engine
+from durable.engine.follower import Follower
 from durable.errors import InvalidRequestError, NotFoundError, OutcomeUnknownError
 from durable.runtime.loop import Loop
 from durable.runtime.registry import Registered, check_headers, check_text
@@ -69,13 +70,22 @@ class Raw:
 
     # ---- what there is ----
 
+    @property
+    def elsewhere(self) -> Follower | None:
+        """Who is asked instead, where the engine is on standby: it can then only tell what its code has."""
+        life = self._engine._life
+        return None if life is None else life.elsewhere
+
     def handler(self, service: str, name: str) -> Registered | None:
         """A handler that code declares (public or not), and none that is built in."""
         return None if name.startswith("$") else self._engine._registry.get(service, name)
 
-    def check_public(self, handler: Registered) -> None:
-        """Whether it may be invoked from outside. Raises `InvalidRequestError`."""
-        if handler.settings.public is False and not self._private:
+    def check_public(self, handler: Registered, *, outside: bool = False) -> None:
+        """Whether it may be invoked (`outside`: by somebody who may invoke public ones only).
+
+        Raises `InvalidRequestError`.
+        """
+        if handler.settings.public is False and (outside or not self._private):
             raise InvalidRequestError("the invoked service is not public")
 
     def keyed(self, service: str) -> bool | None:

@@ -141,7 +141,7 @@ class Reading(Access):
 
     def check_running(self) -> None:
         """Raise what any other call would raise: `EngineNotRunningError`, `EngineFailedError`, `WrongLoopError`, …"""
-        self._running()
+        self._living()
 
     async def services(self) -> "list[ServiceView]":
         """The services of this engine: types, schemas, documentation, what holds for them, and their revision."""

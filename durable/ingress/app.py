@@ -27,6 +27,7 @@ from durable.ingress.asks import (
 )
 from durable.ingress.calls import Call, Ingress
 from durable.ingress.clients import Waiting
+from durable.ingress.passing import pass_on
 from durable.ingress.policy import Limits, Policy, cors_headers, is_preflight, origins_of, refusal_of
 from durable.remote import envelope
 from durable.remote.envelope import REQUEST, Envelope
@@ -176,6 +177,9 @@ class App:
 
 
 async def _do(asked: Ask, call: Call) -> Answer:
+    holder = call.ingress.raw.elsewhere
+    if holder is not None and not isinstance(asked, Health | Describe):
+        return await pass_on(asked, call, holder)
     match asked:
         case Invoke():
             return await (invoking.send if asked.send else invoking.call)(asked, call)

@@ -23,6 +23,13 @@ async def awakeable(asked: Complete, call: Call) -> Answer:
 
 async def promise(asked: Settle, call: Call) -> Answer:
     """Settle a promise of a public workflow; 409 where it was settled before."""
+    check_promise(asked, call)
+    await call.ingress.raw.settle_promise(asked.workflow, asked.key, asked.name, await _outcome(call, asked.ok))
+    return _DONE
+
+
+def check_promise(asked: Settle, call: Call) -> None:
+    """Whether it may be settled here. Raises `BadRequest`, `NotFoundError`, `InvalidRequestError`."""
     raw = call.ingress.raw
     run = raw.handler(asked.workflow, "run")
     if not call.ingress.promises:
@@ -30,16 +37,19 @@ async def promise(asked: Settle, call: Call) -> Answer:
     if run is None:
         raise NotFoundError(f"this engine has no workflow {asked.workflow[:1000]}")
     raw.check_public(run)
-    await raw.settle_promise(asked.workflow, asked.key, asked.name, await _outcome(call, asked.ok))
-    return _DONE
 
 
 async def signal(asked: Signal, call: Call) -> Answer:
     """Hand a signal to an invocation."""
-    if not call.ingress.signals:
-        raise BadRequest(404, "signals cannot be sent here: create_app(signals=True) allows it")
+    check_signals(call)
     await call.ingress.raw.signal(asked.id, asked.name, await _outcome(call, asked.ok))
     return _DONE
+
+
+def check_signals(call: Call) -> None:
+    """Whether signals may be sent here. Raises `BadRequest`."""
+    if not call.ingress.signals:
+        raise BadRequest(404, "signals cannot be sent here: create_app(signals=True) allows it")
 
 
 async def _outcome(call: Call, ok: bool) -> Outcome:

@@ -34,7 +34,7 @@ async def result(asked: Result, call: Call) -> Answer:
         raise BadRequest(470, "the invocation exists but has not completed yet")
     with call.ingress.waiting(call.receive):
         handler = raw.handler(standing.service, standing.handler)
-        return ended(handler, standing, outcome or await raw.ended(id))
+        return ended(handler, standing, outcome or await raw.ended(id), call)
     raise ClientGone
 
 

@@ -11,6 +11,7 @@ from durable.ingress.answers import Answer
 from durable.ingress.asks import Invoke
 from durable.ingress.bodies import input_of, output_of
 from durable.ingress.calls import Call
+from durable.remote.envelope import EXACT
 from durable.runtime.registry import Registered
 from durable.web.errors import BadRequest
 from durable.web.requests import ClientGone
@@ -24,29 +25,32 @@ _ALREADY_INVOKED = "the workflow method was already invoked"
 
 async def call(asked: Invoke, call: Call) -> Answer:
     """Invoke a handler, and answer with its outcome. Where the client goes away, the invocation goes on."""
-    request = await _request(asked, call)
+    request = await request_of(asked, call)
     raw = call.ingress.raw
     with call.ingress.waiting(call.receive):
         standing = await raw.call(request, call.names)
         if standing.known and request.handler.flavor is Flavor.WORKFLOW:
             return answers.failed(standing.id, Failure(_ALREADY_INVOKED, 409))
-        return ended(request.handler, standing, standing.outcome or await raw.ended(standing.id))
+        return ended(request.handler, standing, standing.outcome or await raw.ended(standing.id), call)
     raise ClientGone
 
 
 async def send(asked: Invoke, call: Call) -> Answer:
     """Have a handler invoked, now or after a delay; the answer comes when that is durable."""
-    standing = await call.ingress.raw.send(await _request(asked, call), call.names)
+    standing = await call.ingress.raw.send(await request_of(asked, call), call.names)
     return answers.accepted(standing.id, known=standing.known, due_at=standing.due_at)
 
 
-def ended(handler: Registered | None, standing: Standing, outcome: Outcome) -> Answer:
+def ended(handler: Registered | None, standing: Standing, outcome: Outcome, call: Call) -> Answer:
     """The outcome of an invocation."""
     content_type, data = output_of(handler, outcome) if outcome.ok else ("", b"")
+    if outcome.ok and call.envelope is not None and call.envelope.stored:
+        content_type, data = EXACT, outcome.value
     return answers.ended(standing.id, outcome, content_type, data, standing.expires_at)
 
 
-async def _request(asked: Invoke, call: Call) -> Request:
+async def request_of(asked: Invoke, call: Call) -> Request:
+    """What is asked for, looked through as far as the code of this process can. Raises `BadRequest`, and as `Raw`."""
     raw = call.ingress.raw
     handler = raw.handler(asked.service, asked.handler)
     if handler is None:
@@ -54,7 +58,7 @@ async def _request(asked: Invoke, call: Call) -> Request:
             404, f"the service '{asked.service}' exists, but the handler '{asked.handler[:1000]}' was not found, "
             "check that the handler exists in the latest registered service version.",
         )  # fmt: skip
-    raw.check_public(handler)
+    raw.check_public(handler, outside=call.envelope is not None and call.envelope.outside)
     headers, idempotency_key = _headers(call)
     if idempotency_key is not None and handler.flavor is Flavor.WORKFLOW:
         raise BadRequest(

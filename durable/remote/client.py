@@ -51,8 +51,12 @@ class Client(Operating):
     for a result goes on waiting for it. It belongs to the event loop that opened it.
     """
 
-    #: Finds what a target names.
-    _find = staticmethod(target_of)
+    #: Whether it may invoke public handlers only, over a control socket too.
+    _outside = False
+
+    def _find(self, target: Handler[Any, Any] | str) -> Target:
+        """What a target names."""
+        return target_of(target)
 
     # ---- invoking ----
 
@@ -209,14 +213,30 @@ class Client(Operating):
         target.check_key(key)
         if idempotency_key is not None:
             check_text("idempotency key", idempotency_key)
-        media, body = target.body(arg)
-        sent = check_headers(headers, _HEADERS_MAX)
-        path = encoded_path("restate", way, target.service, *(() if key is None else (key,)), target.name)
+        path = invocation_path(way, target.service, key, target.name)
+        return await self.post(path, *target.body(arg), check_headers(headers, _HEADERS_MAX), idempotency_key, query)
+
+    async def post(
+        self,
+        path: str,
+        media: str,
+        body: bytes,
+        sent: dict[str, str],
+        idempotency_key: str | None,
+        query: Mapping[str, str],
+    ) -> Answer:
+        """Have the ingress invoke what is encoded already: what `call` and `send` are made of."""
         id = self._new_id() if self._local and idempotency_key is None else ""
         plain = [] if self._local else _plain(sent, idempotency_key)
 
         async def ask(after_ms: int | None) -> Answer:
-            said = Envelope(id=id, headers=sent, idempotency_key=idempotency_key, repeated_after_ms=after_ms)
+            said = Envelope(
+                id=id,
+                headers=sent,
+                idempotency_key=idempotency_key,
+                repeated_after_ms=after_ms,
+                outside=self._outside,
+            )
             return await self._ingress.request(
                 "POST",
                 self._prefixes[0] + path,
@@ -323,6 +343,11 @@ class _Sought(Handle[Any]):
 
 
 _UNAVAILABLE = 503
+
+
+def invocation_path(way: str, service: str, key: str | None, handler: str) -> str:
+    """Where a handler is invoked; `way` is "call" or "send"."""
+    return encoded_path("restate", way, service, *(() if key is None else (key,)), handler)
 
 
 def _plain(headers: Mapping[str, str], idempotency_key: str | None) -> Headers:

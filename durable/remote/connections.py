@@ -6,7 +6,7 @@ There is no limit to how many are open: a request may wait for days, and must no
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -137,6 +137,12 @@ class Connection:
                 assert not isinstance(event, type)
                 return event
 
+    async def closed(self) -> None:
+        """Wait until the other end closes it; nothing is asked on it meanwhile."""
+        with suppress(OSError):
+            while await self._reader.read(_CHUNK):
+                pass
+
     def close(self) -> None:
         """Let it go."""
         self._writer.transport.abort()
@@ -177,6 +183,17 @@ class Pool:
                 self._idle.append(connection)
             else:
                 connection.close()
+
+    @asynccontextmanager
+    async def line(self) -> AsyncIterator[Connection]:
+        """A connection that tells how long the other end is there: see `Connection.closed`. Raises `Lost`."""
+        connection = await self._dial()
+        self._busy.add(connection)
+        try:
+            yield connection
+        finally:
+            self._busy.discard(connection)
+            connection.close()
 
     def _kept(self) -> Connection | None:
         oldest = asyncio.get_running_loop().time() - self._idle_s

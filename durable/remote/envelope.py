@@ -24,6 +24,10 @@ class Envelope(msgspec.Struct, frozen=True, omit_defaults=True):
     idempotency_key: str | None = None
     #: The code with which something is rejected.
     code: int = 500
+    #: Whether it is asked for as from outside: then it may invoke public handlers only.
+    outside: bool = False
+    #: Whether a result is to be sent as it is stored.
+    stored: bool = False
     #: How long ago it was asked for the first time, where it was: it may have been accepted then.
     repeated_after_ms: int | None = None
 

@@ -114,8 +114,8 @@ class Session:
 
     def __init__(self, place: Place, *, token: str | None = None) -> None:
         self.place = place
-        #: The process that listens at the socket, where that is known.
-        self._answering = 0
+        #: The process that listens at the socket; 0 where that is not known.
+        self.answering = 0
         local = bool(place.database)
         self._dial, self._idle_s = (self._dial_socket, IDLE_SOCKET_S) if local else (self._dial_url, IDLE_URL_S)
         self.begin()
@@ -164,6 +164,15 @@ class Session:
         except Lost as lost:
             raise self._unreachable(lost) from lost.__cause__
 
+    @asynccontextmanager
+    async def line(self) -> AsyncIterator[Connection]:
+        """A connection that tells how long the engine is there: see `Connection.closed`. Raises as `request`."""
+        try:
+            async with self._pool.line() as connection:
+                yield connection
+        except Lost as lost:
+            raise self._unreachable(lost) from lost.__cause__
+
     def _request(self, method: str, path: str, options: Options) -> Request:
         query, body = options.get("query"), options.get("body", b"")
         content_type, accept = options.get("content_type", ""), options.get("accept", "")
@@ -188,7 +197,7 @@ class Session:
         return request
 
     def _check_self(self) -> None:
-        if self._answering == os.getpid() and HOLDS_UP_A_LOOP.get():
+        if self.answering == os.getpid() and HOLDS_UP_A_LOOP.get():
             raise UsageError(
                 "this would wait for itself: the engine runs on an event loop of this process, and one stands still "
                 "here until it answers; await the engine's own methods, or ask from another thread"
@@ -211,7 +220,7 @@ class Session:
             connected.setblocking(False)
             await _connect(connected, path, self.place.database)
             _check_peer(connected, self.place.database)
-            self._answering = peer_pid(connected)
+            self.answering = peer_pid(connected)
             self._check_self()
             reader, writer = await asyncio.open_unix_connection(sock=connected)
         except BaseException:

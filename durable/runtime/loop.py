@@ -65,6 +65,8 @@ class Loop:
         self.clock = clock
         self.observer = None if observer is None else guarded(observer)
         self.failure: BaseException | None = None
+        #: Set once there is one.
+        self.failed = asyncio.Event()
         #: How often each service's declaration has changed, counted from 1.
         self.revisions: dict[str, int] = {}
         #: A digest of what a service's code declares.
@@ -273,6 +275,7 @@ class Loop:
             wrapped.__cause__ = error
             error = wrapped
         self.failure = error
+        self.failed.set()
         self._queue.clear()
         self._replies.fail_all(error)
         self._open_the_door()

@@ -163,7 +163,8 @@ class FileLock:
         holder = str(reach - 1) if reach > 1 else "unknown"
         return EngineLockedError(
             f"{self._path} is in use by another engine (pid {holder}): one engine per file. Ask that one, "
-            f"durable.connect({self._path!r}), or stop its process."
+            f"durable.connect({self._path!r}), or stop its process. Several workers have one each with "
+            "Engine(..., standby=True)."
         )
 
 

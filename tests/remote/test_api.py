@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,8 +39,13 @@ ODD = "a/b %2F ü 日本 ?&#+"
 async def reached(side: str, tmp_path: Path) -> AsyncIterator[EngineApi]:
     """An engine, or a client of one."""
     database = tmp_path / "app.db"
-    async with Engine(database, services=services()) as engine:
-        if side == "engine":
+    async with AsyncExitStack() as others:
+        standby = side.startswith("standby")
+        if standby:
+            await others.enter_async_context(Engine(database, services=services()))
+        engine = await others.enter_async_context(Engine(database, services=services(), standby=standby))
+        assert engine.role == ("standby" if standby else "holder")
+        if side in ("engine", "standby"):
             yield engine
         elif side == "socket":
             async with durable.connect(database) as client:
@@ -253,17 +258,19 @@ async def reading(api: EngineApi) -> list[object]:
     return found
 
 
+#: A client of the socket, one over HTTP; an engine on standby, and a client over HTTP of one.
+SIDES = ("socket", "http", "standby", "standby http")
 STORIES = {"invoking": invoking, "steering": steering, "completing": completing, "reading": reading}
 
 
 @pytest.mark.parametrize("story", STORIES)
 async def test_every_side_tells_the_same(tmp_path: Path, story: str) -> None:
     heard = {}
-    for side in ("engine", "socket", "http"):
+    for side in ("engine", *SIDES):
         (tmp_path / side).mkdir()
         async with reached(side, tmp_path / side) as api:
             heard[side] = await STORIES[story](api)
-    for side in ("socket", "http"):
+    for side in SIDES:
         for number, (here, there) in enumerate(zip(heard["engine"], heard[side], strict=True)):
             assert there == here, f"{side}, {number}"
 

@@ -1,0 +1,1 @@
+"""Several worker processes on one file, killed in turn: see README.md."""
