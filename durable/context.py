@@ -339,7 +339,7 @@ class SharedObjectContext(Context):
         """A state value, None where it is not set. What was read is recorded: a replay gets the same."""
         operations = self._operations
         data = operations.read(Kind.GET, name, lambda: _optional(operations.state(name)))
-        return _known(operations, data, found(serde_for(type).decode, None), name)
+        return _known(operations, Kind.GET, data, found(serde_for(type).decode, None), name)
 
     def state_keys(self) -> DurableFuture[list[str]]:
         """The names of all state values, sorted."""
@@ -347,7 +347,7 @@ class SharedObjectContext(Context):
         data = operations.read(
             Kind.STATE_KEYS, "", lambda: serde_for(list[str]).encode(sorted(operations.state_names()))
         )
-        return _known(operations, data, serde_for(list[str]).decode)
+        return _known(operations, Kind.STATE_KEYS, data, serde_for(list[str]).decode)
 
     def state_version(self) -> DurableFuture[str]:
         """A name for the whole state as it is now, which changes when any value does; as in `Engine.get_state`."""
@@ -357,7 +357,8 @@ class SharedObjectContext(Context):
             values = {name: operations.state(name) or b"" for name in operations.state_names()}
             return serde_for(str).encode(state_version(values))
 
-        return _known(operations, operations.read(Kind.STATE_KEYS, "version", version), serde_for(str).decode)
+        data = operations.read(Kind.STATE_KEYS, "version", version)
+        return _known(operations, Kind.STATE_KEYS, data, serde_for(str).decode)
 
 
 class ObjectContext(SharedObjectContext):
@@ -418,9 +419,12 @@ class WorkflowContext(_Promises, ObjectContext):
 # ---- small helpers ----
 
 
-def _known(operations: Operations, data: bytes, decode: Callable[[bytes], T], name: str = "") -> DurableFuture[T]:
-    future: DurableFuture[T] = DurableFuture(operations, 0, Kind.GET, decode, name)
+def _known(
+    operations: Operations, kind: Kind, data: bytes, decode: Callable[[bytes], T], name: str = ""
+) -> DurableFuture[T]:
+    future: DurableFuture[T] = DurableFuture(operations, 0, kind, decode, name)
     future.outcome = Outcome(True, data)
+    operations.made(future, 3)
     return future
 
 

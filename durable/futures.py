@@ -47,20 +47,29 @@ class Waits(Protocol):
         """A durable timer."""
         ...
 
+    def made(self, one: Any, depth: int, /) -> None:
+        """The handler made this, so many frames above: a warning comes if it never uses it."""
+        ...
+
+    def raises(self) -> None:
+        """An error is raised in the handler: it may have reason not to use what it made."""
+        ...
+
 
 class DurableFuture(Generic[T_co]):
-    """The result of a durable operation: await it, combine it, or leave it be."""
+    """The result of a durable operation: await it, or combine it with others. One that is forgotten is logged."""
 
     __slots__ = (
         "_attempt",
         "_decode",
+        "_id",
         "_value",
         "_waiters",
         "_watchers",
         "begun",
         "entry",
-        "id",
         "kind",
+        "made",
         "name",
         "outcome",
         "rank",
@@ -79,16 +88,18 @@ class DurableFuture(Generic[T_co]):
         self.kind = kind
         self.name = name
         self.outcome: Outcome | None = None
+        #: Where the handler made it, until it is awaited or combined with others.
+        self.made: Any = None
         #: When its outcome arrived among all of this attempt's; smaller is earlier.
         self.rank = 0
-        #: The callee's invocation, an awakeable's id; nothing else has one.
-        self.id = ""
+        self._id = ""
         #: What to execute, while it is not complete.
         self.step: Any = None
         #: Of a step that a cancel lets end: how many outcomes had been seen when it was asked for.
         self.begun: int | None = None
 
     def __await__(self) -> Generator[Any, None, T_co]:
+        self.made = None
         if self.outcome is None or self._attempt.crowded:
             yield from self._attempt.wait(self)
         return self.result()
@@ -154,6 +165,7 @@ class DurableFuture(Generic[T_co]):
         outcome = self.outcome
         assert outcome is not None
         if not outcome.ok:
+            self._attempt.raises()
             raise error_of(outcome)
         if self._decode is not None:
             try:
@@ -180,6 +192,32 @@ class DurableFuture(Generic[T_co]):
         )
 
     @property
+    def id(self) -> str:
+        """The callee's invocation, an awakeable's id; nothing else has one. A call is used by reading it."""
+        if self.kind is Kind.CALL:
+            self.made = None
+        return self._id
+
+    @id.setter
+    def id(self, id: str) -> None:
+        self._id = id
+
+    @property
+    def acts(self) -> bool:
+        """Whether it does something, and not only waits."""
+        return self.kind is Kind.RUN or self.kind is Kind.CALL
+
+    @property
+    def operation(self) -> str:
+        """What made it, as a handler writes it."""
+        return _OPERATIONS.get(self.kind, "ctx.{}").format(self.name or self.kind)
+
+    @property
+    def lost(self) -> str:
+        """What is lost if nobody awaits it."""
+        return _LOST.get(self.kind, "What it gives is never seen.")
+
+    @property
     def interruptible(self) -> bool:
         """Whether a cancel interrupts a wait for it; a step that runs is left to end."""
         return self.begun is None
@@ -190,6 +228,24 @@ class DurableFuture(Generic[T_co]):
         return self._attempt
 
 
+_OPERATIONS = {
+    Kind.RUN: "ctx.run({})",
+    Kind.SLEEP: "ctx.sleep(…)",
+    Kind.CALL: "ctx.call({})",
+    Kind.AWAKEABLE: "ctx.awakeable()",
+    Kind.SIGNAL: "ctx.signal({!r})",
+    Kind.PROMISE: "ctx.promise({!r})",
+    Kind.PEEK_PROMISE: "ctx.promise({!r}).peek()",
+    Kind.ATTACH: "ctx.attach(…)",
+    Kind.OUTPUT: "ctx.output(…)",
+    Kind.GET: "ctx.get({!r})",
+    Kind.STATE_KEYS: "ctx.state_keys()",
+}
+_LOST = {
+    Kind.RUN: "The step may not have run, and an error of it is told to nobody.",
+    Kind.CALL: "An error of it is told to nobody; ctx.send() is for what nobody waits for.",
+    Kind.SLEEP: "The handler did not wait.",
+}
 _DONE = Outcome(True, b"")
 #: How many combinators may be nested: what is waited for is an expression of that depth.
 DEPTH_MAX = 100
@@ -199,6 +255,8 @@ class _Combined(DurableFuture[T_co]):
     """A future made of others. Its outcome is computed when it has come true."""
 
     __slots__ = ("_depth", "_failed", "members")
+    #: See `DurableFuture.operation`.
+    OPERATION = "gather(…)"
 
     def __init__(self, attempt: Waits, members: "Sequence[DurableFuture[Any]]") -> None:
         super().__init__(attempt, 0, Kind.AWAKEABLE, None)
@@ -210,12 +268,30 @@ class _Combined(DurableFuture[T_co]):
                 f"futures are combined {self._depth} levels deep, at most {DEPTH_MAX} are possible: collect them in "
                 "a list and combine them once"
             )
+        for member in self.members:
+            member.made = None
+        attempt.made(self, 3)
         if self.came_true():
             self._settle(self.moment())
         else:
             for member in self.members:
                 if not member.completed:
                     member.watch(self._on_member)
+
+    @property
+    def operation(self) -> str:
+        """See `DurableFuture`."""
+        return self.OPERATION
+
+    @property
+    def acts(self) -> bool:
+        """See `DurableFuture`."""
+        return any(member.acts for member in self.members)
+
+    @property
+    def lost(self) -> str:
+        """See `DurableFuture`."""
+        return "Errors of what it combines are told to nobody."
 
     def came_true(self) -> bool:
         raise NotImplementedError
@@ -302,6 +378,7 @@ class _First(_Combined[Any]):
 
 class _Selected(_First):
     __slots__ = ("_names",)
+    OPERATION = "select(…)"
 
     def __init__(self, attempt: Waits, named: "dict[str, DurableFuture[Any]]") -> None:
         self._names = tuple(named)
@@ -320,6 +397,7 @@ class _Selected(_First):
 
 class _Waited(_First):
     __slots__ = ()
+    OPERATION = "wait_completed(…)"
 
     def result(self) -> tuple[list[Any], list[Any]]:
         winner = self.winner()
@@ -328,6 +406,7 @@ class _Waited(_First):
 
 class _Timeout(_First):
     __slots__ = ()
+    OPERATION = "with_timeout(…)"
 
     def __init__(self, attempt: Waits, future: DurableFuture[Any], timer: DurableFuture[None]) -> None:
         super().__init__(attempt, (future, timer))
@@ -335,6 +414,7 @@ class _Timeout(_First):
     def result(self) -> Any:
         if self.winner() is self.members[0]:
             return self.members[0].result()
+        self.attempt.raises()
         raise DurableTimeoutError("the durable wait timed out")
 
     def failed(self) -> bool:

@@ -127,6 +127,14 @@ class Operations(Protocol):
         """An entry that waits for something."""
         ...
 
+    def made(self, one: Any, depth: int, /) -> None:
+        """See `futures.Waits`."""
+        ...
+
+    def raises(self) -> None:
+        """See `futures.Waits`."""
+        ...
+
     def note(
         self, kind: Kind, name: str, asked: Any, *, detail: str | None = None, fingerprint: bytes | None
     ) -> str | None:
@@ -211,12 +219,31 @@ class Promise(Generic[T]):
         self._operations = operations
         self._name = name
         self._serde = serde_for(type)
+        #: See `DurableFuture.made`.
+        self.made: Any = None
+        operations.made(self, 3)
+
+    @property
+    def operation(self) -> str:
+        """See `DurableFuture`."""
+        return f"ctx.promise({self._name!r})"
+
+    @property
+    def lost(self) -> str:
+        """See `DurableFuture`."""
+        return "By itself it does nothing."
+
+    @property
+    def acts(self) -> bool:
+        """See `DurableFuture`."""
+        return False
 
     def __await__(self) -> Generator[Any, None, T]:
         return self.future().__await__()
 
     def future(self) -> DurableFuture[T]:
         """A wait for it that can be combined with others."""
+        self.made = None
         operations = self._operations
         service, key = operations.service, operations.key or ""
         asked = AwaitPromise(service, key)
@@ -230,6 +257,7 @@ class Promise(Generic[T]):
 
     def peek(self) -> DurableFuture[T | None]:
         """Its value if it is resolved, None if it is not yet settled. Raises what it was rejected with."""
+        self.made = None
         asked = PeekPromise(self._operations.service, self._operations.key or "")
         return self._operations.open(Kind.PEEK_PROMISE, self._name, asked, found(self._serde.decode, None))
 
@@ -244,6 +272,7 @@ class Promise(Generic[T]):
         return self._complete(outcome, outcome.value)
 
     def _complete(self, outcome: Outcome, said: bytes) -> DurableFuture[None]:
+        self.made = None
         asked = CompletePromise(self._operations.service, self._operations.key or "", outcome)
         return self._operations.open(Kind.COMPLETE_PROMISE, self._name, asked, nothing, fingerprint=fingerprint(said))
 

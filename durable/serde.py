@@ -452,7 +452,15 @@ def _outside_quotes(steps: bytes) -> bytes:
 def _encode_error(annotation: Any, value: Any, reason: str) -> SerializationError:
     declared = "without an annotation" if annotation is Any else f"annotated as {_name(annotation)}"
     found = f"a value of type {_name(type(value))}"
+    if _never_awaited(value):
+        return SerializationError(f"cannot write {found} {declared}: did you forget `await`? It is no value yet")
     return SerializationError(f"cannot write {found} {declared}: {reason}; convert it first, or {WAY_OUT}")
+
+
+def _never_awaited(value: Any) -> bool:
+    """Whether it is, or contains, what somebody has to await first."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple | set) else ()
+    return any(hasattr(type(one), "__await__") for one in (value, *inside))
 
 
 def _decode_error(annotation: Any, reason: str) -> SerializationError:

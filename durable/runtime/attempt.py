@@ -7,6 +7,7 @@ back through `deliver`. When it is over, however it ended, nothing it still does
 import asyncio
 from collections.abc import Callable, Generator, Sequence
 from contextvars import Context
+from functools import partial
 from threading import get_ident
 from typing import Any, Protocol
 
@@ -33,6 +34,7 @@ from durable.futures import DurableFuture, error_of
 from durable.runtime import ending
 from durable.runtime.arrivals import Arrivals
 from durable.runtime.ending import Ending
+from durable.runtime.forgotten import Unused, tell
 from durable.runtime.operations import Operations
 from durable.runtime.registry import KEY_LENGTH_MAX, Registered, check_text
 from durable.runtime.rest import Rest
@@ -122,6 +124,7 @@ class Attempt(Ending):
         self._keyed = submission.service, submission.key, keyed
         self._steps = Steps(self)
         self._arrivals = Arrivals(self, host.limits.replayed)
+        self.unused = Unused(self._arrivals)
         self.context = host.context
         self._rest = host.rest
         #: How many flows of the handler wait.
@@ -145,6 +148,7 @@ class Attempt(Ending):
     async def _run(self) -> None:
         CURRENT.set(self)
         self._rest.mark()
+        returned = True
         try:
             over_already = not self.active  # killed or paused by the turn that began it
             if over_already:
@@ -176,9 +180,11 @@ class Attempt(Ending):
                 failure = self._raised(error)
                 if failure is None:
                     return
-                outcome = failure
+                outcome, returned = failure, False
             self._finished = True
             self.host.submit(Finish(self.seq, self.number, outcome))
+            if forgotten := self.unused.forgotten(returned=returned and not self._cancels.raised):
+                self.host.when_settled(partial(tell, self.target, self.request.id, forgotten))
             self._over("finished")
         finally:
             CURRENT.set(None)
@@ -490,7 +496,9 @@ class Attempt(Ending):
         if len(name) > KEY_LENGTH_MAX or not name.isascii() or "\0" in name:
             check_text("name", name, recorded=self.recorded)
         self._steps.record_open()
-        if asyncio.current_task() is not self.task:  # a flow of its own, and others will wake beside it
+        if (
+            not self._arrivals.concurrent and asyncio.current_task() is not self.task
+        ):  # a flow of its own, and others will wake beside it
             self._arrivals.concurrent = True
         if self._arrivals.replay is not None and self._arrivals.caught_up != entry:
             self._arrivals.catch_up()

@@ -33,6 +33,7 @@ from durable.runtime.failures import (
     reason_of_step,
     retry_after_ms,
 )
+from durable.runtime.forgotten import Unused
 from durable.runtime.observer import Observer
 from durable.runtime.registry import Registered
 from durable.runtime.steps import NO_TIMEOUT, Step, Steps
@@ -71,6 +72,7 @@ class Ending:
     #: Set by the attempt, which owns both.
     _steps: Steps
     _arrivals: Arrivals
+    unused: Unused
 
     def __init__(
         self, host: Host, invocation: Invocation, number: int, handler: Registered, loop: asyncio.AbstractEventLoop
@@ -233,6 +235,7 @@ class Ending:
         """Raise `AttemptEnded` wherever the handler waits for something durable; cancel what waits elsewhere."""
         self._waiters.unwind()
         self._steps.drop()
+        self.unused.clear()
         for future in self._pending.values():
             future.abandon()
         self._pending.clear()

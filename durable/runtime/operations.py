@@ -15,6 +15,7 @@ from durable.core.turn import JOINED
 from durable.errors import InvalidRequestError, NotFoundError, UsageError
 from durable.futures import DurableFuture
 from durable.operations import Request, StepOptions
+from durable.runtime.forgotten import Unused
 from durable.runtime.registry import Registered, check_headers, check_text
 from durable.runtime.steps import Step, step_name
 from durable.serde import Serde, check_data, encoded, stable
@@ -53,6 +54,8 @@ class Journal(Protocol):
     active: bool
     #: How many bytes a value may have.
     value_size_max: int
+    #: What its handler has made and not used.
+    unused: Unused
 
     @property
     def ending(self) -> bool:
@@ -131,6 +134,7 @@ class Operations:
         self._attempt = attempt
         #: See `futures.Waits`.
         self.wait = attempt.wait
+        self.made = attempt.unused.made
         self._keyed = keyed
         #: What this attempt wrote over the committed state.
         self._written: dict[str, bytes | None] = {}
@@ -145,6 +149,10 @@ class Operations:
     def crowded(self) -> bool:
         """See `futures.Waits`."""
         return self._attempt.crowded
+
+    def raises(self) -> None:
+        """See `futures.Waits`."""
+        self._attempt.unused.raised = True
 
     def options(
         self, name: str | None, retry: RetryPolicy | None, timeout: Duration | None, interruptible: bool
@@ -198,6 +206,7 @@ class Operations:
         step.recorded = row is not None
         future: DurableFuture[Any] = DurableFuture(self, entry, Kind.RUN, step.decode, name)
         attempt.run(future, step, announced=announced)
+        self.made(future, 3)
         return future
 
     def open(
@@ -247,6 +256,10 @@ class Operations:
                 )
             )
         self._attempt.expect(future)
+        if (
+            kind is not Kind.COMPLETE_PROMISE and kind is not Kind.CALL
+        ):  # the one is done anyway, the other has no id yet
+            self.made(future, 4)
         return future
 
     def note(
@@ -353,8 +366,9 @@ class Operations:
         entry, row = attempt.take(kind, name, print_)
         asked = Invoke(submission, attempt.cancels)
         future = self._open(entry, row, kind, name, asked, handler.output.decode, submission.id, print_)
-        future.id = future.id or submission.id
-        return future.id, future
+        future.id = id = future.id or submission.id
+        self.made(future, 3)
+        return id, future
 
     def _give_up(self, kind: Kind, name: str, print_: bytes | None) -> DurableFuture[Any]:
         """Nothing new begins while a cancel waits for steps to end: it is raised where this is awaited."""

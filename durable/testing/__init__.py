@@ -20,11 +20,12 @@ assert check(services, scenario) == "charged o-1"
 from durable.core.limits import TINY, Limits
 from durable.store.memory import MemoryStore, Tables
 from durable.testing.simulation import Fault, Mode, Scenario, Services, Sim, check, modes, simulate
-from durable.testing.virtual import SimulationStuck, VirtualClock, VirtualLoop, run
+from durable.testing.virtual import ForgottenAwait, SimulationStuck, VirtualClock, VirtualLoop, run
 
 __all__ = [
     "TINY",
     "Fault",
+    "ForgottenAwait",
     "Limits",
     "MemoryStore",
     "Mode",

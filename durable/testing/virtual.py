@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 from anyio.to_thread import current_default_thread_limiter
 
+from durable.runtime.forgotten import NOTES
+
 T = TypeVar("T")
 
 #: The virtual clock starts here: 2030-01-01 00:00 UTC, in ms since the epoch.
@@ -19,6 +21,10 @@ EPOCH_MS = 1_893_456_000_000
 LIFETIME_S = 5 * 365 * 86_400
 #: How long real threads may take before a simulation is given up, in seconds.
 PATIENCE_S = 10.0
+
+
+class ForgottenAwait(AssertionError):
+    """A handler ended and never awaited what it had begun; the message names the line."""
 
 
 class SimulationStuck(Exception):
@@ -83,13 +89,21 @@ class VirtualClock:
 
 
 def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run `await main()` on a `VirtualLoop` of its own."""
+    """Run `await main()` on a `VirtualLoop` of its own.
+
+    Raises `ForgottenAwait` where a handler ended without awaiting what it had begun, of which the log only warns.
+    """
     loop = VirtualLoop()
+    forgotten: list[str] = []
 
     async def with_threads() -> T:
         limiter = current_default_thread_limiter()
         loop.outside.append(lambda: limiter.borrowed_tokens > 0)
-        return await main()
+        NOTES.set(forgotten)
+        result = await main()
+        if forgotten:
+            raise ForgottenAwait("; ".join(dict.fromkeys(forgotten)))
+        return result
 
     try:
         asyncio.set_event_loop(loop)

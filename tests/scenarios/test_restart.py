@@ -278,7 +278,7 @@ def test_the_error_says_why_it_cannot_be_done_again() -> None:
         async def ends(ctx: Context) -> None:
             await ctx.sleep(1)
             await gather(ctx.sleep(1), ctx.sleep(2))
-            ctx.signal("nobody waits for it")
+            _ = ctx.signal("nobody waits for it")
             await ctx.sleep(1)
 
         class Room(VirtualObject):

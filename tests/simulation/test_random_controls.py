@@ -323,7 +323,7 @@ class Run:
             self.saw(what)
 
     async def left(self, target: str, key: str | None, program: list[Instruction], delay: int | None) -> None:
-        self.ctx.call(target, program, key=key)
+        _ = self.ctx.call(target, program, key=key).id
 
     async def send(self, target: str, key: str | None, program: list[Instruction], delay: int | None) -> None:
         self.ctx.send(target, program, key=key, delay=seconds(delay))

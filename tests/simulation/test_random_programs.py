@@ -176,7 +176,7 @@ class Run:
         self.seen.append(value)
 
     async def left(self, layer: int, key: str, program: list[Instruction], delay: int | None) -> None:
-        self.ctx.call(f"Layer{layer}/execute", program, key=key)
+        _ = self.ctx.call(f"Layer{layer}/execute", program, key=key).id
 
     async def send(self, layer: int, key: str, program: list[Instruction], delay: int | None) -> None:
         self.ctx.send(f"Layer{layer}/execute", program, key=key, delay=seconds(delay))
