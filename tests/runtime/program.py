@@ -27,6 +27,7 @@ ASKS: dict[str, Callable[[Engine], Awaitable[Any]]] = {
     "page": lambda engine: engine.page(),
     "count_invocations": lambda engine: engine.count_invocations(),
     "describe": lambda engine: engine.describe(ID),
+    "journal": lambda engine: engine.journal(ID),
     "resolve_awakeable": lambda engine: engine.resolve_awakeable("sign_1" + "0" * 33 + "1"),
     "reject_awakeable": lambda engine: engine.reject_awakeable("sign_1" + "0" * 33 + "1", "no"),
     "send_signal": lambda engine: engine.send_signal(ID, "s"),
