@@ -201,7 +201,14 @@ TARGETS: dict[str, Handler[Job, list[str]] | Handler[Job, str]] = {
 
 def engine_on(folder: Path, synchronous: Sync = "FULL") -> Engine:
     """The engine of every life."""
-    return Engine(folder / DATABASE, services=SERVICES, synchronous=synchronous, retry=QUICK, inactivity_timeout=0.05)
+    return Engine(
+        folder / DATABASE,
+        services=SERVICES,
+        synchronous=synchronous,
+        retry=QUICK,
+        inactivity_timeout=0.05,
+        control_socket=False,  # it is bound, not opened: a disk that is made up of calls knows nothing of it
+    )
 
 
 # ---- what clients do ----
