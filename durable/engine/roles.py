@@ -17,6 +17,8 @@ import msgspec
 PAUSE_S, PAUSE_S_MAX = 0.02, 0.2
 #: The same after the file could not be opened, or the engine has failed.
 FAILED_S = 1.0
+#: How long a connection must have been open for its end to mean that the holder is gone.
+STEADY_S = 0.5
 #: After how long it is said that the file is locked, and nobody answers.
 NAMED_AFTER_S = 1.0
 #: How long a start waits for a holder that does not answer.
@@ -131,6 +133,8 @@ def next_step(standing: Standing, event: Event, now: float) -> tuple[Standing, S
             return standing, Dial()
         case Waited():
             return standing, Take()
+        case Gone() if now - standing.since < STEADY_S:  # a holder without descriptors lets nobody stay
+            return Standing(Role.STANDBY, now), Pause(PAUSE_S_MAX)
         case Gone():
             return Standing(Role.STANDBY, now), Take()
         case Failed():

@@ -23,6 +23,7 @@ from durable.errors import (
     DurableError,
     EngineLockedError,
     EngineNotRunningError,
+    EngineUnreachableError,
     StorageReplacedError,
 )
 from durable.remote.connections import Connection
@@ -201,7 +202,7 @@ class Standby(Begun):
                 return await self._hold()
             case roles.Pause(seconds, error):
                 if error is not None:
-                    log.warning("%s has no holder that answers: %s", self._path, error)
+                    log.warning("%s: on standby without a holder that answers: %s", self._path, error)
                 await asyncio.sleep(seconds)
                 return roles.Waited()
             case roles.GiveUp(error):
@@ -241,6 +242,8 @@ class Standby(Begun):
             self._line = await self._lines.enter_async_context(self._follower.line())
         except DurableError as error:  # there is nobody; or it is ending, or has failed and is about to let go
             return roles.Silent(error)
+        except OSError as error:  # of our own process: no descriptor is left
+            return roles.Silent(EngineUnreachableError(f"the holder of {self._path} cannot be asked: {error}"))
         return roles.Found()
 
     async def _hold(self) -> Event:

@@ -35,6 +35,7 @@ from durable.engine.roles import (
 NOBODY = EngineUnreachableError("nobody listens")
 BUSY = StorageBusyError("somebody copies it")
 NEW, FOLLOWS, HOLDS = Standing(), Standing(Role.STANDBY, 50), Standing(Role.HOLDER, 50)
+JUST_FOUND = Standing(Role.STANDBY, 59.9)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +48,7 @@ NEW, FOLLOWS, HOLDS = Standing(), Standing(Role.STANDBY, 50), Standing(Role.HOLD
         (NEW, Silent(NOBODY), None, Pause(PAUSE_S)),
         (NEW, Waited(), None, Take()),
         (FOLLOWS, Gone(), Role.STANDBY, Take()),
+        (JUST_FOUND, Gone(), Role.STANDBY, Pause(PAUSE_S_MAX)),
         (FOLLOWS, Taken(), Role.HOLDER, Hold()),
         (FOLLOWS, Locked(), Role.STANDBY, Dial()),
         (FOLLOWS, Refused(BUSY), Role.STANDBY, Pause(FAILED_S, BUSY)),
@@ -56,7 +58,7 @@ NEW, FOLLOWS, HOLDS = Standing(), Standing(Role.STANDBY, 50), Standing(Role.HOLD
 def test_the_next_step_is_what_the_table_says(
     standing: Standing, event: Event, role: Role | None, step: Step
 ) -> None:
-    after, found = next_step(standing, event, 0.5)
+    after, found = next_step(standing, event, 60.0 if standing.role else 0.5)
     assert (after.role, found) == (role, step)
 
 

@@ -238,7 +238,7 @@ async def test_a_holder_that_nobody_can_ask_is_named(
         standby = standing_by(path)
         with pytest.raises(EngineUnreachableError, match="no control socket where the extra 'http' is missing"):
             await standby.start()
-        assert caplog.text.count("has no holder that answers") == 1
+        assert caplog.text.count("without a holder that answers") == 1
         assert standby.role is None
         starting = asyncio.ensure_future(standby.start())
         await asyncio.sleep(0.1)
@@ -265,6 +265,20 @@ async def test_a_holder_that_does_not_answer_is_named(path: Path, monkeypatch: p
             deaf.listen()
             with pytest.raises(EngineUnreachableError, match=r"does not answer within 0\.1 s"):
                 await standing_by(path).start()
+
+
+async def test_a_process_without_descriptors_goes_on_trying(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roles, "START_S", 0.2)
+
+    async def full(*args: Any) -> None:
+        raise OSError(24, "Too many open files")
+
+    async with standing_by(path), standing_by(path) as standby:
+        with monkeypatch.context() as patched:
+            patched.setattr("durable.remote.wire.Session._dial_socket", full)
+            with pytest.raises(EngineUnreachableError, match="Too many open files"):
+                await standing_by(path).start()
+        assert await standby.call(data) == b"\0as it is"
 
 
 async def test_a_holder_that_runs_other_code_is_named(
