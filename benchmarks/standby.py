@@ -46,7 +46,7 @@ async def _felt(path: Path) -> float:
     with _worker(path) as first, _worker(path) as second:
         async with durable.connect(path) as client:
             assert await client.call(runs_in) == first.pid
-            await asyncio.sleep(0.5)  # by then the second one has got ready
+            await asyncio.sleep(1)  # by then the second one has got ready
             began = time.perf_counter()
             first.send_signal(signal.SIGKILL)
             while await client.call(runs_in) != second.pid:

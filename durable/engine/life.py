@@ -46,7 +46,8 @@ class Begun:
         """Whether it can be used here. Raises `ForkedEngineError`, `WrongLoopError`."""
         if self.forked:
             raise ForkedEngineError(
-                "this engine belongs to the parent process: a forked child must open its own engine, on another file"
+                "this engine belongs to the parent process: a forked child must open its own engine, on another file "
+                "(on this one with standby=True)"
             )
         if self.over:
             return

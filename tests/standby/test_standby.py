@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -29,12 +30,16 @@ from durable import (
     ForkedEngineError,
     InvalidRequestError,
     NotFoundError,
+    ObjectContext,
     OutcomeUnknownError,
     Role,
     TerminalError,
     UsageError,
+    VirtualObject,
     WrongLoopError,
+    admin,
     handler,
+    ingress,
 )
 from durable.engine import roles
 from durable.engine.roles import FAILED_S
@@ -80,7 +85,14 @@ async def newer(ctx: Context) -> str:
     return "new"
 
 
-SERVICES = [work, wait, data, secret]
+class Cart(VirtualObject):
+    @handler
+    async def hold(self, ctx: ObjectContext) -> int:
+        await ctx.signal("go")
+        return len(await ctx.state_keys())
+
+
+SERVICES = [work, wait, data, secret, Cart()]
 
 
 def standing_by(path: Path, **options: Any) -> Engine:
@@ -290,7 +302,7 @@ async def test_a_holder_that_runs_other_code_is_named(
             assert await standby.call(data) == b"\0as it is"
             with pytest.raises(NotFoundError, match="handler 'work' was not found"):
                 await standby.call(work, "no")  # the holder's code is what runs
-    assert "it lacks Work/secret, Work/wait, Work/work" in caplog.text
+    assert "it lacks Cart/hold, Work/secret, Work/wait, Work/work" in caplog.text
     assert "it also has Work/newer" in caplog.text
 
 
@@ -401,7 +413,7 @@ async def test_an_ingress_on_standby_answers_across_a_take_over(path: Path) -> N
     from tests.remote.test_api import served
 
     async with three(path) as (first, second, third):
-        app = durable.ingress.create_app(second)
+        app = ingress.create_app(second)
         async with served(app) as url, durable.connect(url) as client:
             calls = [
                 asyncio.ensure_future(client.call(work, f"{number}", idempotency_key=f"{number}"))
@@ -423,3 +435,31 @@ async def test_an_ingress_on_standby_answers_across_a_take_over(path: Path) -> N
             with pytest.raises(TerminalError):
                 await handle.result()
     assert len(steps) == 10 and max(steps.values()) <= 2
+
+
+async def test_an_admin_app_on_standby_steers_what_the_holder_runs(path: Path) -> None:
+    async with three(path) as (_, second, third):
+        transport = httpx.ASGITransport(admin.create_app(second))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as ask:
+            holding = await third.send(Cart.hold, key="k")
+            seven, eight = {"key": "k", "state": {"n": "Nw=="}}, {"object_key": "k", "new_state": {"n": [56]}}
+            state = "/services/Cart/state"
+            assert (await ask.put(f"{state}?wait=false", json=seven)).status_code == 202
+            assert (await ask.post(state, json=eight)).status_code == 202  # both are durable, behind who has the key
+            assert await second.get_state("Cart", "k") == {}
+            putting = asyncio.ensure_future(ask.put(state, json=seven))
+            await second.send_signal(holding.id, "go")
+            assert (await holding.result(), (await putting).status_code) == (0, 200)
+            shown = (await ask.get(state, params={"key": "k"})).json()
+            assert shown["state"] == {"n": "Nw=="}
+            stale = await ask.post(state, json=eight | {"version": "0" * len(shown["version"])})
+            assert stale.status_code == 409
+            waiting = await third.send(wait)
+            assert (await ask.patch(f"/invocations/{waiting.id}/kill")).status_code == 200
+            rows = await ask.post(
+                "/query", json={"query": "SELECT id FROM sys_invocation WHERE status = 'completed'"}
+            )
+            assert waiting.id in rows.text
+            assert (await ask.get("/health")).status_code == 200
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as ask:
+        assert (await ask.get("/health")).status_code == 503
