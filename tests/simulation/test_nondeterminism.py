@@ -13,6 +13,7 @@ import pytest
 
 from durable import (
     Context,
+    DurableFuture,
     InvocationView,
     ObjectContext,
     RetryPolicy,
@@ -115,10 +116,12 @@ def send(target: str, amount: Any, **options: Any) -> Operation:
 
 
 def left(operation: Operation) -> Operation:
-    """The same, not awaited."""
+    """The same, not awaited: on purpose."""
 
     def leave(desk: Desk, ctx: WorkflowContext) -> None:
-        operation(desk, ctx)
+        future = operation(desk, ctx)
+        assert isinstance(future, DurableFuture)
+        future.made = None
 
     return leave
 
