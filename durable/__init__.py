@@ -55,6 +55,7 @@ from durable.errors import (
     WrongLoopError,
 )
 from durable.futures import DurableFuture, as_completed, gather, select, wait_completed
+from durable.kafka.state import ClusterView, PartitionView, SubscriptionView
 from durable.operations import Awakeable, Call, Promise, Request, SendHandle
 from durable.remote.client import Client, connect
 from durable.remote.sync import SyncClient, SyncHandle, connect_sync
@@ -71,6 +72,7 @@ __all__ = [
     "Call",
     "ChildView",
     "Client",
+    "ClusterView",
     "ConflictError",
     "Context",
     "DeclarationError",
@@ -99,6 +101,7 @@ __all__ = [
     "ObjectContext",
     "OutcomeUnknownError",
     "OutputNotReadyError",
+    "PartitionView",
     "Promise",
     "Request",
     "RequestError",
@@ -120,6 +123,7 @@ __all__ = [
     "StorageReadOnlyError",
     "StorageReplacedError",
     "StorageVersionError",
+    "SubscriptionView",
     "SyncClient",
     "SyncHandle",
     "TerminalError",

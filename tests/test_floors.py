@@ -11,7 +11,7 @@ FLOORS = """
 errors log release
 core.journal core.waiting core.ids core.duration core.reasons core.limits
 core.retry core.replay
-core.invocation
+core.invocation core.sources
 core.commands
 core.effects
 core.world
@@ -27,12 +27,12 @@ operations
 context
 runtime
 views telemetry
-client
+client kafka
 api
 remote
 engine
 web
-testing admin ingress kafka restate fastapi
+testing admin ingress restate fastapi
 remote.server serving
 cli
 __main__

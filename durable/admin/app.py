@@ -25,6 +25,7 @@ from durable.admin import (
     services,
     starting,
     state,
+    subscriptions,
 )
 from durable.admin.errors import answer_to, problem
 from durable.admin.limits import Limits
@@ -122,6 +123,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *service_openapi.OPERATIONS,
     *state.OPERATIONS,
     *deployments.OPERATIONS,
+    *subscriptions.OPERATIONS,
     *query.OPERATIONS,
     *absent.OPERATIONS,
 )

@@ -18,6 +18,7 @@ from durable.admin.wire import (
     Journal,
     Listed,
     MomentText,
+    SubscriptionId,
     described,
     hidden,
     hidden_journal,
@@ -25,7 +26,7 @@ from durable.admin.wire import (
     listed,
 )
 from durable.core.duration import parse
-from durable.core.ids import is_invocation_id
+from durable.core.ids import is_invocation_id, is_subscription_id
 from durable.engine.reading import STATUSES
 from durable.errors import NotFoundError
 from durable.views.invocations import InvocationView
@@ -57,6 +58,8 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     reason: str | None = None
     #: The id of the invocation that called or sent it.
     parent: InvocationId | None = None
+    #: The id of the subscription whose record it was.
+    subscription: SubscriptionId | None = None
     idempotency_key: str | None = None
 
 
@@ -180,6 +183,10 @@ def _filters(call: Call, wanted: Filters) -> dict[str, Any]:
         before = min(before or now, now - _ms("older_than", wanted.older_than))
     if wanted.parent is not None and not is_invocation_id(wanted.parent):
         raise BadRequest(400, f"parent: {wanted.parent!r} is no invocation id")
+    if wanted.subscription is not None and not is_subscription_id(wanted.subscription):
+        raise BadRequest(400, f"subscription: {wanted.subscription!r} is no id of a subscription")
+    if wanted.subscription is not None and wanted.parent is not None:
+        raise BadRequest(400, "parent, subscription: an invocation has one of them at most, so give one")
     return {
         "service": wanted.service,
         "handler": wanted.handler,
@@ -189,7 +196,7 @@ def _filters(call: Call, wanted: Filters) -> dict[str, Any]:
         "created_before": before,
         "failure": wanted.failure,
         "reason": wanted.reason,
-        "caller": wanted.parent,
+        "caller": wanted.parent or wanted.subscription,
         "idempotency_key": wanted.idempotency_key,
     }
 

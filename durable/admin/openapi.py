@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from durable.admin.errors import Problem
 from durable.admin.operations import Answer, Call, Operation, json
-from durable.admin.wire import DEPLOYMENT_ID, INVOCATION_ID
+from durable.admin.wire import DEPLOYMENT_ID, INVOCATION_ID, SUBSCRIPTION_ID
 from durable.release import package_version
 
 _REFS = "#/components/schemas/{name}"
@@ -18,6 +18,7 @@ _REFS = "#/components/schemas/{name}"
 _PARTS = {
     "id": {"type": "string", "pattern": INVOCATION_ID},
     "deployment": {"type": "string", "pattern": DEPLOYMENT_ID},
+    "subscription": {"type": "string", "pattern": SUBSCRIPTION_ID},
 }
 _PART = {"type": "string", "minLength": 1, "pattern": r"^[^/\u0000-\u001f\u007f]+$"}
 #: What any operation may answer before, or instead of, doing anything.

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from durable.core.ids import is_subscription_id
 from durable.views import moments
 from durable.views.invocations import EntryView, InvocationView, JournalPage
 from durable.views.services import HandlerView, Notice, RetryPolicyView, ServiceView
@@ -12,10 +13,12 @@ from durable.views.services import HandlerView, Notice, RetryPolicyView, Service
 #: The form of an invocation's id, as documents say it.
 INVOCATION_ID = "^inv_1[0-9A-Za-z]{33}$"
 DEPLOYMENT_ID = "^dp_1[0-9A-Za-z]{22}$"
+SUBSCRIPTION_ID = "^sub_1[0-9A-Za-z]{22}$"
 #: Text that is read as a duration, and text that is read as a moment.
 DurationText = Annotated[str, msgspec.Meta(examples=["10s", "1h 30m", "PT5M"])]
 MomentText = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
 InvocationId = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": INVOCATION_ID})]
+SubscriptionId = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": SUBSCRIPTION_ID})]
 
 # ---- the engine ----
 
@@ -448,6 +451,10 @@ def payload(value: bytes | None, show: bool) -> Payload | None:
     return Payload(json=msgspec.Raw(value))
 
 
+def _caller_kind(id: str | None) -> str:
+    return "subscription" if id is not None and is_subscription_id(id) else "service"
+
+
 def _listed(view: InvocationView) -> dict[str, Any]:
     restarted, called = view.restarted_from is not None, view.caller_id is not None
     problem = view.last_failure
@@ -464,7 +471,7 @@ def _listed(view: InvocationView) -> dict[str, Any]:
         "scheduled_start_at": instant(view.due_at) if view.status == "scheduled" else None,
         "next_retry_at": instant(view.due_at) if view.status == "backing-off" else None,
         "idempotency_key": view.idempotency_key,
-        "invoked_by": "restart_as_new" if restarted else "service" if called else "ingress",
+        "invoked_by": "restart_as_new" if restarted else _caller_kind(view.caller_id) if called else "ingress",
         "invoked_by_id": view.caller_id,
         "invoked_by_target": view.caller_target,
         "restarted_from": view.restarted_from,

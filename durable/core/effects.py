@@ -9,6 +9,7 @@ import msgspec
 
 from durable.core.invocation import Invocation, Signal, Status
 from durable.core.journal import Outcome, Row
+from durable.core.sources import Cluster, Place, Position, Subscription
 
 #: (service, key)
 Key = tuple[str, str]
@@ -43,6 +44,10 @@ class Writes(msgspec.Struct):
     declared: dict[str, tuple[int, str]] = {}
     #: Invocations that stay, and whose journal goes.
     journals_purged: list[int] = []
+    #: None deletes.
+    subscriptions: dict[str, Subscription | None] = {}
+    positions: dict[Place, Position | None] = {}
+    clusters: dict[str, Cluster | None] = {}
     #: Ordinals up to here are taken; the next start continues after them.
     ordinals_reserved: int | None = None
 
@@ -158,6 +163,10 @@ class Answer(StrEnum):
     OUT_OF_RANGE = "out-of-range"
     #: An entry that would be kept (`Reply.entry`) has no outcome.
     OPEN_ENTRY = "open-entry"
+    #: Records were offered that do not follow upon those that were taken.
+    GAP = "gap"
+    #: Another record stands where the last one was taken.
+    RECREATED = "recreated"
 
 
 class Found(msgspec.Struct, frozen=True, gc=False):
@@ -185,6 +194,8 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     cause: str = ""
     #: Of an invocation that was there already.
     found: Found | None = None
+    #: How far the partition has been taken that a `Take` was about.
+    position: Position | None = None
 
 
 class Failed(msgspec.Struct, frozen=True, gc=False):

@@ -23,6 +23,7 @@ _ANY_DIGIT = bytes(ord(DIGITS[byte % 62]) for byte in range(256))
 _FIRST_DIGIT = [DIGITS[byte % 7] for byte in range(256)]
 _INVOCATION = re.compile(r"inv_1[0-9A-Za-z]{33}", re.ASCII)
 _DEPLOYMENT = re.compile(r"dp_1[0-9A-Za-z]{22}", re.ASCII)
+_SUBSCRIPTION = re.compile(r"sub_1[0-9A-Za-z]{22}", re.ASCII)
 _AWAKEABLE = re.compile(r"sign_1([0-9A-Za-z]{33})([1-9A-Za-z][0-9A-Za-z]{0,11})", re.ASCII)
 _STAND_IN = "inv_1" + "0" * 11
 #: How much of an awakeable's number is its entry; what is above tells the run.
@@ -99,6 +100,16 @@ def fingerprint(*parts: bytes) -> bytes:
 def is_invocation_id(text: str) -> bool:
     """Whether `text` has the form of an invocation id (it need not exist)."""
     return _INVOCATION.fullmatch(text) is not None
+
+
+def subscription_id(noise: bytes) -> str:
+    """A fresh id of a subscription, of `FRESH_BYTES` of noise."""
+    return f"sub_1{_FIRST_DIGIT[noise[0]]}{noise[1:].translate(_ANY_DIGIT).decode('ascii')}"
+
+
+def is_subscription_id(text: str) -> bool:
+    """Whether `text` has the form of a subscription's id."""
+    return _SUBSCRIPTION.fullmatch(text) is not None
 
 
 def is_deployment_id(text: str) -> bool:

@@ -22,6 +22,7 @@ from durable.core.lifecycle import (
     restart,
     slots,
     submit,
+    take,
     wake,
 )
 from durable.core.turn import Turn, need_invocation
@@ -57,6 +58,13 @@ _APPLY: dict[type, Callable[[Turn, Any], None]] = {
     ask.Trust: slots.trust,
     ask.Configure: control.configure,
     ask.Declare: control.declare,
+    ask.Subscribe: take.subscribe,
+    ask.Unsubscribe: take.unsubscribe,
+    ask.HoldSubscription: take.hold,
+    ask.Reposition: take.reposition,
+    ask.Begin: take.begin,
+    ask.Take: take.take,
+    ask.SetCluster: take.set_cluster,
 }
 
 
@@ -87,6 +95,7 @@ _NEEDS: dict[type, Callable[[World, Any, Need], None]] = {
     ask.Expire: forget.needs_expire,
     ask.Recover: control.needs_seq,
     ask.NoteDamage: control.needs_seq,
+    ask.Take: take.needs,
 }
 
 

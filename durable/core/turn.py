@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable
+from typing import Any, TypeVar
 
 from durable.core.commands import Command, KeyFree, Notify
 from durable.core.effects import (
@@ -30,7 +31,11 @@ from durable.core.invocation import (
     run_id,
 )
 from durable.core.journal import COMMAND, Kind, Outcome, Row
+from durable.core.sources import Position
 from durable.core.world import World
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 #: After how many crashes in a row an invocation is under suspicion: such ones are started one at a time.
 SUSPECT = 2
@@ -55,6 +60,8 @@ class Turn:
         self.actions: list[Action] = []
         #: Who started to listen to a topic in this turn: the store does not know them yet.
         self._listening: dict[str, set[tuple[int, int]]] = {}
+        #: What stood before in tables of which memory holds all: to be put back where the store refuses the turn.
+        self.replaced: list[tuple[dict[Any, Any], Any, Any]] = []
 
     # ---- the small verbs ----
 
@@ -80,6 +87,15 @@ class Turn:
             self.writes.ordinals_reserved = world.ordinals_reserved
         world.next_ordinal = number + 1
         return number
+
+    def put(self, table: dict[K, V], writes: dict[K, V | None], key: K, value: V | None) -> None:
+        """Change a row of a table of which memory holds all; None deletes it."""
+        self.replaced.append((table, key, table.get(key)))
+        writes[key] = value
+        if value is None:
+            table.pop(key, None)
+        else:
+            table[key] = value
 
     def tell(self, command: Command) -> None:
         """Have another invocation settle `command` in this same turn."""
@@ -387,12 +403,13 @@ class Turn:
         *,
         cause: str = "",
         entry: int = 0,
+        position: Position | None = None,
     ) -> None:
         """Answer the command with this token, once the turn is committed."""
         if not token:
             return
         if invocation is None:
-            self.actions.append(Reply(token, result, cause=cause))
+            self.actions.append(Reply(token, result, cause=cause, position=position))
         else:
             if invocation.damaged and invocation.problem is not None:
                 cause = invocation.problem.message

@@ -25,6 +25,11 @@ def undo(turn: Turn, loaded: Loaded, live: Mapping[int, int]) -> None:
     world, writes = turn.world, turn.writes
     if writes.ordinals_reserved is not None:
         world.ordinals_reserved = 0  # what it reserved is not: the next one does
+    for table, key, before_it in reversed(turn.replaced):
+        if before_it is None:
+            table.pop(key, None)
+        else:
+            table[key] = before_it
     stored = {invocation.seq: invocation for invocation in loaded.invocations}
     for seq in _touched(turn) | stored.keys():
         before, now = world.invocations.get(seq), stored.get(seq)

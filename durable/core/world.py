@@ -13,6 +13,7 @@ from durable.core.ids import READABLE, IdSpan
 from durable.core.invocation import Invocation, KeyedObject, Signal, Status
 from durable.core.journal import Row
 from durable.core.limits import Limits
+from durable.core.sources import Cluster, Place, Position, Subscription
 
 
 class Loaded(msgspec.Struct):
@@ -73,6 +74,11 @@ class World:
         self.by_id: dict[str, int] = {}
         self.keys: OrderedDict[Key, KeyedObject] = OrderedDict()
         self.signals: dict[int, list[Signal]] = {}
+        #: All there are, with how far each partition has been taken; `lost_positions` says what is damaged of these.
+        self.subscriptions: dict[str, Subscription] = {}
+        self.clusters: dict[str, Cluster] = {}
+        self.positions: dict[Place, Position] = {}
+        self.lost_positions = ""
         #: Valid for one turn: what the store said, with this turn's changes on top.
         self.topics: dict[str, set[tuple[int, int]]] = {}
         self.waiting: dict[Key, set[Listener]] = {}

@@ -25,6 +25,7 @@ from durable.engine.life import Life
 from durable.engine.roles import Role
 from durable.engine.serving import Serving
 from durable.engine.standby import Standby
+from durable.engine.subscribing import Subscribing
 from durable.errors import (
     DeclarationError,
     EngineNotRunningError,
@@ -55,7 +56,7 @@ O = TypeVar("O")  # noqa: E741
 
 
 @forwarding
-class Engine(Serving):
+class Engine(Serving, Subscribing):
     """Durable handlers on one SQLite file, in this process.
 
         async with Engine("app.db", services=[checkout, Parcels(http)]) as engine:
@@ -83,6 +84,8 @@ class Engine(Serving):
     - `standby`: where another engine has the file, this one does not fail: what it is asked is asked of that one,
       through its control socket, and when that one is gone, one on standby takes over. So each worker of
       `uvicorn --workers 4` may have one: all can call, and the handlers run in one of them (see `role`).
+
+    - `kafka_clusters`: by name, the options of each cluster, which librdkafka named: see `subscribe`.
 
     `Engine(":memory:")` keeps everything in the memory of this engine object: nothing survives the process, and there
     is nothing to back up. It is for tests and for work that need not survive. `~` in a path is the home directory.
@@ -113,6 +116,7 @@ class Engine(Serving):
         clock: Clock | None = None,
         max_value_size: int = VALUE_SIZE_MAX,
         observer: Observer | None = None,
+        kafka_clusters: Mapping[str, Mapping[str, Any]] | None = None,
         limits: Limits = Limits(),  # noqa: B008 (it is frozen)
         control_socket: bool = True,
         standby: bool = False,
@@ -148,6 +152,7 @@ class Engine(Serving):
         self._control_socket = control_socket
         self._follower = follower_of(self.path, self._registry, control_socket) if standby else None
         self._shutdown_s = parse(shutdown_timeout) / 1000
+        self._set_clusters(kafka_clusters)
 
     # ---- life ----
 
@@ -166,7 +171,7 @@ class Engine(Serving):
         return self
 
     def _begin(self) -> Life:
-        return Life(door=self._door(), loop=self._new_loop())
+        return Life(self._new_loop(), self._door(), self._new_reading)
 
     def _new_loop(self) -> Loop:
         """The heart of the next life."""

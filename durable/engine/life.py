@@ -5,7 +5,9 @@ Everything that must not outlive it hangs on it, so that the engine can be start
 
 import asyncio
 import os
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Protocol
 
 from durable.engine.door import Door
 from durable.engine.roles import Role
@@ -62,15 +64,36 @@ class Begun:
             )
 
 
+class Reading(Protocol):
+    """What reads records for a life."""
+
+    def begin(self) -> None:
+        """Read for all subscriptions that are stored."""
+        ...
+
+    async def close(self) -> None:
+        """End in good order. Raises nothing."""
+        ...
+
+    def abandon(self) -> None:
+        """End as a killed process would; needs no event loop."""
+        ...
+
+
 class Life(Begun):
     """Begins with `start`, ends with `close` or `abandon`, or with its event loop."""
 
     #: Who is asked instead; an engine on standby has one.
     elsewhere: None = None
 
-    def __init__(self, loop: Loop, door: Door | None = None) -> None:
+    def __init__(
+        self, loop: Loop, door: Door | None = None, read: Callable[[Loop], Reading] | None = None
+    ) -> None:
         super().__init__()
         self.loop = loop
+        self._read = read
+        #: What reads for its subscriptions, once there is one.
+        self._reading: Reading | None = None
         #: Where programs of other processes come in.
         self.door = door
         #: One change of a service's options after the other.
@@ -154,6 +177,15 @@ class Life(Begun):
             raise EngineNotRunningError("the engine was closed while it started")
         if self.door is not None:
             self.door.open()
+        if self.loop.world.subscriptions and self._read is not None:
+            self.reading().begin()
+
+    def reading(self) -> Reading:
+        """What reads for it, made when it is first asked for."""
+        if self._reading is None:
+            assert self._read is not None, "an engine gives one"
+            self._reading = self._read(self.loop)
+        return self._reading
 
     async def close(self, grace_s: float) -> None:
         """End. Idempotent: whoever asks waits for the same end, and may be cancelled without harm."""
@@ -170,6 +202,10 @@ class Life(Begun):
             await asyncio.wait([starting])
         if not self._started:
             return
+        if self._reading is not None:
+            began = self.event_loop.time()
+            await self._reading.close()
+            grace_s = max(grace_s / 2, grace_s - (self.event_loop.time() - began))
         if self.door is None:
             await self.loop.close(grace_s)
             return
@@ -186,6 +222,8 @@ class Life(Begun):
             return  # the file, the thread and the lock are the parent's
         if self._starting is not None and not self.event_loop.is_closed():
             self._starting.cancel()
+        if self._reading is not None:
+            self._reading.abandon()
         if self.door is not None:
             self.door.abandon()
         self.loop.abandon()

@@ -17,7 +17,7 @@ from durable import log
 from durable.engine import roles
 from durable.engine.door import SERVER
 from durable.engine.follower import Follower
-from durable.engine.life import Begun, Life
+from durable.engine.life import Begun, Life, Reading
 from durable.engine.roles import Event, Role, Standing, Step, next_step
 from durable.errors import (
     DurableError,
@@ -92,6 +92,10 @@ class Standby(Begun):
     def configuring(self) -> asyncio.Lock:
         """See `Life`."""
         return self._holding().configuring
+
+    def reading(self) -> Reading:
+        """See `Life`."""
+        return self._holding().reading()
 
     def _holding(self) -> Life:
         if self._life is None or self._standing.role is not Role.HOLDER:

@@ -122,6 +122,10 @@ class Loop:
                 ready=opened.ready,
                 id_span=opened.id_span,
             )
+            self.world.subscriptions |= opened.sources.subscriptions
+            self.world.clusters |= opened.sources.clusters
+            self.world.positions |= opened.sources.positions
+            self.world.lost_positions = opened.sources.lost_positions
             self.registry.id_span = opened.id_span
             self.world.recovering = True
             recovery = Recovery(self.store, opened.next_seq, self.limits.recovered, self.submit, self.ask)

@@ -12,6 +12,7 @@ import msgspec
 from durable.core.effects import Need, Timer, Writes
 from durable.core.ids import READABLE, IdSpan
 from durable.core.journal import Row
+from durable.core.sources import Cluster, Place, Position, Subscription
 from durable.core.world import Loaded
 from durable.errors import StorageError
 from durable.store.filter import Counts, Filter, Page
@@ -22,6 +23,16 @@ class CommitRefused(StorageError):
 
     `__cause__` says why: a value that is too large or that SQLite cannot hold, a row that exists already.
     """
+
+
+class Sources(msgspec.Struct, frozen=True):
+    """All that is stored of where records come from."""
+
+    subscriptions: dict[str, Subscription] = {}
+    clusters: dict[str, Cluster] = {}
+    positions: dict[Place, Position] = {}
+    #: What is damaged of the positions, or "".
+    lost_positions: str = ""
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -39,6 +50,7 @@ class Opened(msgspec.Struct, frozen=True):
     crashed: bool = False
     #: Within what the ids are that keys determine.
     id_span: IdSpan = READABLE
+    sources: Sources = Sources()
 
 
 class Expired(msgspec.Struct, frozen=True):

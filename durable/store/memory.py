@@ -5,16 +5,18 @@ import copy
 import sys
 from collections import deque
 from collections.abc import Sequence
+from typing import TypeVar
 
 import msgspec
 
 from durable.core.effects import Need, Timer, Writes
 from durable.core.invocation import Flavor, Invocation, KeyedObject, Signal, Status
 from durable.core.journal import Outcome, Row
+from durable.core.sources import Cluster, Place, Position, Subscription
 from durable.core.turn import JOINED, promise_topic
 from durable.core.world import Loaded
 from durable.errors import EngineFailedError, EngineLockedError, EngineNotRunningError, StorageError
-from durable.store import CommitRefused, Expired, Opened
+from durable.store import CommitRefused, Expired, Opened, Sources
 from durable.store.filter import Counts, Filter, Page, counts_of, page_of
 from durable.store.rows import (
     FIXED_COUNT,
@@ -27,6 +29,9 @@ from durable.store.rows import (
     take_journal,
     without_journal,
 )
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class Tables(msgspec.Struct):
@@ -42,6 +47,9 @@ class Tables(msgspec.Struct):
     signals: dict[int, dict[int, Signal]] = {}
     settings: dict[str, str] = {}
     declared: dict[str, tuple[int, str]] = {}
+    subscriptions: dict[str, Subscription] = {}
+    positions: dict[Place, Position] = {}
+    clusters: dict[str, Cluster] = {}
     ordinals: int = 16
     #: Whether the engine that wrote last has ended in order.
     clean: bool = True
@@ -50,6 +58,14 @@ class Tables(msgspec.Struct):
     def copy(self) -> "Tables":
         """What a crash at this moment would leave."""
         return copy.deepcopy(self)
+
+
+def _replace(table: dict[K, V], writes: dict[K, V | None]) -> None:
+    for key, value in writes.items():
+        if value is None:
+            table.pop(key, None)
+        else:
+            table[key] = value
 
 
 class MemoryStore:
@@ -73,6 +89,7 @@ class MemoryStore:
             declared=dict(self.tables.declared),
             ready=any(self._invocation(seq).status is Status.READY for seq in self.tables.invocations),
             crashed=not self.tables.clean,
+            sources=Sources(dict(self.tables.subscriptions), dict(self.tables.clusters), dict(self.tables.positions)),
         )
 
     async def sign_off(self) -> None:
@@ -151,6 +168,9 @@ class MemoryStore:
                 tables.invocations[seq] = without_journal(tables.invocations[seq])
         tables.settings |= writes.settings
         tables.declared |= writes.declared
+        _replace(tables.subscriptions, writes.subscriptions)
+        _replace(tables.positions, writes.positions)
+        _replace(tables.clusters, writes.clusters)
         if writes.ordinals_reserved is not None:
             tables.ordinals = writes.ordinals_reserved
 

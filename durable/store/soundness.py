@@ -13,6 +13,7 @@ from durable.store import Opened
 from durable.store.checksums import columns, complaint, differs
 from durable.store.faults import is_damage
 from durable.store.keyed import moved
+from durable.store.sources import sources
 from durable.store.statements import reserve_ordinals
 
 T = TypeVar("T")
@@ -57,6 +58,7 @@ def opening(database: sqlite3.Connection, path: str, scripts: Sequence[tuple[int
         bool(waiting),
         cut_off,
         _id_span(database),
+        sources(database, path),
     )
 
 

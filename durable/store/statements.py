@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from durable.core.effects import Writes
-from durable.store import keyed, rows
+from durable.store import keyed, rows, sources
 from durable.store.checksums import checksum, with_checksums
 
 Statement = tuple[str, Sequence[Any]]
@@ -63,6 +63,8 @@ def statements(writes: Writes) -> list[Statement]:
     if writes.declared:
         declared = [(name, *about, checksum((name, *about))) for name, about in writes.declared.items()]
         _many(out, "INSERT OR REPLACE INTO services VALUES ", 4, declared)
+    if writes.positions or writes.subscriptions or writes.clusters:
+        _sources(out, writes)
     if writes.ordinals_reserved is not None:
         out.append(reserve_ordinals(writes.ordinals_reserved))
     return out
@@ -93,6 +95,24 @@ def _keyed(out: list[Statement], writes: Writes) -> None:
     if writes.promises:
         settled = [keyed.promise_row(*name, outcome) for name, outcome in writes.promises.items()]
         _many(out, "INSERT OR REPLACE INTO promises VALUES ", 6, settled)
+
+
+def _sources(out: list[Statement], writes: Writes) -> None:
+    moved = [sources.position_row(place, at) for place, at in writes.positions.items() if at is not None]
+    if moved:
+        _many(out, "INSERT OR REPLACE INTO positions VALUES ", 11, moved)
+    gone = [place for place, at in writes.positions.items() if at is None]
+    if gone:
+        _delete(out, "positions", ("cluster", "group_id", "topic", "partition"), gone)
+    for table, column, values in (
+        ("subscriptions", "id", sources.parts(writes.subscriptions)),
+        ("clusters", "name", sources.parts(writes.clusters)),
+    ):
+        gone, kept = values
+        if gone:
+            _delete(out, table, (column,), gone)
+        if kept:
+            _many(out, f"INSERT OR REPLACE INTO {table} VALUES ", 3, kept)
 
 
 def _many(out: list[Statement], head: str, width: int, values: Sequence[Sequence[Any]]) -> None:

@@ -64,11 +64,11 @@ BODIES: dict[str, list[dict[str, Any]]] = {
 #: What an engine in memory refuses.
 IN_A_FILE = {"run_query", "back_up"}
 #: Where more can be wrong with a request than a schema says: durations, moments, deployments, SQL, what an input is
-#: to its handler.
+#: to its handler, sources and sinks, options of Kafka's clients.
 FINICKY = {
     "list_invocations", "start_invocation", "modify_service", "modify_state", "resume_invocation",
     "restart_invocation", "batch_resume", "batch_restart", "run_query", "count_invocations", "resume_all",
-    "replace_state",
+    "replace_state", "create_subscription", "create_kafka_cluster", "change_kafka_cluster",
 }  # fmt: skip
 
 

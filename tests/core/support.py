@@ -122,6 +122,8 @@ class Core:
         new = max(self.tables.invocations, default=0) + 1
         self.world = World(self.tables.ordinals, new, slots=old.slots, limits=old.limits, ready=self.somebody_waits)
         self.world.recovering = True
+        self.world.subscriptions |= self.tables.subscriptions
+        self.world.positions |= self.tables.positions
         return self.settle(*(Recover(seq) for seq, _ in at_once(self.store.running(0, 1000))), Recovered())
 
 

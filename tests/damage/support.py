@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import sqlite3
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,17 @@ from durable import (
     WorkflowContext,
     handler,
 )
+from durable.core.commands import Begin, Subscribe
+from durable.core.effects import Answer
 from durable.core.reasons import Reason
+from durable.core.sources import Place, Subscription
 from durable.errors import StorageError
 from durable.testing import run
 from tests.runtime.support import engine_on
 
 #: The files of one database, by the ends of their names.
 ENDS = ("", "-wal")
+SUBSCRIPTION = "sub_1" + "0" * 22
 #: Longer than anything in the file waits.
 HOUR = 3600.0
 
@@ -83,6 +88,23 @@ WAITS_FOR: dict[int, set[int]] = {}
 IDS: dict[int, str] = {}
 
 
+async def _subscribed(engine: Any) -> None:
+    """A subscription that is paused, so that nothing reads, and how far it is."""
+    loop = engine._running()
+    await engine.add_kafka_cluster("c", {"bootstrap.servers": "localhost:1"})
+    subscription = await loop.ask(
+        partial(
+            Subscribe,
+            Subscription(
+                SUBSCRIPTION, "kafka://c/t", "service://Plain/work", {}, "c", "t", "g", "Plain", "work", "service", 1
+            ),
+        )
+    )
+    assert subscription.result is Answer.ACCEPTED
+    await loop.ask(partial(Begin, SUBSCRIPTION, {Place("c", "g", "t", 0): 5}))
+    await engine.pause_subscription(SUBSCRIPTION)
+
+
 def make(path: Path) -> None:
     """Write the file of an engine that was closed in the middle of everything, and those of one that was killed."""
 
@@ -96,6 +118,7 @@ def make(path: Path) -> None:
                 return handle.id
 
             await engine.configure("Plain", journal_retention="2h")
+            await _subscribed(engine)
             first = await sent(work, 1, 2)
             await sent(work, 2, 3, idempotency_key="two")
             await sent(parent, 10, 11)
@@ -163,6 +186,17 @@ def live(path: Path, owners: set[int] | None, *, earlier: bool = False) -> str:
     return run(story)
 
 
+async def _subscription_is_told(engine: Any) -> None:
+    """It is as it was, or says that it is damaged and can be deleted; of a position that is lost none is made up."""
+    for one in await engine.subscriptions():
+        if one.reason == "damaged":
+            await engine.unsubscribe(one.id)
+        else:
+            assert (one.id, one.state) == (SUBSCRIPTION, "paused")
+            lost = engine._running().world.lost_positions
+            assert [at.position for at in one.partitions] == ([] if lost else [5])
+
+
 async def _watched(engine: Any, owners: set[int] | None, earlier: bool) -> str:
     try:
         await asyncio.sleep(HOUR / 2)
@@ -205,6 +239,7 @@ async def _watched(engine: Any, owners: set[int] | None, earlier: bool) -> str:
         elif not (earlier and view.handler == "listen"):  # its signal may be what is missing
             stopped.add(seq)
     allowed = set() if owners is None else dependents(set(owners) | damaged)
+    await _subscription_is_told(engine)
     if owners is not None:
         assert damaged <= allowed, f"{damaged} are damaged, only {owners} should be"
         assert stopped <= allowed, f"innocent ones were stopped: {stopped - allowed}"

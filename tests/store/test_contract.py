@@ -10,6 +10,7 @@ import pytest
 from durable.core.effects import Need, Timer, Writes
 from durable.core.invocation import Caller, Flavor, Invocation, Open, Problem, Signal, Status, Submission
 from durable.core.journal import CANCELLED, COMPLETION, EMPTY, INTERRUPTIBLE, KILLED, Kind, Outcome, Row
+from durable.core.sources import Cluster, Place, Position, Subscription
 from durable.core.turn import promise_topic
 from durable.core.waiting import Group
 from durable.errors import EngineNotRunningError, StorageError
@@ -811,6 +812,43 @@ def test_what_a_service_was_declared_as_is_replaced(stores: Stores) -> None:
             await store.commit(Writes(declared={"A": (2, "second")}))
         async with opened(stores()) as (_, where):
             assert where.declared == {"A": (2, "second"), "B": (1, "")}
+
+    play(story)
+
+
+def test_subscriptions_positions_and_clusters_are_kept_replaced_and_deleted(stores: Stores) -> None:
+    def subscription(id: str, **fields: Any) -> Subscription:
+        return Subscription(
+            id, "kafka://c/ü", "service://S/h", {"a": "b"}, "c", "ü", "g", "S", "h", "service", 5, **fields
+        )
+
+    one, other = "sub_1" + "0" * 22, "sub_1" + "1" * 22
+    places = [Place("c", "g", "ü", number) for number in range(300)]
+
+    async def story() -> None:
+        async with using(stores) as store:
+            await store.commit(
+                Writes(
+                    subscriptions={one: subscription(one), other: subscription(other)},
+                    positions={place: Position(place.partition + 2**40) for place in places},
+                    clusters={"c": Cluster("c", {"x": "y"}, 1), "d": Cluster("d", {}, 2)},
+                )
+            )
+            await store.commit(
+                Writes(
+                    subscriptions={one: None, other: subscription(other, paused=True, start="latest")},
+                    positions={places[0]: None, places[1]: Position(7, 8, 9, 10, 11, 12)},
+                    clusters={"c": None, "d": Cluster("d", {"x": "z"}, 3)},
+                )
+            )
+        async with opened(stores()) as (_, where):
+            found = where.sources
+            assert found.subscriptions == {other: subscription(other, paused=True, start="latest")}
+            assert found.clusters == {"d": Cluster("d", {"x": "z"}, 3)}
+            assert len(found.positions) == 299 and places[0] not in found.positions
+            assert found.positions[places[1]] == Position(7, 8, 9, 10, 11, 12)
+            assert found.positions[places[2]] == Position(2 + 2**40)
+            assert found.lost_positions == ""
 
     play(story)
 

@@ -34,9 +34,11 @@ _KIND: Final = (
     " THEN 'virtual_object' ELSE 'workflow' END"
 )
 _INVOKED_BY: Final = (
-    "CASE WHEN i.restarted_from IS NOT NULL THEN 'restart_as_new' WHEN i.caller_id IS NOT NULL THEN 'service'"
-    " ELSE 'ingress' END"
+    "CASE WHEN i.restarted_from IS NOT NULL THEN 'restart_as_new' WHEN substr(i.caller_id, 1, 4) = 'sub_'"
+    " THEN 'subscription' WHEN i.caller_id IS NOT NULL THEN 'service' ELSE 'ingress' END"
 )
+_FROM_TOPIC: Final = "substr(i.caller_id, 1, 4) = 'sub_'"
+_CALLER_SERVICE: Final = "substr(i.caller_target, 1, instr(i.caller_target, '/') - 1)"
 _STORED_STATUS: Final = (
     "CASE i.status WHEN 'pending' THEN 'inboxed' WHEN 'ready' THEN 'invoked' WHEN 'running' THEN 'invoked'"
     " WHEN 'backing-off' THEN 'invoked' ELSE i.status END"
@@ -68,9 +70,9 @@ _PERSISTED: Final = (
     Column("limit_key"),
     Column("idempotency_key", "i.idempotency_key"),
     Column("invoked_by", _INVOKED_BY),
-    Column("invoked_by_service_name", "substr(i.caller_target, 1, instr(i.caller_target, '/') - 1)"),
-    Column("invoked_by_id", "i.caller_id"),
-    Column("invoked_by_subscription_id"),
+    Column("invoked_by_service_name", f"iif({_FROM_TOPIC}, NULL, {_CALLER_SERVICE})"),
+    Column("invoked_by_id", "i.caller_id"),  # of a subscription, too: as it is, so that its index is used
+    Column("invoked_by_subscription_id", f"iif({_FROM_TOPIC}, i.caller_id, NULL)"),
     Column("invoked_by_target", "i.caller_target"),
     Column("restarted_from", "i.restarted_from"),
     Column("pinned_deployment_id", _PINNED),

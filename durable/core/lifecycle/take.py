@@ -1,0 +1,164 @@
+"""Records become invocations: each once, in the order of its partition, in one turn with the position behind them.
+
+The engine's own position is the truth. What the broker remembers of a group decides only where a partition begins
+that has none here.
+"""
+
+import msgspec
+
+from durable.core.commands import (
+    Begin,
+    HoldSubscription,
+    Offered,
+    Reposition,
+    SetCluster,
+    Submit,
+    Subscribe,
+    Take,
+    Unsubscribe,
+)
+from durable.core.effects import Answer, Need
+from durable.core.invocation import Status
+from durable.core.lifecycle import submit
+from durable.core.sources import Position
+from durable.core.turn import Turn
+from durable.core.world import World
+
+
+def subscribe(turn: Turn, command: Subscribe) -> None:
+    """Keep it; its id is new."""
+    subscription = command.subscription
+    turn.put(turn.world.subscriptions, turn.writes.subscriptions, subscription.id, subscription)
+    turn.reply(command.token, Answer.ACCEPTED)
+
+
+def unsubscribe(turn: Turn, command: Unsubscribe) -> None:
+    """Forget it, and the positions of a group that nobody else can be in."""
+    world = turn.world
+    subscription = world.subscriptions.get(command.id)
+    if subscription is None:
+        turn.reply(command.token, Answer.NOT_FOUND)
+        return
+    turn.put(world.subscriptions, turn.writes.subscriptions, command.id, None)
+    if subscription.owns_group and not subscription.damage:
+        for place in [place for place in world.positions if place.group == subscription.group]:
+            turn.put(world.positions, turn.writes.positions, place, None)
+    turn.reply(command.token, Answer.DONE)
+
+
+def hold(turn: Turn, command: HoldSubscription) -> None:
+    """Nothing is taken for it while it is held."""
+    _change(turn, command.id, command.token, paused=command.held)
+
+
+def reposition(turn: Turn, command: Reposition) -> None:
+    """What is known of its partitions is void, but for `stored`: then only what was wrong with it is."""
+    world = turn.world
+    subscription = world.subscriptions.get(command.id)
+    _change(turn, command.id, command.token, start=command.start, paused=False)
+    if subscription is None or subscription.damage:
+        return
+    group = (subscription.cluster, subscription.group, subscription.topic)
+    for place, position in [one for one in world.positions.items() if one[0][:3] == group]:
+        kept = msgspec.structs.replace(position, fingerprint=0) if command.start == "stored" else None
+        turn.put(world.positions, turn.writes.positions, place, kept)
+
+
+def _change(turn: Turn, id: str, token: int, **fields: object) -> None:
+    subscription = turn.world.subscriptions.get(id)
+    if subscription is None:
+        turn.reply(token, Answer.NOT_FOUND)
+    elif subscription.damage:
+        turn.reply(token, Answer.DAMAGED, cause=subscription.damage)
+    else:
+        changed = msgspec.structs.replace(subscription, **fields)
+        turn.put(turn.world.subscriptions, turn.writes.subscriptions, id, changed)
+        turn.reply(token, Answer.DONE)
+
+
+def begin(turn: Turn, command: Begin) -> None:
+    """Keep it, unless a position was damaged that may have been one of these: then an operator decides."""
+    world = turn.world
+    subscription = world.subscriptions.get(command.id)
+    if subscription is None or subscription.paused:
+        turn.reply(command.token, Answer.NOT_FOUND)
+        return
+    new = {place: next for place, next in command.positions.items() if place not in world.positions}
+    if new and world.lost_positions and not subscription.start:
+        turn.reply(command.token, Answer.DAMAGED, cause=world.lost_positions)
+        return
+    for place, next in new.items():
+        turn.put(world.positions, turn.writes.positions, place, Position(next))
+    if subscription.start:
+        done = msgspec.structs.replace(subscription, start="")
+        turn.put(world.subscriptions, turn.writes.subscriptions, command.id, done)
+    turn.reply(command.token, Answer.DONE)
+
+
+def needs(world: World, command: Take, need: Need) -> None:
+    """What submitting those needs that were not taken before."""
+    position = world.positions.get(command.place)
+    if position is None:
+        return
+    for record in command.records:
+        if record.offset >= position.next:
+            submit.needs(world, Submit(record.submission), need)
+
+
+def take(turn: Turn, command: Take) -> None:
+    """Accept what was not taken before. What was, is told by its offset: it is offered again after a crash."""
+    world, place = turn.world, command.place
+    subscription, position = world.subscriptions.get(command.id), world.positions.get(place)
+    if subscription is None or subscription.paused:
+        turn.reply(command.token, Answer.NOT_FOUND)
+        return
+    if position is None or (command.since > position.next and not command.gone):
+        turn.reply(command.token, Answer.GAP, position=position)
+        return
+    last = next((one for one in command.records if one.offset == position.next - 1), None)
+    if last is not None and _differ(last.fingerprint, position.fingerprint):
+        turn.reply(command.token, Answer.RECREATED, position=position)
+        return
+    new = [record for record in command.records if record.offset >= position.next]
+    for record in new:
+        accept(turn, record)
+    skipped = max(0, command.since - position.next)
+    if new or skipped:
+        position = Position(
+            next=new[-1].offset + 1 if new else command.since,
+            fingerprint=new[-1].fingerprint if new else 0,
+            taken=position.taken + len(new),
+            failed=position.failed + sum(record.failure is not None for record in new),
+            skipped=position.skipped + skipped,
+            taken_at=turn.now if new else position.taken_at,
+        )
+        turn.put(world.positions, turn.writes.positions, place, position)
+    turn.reply(command.token, Answer.ACCEPTED, position=position)
+
+
+def _differ(one: int, other: int) -> bool:
+    return one != other and one != 0 and other != 0
+
+
+def accept(turn: Turn, record: Offered) -> None:
+    """One record: it is submitted; or it has failed already, for somebody to look at and to restart."""
+    submission = record.submission
+    if record.failure is None:
+        submit.submit(turn, Submit(submission))
+        return
+    if submit.is_claimed(submission):
+        existing = turn.world.find(submission.id)
+        if existing is not None and not existing.expired(turn.now):
+            return  # the workflow of this key was started by somebody else
+        if existing is not None:
+            turn.forget(existing)
+    turn.complete(turn.create(submission, Status.PENDING), record.failure)
+
+
+def set_cluster(turn: Turn, command: SetCluster) -> None:
+    """Keep it, or forget it."""
+    if command.cluster is None and command.name not in turn.world.clusters:
+        turn.reply(command.token, Answer.NOT_FOUND)
+        return
+    turn.put(turn.world.clusters, turn.writes.clusters, command.name, command.cluster)
+    turn.reply(command.token, Answer.DONE)

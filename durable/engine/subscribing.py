@@ -1,0 +1,128 @@
+"""Subscriptions: a topic's records become invocations. What reads them is imported only once there is one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from durable.core.ids import FRESH_BYTES, subscription_id
+from durable.engine.control import Control
+from durable.errors import InvalidRequestError, UsageError
+from durable.kafka.state import ClusterView, SubscriptionView
+from durable.runtime.loop import Loop
+from durable.service import Handler
+
+if TYPE_CHECKING:
+    from durable.kafka.subscriptions import Subscriptions
+
+
+class Subscribing(Control):
+    """What an engine reads, and how that is told, paused and ended."""
+
+    #: As they were given to the engine.
+    _clusters: Mapping[str, Mapping[str, Any]]
+
+    def _set_clusters(self, clusters: Mapping[str, Mapping[str, Any]] | None) -> None:
+        self._clusters = {}
+        if clusters is not None:
+            from durable.kafka.subscriptions import check_clusters
+
+            try:
+                self._clusters = check_clusters(clusters)
+            except InvalidRequestError as error:
+                raise UsageError(str(error)) from None
+
+    def _new_reading(self, loop: Loop) -> Subscriptions:
+        """What reads for a life that begins."""
+        from durable.kafka.subscriptions import Subscriptions
+
+        now_ms = self._clock.now_ms
+        return Subscriptions(loop, self._registry, self._clusters, now_ms, lambda: self._new_id(now_ms()))
+
+    def _reading(self) -> Subscriptions:
+        return cast("Subscriptions", self._living().reading())
+
+    async def subscribe(
+        self,
+        source: str,
+        sink: str | Handler[Any, Any],
+        options: Mapping[str, str] | None = None,
+        *,
+        again: bool = False,
+    ) -> SubscriptionView:
+        """Have each record of a topic invoke a handler, once, also in every later life of this engine.
+
+            await engine.subscribe("kafka://my-cluster/orders", Orders.place, {"auto.offset.reset": "earliest"})
+
+        `source` is `kafka://CLUSTER/TOPIC`, with a cluster of `Engine(kafka_clusters=...)`; `sink` a handler, or
+        `service://Service/handler`. The record's key is the key of an object or workflow, its value the input. The
+        options are those of librdkafka, and override the cluster's; secrets among them are named as
+        `${env:KAFKA_...}`. Returns once that is durable; whether the broker can be reached shows in its state.
+
+        Where there is a subscription with the same source, sink and options, that one is returned, so a program can
+        subscribe whenever it starts; with `again=True` a second one is made. Raises `InvalidRequestError`.
+        """
+        reading = self._reading()
+        if isinstance(sink, Handler):
+            sink = f"service://{sink.service_name}/{sink.name}"
+        return await reading.subscribe(source, sink, options, again, subscription_id(os.urandom(FRESH_BYTES)))
+
+    async def subscriptions(self, *, source: str | None = None, sink: str | None = None) -> list[SubscriptionView]:
+        """All subscriptions, or those from a source or to a sink, the oldest first, and how each of them fares."""
+        return self._reading().views(source, sink)
+
+    async def subscription(self, id: str) -> SubscriptionView:
+        """One subscription. Raises `NotFoundError`, `InvalidRequestError`."""
+        return self._reading().view(id)
+
+    async def unsubscribe(self, id: str) -> None:
+        """Delete a subscription: it leaves its group, and what it has accepted is still processed.
+
+        Another one with the same `group.id` goes on behind its last record. Raises `NotFoundError`.
+        """
+        await self._reading().unsubscribe(id)
+
+    async def pause_subscription(self, id: str) -> None:
+        """Have a subscription leave its group and read nothing until it is resumed. Raises `NotFoundError`."""
+        await self._reading().pause(id)
+
+    async def resume_subscription(
+        self, id: str, *, position: Literal["stored", "committed", "earliest", "latest"] | None = None
+    ) -> None:
+        """Have a subscription go on that is paused, has failed, or waits before it tries again.
+
+        `position` decides where, for all of its partitions: where they stand here (`stored`), where the broker says
+        that its group stands (`committed`), with the first record that there is, or behind the last one. Records may
+        be taken a second time then, or left out. Raises `NotFoundError`, `InvalidRequestError`.
+        """
+        await self._reading().resume(id, position)
+
+    async def kafka_clusters(self) -> list[ClusterView]:
+        """All Kafka clusters that subscriptions can name, secrets hidden."""
+        return self._reading().clusters()
+
+    async def kafka_cluster(self, name: str) -> ClusterView:
+        """One Kafka cluster. Raises `NotFoundError`."""
+        return self._reading().cluster(name)
+
+    async def add_kafka_cluster(self, name: str, properties: Mapping[str, str]) -> ClusterView:
+        """Keep a Kafka cluster in the file, beside those that code gives; secrets are named as `${env:KAFKA_...}`.
+
+        Raises `InvalidRequestError`, `ConflictError` where there is one of that name.
+        """
+        return await self._reading().set_cluster(name, properties, new=True)
+
+    async def change_kafka_cluster(self, name: str, properties: Mapping[str, str]) -> ClusterView:
+        """Replace the options of a cluster that is kept in the file; what reads from it connects anew.
+
+        Raises `NotFoundError`, `InvalidRequestError`, `ConflictError` for one that code gives.
+        """
+        return await self._reading().set_cluster(name, properties, new=False)
+
+    async def remove_kafka_cluster(self, name: str, *, force: bool = False) -> None:
+        """Forget a cluster that is kept in the file. Raises `NotFoundError`.
+
+        Raises `ConflictError` for one that code gives, and where subscriptions read from it; with `force` they wait.
+        """
+        await self._reading().remove_cluster(name, force=force)

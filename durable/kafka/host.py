@@ -1,0 +1,28 @@
+"""What reading needs of the engine."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from durable.core.commands import Command
+from durable.core.world import World
+
+
+class Host(Protocol):
+    """What is asked of the engine's loop."""
+
+    world: World
+    failure: BaseException | None
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many commands wait to be settled that nobody from outside may bring more."""
+        ...
+
+    def admitted(self) -> "asyncio.Future[None]":
+        """Done when a turn has taken enough of what was submitted."""
+        ...
+
+    def ask(self, make: Callable[[int], Command]) -> "asyncio.Future[Any]":
+        """Submit a command, and get the reply to it."""
+        ...

@@ -1,0 +1,348 @@
+"""One subscription's consumer: it reads, has the engine take, and tells the broker after that.
+
+A poll's records are taken in one turn, and the next poll waits for it: a slow engine is given no more than it takes.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar
+
+from durable import log
+from durable.core.commands import Offered, Take
+from durable.core.effects import Reply
+from durable.core.sources import Subscription
+from durable.errors import EngineFailedError, EngineNotRunningError, InvalidRequestError
+from durable.kafka.host import Host
+from durable.kafka.options import Settings, Unresolved, settings
+from durable.kafka.partitions import Partitions
+from durable.kafka.records import Records
+from durable.kafka.state import State
+from durable.kafka.trouble import Ended, Failed, Trouble, told
+from durable.store import CommitRefused
+
+#: How long it waits before it tries again: at first, and at most.
+RETRY_S, RETRY_S_MAX = 0.2, 10.0
+#: How long it waits for records at a time; so often at least it looks whether the engine is still there.
+POLL_S = 0.5
+#: How long the end of a session may take.
+STOP_S = 2.0
+
+
+T = TypeVar("T")
+
+
+class Reader:
+    """Reads for one subscription, until it is stopped."""
+
+    def __init__(
+        self,
+        host: Host,
+        subscription: Subscription,
+        options: Callable[[], Mapping[str, Any]],
+        records: Records,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self.subscription = subscription
+        self.state: State = "starting"
+        self.reason = self.cause = ""
+        self.since = now_ms()
+        self.partitions = Partitions(host, subscription)
+        self._host = host
+        self._options = options
+        self._records = records
+        self._now_ms = now_ms
+        #: Whether its group has told it which partitions it has.
+        self._joined = False
+        #: What the broker has been told.
+        self._told: dict[int, int] = {}
+        self._tell_at = 0.0
+        self._abandoned = False
+        #: Set to try again now; and to stop.
+        self._wake, self._stop = asyncio.Event(), asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    # ---- life ----
+
+    def start(self) -> None:
+        """Begin; where it has failed or waits, try again now."""
+        self._wake.set()
+        if self._task is None or self._task.done():
+            self._stop.clear()
+            self._abandoned = False
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        """Leave the group, and tell the broker how far it is. Raises nothing."""
+        task, self._task = self._task, None
+        if task is not None and not task.done():
+            self._stop.set()
+            self._wake.set()
+            await asyncio.wait([task], timeout=2 * STOP_S)
+            task.cancel()
+
+    def abandon(self) -> None:
+        """Stop as a killed process would: the broker is told nothing."""
+        self._abandoned = True
+        if self._task is not None and not self._task.get_loop().is_closed():
+            self._stop.set()
+            self._wake.set()
+
+    def _is(self, state: State, reason: str = "", cause: str = "") -> None:
+        if (state, reason, cause) == (self.state, self.reason, self.cause):
+            return
+        self.state, self.reason, self.cause, self.since = state, reason, cause, self._now_ms()
+        if state in ("retrying", "failed"):
+            self.partitions.ends.clear()
+            log.warning("%s (%s) is %s: %s: %s", self.subscription.id, self.subscription.source, state, reason, cause)
+        elif state == "running":
+            log.info("%s (%s) is running", self.subscription.id, self.subscription.source)
+
+    async def _run(self) -> None:
+        delay = RETRY_S
+        while True:
+            began = time.monotonic()
+            try:
+                await self._session()
+            except Ended:
+                return
+            except (EngineFailedError, EngineNotRunningError):
+                return
+            except Failed as failed:
+                self._is("failed", failed.reason, str(failed))
+                return
+            except Exception as error:
+                if self._host.failure is not None:
+                    return
+                self._is("retrying", *told(error))
+            if self._stop.is_set():
+                return
+            if time.monotonic() - began > 2 * RETRY_S_MAX:
+                delay = RETRY_S
+            self._wake.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), delay)
+            delay = min(2 * delay, RETRY_S_MAX)
+
+    # ---- a session ----
+
+    async def _session(self) -> None:
+        read = self._settings()
+        try:
+            from aiokafka import AIOKafkaConsumer
+        except ImportError:
+            raise Failed("not-installed", "aiokafka is not installed: pip install 'durable-engine[kafka]'") from None
+        from durable.kafka.client import Rebalanced, token_provider
+
+        arguments = dict(read.client)
+        if read.token is not None:
+            arguments["sasl_oauth_token_provider"] = token_provider(*read.token)
+        try:
+            consumer = AIOKafkaConsumer(**arguments, enable_auto_commit=False, auto_offset_reset="none")
+        except Exception as error:
+            raise Failed("bad-options", f"the client does not take these options: {error}") from error
+        self.partitions.leave()
+        self._joined, self._told = False, {}
+        starting = asyncio.ensure_future(consumer.start())
+        try:
+            await self._unless_stopped(asyncio.shield(starting))
+            if self.subscription.topic not in await consumer.topics():
+                raise Trouble("topic-missing", f"there is no topic {self.subscription.topic}, or it may not be read")
+            consumer.subscribe([self.subscription.topic], listener=Rebalanced(self._rebalanced))
+            while True:
+                await self._round(consumer, read)
+        finally:
+            await asyncio.wait([starting], timeout=STOP_S)  # cut off, it would leave a connection behind
+            starting.cancel()
+            await self._leave(consumer)
+
+    async def _unless_stopped(self, work: Awaitable[T]) -> T:
+        """Its result. Raises `Ended` where this is to stop first."""
+        working = asyncio.ensure_future(work)
+        stopping = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if stopping.done():
+                raise Ended
+            return working.result()
+        finally:
+            stopping.cancel()
+            working.cancel()
+
+    def _settings(self) -> Settings:
+        id = self.subscription.id
+        try:
+            return settings(self._options(), f"the options of {id}")
+        except Unresolved as error:
+            raise Failed(error.reason, str(error)) from error
+        except (InvalidRequestError, OSError, ValueError) as error:
+            raise Failed("bad-options", str(error)) from error
+
+    async def _leave(self, consumer: Any) -> None:
+        """The end of a session, whatever it was: what the broker does not answer in time is left."""
+        with suppress(Exception):
+            if not self._abandoned and self._host.failure is None:
+                async with asyncio.timeout(STOP_S / 2):
+                    await self._tell(consumer)
+        stopping = asyncio.ensure_future(consumer.stop())
+        with suppress(Exception):
+            await asyncio.wait([stopping], timeout=STOP_S)
+        if not stopping.done():
+            stopping.cancel()
+            consumer._closed = True  # it said what it could; nothing of it is to be warned about
+        elif not stopping.cancelled() and stopping.exception() is not None:
+            log.info("%s: the end of its connection: %r", self.subscription.id, stopping.exception())
+
+    def _rebalanced(self, begins: bool) -> None:
+        """The group shares its partitions anew: what is read is entered again."""
+        self._joined = begins
+        self.partitions.leave()
+
+    async def _round(self, consumer: Any, read: Settings) -> None:
+        from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
+
+        self._check()
+        partitions = self.partitions
+        if partitions.fresh and self._joined:
+            partitions.fresh, partitions.ends = False, {}
+            if consumer.assignment():  # where the group has more members than the topic has partitions, there is none
+                await partitions.enter(consumer, read.reset)
+            self._is("running")
+        try:
+            polled = consumer.getmany(timeout_ms=int(POLL_S * 1000), max_records=read.poll_records)
+            batches: Mapping[Any, Sequence[Any]] = await self._unless_stopped(polled)
+        except NoOffsetForPartitionError:
+            partitions.fresh |= not partitions.since
+            return
+        except OffsetOutOfRangeError:
+            partitions.fresh = True
+            return
+        if batches:
+            await self._take(consumer, read, batches)
+        if time.monotonic() >= self._tell_at:
+            self._tell_at = time.monotonic() + read.commit_interval_s
+            await self._tell_if_possible(consumer)
+        self._look(consumer)
+
+    def _check(self) -> None:
+        if self._host.failure is not None:
+            raise self._host.failure
+        subscription = self._host.world.subscriptions.get(self.subscription.id)
+        if subscription is None or subscription.paused:
+            raise Ended
+        handler = self._records.handler
+        if handler is not None and handler.settings.public is False:
+            raise Failed("not-public", f"{subscription.sink} is not public: no record may invoke it")
+
+    # ---- taking ----
+
+    async def _take(self, consumer: Any, read: Settings, batches: Mapping[Any, Sequence[Any]]) -> None:
+        """All that one poll brought, in one turn."""
+        handler, partitions = self._records.handler, self.partitions
+        polled: list[tuple[int, Sequence[Any], tuple[Offered, ...]]] = []
+        for tp, records in batches.items():
+            since = partitions.since.get(tp.partition)
+            if since is None:
+                continue
+            if records[0].offset < since:
+                raise Trouble("moved", f"partition {tp.partition} was read from {records[0].offset} on, not {since}")
+            last = len(records) - 1
+            offered = tuple(
+                self._records.offered(record, handler, told=index in (0, last))
+                for index, record in enumerate(records)
+            )
+            polled.append((tp.partition, records, offered))
+        if self._host.crowded:
+            await self._wait(consumer, read, self._host.admitted())
+        asked = [
+            (
+                one,
+                before,
+                self._host.ask(partial(Take, self.subscription.id, partitions.place(number), since, offered)),
+            )
+            for one in polled
+            for number, _, offered in [one]
+            if (since := partitions.since.get(number)) is not None and (before := partitions.position(number))
+        ]
+        await self._wait(consumer, read, asyncio.gather(*(answer for *_, answer in asked), return_exceptions=True))
+        for (number, records, offered), before, answer in asked:
+            if isinstance(answer.exception(), CommitRefused):
+                await self._one_by_one(number, offered, records, before.next)
+            else:
+                self._done(number, offered, answer.result(), before.next)
+
+    def _done(self, number: int, offered: Sequence[Offered], reply: Reply, before: int) -> None:
+        """What became of some records: where the partition is now, and which of them have failed."""
+        position = self.partitions.taken(number, reply)
+        if position is None:
+            return
+        if number in self.partitions.since:  # and not given to somebody else meanwhile
+            self.partitions.since[number] = position.next
+        for one in offered:
+            if one.failure is not None and one.offset >= before:
+                log.warning(
+                    "%s (%s): record %d of partition %d became the failed invocation %s: %s",
+                    self.subscription.id,
+                    self.subscription.source,
+                    one.offset,
+                    number,
+                    one.submission.id,
+                    one.failure.value.decode(errors="replace"),
+                )
+
+    async def _one_by_one(self, number: int, offered: Sequence[Offered], records: Sequence[Any], before: int) -> None:
+        """The store refused them all together: only whoever is to blame fails."""
+        for one, record in zip(offered, records, strict=True):
+            since = self.partitions.since.get(number)
+            if since is None:
+                return
+            take = partial(Take, self.subscription.id, self.partitions.place(number), since)
+            try:
+                reply = await self._host.ask(partial(take, (one,)))
+            except CommitRefused as refused:
+                one = self._records.failed(record, refused, about=one.fingerprint, empty=True)
+                reply = await self._host.ask(partial(take, (one,)))
+            self._done(number, (one,), reply, before)
+
+    async def _wait(self, consumer: Any, read: Settings, future: "asyncio.Future[Any]") -> None:
+        """Wait for the engine. Where that takes long, partitions are paused and polls go on, to stay in the group."""
+        patience = min(2.0, read.poll_interval_s / 3)
+        done, _ = await asyncio.wait([future], timeout=patience)
+        if done:
+            return
+        paused = consumer.assignment()
+        consumer.pause(*paused)
+        try:
+            while not done:
+                await consumer.getmany(timeout_ms=0)
+                done, _ = await asyncio.wait([future], timeout=patience)
+        finally:
+            consumer.resume(*(consumer.assignment() & paused))
+
+    # ---- telling the broker ----
+
+    async def _tell(self, consumer: Any) -> None:
+        """Commit how far the partitions are that it has."""
+        ours = [tp for tp in consumer.assignment() if tp.partition in self.partitions.since]
+        stored = {tp: at.next for tp in ours if (at := self.partitions.position(tp.partition)) is not None}
+        new = {tp: next for tp, next in stored.items() if self._told.get(tp.partition) != next}
+        if new:
+            await consumer.commit(new)
+            self._told |= {tp.partition: next for tp, next in new.items()}
+
+    async def _tell_if_possible(self, consumer: Any) -> None:
+        from aiokafka.errors import KafkaError
+
+        try:
+            await self._tell(consumer)
+        except KafkaError as error:  # the group is being shared anew, or its coordinator is away: the next time
+            log.info("%s: the broker was not told how far it is: %s", self.subscription.id, error)
+
+    def _look(self, consumer: Any) -> None:
+        """Where the partitions end that it reads."""
+        for tp in consumer.assignment():
+            end = consumer.highwater(tp)
+            if end is not None and tp.partition in self.partitions.since:
+                self.partitions.ends[tp.partition] = end

@@ -1,0 +1,200 @@
+"""A record as the invocation that it becomes; and where it cannot be run, as one that has failed already."""
+
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Sequence
+from typing import Protocol
+from zlib import crc32
+
+from durable.core.commands import Offered
+from durable.core.ids import claimed_id
+from durable.core.invocation import Caller, Flavor, Submission
+from durable.core.journal import Failure
+from durable.core.sources import Subscription
+from durable.errors import DurableError, InvalidRequestError, RequestError
+from durable.kafka.sources import is_keyed
+from durable.runtime.registry import Registered, Registry, check_headers, check_text
+from durable.serde import check_data, decoded
+
+#: How long the record of one that failed at once is kept at least: somebody has to see it.
+KEPT_MS = 86_400_000
+#: How much of a key that is none is kept, to find it by.
+_KEY_SHOWN = 1000
+#: Ours, whatever a record says.
+_RESERVED = ("kafka.", "restate.")
+
+
+class Record(Protocol):
+    """What a client library has of a record."""
+
+    @property
+    def offset(self) -> int: ...  # noqa: D102
+    @property
+    def partition(self) -> int: ...  # noqa: D102
+    @property
+    def topic(self) -> str: ...  # noqa: D102
+    @property
+    def timestamp(self) -> int | None: ...  # noqa: D102
+    @property
+    def key(self) -> bytes | None: ...  # noqa: D102
+    @property
+    def value(self) -> bytes | None: ...  # noqa: D102
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...  # noqa: D102
+
+
+def fingerprint(record: Record) -> int:
+    """A number that tells a record from another one at the same offset; never 0."""
+    begin = crc32(b"%d %d" % (record.timestamp or 0, -1 if record.key is None else len(record.key)))
+    return crc32(record.value or b"", crc32(record.key or b"", begin)) or 1
+
+
+class Records:
+    """What the records of one subscription become."""
+
+    def __init__(self, subscription: Subscription, registry: Registry, new_id: Callable[[], str]) -> None:
+        self._subscription = subscription
+        self._registry = registry
+        self._new_id = new_id
+        self._caller = Caller(0, subscription.id, 0, subscription.source, False)
+
+    @property
+    def handler(self) -> Registered | None:
+        """The handler, if this engine has it."""
+        return self._registry.get(self._subscription.service, self._subscription.handler)
+
+    def offered(self, record: Record, handler: Registered | None, *, told: bool) -> Offered:
+        """What it becomes; `told`: with its fingerprint."""
+        about = fingerprint(record) if told else 0
+        headers = self._headers(record)
+        try:
+            if handler is None:
+                sink = self._subscription.sink
+                raise InvalidRequestError(f"no handler is registered for {sink}: add it, and restart this")
+            key = key_of(record, handler.keyed)
+            data = input_of(record, handler)
+            check_headers(headers, handler.value_size_max)
+            submission = handler.submission(
+                self._new_id(),
+                data,
+                key=key,
+                headers=headers,
+                idempotency_key=None,
+                caller=self._caller,
+                due_at=None,
+                id_span=self._registry.id_span,
+            )
+        except DurableError as error:
+            return self.failed(record, error, about=about, headers=headers)
+        return Offered(record.offset, submission, about)
+
+    def failed(
+        self,
+        record: Record,
+        error: Exception,
+        *,
+        about: int = 0,
+        headers: dict[str, str] | None = None,
+        empty: bool = False,
+    ) -> Offered:
+        """The invocation that has failed with this; `empty`: without the record's own bytes."""
+        subscription, handler = self._subscription, self.handler
+        flavor = Flavor(subscription.flavor) if handler is None else handler.flavor
+        key = shown_key(record.key) if is_keyed(flavor) else None
+        id = self._new_id()
+        if flavor is Flavor.WORKFLOW:  # its key determines it
+            span = self._registry.id_span
+            id = claimed_id(subscription.service, key, subscription.handler, "", span=span)
+        kept = KEPT_MS
+        if handler is not None:
+            kept = max(kept, handler.settings.journal_retention_ms or 0)
+        try:
+            safe = check_headers(headers or {}, self._registry.value_size_max)
+        except RequestError:
+            safe = self._own_headers(record)
+        code = error.code if isinstance(error, RequestError) else 400
+        failure = Failure(f"the record cannot be accepted: {error}", code)
+        submission = Submission(
+            id,
+            subscription.service,
+            subscription.handler,
+            key,
+            flavor,
+            b"" if empty else record.value or b"",
+            self._own_headers(record) if empty else safe,
+            None,
+            self._caller,
+            None,
+            kept,
+            kept,
+        )
+        return Offered(record.offset, submission, about, failure.outcome())
+
+    def _own_headers(self, record: Record) -> dict[str, str]:
+        own = {
+            "kafka.offset": str(record.offset),
+            "kafka.topic": record.topic,
+            "kafka.partition": str(record.partition),
+            "restate.subscription.id": self._subscription.id,
+        }
+        if record.timestamp is not None and record.timestamp >= 0:
+            own["kafka.timestamp"] = str(record.timestamp)
+        if record.key is not None and len(record.key) <= _KEY_SHOWN:
+            own["kafka.key"] = urlsafe_b64encode(record.key).decode()
+        return own
+
+    def _headers(self, record: Record) -> dict[str, str]:
+        """Those of the record, and those that say where it is from, with the bytes of its key.
+
+        Of several of one name the last one counts. What is no text is in base64, under its name with `-bin` behind.
+        """
+        own = self._own_headers(record)
+        if not record.headers:
+            return own
+        found: dict[str, str] = {}
+        for name, value in record.headers:
+            if name.startswith(_RESERVED) or not name or "\0" in name:
+                continue
+            try:
+                text = (value or b"").decode()
+            except UnicodeDecodeError:
+                text = "\0"
+            if "\0" in text:
+                found[f"{name}-bin"] = urlsafe_b64encode(value or b"").decode()
+            else:
+                found[name] = text
+        return found | own
+
+
+def key_of(record: Record, keyed: bool) -> str | None:
+    """The key of an object or workflow; none is "". Raises `InvalidRequestError`."""
+    if not keyed:
+        return None
+    if record.key is None:
+        return ""
+    try:
+        key = record.key.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError(f"its key is no UTF-8 text ({error.reason} at byte {error.start})") from None
+    check_text("key", key)
+    return key
+
+
+def shown_key(key: bytes | None) -> str:
+    """A key that is none, as a text that can be: what is not readable is escaped, what is too long is cut off."""
+    return (key or b"")[:_KEY_SHOWN].decode(errors="backslashreplace").replace("\0", "\\x00")
+
+
+def input_of(record: Record, handler: Registered) -> bytes:
+    """The record's value, if the handler can read it; of a tombstone, nothing. Raises `SerializationError`."""
+    door = f"the value of the record, as the argument of {handler.service}/{handler.name}"
+    if record.value is None:
+        nothing = handler.nothing()
+        if nothing is None:
+            raise InvalidRequestError(
+                f"it has no value (a tombstone), and {handler.service}/{handler.name} needs one: let it take None"
+            )
+        return nothing
+    check_data(record.value, door, handler.value_size_max)
+    if handler.has_input:
+        decoded(handler.input.decode, record.value, door)
+    return record.value

@@ -1,0 +1,332 @@
+"""All subscriptions of one life of an engine: who reads, and how each of them fares."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from durable.core import commands as ask
+from durable.core.effects import Answer
+from durable.core.ids import is_subscription_id
+from durable.core.sources import STARTS, Cluster, Subscription
+from durable.core.world import World
+from durable.errors import (
+    ConflictError,
+    InvalidRequestError,
+    NotFoundError,
+    StorageCorruptError,
+)
+from durable.kafka import options as opt
+from durable.kafka.host import Host
+from durable.kafka.reader import Reader
+from durable.kafka.records import Records
+from durable.kafka.sources import check_cluster_name, check_options, sink_of, source_of
+from durable.kafka.state import ClusterView, PartitionView, SubscriptionView
+from durable.runtime.registry import Registry
+
+Clusters = Mapping[str, Mapping[str, Any]]
+
+
+def check_clusters(clusters: Any) -> dict[str, dict[str, Any]]:
+    """The clusters that code gives. Raises `InvalidRequestError`."""
+    if not isinstance(clusters, Mapping):
+        raise InvalidRequestError("kafka_clusters takes a mapping of names to options by librdkafka's names")
+    found: dict[str, dict[str, Any]] = {}
+    for name, properties in clusters.items():
+        check_cluster_name(name)
+        if not isinstance(properties, Mapping):
+            raise InvalidRequestError(f"kafka_clusters[{name!r}] is a mapping of option names to texts")
+        _check_properties(properties, f"kafka_clusters[{name!r}]", kept=False)
+        found[name] = dict(properties)
+    return found
+
+
+def _check_properties(properties: Mapping[str, Any], where: str, *, kept: bool) -> None:
+    opt.check(properties, where=where, kept=kept)
+    if not {"bootstrap.servers", "metadata.broker.list"} & properties.keys():
+        raise InvalidRequestError(f"{where}: bootstrap.servers is missing (or metadata.broker.list)")
+
+
+class Subscriptions:
+    """Readers by subscription, and what is asked about them. Lives on one event loop, from a start to a close."""
+
+    def __init__(
+        self,
+        host: Host,
+        registry: Registry,
+        clusters: Clusters,
+        now_ms: Callable[[], int],
+        new_id: Callable[[], str],
+    ) -> None:
+        self._host = host
+        self._registry = registry
+        self._clusters = clusters
+        self._now_ms = now_ms
+        self._new_id = new_id
+        self._readers: dict[str, Reader] = {}
+        self._began = now_ms()
+        #: One change after the other.
+        self._changing = asyncio.Lock()
+
+    # ---- life ----
+
+    def begin(self) -> None:
+        """Read for all that are stored."""
+        for id in list(self._world.subscriptions):
+            self._read(id)
+
+    async def close(self) -> None:
+        """Leave all groups. Raises nothing."""
+        readers, self._readers = self._readers, {}
+        await asyncio.gather(*(reader.stop() for reader in readers.values()), return_exceptions=True)
+
+    def abandon(self) -> None:
+        """Stop reading as a killed process would."""
+        for reader in self._readers.values():
+            reader.abandon()
+        self._readers = {}
+
+    @property
+    def _world(self) -> World:
+        return self._host.world
+
+    def _read(self, id: str) -> None:
+        subscription = self._world.subscriptions.get(id)
+        if subscription is None or subscription.paused or subscription.damage:
+            return
+        reader = self._readers.get(id)
+        if reader is None:
+            records = Records(subscription, self._registry, self._new_id)
+            reader = Reader(self._host, subscription, partial(self._options, subscription), records, self._now_ms)
+            self._readers[id] = reader
+        reader.start()
+
+    async def _stop(self, id: str) -> None:
+        reader = self._readers.pop(id, None)
+        if reader is not None:
+            await reader.stop()
+
+    def _options(self, subscription: Subscription) -> Mapping[str, Any]:
+        """What holds for it now. Raises `Unresolved` where its cluster is not known."""
+        cluster = self._cluster(subscription.cluster)
+        if cluster is None:
+            raise opt.Unresolved(_no_cluster(subscription.cluster, self._names()), "no-cluster")
+        return opt.effective(subscription.id, cluster, subscription.options) | {"group.id": subscription.group}
+
+    def _cluster(self, name: str) -> Mapping[str, Any] | None:
+        named = self._world.clusters.get(name)
+        if named is not None:
+            return None if named.damage else named.properties
+        return self._clusters.get(name)
+
+    def _names(self) -> list[str]:
+        return sorted({*self._clusters, *self._world.clusters})
+
+    # ---- subscriptions ----
+
+    async def subscribe(self, source: str, sink: str, options: Any, new: bool, fresh_id: str) -> SubscriptionView:
+        """See `Engine.subscribe`."""
+        read = source_of(source)
+        handler = sink_of(sink, self._registry)
+        cluster = self._cluster(read.cluster)
+        if cluster is None:
+            raise InvalidRequestError(_no_cluster(read.cluster, self._names()))
+        own = check_options(options)
+        opt.check(own, where="options", kept=True)
+        async with self._changing:
+            for one in [] if new else list(self._world.subscriptions.values()):
+                if (one.source, one.sink, one.options) == (source, sink, own):
+                    return self.view(one.id)
+            subscription = Subscription(
+                fresh_id,
+                source,
+                sink,
+                own,
+                read.cluster,
+                read.topic,
+                str(opt.effective(fresh_id, cluster, own)["group.id"]),
+                handler.service,
+                handler.name,
+                str(handler.flavor),
+                self._now_ms(),
+            )
+            await self._ask(partial(ask.Subscribe, subscription))
+            self._read(fresh_id)
+        return self.view(fresh_id)
+
+    async def unsubscribe(self, id: str) -> None:
+        """See `Engine.unsubscribe`."""
+        self._found(id)
+        async with self._changing:
+            await self._stop(id)
+            await self._ask(partial(ask.Unsubscribe, id), id)
+
+    async def pause(self, id: str) -> None:
+        """See `Engine.pause_subscription`."""
+        self._found(id)
+        async with self._changing:
+            await self._ask(partial(ask.HoldSubscription, id, True), id)
+            await self._stop(id)
+
+    async def resume(self, id: str, position: str | None) -> None:
+        """See `Engine.resume_subscription`."""
+        if position is not None and position not in STARTS:
+            raise InvalidRequestError(f"position is one of {', '.join(STARTS)}, not {position!r}")
+        self._found(id)
+        async with self._changing:
+            if position is not None:
+                await self._stop(id)
+                await self._ask(partial(ask.Reposition, id, position), id)
+            else:
+                await self._ask(partial(ask.HoldSubscription, id, False), id)
+            self._read(id)
+
+    async def _ask(self, make: Callable[[int], ask.Command], id: str = "") -> None:
+        reply = await self._host.ask(make)
+        if reply.result is Answer.NOT_FOUND:
+            raise _unknown(id)
+        if reply.result is Answer.DAMAGED:
+            raise StorageCorruptError(f"the subscription {id}: {reply.cause}; all that can be done is to delete it")
+
+    def _found(self, id: str) -> Subscription:
+        if not isinstance(id, str) or not is_subscription_id(id):
+            raise InvalidRequestError(f"{id!r} is not the id of a subscription (`sub_1` and 22 letters or digits)")
+        found = self._world.subscriptions.get(id)
+        if found is None:
+            raise _unknown(id)
+        return found
+
+    def views(self, source: str | None, sink: str | None) -> list[SubscriptionView]:
+        """All that have this source and this sink, where these are given; the oldest first."""
+        found = sorted(self._world.subscriptions.values(), key=lambda one: (one.created_at, one.id))
+        return [
+            self.view(one.id)
+            for one in found
+            if (source is None or one.source == source) and (sink is None or one.sink == sink)
+        ]
+
+    def view(self, id: str) -> SubscriptionView:
+        """One of them. Raises `NotFoundError`, `InvalidRequestError`."""
+        one = self._found(id)
+        reader = self._readers.get(id)
+        ends = {} if reader is None else reader.partitions.ends
+        place = (one.cluster, one.group, one.topic)
+        partitions = tuple(
+            PartitionView(
+                partition=at.partition,
+                position=position.next,
+                end=(end := ends.get(at.partition)),
+                lag=None if end is None else max(0, end - position.next),
+                taken=position.taken,
+                failed=position.failed,
+                skipped=position.skipped,
+                taken_at=position.taken_at or None,
+            )
+            for at, position in sorted(self._world.positions.items())
+            if at[:3] == place and not one.damage
+        )
+        lags = [at.lag for at in partitions if at.lag is not None]
+        if one.damage:
+            state: Any = ("failed", "damaged", one.damage, self._began)
+        elif one.paused:
+            state = ("paused", "", "", self._began)
+        elif reader is None:
+            state = ("starting", "", "", self._began)
+        else:
+            state = (reader.state, reader.reason, reader.cause, reader.since)
+        return SubscriptionView(
+            id=id,
+            source=one.source,
+            sink=one.sink,
+            options=self._shown(one),
+            state=state[0],
+            reason=state[1],
+            cause=state[2],
+            since=state[3],
+            created_at=one.created_at,
+            lag=sum(lags) if lags else None,
+            taken=sum(at.taken for at in partitions),
+            failed=sum(at.failed for at in partitions),
+            skipped=sum(at.skipped for at in partitions),
+            last_record_at=max((at.taken_at for at in partitions if at.taken_at), default=None),
+            partitions=partitions,
+        )
+
+    def _shown(self, one: Subscription) -> dict[str, str]:
+        """Its own options, and who it is for the broker: as Restate's server shows them."""
+        if one.damage:
+            return {}
+        holds = opt.effective(one.id, self._cluster(one.cluster) or {}, one.options)
+        return opt.shown(one.options) | {"client.id": str(holds["client.id"]), "group.id": one.group}
+
+    # ---- clusters ----
+
+    def clusters(self) -> list[ClusterView]:
+        """All of them, by name."""
+        return [self.cluster(name) for name in self._names()]
+
+    def cluster(self, name: str) -> ClusterView:
+        """One of them. Raises `NotFoundError`."""
+        kept = self._world.clusters.get(name)
+        if kept is None and name not in self._clusters:
+            raise NotFoundError(f"The requested Kafka cluster '{name}' does not exist")
+        readers = [one for one in self._world.subscriptions.values() if one.cluster == name]
+        return ClusterView(
+            name=name,
+            properties=opt.shown(self._clusters[name] if kept is None else kept.properties),
+            created_at=self._began if kept is None else kept.created_at,
+            from_code=kept is None,
+            subscriptions=tuple(sorted(one.id for one in readers)),
+            damage="" if kept is None else kept.damage,
+        )
+
+    async def set_cluster(self, name: str, properties: Any, *, new: bool) -> ClusterView:
+        """Keep a cluster; what reads from it connects anew. Raises as `Engine.add_kafka_cluster` and `change_`."""
+        if not new:
+            self._changeable(name)
+        else:
+            check_cluster_name(name)
+            if name in self._names():
+                raise ConflictError(f"the Kafka cluster '{name}' exists already")
+        own = check_options(properties, "properties")
+        _check_properties(own, f"the Kafka cluster '{name}'", kept=True)
+        async with self._changing:
+            kept = self._world.clusters.get(name)
+            created_at = self._now_ms() if kept is None else kept.created_at
+            await self._ask(partial(ask.SetCluster, name, Cluster(name, own, created_at)))
+            await self._connect_again(name)
+        return self.cluster(name)
+
+    async def remove_cluster(self, name: str, *, force: bool) -> None:
+        """Forget a cluster. Raises `NotFoundError`, and `ConflictError` where something reads from it."""
+        view = self._changeable(name)
+        if view.subscriptions and not force:
+            raise ConflictError(
+                f"the Kafka cluster '{name}' is read from by {', '.join(view.subscriptions)}: delete these first, or "
+                "force it; they would wait until there is one of that name"
+            )
+        async with self._changing:
+            await self._ask(partial(ask.SetCluster, name, None))
+            await self._connect_again(name)
+
+    def _changeable(self, name: str) -> ClusterView:
+        view = self.cluster(name)
+        if view.from_code:
+            raise ConflictError(f"the Kafka cluster '{name}' is given to Engine(kafka_clusters=...): change it there")
+        return view
+
+    async def _connect_again(self, cluster: str) -> None:
+        ids = [one.id for one in self._world.subscriptions.values() if one.cluster == cluster]
+        await asyncio.gather(*(self._stop(id) for id in ids))
+        for id in ids:
+            self._read(id)
+
+
+def _unknown(id: str) -> NotFoundError:
+    return NotFoundError(f"The requested subscription '{id}' does not exist")
+
+
+def _no_cluster(name: str, names: list[str]) -> str:
+    return f"Kafka cluster '{name}' not found. Available clusters: [{', '.join(names)}]"

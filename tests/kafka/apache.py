@@ -1,0 +1,175 @@
+"""A real Apache Kafka of one node, on loopback: its jars come from Maven Central, and need Java 17.
+
+They are kept in `~/.cache/durable-tests` (or `DURABLE_TEST_CACHE`) from one run to the next.
+"""
+
+import fcntl
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic  # type: ignore[attr-defined]
+
+VERSION = "4.1.0"
+_POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
+<modelVersion>4.0.0</modelVersion><groupId>durable</groupId><artifactId>kafka</artifactId><version>1</version>
+<dependencies><dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId>
+<version>{VERSION}</version></dependency></dependencies></project>
+"""
+#: For how long a broker may start, on a busy machine; and for how long it is asked for something.
+START_S, ASK_S = 90, 30
+_HEAP = ("-Xmx384m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+
+
+def missing() -> str:
+    """Why no broker can be started here, or ""."""
+    java = shutil.which("java")
+    if java is None:
+        return "there is no java"
+    told = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
+    found = re.search(r'version "(\d+)', told)
+    if found is None or int(found[1]) < 17:
+        return f"Java 17 is needed, and there is {told.splitlines()[:1]}"
+    return "" if _kept().is_dir() or shutil.which("mvn") is not None else "there is no mvn to get the jars with"
+
+
+def _kept() -> Path:
+    cache = os.environ.get("DURABLE_TEST_CACHE", str(Path.home() / ".cache" / "durable-tests"))
+    return Path(cache) / f"kafka-{VERSION}"
+
+
+def jars() -> Path:
+    """The folder with all jars; the first one who asks gets them."""
+    folder = _kept()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.parent / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.is_dir():
+            with tempfile.TemporaryDirectory(dir=folder.parent) as new:
+                Path(new, "pom.xml").write_text(_POM)
+                copy = ["dependency:copy-dependencies", "-DincludeScope=runtime", "-DoutputDirectory=jars"]
+                subprocess.run(["mvn", "-q", "-B", *copy], cwd=new, check=True, timeout=600)
+                Path(new, "jars").rename(folder)
+    return folder
+
+
+class Apache:
+    """One broker that is its own controller, in KRaft mode; `address` where one runs already."""
+
+    #: The least that it takes is configured so.
+    session_timeout_ms = 1500
+
+    def __init__(self, address: str = "") -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self.address = address
+        if address:
+            self.session_timeout_ms = 6000
+        else:
+            self._folder = Path(tempfile.mkdtemp(prefix="durable-kafka-"))
+            ports = _free_ports(2)
+            self.address = f"127.0.0.1:{ports[0]}"
+            self._configure(*ports)
+            self.up()
+        self._admin = AdminClient({"bootstrap.servers": self.address, "log_level": 0})
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it may be stopped."""
+        return self._process is not None
+
+    def _configure(self, port: int, controller: int) -> None:
+        lines = {
+            "process.roles": "broker,controller",
+            "node.id": 1,
+            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+            "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+            "controller.listener.names": "CONTROLLER",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "log.dirs": self._folder / "logs",
+            "auto.create.topics.enable": "false",
+            "offsets.topic.replication.factor": 1,
+            "offsets.topic.num.partitions": 4,
+            "transaction.state.log.replication.factor": 1,
+            "transaction.state.log.min.isr": 1,
+            "transaction.state.log.num.partitions": 1,
+            "group.initial.rebalance.delay.ms": 0,
+            "group.min.session.timeout.ms": 500,
+            "log.retention.check.interval.ms": 100,
+        }
+        text = "".join(f"{name}={value}\n" for name, value in lines.items())
+        (self._folder / "server.properties").write_text(text)
+        self._java(
+            "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qk", "-c", "server.properties"
+        ).wait()
+
+    def _java(self, *what: str) -> "subprocess.Popen[bytes]":
+        log = open(self._folder / "log.txt", "ab")  # noqa: SIM115 (it is the process's own)
+        with log:
+            return subprocess.Popen(
+                ["java", *_HEAP, "-cp", f"{jars()}/*", *what], cwd=self._folder, stdout=log, stderr=log
+            )
+
+    def up(self) -> None:
+        """Start it, and wait until it answers."""
+        self._process = self._java("kafka.Kafka", "server.properties")
+        host, _, port = self.address.partition(":")
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            assert self._process.poll() is None, (self._folder / "log.txt").read_text()[-3000:]
+            with suppress(OSError), socket.create_connection((host, int(port)), 1):
+                AdminClient({"bootstrap.servers": self.address, "log_level": 0}).list_topics(timeout=START_S)
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"the broker did not start:\n{(self._folder / 'log.txt').read_text()[-3000:]}")
+
+    def down(self) -> None:
+        """Kill it."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        if self._process is not None:
+            self.down()
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def create(self, topic: str, partitions: int = 4) -> None:
+        """Create a topic, also where one of that name is still being deleted."""
+        deadline = time.monotonic() + ASK_S
+        while True:
+            try:
+                self._admin.create_topics([NewTopic(topic, partitions, 1)])[topic].result(ASK_S)
+                return
+            except Exception:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
+    def delete(self, topic: str) -> None:
+        self._admin.delete_topics([topic])[topic].result(ASK_S)
+
+    def delete_records(self, topic: str, partition: int, before: int) -> None:
+        place = TopicPartition(topic, partition, before)
+        next(iter(self._admin.delete_records([place]).values())).result(ASK_S)
+
+    def grow(self, topic: str, partitions: int) -> None:
+        self._admin.create_partitions([NewPartitions(topic, partitions)])[topic].result(ASK_S)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
