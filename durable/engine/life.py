@@ -86,9 +86,7 @@ class Life(Begun):
     #: Who is asked instead; an engine on standby has one.
     elsewhere: None = None
 
-    def __init__(
-        self, loop: Loop, door: Door | None = None, read: Callable[[Loop], Reading] | None = None
-    ) -> None:
+    def __init__(self, loop: Loop, door: Door | None = None, read: Callable[[Loop], Reading] | None = None) -> None:
         super().__init__()
         self.loop = loop
         self._read = read

@@ -1,0 +1,1 @@
+"""Orders from a Kafka topic: see README.md."""
