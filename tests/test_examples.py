@@ -166,6 +166,7 @@ MAY_BE = re.compile(r"writing about the \w+ of June")
 FOLDERS = {
     "checkout": "The books match: nothing lost, nothing doubled.",
     "several_workers": "The books match: nothing lost, nothing doubled.",
+    "kafka_orders": "every order was placed once, in order",
     "trip_saga": "The trip is undone: every booking cancelled once, leaf first, through a SIGKILL.",
 }
 
@@ -206,6 +207,12 @@ def test_workers_of_uvicorn_are_killed_in_turn_under_load_and_nothing_is_lost_or
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert complaints(ended.stderr) == []
     assert ended.stdout.splitlines()[-1] == FOLDERS["several_workers"]
+
+
+def test_orders_are_read_from_a_topic() -> None:
+    ended = run(sys.executable, "-m", "examples.kafka_orders")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stdout.splitlines()[-1] == FOLDERS["kafka_orders"]
 
 
 CONSOLE = ["fan_out", "hello", "human_approval", "keyed_counter", "saga", "sign_up"]

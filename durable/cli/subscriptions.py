@@ -10,6 +10,7 @@ from durable.cli.exits import usage
 from durable.cli.output import Column
 from durable.cli.places import Need
 from durable.cli.sessions import checked, json_of
+from durable.core.sources import STARTS
 from durable.remote.wire import encoded_path
 
 group = new_group("subscriptions", "List, create and delete subscriptions to Kafka topics.")
@@ -25,9 +26,13 @@ async def list_subscriptions(desk: Desk) -> None:
     """List subscriptions."""
     found = (await desk.get("/subscriptions"))["subscriptions"]
     columns = [
-        Column("ID", lambda one: one["id"]),
+        Column("ID", lambda one: one["id"], is_id=True),
         Column("SOURCE", lambda one: one["source"]),
         Column("SINK", lambda one: one["sink"]),
+        Column("STATE", lambda one: one.get("state", "")),
+        Column("LAG", lambda one: one.get("lag", "")),
+        Column("TAKEN", lambda one: one.get("taken", "")),
+        Column("CAUSE", lambda one: one.get("cause", ""), yields=True),
     ]
     desk.out.rows(found, columns, empty="there are no subscriptions")
 
@@ -61,5 +66,28 @@ async def delete(desk: Desk, id: str) -> None:
     checked(await desk.change("DELETE", f"/subscriptions{encoded_path(id)}"))
     if desk.out.form == "text":
         desk.out.text(f"{id} deleted")
+    else:
+        desk.out.value({"id": id})
+
+
+@command(group, "pause", Need.ENGINE)
+@click.argument("id")
+async def pause(desk: Desk, id: str) -> None:
+    """Have a subscription read nothing until it is resumed."""
+    await _steer(desk, id, "pause", "paused", None)
+
+
+@command(group, "resume", Need.ENGINE)
+@click.argument("id")
+@click.option("--position", type=click.Choice(STARTS), help="Where it goes on, if not where it stands.")
+async def resume(desk: Desk, id: str, position: str | None) -> None:
+    """Have a subscription go on that is paused, has failed, or waits to try again."""
+    await _steer(desk, id, "resume", "resumed", None if position is None else {"position": position})
+
+
+async def _steer(desk: Desk, id: str, verb: str, done: str, query: dict[str, str] | None) -> None:
+    checked(await desk.change("PATCH", f"/subscriptions{encoded_path(id)}/{verb}", query=query))
+    if desk.out.form == "text":
+        desk.out.text(f"{id} {done}")
     else:
         desk.out.value({"id": id})

@@ -1184,6 +1184,9 @@ def test_a_turn_without_writes_is_nothing(stores: Stores) -> None:
         Writes(settings={"A": "{}"}),
         Writes(declared={"A": (1, "")}),
         Writes(journals_purged=[1]),
+        Writes(subscriptions={"sub": None}),
+        Writes(positions={Place("c", "g", "t", 0): None}),
+        Writes(clusters={"c": None}),
         Writes(ordinals_reserved=0),
     ],
     ids=lambda writes: next(
