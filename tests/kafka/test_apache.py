@@ -74,22 +74,10 @@ async def a_campaign(broker: Apache, topic: str, folder: Path) -> None:
 
 STORIES: dict[str, Story] = {
     "three records of a key": told(test_reading.test_three_records_of_a_key_are_added_up),
-    "workflows and promises": told(test_reading.test_records_start_workflows_and_settle_their_promises),
-    "headers": told(test_reading.test_a_handler_knows_where_its_record_is_from),
-    "two subscriptions": told(test_reading.test_each_of_two_subscriptions_gets_all_in_the_order_of_a_key),
     "a kill": told(test_reading.test_what_was_taken_is_not_taken_again_after_a_kill),
-    "the same group again": told(
-        test_reading.test_a_subscription_made_again_with_the_same_group_goes_on_behind_the_last_record
-    ),
     "latest": told(test_reading.test_latest_begins_behind_what_is_there_and_keeps_that_place),
-    "a topic that is missing": told(test_faults.test_a_topic_that_is_missing_is_waited_for),
     "a topic created again": told(test_faults.test_a_topic_that_was_created_again_is_not_taken_for_the_old_one),
     "records that are gone": told(test_faults.records_that_are_gone_are_counted),
-    "a group moved on": told(
-        test_faults.test_a_group_that_somebody_moved_on_waits_for_a_decision,
-        position="stored",
-        expected=[1, 2, 3, 4, 5],
-    ),
     "partitions added": partitions_that_are_added_are_read_from_their_first_record,
     "a campaign": a_campaign,
     "a broker killed": a_broker_that_is_killed_and_started_again_has_lost_nothing,
