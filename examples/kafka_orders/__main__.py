@@ -93,14 +93,13 @@ def main() -> int:
         write_orders(producer, topic, 0, half)
         producer.produce(topic, b"one lamp, please", b"ada")
         producer.flush(30)
-        session_ms = "6000" if asked.broker else "1500"  # whoever was killed is waited for so long
-        worker = Worker(str(path), broker, topic, session_ms)
-        wait_for(path, half // 2)
-        worker.kill()
-        write_orders(producer, topic, half, asked.orders)
-        worker = Worker(str(path), broker, topic, session_ms)
-        wait_for(path, asked.orders + 1)
-        worker.kill()
+        for first, last, until in ((0, 0, half // 2), (half, asked.orders, asked.orders + 1)):
+            write_orders(producer, topic, first, last)
+            worker = Worker(str(path), broker, topic)
+            try:
+                wait_for(path, until)
+            finally:
+                worker.kill()
         right = asyncio.run(compare(path, asked.orders))
     print("every order was placed once, in order" if right else "WRONG: see above")
     return 0 if right else 1
