@@ -15,6 +15,7 @@ from typing import Any
 from durable import Context, Engine, EngineLockedError, ForkedEngineError, handler
 
 ID = "inv_1" + "0" * 33
+SUBSCRIPTION = "sub_1" + "0" * 22
 #: Every coroutine function of an engine, called with something that has the right form.
 ASKS: dict[str, Callable[[Engine], Awaitable[Any]]] = {
     "call": lambda engine: engine.call("Program/add", 1),
@@ -51,6 +52,17 @@ ASKS: dict[str, Callable[[Engine], Awaitable[Any]]] = {
     "stored_state": lambda engine: engine.stored_state("Program", "k"),
     "replace_state": lambda engine: engine.replace_state("Program", "k", {}),
     "backup": lambda engine: engine.backup("/nowhere/at/all.db"),
+    "subscribe": lambda engine: engine.subscribe("kafka://c/t", "service://Program/add"),
+    "subscriptions": lambda engine: engine.subscriptions(),
+    "subscription": lambda engine: engine.subscription(SUBSCRIPTION),
+    "unsubscribe": lambda engine: engine.unsubscribe(SUBSCRIPTION),
+    "pause_subscription": lambda engine: engine.pause_subscription(SUBSCRIPTION),
+    "resume_subscription": lambda engine: engine.resume_subscription(SUBSCRIPTION),
+    "kafka_clusters": lambda engine: engine.kafka_clusters(),
+    "kafka_cluster": lambda engine: engine.kafka_cluster("c"),
+    "add_kafka_cluster": lambda engine: engine.add_kafka_cluster("c", {}),
+    "change_kafka_cluster": lambda engine: engine.change_kafka_cluster("c", {}),
+    "remove_kafka_cluster": lambda engine: engine.remove_kafka_cluster("c"),
 }
 
 
