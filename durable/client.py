@@ -6,7 +6,7 @@ from typing import Generic, Protocol, TypeVar
 
 from durable.core.journal import Outcome
 from durable.errors import OutputNotReadyError
-from durable.futures import error_of
+from durable.outcomes import error_of
 from durable.serde import decoded
 from durable.views.invocations import InvocationView
 

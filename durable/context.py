@@ -27,8 +27,9 @@ from durable.core.journal import Kind, Outcome
 from durable.core.retry import RetryPolicy
 from durable.core.state_version import state_version
 from durable.errors import OutputNotReadyError, TerminalError
-from durable.futures import DurableFuture, outcome_of
+from durable.futures import DurableFuture
 from durable.operations import Awakeable, Call, Operations, Promise, Request, SendHandle, StepOptions, found
+from durable.outcomes import outcome_of
 from durable.saga import Saga
 from durable.serde import serde_for, stable
 from durable.service import Handler

@@ -12,7 +12,8 @@ from durable.core.journal import Kind, Outcome
 from durable.core.retry import RetryPolicy
 from durable.core.turn import promise_topic
 from durable.errors import TerminalError
-from durable.futures import DurableFuture, outcome_of
+from durable.futures import DurableFuture
+from durable.outcomes import outcome_of
 from durable.serde import Serde, serde_for, stable
 from durable.service import Handler
 

@@ -19,7 +19,7 @@ core.turn
 core.lifecycle
 core.settle core.undo
 core
-serde
+serde outcomes
 signature
 service store
 saga futures

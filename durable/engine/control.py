@@ -22,7 +22,7 @@ from durable.errors import (
     TooEarlyError,
     UnsupportedError,
 )
-from durable.futures import outcome_of
+from durable.outcomes import outcome_of
 from durable.runtime.registry import check_text
 from durable.serde import serde_for
 from durable.store.filter import Cursor, Filter

@@ -33,7 +33,7 @@ from durable.errors import (
     NotFoundError,
     UsageError,
 )
-from durable.futures import error_of
+from durable.outcomes import error_of
 from durable.runtime.clock import Clock, SystemClock
 from durable.runtime.loop import Loop
 from durable.runtime.observer import Observer

@@ -23,7 +23,7 @@ from durable.errors import (
     TerminalError,
     UsageError,
 )
-from durable.futures import outcome_of
+from durable.outcomes import outcome_of
 from durable.remote.asking import OPEN_S, read
 from durable.remote.client import Client
 from durable.remote.connections import Answer, Connection

@@ -11,7 +11,7 @@ from durable.core.journal import Outcome, failure_of
 from durable.engine.access import restore_hint
 from durable.engine.reading import Reading
 from durable.errors import ConflictError, StorageCorruptError
-from durable.futures import error_of
+from durable.outcomes import error_of
 from durable.runtime.registry import EXPECTED_VERSION, check_text
 from durable.runtime.replies import Wanted
 from durable.views.state import StateView

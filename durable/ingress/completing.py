@@ -3,11 +3,11 @@
 from durable.core.ids import parse_awakeable_id
 from durable.core.journal import EMPTY, Outcome
 from durable.errors import NotFoundError, TerminalError
-from durable.futures import outcome_of
 from durable.ingress.answers import Answer
 from durable.ingress.asks import Complete, Settle, Signal
 from durable.ingress.bodies import completion_of
 from durable.ingress.calls import Call
+from durable.outcomes import outcome_of
 from durable.web.errors import BadRequest
 
 _DONE = Answer(202)

@@ -18,7 +18,7 @@ from durable.errors import (
     TerminalError,
     UnsupportedError,
 )
-from durable.futures import outcome_of
+from durable.outcomes import outcome_of
 from durable.remote import envelope
 from durable.remote.asking import Asking, read
 from durable.remote.connections import Answer, Headers

@@ -30,7 +30,8 @@ from durable.errors import (
     ValueTooLargeError,
     WrongLoopError,
 )
-from durable.futures import DurableFuture, error_of
+from durable.futures import DurableFuture
+from durable.outcomes import error_of
 from durable.runtime import ending
 from durable.runtime.arrivals import Arrivals
 from durable.runtime.ending import Ending

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from durable.core.journal import CANCELLED, Outcome
-from durable.futures import DurableFuture, error_of
+from durable.futures import DurableFuture
+from durable.outcomes import error_of
 from durable.runtime.waiters import Waiters
 
 

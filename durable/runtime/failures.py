@@ -21,7 +21,7 @@ from durable.errors import (
     UsageError,
     ValueTooLargeError,
 )
-from durable.futures import clip, outcome_of
+from durable.outcomes import clip, outcome_of
 
 #: To ask what every exception has, past what its class makes of that.
 _CAUSE: Any = vars(BaseException)["__cause__"]
