@@ -186,10 +186,13 @@ def live(path: Path, owners: set[int] | None, *, earlier: bool = False) -> str:
     return run(story)
 
 
-async def _subscription_is_told(engine: Any) -> None:
-    """It is as it was, or says that it is damaged and can be deleted; of a position that is lost none is made up."""
+async def _subscription_is_told(engine: Any, earlier: bool) -> None:
+    """It is as it was, or says that it is damaged and can be deleted; of a position that is lost none is made up.
+
+    `earlier`: the last commits may be what is missing, that of its pause too.
+    """
     for one in await engine.subscriptions():
-        if one.reason == "damaged":
+        if one.reason == "damaged" or (earlier and one.state != "paused"):
             await engine.unsubscribe(one.id)
         else:
             assert (one.id, one.state) == (SUBSCRIPTION, "paused")
@@ -239,7 +242,7 @@ async def _watched(engine: Any, owners: set[int] | None, earlier: bool) -> str:
         elif not (earlier and view.handler == "listen"):  # its signal may be what is missing
             stopped.add(seq)
     allowed = set() if owners is None else dependents(set(owners) | damaged)
-    await _subscription_is_told(engine)
+    await _subscription_is_told(engine, earlier)
     if owners is not None:
         assert damaged <= allowed, f"{damaged} are damaged, only {owners} should be"
         assert stopped <= allowed, f"innocent ones were stopped: {stopped - allowed}"
