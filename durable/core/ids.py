@@ -54,11 +54,15 @@ def base62(number: int, width: int) -> str:
 
 def fresh_id(ordinal: int, noise: bytes) -> str:
     """A fresh id. `ordinal` orders ids by creation; `FRESH_BYTES` of noise make them unique across files."""
-    return f"inv_1{base62(ordinal, 11)}{_FIRST_DIGIT[noise[0]]}{noise[1:].translate(_ANY_DIGIT).decode('ascii')}"
+    return f"inv_1{base62(ordinal, 11)}{_digits_of(noise)}"
+
+
+def _digits_of(noise: bytes) -> str:
+    return _FIRST_DIGIT[noise[0]] + noise[1:].translate(_ANY_DIGIT).decode("ascii")
 
 
 def invocation_id(ordinal: int, entropy: int) -> str:
-    """An id of two numbers, both within `READABLE`."""
+    """An id of two numbers, both within `FULL`; a new one is within `READABLE`."""
     return f"inv_1{base62(ordinal, 11)}{base62(entropy, 22)}"
 
 
@@ -104,7 +108,7 @@ def is_invocation_id(text: str) -> bool:
 
 def subscription_id(noise: bytes) -> str:
     """A fresh id of a subscription, of `FRESH_BYTES` of noise."""
-    return f"sub_1{_FIRST_DIGIT[noise[0]]}{noise[1:].translate(_ANY_DIGIT).decode('ascii')}"
+    return f"sub_1{_digits_of(noise)}"
 
 
 def is_subscription_id(text: str) -> bool:

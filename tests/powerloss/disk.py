@@ -143,8 +143,6 @@ class Disk:
                 self._folders[note.file] = note.first.decode()
             case Op.OPEN:
                 self._open(note.file, note.first.decode(), note.number)
-            case Op.UNLINK | Op.RENAME | Op.LINK if note.first.endswith(b".sock"):
-                pass  # the control socket was bound, not opened: it holds nothing, and a start replaces it
             case Op.UNLINK:
                 self._name(note.first.decode(), None)
             case Op.RENAME:

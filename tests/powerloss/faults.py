@@ -171,14 +171,14 @@ class Run:
             disk.feed(takewhile(lambda note: note.op is not Op.MARK, trace.read(self.notes)))
             write(disk.after_cut(random.Random(f"{self.seed}/{self.number}")), self.after)
         else:
-            shutil.copytree(self.folder, self.after, ignore=shutil.ignore_patterns("*.sock"))
+            shutil.copytree(self.folder, self.after)
         require(not self.problems, f"I9: {self.problems[:1]}")
         whichever(self.facts, self.follow)
 
     def follow(self, facts: Facts) -> None:
         """Let all work come to its end."""
         after = Path(tempfile.mkdtemp(dir=self.after.parent)) / "files"
-        shutil.copytree(self.after, after, ignore=shutil.ignore_patterns("*.sock"))
+        shutil.copytree(self.after, after)
         beside(after, facts)
         if self.facts.restoring is None:
             sound(after / DATABASE)
