@@ -497,10 +497,8 @@ class Attempt(Ending):
         if len(name) > KEY_LENGTH_MAX or not name.isascii() or "\0" in name:
             check_text("name", name, recorded=self.recorded)
         self._steps.record_open()
-        if (
-            not self._arrivals.concurrent and asyncio.current_task() is not self.task
-        ):  # a flow of its own, and others will wake beside it
-            self._arrivals.concurrent = True
+        if not self._arrivals.concurrent and asyncio.current_task() is not self.task:
+            self._arrivals.concurrent = True  # a flow of its own, and others will wake beside it
         if self._arrivals.replay is not None and self._arrivals.caught_up != entry:
             self._arrivals.catch_up()
         self.asked = entry

@@ -34,7 +34,7 @@ from durable.runtime.sweep import Sweep
 from durable.runtime.tasks import unmourned
 from durable.runtime.threads import end_idle_threads
 from durable.runtime.timers import Timers
-from durable.store import CommitRefused, Store
+from durable.store import CommitRefused, Opened, Store
 
 #: How long a commit may take that is under way when the time to shut down is over.
 LAST_COMMIT_S = 1.0
@@ -111,22 +111,9 @@ class Loop:
         """Open the store, give every invocation whose turn it is its next attempt, and arm the timers."""
         opened = await self.store.open()
         try:
-            self.registry.forget_configuration()
+            self._begin_with(opened, self._slots)
             for service, text in opened.settings.items():
                 self.registry.configure(service, text)
-            self.world = World(
-                opened.next_ordinal,
-                opened.next_seq,
-                slots=self._slots,
-                limits=self.limits,
-                ready=opened.ready,
-                id_span=opened.id_span,
-            )
-            self.world.subscriptions |= opened.sources.subscriptions
-            self.world.clusters |= opened.sources.clusters
-            self.world.positions |= opened.sources.positions
-            self.world.lost_positions = opened.sources.lost_positions
-            self.registry.id_span = opened.id_span
             self.world.recovering = True
             recovery = Recovery(self.store, opened.next_seq, self.limits.recovered, self.submit, self.ask)
             if opened.crashed:
@@ -145,6 +132,23 @@ class Loop:
         self._chore(recovery.run())
         self._chore(self.deadlocks.begin())
         self._sweep.begin()
+
+    def _begin_with(self, opened: Opened, slots: int) -> None:
+        """Take over what the store found."""
+        self.registry.forget_configuration()
+        self.registry.id_span = opened.id_span
+        self.world = World(
+            opened.next_ordinal,
+            opened.next_seq,
+            slots=slots,
+            limits=self.limits,
+            ready=opened.ready,
+            id_span=opened.id_span,
+        )
+        self.world.subscriptions |= opened.sources.subscriptions
+        self.world.clusters |= opened.sources.clusters
+        self.world.positions |= opened.sources.positions
+        self.world.lost_positions = opened.sources.lost_positions
 
     def _begin_keeping(self) -> None:
         """Notice the end of the event loop, and of the file."""

@@ -256,10 +256,8 @@ class Operations:
                 )
             )
         self._attempt.expect(future)
-        if (
-            kind is not Kind.COMPLETE_PROMISE and kind is not Kind.CALL
-        ):  # the one is done anyway, the other has no id yet
-            self.made(future, 4)
+        if kind is not Kind.COMPLETE_PROMISE and kind is not Kind.CALL:
+            self.made(future, 4)  # of these, the one is done anyway, the other has no id yet
         return future
 
     def note(

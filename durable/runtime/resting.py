@@ -4,7 +4,6 @@ It has no slots, so whoever's turn comes waits for one, in the file, until an en
 that ran before is gone on with or charged with a crash, nothing is swept.
 """
 
-from durable.core.world import World
 from durable.runtime.loop import Loop
 
 
@@ -14,8 +13,7 @@ class RestingLoop(Loop):
     async def start(self) -> None:
         """Open the store."""
         opened = await self.store.open()
-        self.registry.forget_configuration()
-        self.world = World(opened.next_ordinal, opened.next_seq, slots=0, limits=self.limits, ready=opened.ready)
+        self._begin_with(opened, slots=0)
         self.revisions = {service: revision for service, (revision, _) in opened.declared.items()}
         self.timers.close()
         self.deadlocks.close()

@@ -57,13 +57,13 @@ def opening(database: sqlite3.Connection, path: str, scripts: Sequence[tuple[int
         declared(database),
         bool(waiting),
         cut_off,
-        _id_span(database),
+        id_span(database),
         sources(database, path),
     )
 
 
-def _id_span(database: sqlite3.Connection) -> IdSpan:
-    """`FULL` where a migration has found it so."""
+def id_span(database: sqlite3.Connection) -> IdSpan:
+    """Within what the ids of this file are that keys determine: `FULL` where a migration has found it so."""
     [full] = database.execute("SELECT EXISTS (SELECT 1 FROM meta WHERE name = 'full_ids')").fetchone()
     return FULL if full else READABLE
 

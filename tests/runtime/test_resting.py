@@ -20,8 +20,11 @@ from durable import (
     StorageError,
     StorageVersionError,
     VirtualObject,
+    Workflow,
+    WorkflowContext,
     handler,
 )
+from durable.core.ids import FULL
 from durable.engine.resting import RestingEngine
 from durable.store import CommitRefused
 
@@ -284,3 +287,33 @@ def test_what_cannot_be_used_is_named_and_left_as_it_is(tmp_path: Path, changes:
         await refused(path, StorageError, "is empty: no engine has ever started on it")
 
     asyncio.run(main())
+
+
+class Plan(Workflow):
+    @handler
+    async def run(self, ctx: WorkflowContext) -> None:
+        ctx.set("stage", 1)
+
+
+@pytest.mark.parametrize("changes", [False, True])
+def test_keys_of_a_file_from_before_ids_had_to_be_readable_are_known_here_too(tmp_path: Path, changes: bool) -> None:
+    """A workflow whose retention is over has no state any more: its run tells, whose id the key determines."""
+    path = tmp_path / "durable.db"
+
+    def engine() -> Engine:
+        return Engine(path, services=[Plan()], workflow_completion_retention="1ms")
+
+    async def story() -> None:
+        async with engine():
+            pass
+        with sqlite3.connect(path) as database:
+            database.execute("INSERT INTO meta (name, value) VALUES ('full_ids', 1)")
+        database.close()
+        async with engine() as running:
+            await running.call(Plan.run, key="rome")
+        await asyncio.sleep(0.01)
+        async with RestingEngine(path, changes=changes) as resting:
+            assert resting._registry.id_span == FULL
+            assert await resting.stored_state("Plan", "rome") == {}
+
+    asyncio.run(story())
