@@ -10,6 +10,7 @@ from durable.core.effects import Need
 from durable.core.invocation import Invocation
 from durable.errors import StorageCorruptError
 from durable.store.soundness import settings
+from durable.store.sources import sources
 from durable.store.stopped import ReadOnlyStore
 
 #: How many invocations, or keys, are read at once; and how many troubles are named.
@@ -47,6 +48,7 @@ async def check_file(path: str) -> Checked:
     found = Found()
     try:
         found.troubles += await store.read(lambda database: _structure(database, path))
+        found.troubles += await store.read(lambda database: _sources(database, path))
         for look in (_invocations, _keys):
             try:
                 await look(store, found)
@@ -64,6 +66,16 @@ def _structure(database: sqlite3.Connection, path: str) -> list[str]:
     except (sqlite3.DatabaseError, StorageCorruptError) as error:
         return [str(error)]
     return [] if found == ["ok"] else found
+
+
+def _sources(database: sqlite3.Connection, path: str) -> list[str]:
+    try:
+        found = sources(database, path)
+    except sqlite3.DatabaseError as error:
+        return [str(error)]
+    troubles = [f"subscription {one.id}: {one.damage}" for one in found.subscriptions.values() if one.damage]
+    troubles += [f"Kafka cluster {one.name}: {one.damage}" for one in found.clusters.values() if one.damage]
+    return troubles + ([found.lost_positions] if found.lost_positions else [])
 
 
 async def _invocations(store: ReadOnlyStore, found: Found) -> None:

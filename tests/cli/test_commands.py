@@ -4,6 +4,7 @@ import asyncio
 import io
 import shutil
 import socket
+import sqlite3
 import sys
 import threading
 import time
@@ -243,6 +244,28 @@ class TestStoppedFiles:
         assert "restore" in sentence(result)
         shown = typed("invocations", "describe", id, "--db", path)
         assert shown.code == 0 and "damaged" in shown.out
+
+
+def test_damage_of_what_is_read_from_topics_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+
+    async def begin() -> None:
+        async with make(str(path)):
+            pass
+
+    asyncio.run(begin())
+    assert typed("check-file", path).code == 0
+    id = f"sub_1{'0' * 22}"
+    with sqlite3.connect(path) as database:
+        database.execute("INSERT INTO subscriptions VALUES (?, '{}', 1)", (id,))
+        database.execute("INSERT INTO clusters VALUES ('main', '{}', 1)")
+        database.execute("INSERT INTO positions VALUES ('main', 'g', 't', 0, 5, 0, 5, 0, 0, 0, 1)")
+    database.close()
+    result = typed("check-file", path, "--json")
+    assert result.code == 1
+    troubles = "\n".join(result.json["troubles"])
+    for named in (f"subscription {id}", "Kafka cluster main", "how far a partition of a topic was taken"):
+        assert named in troubles
 
 
 def test_a_page_of_nonsense_is_found_whichever_it_is(tmp_path: Path) -> None:
