@@ -23,7 +23,7 @@ from durable.errors import EngineFailedError, EngineNotRunningError, UsageError
 LOOK_EVERY_S = 0.5
 
 
-class Door(msgspec.Struct, frozen=True, eq=False):
+class Endpoint(msgspec.Struct, frozen=True, eq=False):
     """An ASGI app, and where it is reached."""
 
     #: What people call it: "ingress", "admin".
@@ -34,7 +34,7 @@ class Door(msgspec.Struct, frozen=True, eq=False):
     app: Any
 
 
-def doors(
+def endpoints_of(
     engine: Engine,
     *,
     host: str,
@@ -43,34 +43,40 @@ def doors(
     admin_port: int | None,
     ingress_app: Any = None,
     admin_app: Any = None,
-) -> list[Door]:
-    """Those of an engine, with the apps that were given, or those with default options. A port of None is no door."""
+) -> list[Endpoint]:
+    """An engine's, with the apps that were given, or those with default options; none where the port is None."""
     found = []
     if port is not None:
-        found.append(Door("ingress", host, port, ingress_app or ingress.create_app(engine)))
+        found.append(Endpoint("ingress", host, port, ingress_app or ingress.create_app(engine)))
     if admin_port is not None:
         url = _url(host, port) if port else None  # one that the system chooses is not known yet
-        found.append(Door("admin", admin_host, admin_port, admin_app or admin.create_app(engine, ingress_url=url)))
+        found.append(
+            Endpoint("admin", admin_host, admin_port, admin_app or admin.create_app(engine, ingress_url=url))
+        )
     return found
 
 
 async def serve(
-    engine: Engine, doors: Sequence[Door], *, grace_s: float, ready: Callable[[dict[str, str]], None] | None = None
+    engine: Engine,
+    endpoints: Sequence[Endpoint],
+    *,
+    grace_s: float,
+    ready: Callable[[dict[str, str]], None] | None = None,
 ) -> None:
     """Run until SIGTERM, Ctrl-C, a cancellation, or a failure of the engine, which is raised.
 
-    An engine that runs already is left running. `ready` is told the URLs, by the doors' names, once all are open.
+    An engine that runs already is left running. `ready` is told the URLs, by the endpoints' names, once all are open.
     Raises `UsageError` for a port that cannot be had, and what `Engine.start` raises.
     """
     with ExitStack() as taken:
-        listening = [taken.enter_context(_listen(door)) for door in doors]
+        listening = [taken.enter_context(_listen(endpoint)) for endpoint in endpoints]
         async with _running(engine):
-            servers = [_server(door, grace_s) for door in doors]
+            servers = [_server(endpoint, grace_s) for endpoint in endpoints]
             with _told_to_end(servers) as told:
                 async with _serving(servers, listening):
                     urls = {
-                        door.name: _url(door.host, one.getsockname()[1])
-                        for door, one in zip(doors, listening, strict=True)
+                        endpoint.name: _url(endpoint.host, one.getsockname()[1])
+                        for endpoint, one in zip(endpoints, listening, strict=True)
                     }
                     log.info("serving %s", ", ".join(f"{name} on {url}" for name, url in urls.items()))
                     if ready is not None:
@@ -95,20 +101,20 @@ async def _running(engine: Engine) -> AsyncIterator[None]:
 
 
 @contextmanager
-def _listen(door: Door) -> Iterator[socket.socket]:
-    family = socket.AF_INET6 if ":" in door.host else socket.AF_INET
+def _listen(endpoint: Endpoint) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
     with socket.socket(
         family, socket.SOCK_STREAM, socket.IPPROTO_TCP
     ) as one:  # TCP by name: answers are sent at once
         try:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            one.bind((door.host, door.port))
+            one.bind((endpoint.host, endpoint.port))
             one.listen(1024)
         except (OSError, OverflowError) as error:
             why = getattr(error, "strerror", None) or str(error)
             raise UsageError(
-                f"the {door.name} cannot be served on {door.host}:{door.port} ({why}): give another host or port, or "
-                "end the program that has this one"
+                f"the {endpoint.name} cannot be served on {endpoint.host}:{endpoint.port} ({why}): give another host "
+                "or port, or end the program that has this one"
             ) from None
         one.setblocking(False)
         yield one
@@ -121,10 +127,10 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _server(door: Door, grace_s: float) -> _Server:
+def _server(endpoint: Endpoint, grace_s: float) -> _Server:
     return _Server(
         uvicorn.Config(
-            door.app,
+            endpoint.app,
             lifespan="off",
             log_config=None,
             access_log=False,

@@ -82,7 +82,7 @@ async def serve(
         invoking = ingress.create_app(engine, **options)
     except ValueError as error:
         raise usage(str(error)) from None
-    open_doors = serving.doors(
+    endpoints = serving.endpoints_of(
         engine, host=host, port=port, admin_host=admin_host, admin_port=admin_port, ingress_app=invoking,
         admin_app=operating,
     )  # fmt: skip
@@ -93,7 +93,7 @@ async def serve(
 
     log.to_stderr()
     try:
-        await serving.serve(engine, open_doors, grace_s=grace_ms / 1000, ready=ready)
+        await serving.serve(engine, endpoints, grace_s=grace_ms / 1000, ready=ready)
     except (UsageError, StorageError) as error:
         raise unreachable(str(error)) from None
 

@@ -9,7 +9,7 @@ import msgspec
 from durable.core.invocation import Problem, Submission
 from durable.core.journal import Kind, Outcome
 from durable.core.retry import RetryPolicy
-from durable.core.sources import Cluster, Place, Subscription
+from durable.core.sources import Cluster, GroupPartition, Subscription
 from durable.core.waiting import Group
 
 
@@ -417,7 +417,7 @@ class Begin(msgspec.Struct, frozen=True, gc=False):
     """Keep where reading begins in partitions that have no position yet; those that have one stay as they are."""
 
     id: str
-    positions: dict[Place, int]
+    positions: dict[GroupPartition, int]
     token: int = 0
 
 
@@ -436,7 +436,7 @@ class Take(msgspec.Struct, frozen=True, gc=False):
     """Accept records of a partition, in their order, and move its position behind them."""
 
     id: str
-    place: Place
+    place: GroupPartition
     #: The offset from which on the reader has left nothing out: nothing is taken where the position is before it.
     since: int
     records: tuple[Offered, ...]

@@ -9,7 +9,7 @@ import msgspec
 
 from durable.core.invocation import Invocation, Signal, Status
 from durable.core.journal import Outcome, Row
-from durable.core.sources import Cluster, Place, Position, Subscription
+from durable.core.sources import Cluster, GroupPartition, Position, Subscription
 
 #: (service, key)
 Key = tuple[str, str]
@@ -46,7 +46,7 @@ class Writes(msgspec.Struct):
     journals_purged: list[int] = []
     #: None deletes.
     subscriptions: dict[str, Subscription | None] = {}
-    positions: dict[Place, Position | None] = {}
+    positions: dict[GroupPartition, Position | None] = {}
     clusters: dict[str, Cluster | None] = {}
     #: Ordinals up to here are taken; the next start continues after them.
     ordinals_reserved: int | None = None

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 
-class Place(NamedTuple):
+class GroupPartition(NamedTuple):
     """A partition, as one group of consumers reads it. Subscriptions with the same group share its positions."""
 
     cluster: str

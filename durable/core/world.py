@@ -13,7 +13,7 @@ from durable.core.ids import READABLE, IdSpan
 from durable.core.invocation import Invocation, KeyedObject, Signal, Status
 from durable.core.journal import Row
 from durable.core.limits import Limits
-from durable.core.sources import Cluster, Place, Position, Subscription
+from durable.core.sources import Cluster, GroupPartition, Position, Subscription
 
 
 class Loaded(msgspec.Struct):
@@ -77,7 +77,7 @@ class World:
         #: All there are, with how far each partition has been taken; `lost_positions` says what is damaged of these.
         self.subscriptions: dict[str, Subscription] = {}
         self.clusters: dict[str, Cluster] = {}
-        self.positions: dict[Place, Position] = {}
+        self.positions: dict[GroupPartition, Position] = {}
         self.lost_positions = ""
         #: Valid for one turn: what the store said, with this turn's changes on top.
         self.topics: dict[str, set[tuple[int, int]]] = {}

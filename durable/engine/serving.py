@@ -38,7 +38,7 @@ class Serving(Control):
             edge = import_module("durable.serving")  # by name: it stands above the engine, which does not need it
         except ModuleNotFoundError as error:
             raise UsageError(f"serve() needs {error.name}: pip install 'durable-engine[http]'") from None
-        doors = edge.doors(
+        endpoints = edge.endpoints_of(
             self,
             host=host,
             port=port,
@@ -47,4 +47,4 @@ class Serving(Control):
             ingress_app=ingress,
             admin_app=admin,
         )
-        await edge.serve(self, doors, grace_s=parse(grace) / 1000)
+        await edge.serve(self, endpoints, grace_s=parse(grace) / 1000)

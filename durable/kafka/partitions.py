@@ -13,7 +13,7 @@ from typing import Any
 from durable import log
 from durable.core.commands import Begin, Take
 from durable.core.effects import Answer, Reply
-from durable.core.sources import Place, Position, Subscription
+from durable.core.sources import GroupPartition, Position, Subscription
 from durable.kafka.host import Host
 from durable.kafka.trouble import Ended, Failed, Trouble
 
@@ -41,10 +41,10 @@ class Partitions:
         self.fresh = True
         self.since = {}
 
-    def place(self, number: int) -> Place:
+    def place(self, number: int) -> GroupPartition:
         """A partition of its topic, as its group reads it."""
         one = self._subscription
-        return Place(one.cluster, one.group, one.topic, number)
+        return GroupPartition(one.cluster, one.group, one.topic, number)
 
     def position(self, number: int) -> Position | None:
         """How far it has been taken."""

@@ -12,7 +12,7 @@ import msgspec
 from durable.core.effects import Need, Timer, Writes
 from durable.core.ids import READABLE, IdSpan
 from durable.core.journal import Row
-from durable.core.sources import Cluster, Place, Position, Subscription
+from durable.core.sources import Cluster, GroupPartition, Position, Subscription
 from durable.core.world import Loaded
 from durable.errors import StorageError
 from durable.store.filter import Counts, Filter, Page
@@ -30,7 +30,7 @@ class Sources(msgspec.Struct, frozen=True):
 
     subscriptions: dict[str, Subscription] = {}
     clusters: dict[str, Cluster] = {}
-    positions: dict[Place, Position] = {}
+    positions: dict[GroupPartition, Position] = {}
     #: What is damaged of the positions, or "".
     lost_positions: str = ""
 

@@ -12,7 +12,7 @@ import msgspec
 from durable.core.effects import Need, Timer, Writes
 from durable.core.invocation import Flavor, Invocation, KeyedObject, Signal, Status
 from durable.core.journal import Outcome, Row
-from durable.core.sources import Cluster, Place, Position, Subscription
+from durable.core.sources import Cluster, GroupPartition, Position, Subscription
 from durable.core.turn import JOINED, promise_topic
 from durable.core.world import Loaded
 from durable.errors import EngineFailedError, EngineLockedError, EngineNotRunningError, StorageError
@@ -48,7 +48,7 @@ class Tables(msgspec.Struct):
     settings: dict[str, str] = {}
     declared: dict[str, tuple[int, str]] = {}
     subscriptions: dict[str, Subscription] = {}
-    positions: dict[Place, Position] = {}
+    positions: dict[GroupPartition, Position] = {}
     clusters: dict[str, Cluster] = {}
     ordinals: int = 16
     #: Whether the engine that wrote last has ended in order.

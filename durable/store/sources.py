@@ -12,7 +12,7 @@ import msgspec
 
 from durable import log
 from durable.core.ids import is_subscription_id
-from durable.core.sources import Cluster, Place, Position, Subscription
+from durable.core.sources import Cluster, GroupPartition, Position, Subscription
 from durable.store import Sources
 from durable.store.checksums import checksum, columns, complaint, differs
 
@@ -31,7 +31,7 @@ def text_row(name: str, value: Subscription | Cluster) -> tuple[Any, ...]:
     return name, text, checksum((name, text))
 
 
-def position_row(place: Place, position: Position) -> tuple[Any, ...]:
+def position_row(place: GroupPartition, position: Position) -> tuple[Any, ...]:
     """A position as it is stored."""
     row = (*place, *msgspec.structs.astuple(position))
     return (*row, checksum(row))
@@ -48,7 +48,7 @@ def sources(database: sqlite3.Connection, path: str) -> Sources:
         name: found if found is not None else Cluster(name, {}, 0, damage=trouble)
         for name, found, trouble in _texts(database, path, "clusters", "name, cluster", _cluster)
     }
-    positions: dict[Place, Position] = {}
+    positions: dict[GroupPartition, Position] = {}
     lost = ""
     for *row, stored in database.execute("SELECT * FROM positions"):
         trouble = complaint("positions", _POSITION, row)
@@ -56,7 +56,7 @@ def sources(database: sqlite3.Connection, path: str) -> Sources:
         if trouble:
             lost = lost or f"{path} is damaged: how far a partition of a topic was taken ({trouble})"
         else:
-            positions[Place(*row[:4])] = Position(*row[4:])
+            positions[GroupPartition(*row[:4])] = Position(*row[4:])
     if lost:
         log.warning("%s; a partition that has no position now begins only where an operator says", lost)
     return Sources(subscriptions, clusters, positions, lost)

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from durable import Engine
-from durable.serving import doors, serve
+from durable.serving import endpoints_of, serve
 from tests.cli.program import make
 
 
@@ -88,8 +88,8 @@ def scene(path: Path) -> Iterator[Scene]:
                 found.update(urls)
                 ready.set()
 
-            open_doors = doors(engine, host="127.0.0.1", port=0, admin_host="127.0.0.1", admin_port=0)
-            serving = loop.create_task(serve(engine, open_doors, grace_s=1, ready=told))
+            endpoints = endpoints_of(engine, host="127.0.0.1", port=0, admin_host="127.0.0.1", admin_port=0)
+            serving = loop.create_task(serve(engine, endpoints, grace_s=1, ready=told))
             await stop.wait()
             serving.cancel()
             await asyncio.wait([serving])

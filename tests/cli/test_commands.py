@@ -19,7 +19,7 @@ from durable import Engine, admin
 from durable.cli.output import cut, fit
 from durable.cli.trees import durations
 from durable.cli.words import ago, roughly, short
-from durable.serving import Door, serve
+from durable.serving import Endpoint, serve
 from tests.cli.program import make
 from tests.cli.scene import Scene, scene
 from tests.cli.typed import Typed, typed
@@ -43,8 +43,8 @@ def at_admin(folder: Path, ask: Callable[[str], list[Typed]], **options: Any) ->
     async def main() -> list[Typed]:
         engine = make(str(folder / "app.db"))
         urls: dict[str, str] = {}
-        door = Door("admin", "127.0.0.1", 0, admin.create_app(engine, **options))
-        serving = asyncio.ensure_future(serve(engine, [door], grace_s=1, ready=urls.update))
+        endpoint = Endpoint("admin", "127.0.0.1", 0, admin.create_app(engine, **options))
+        serving = asyncio.ensure_future(serve(engine, [endpoint], grace_s=1, ready=urls.update))
         while not urls:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         try:

@@ -8,12 +8,12 @@ from durable.core.commands import Begin, Command, HoldSubscription, Offered, Rep
 from durable.core.effects import Answer, Reply
 from durable.core.invocation import Flavor, Status
 from durable.core.journal import Failure, failure_of
-from durable.core.sources import Place, Position, Subscription
+from durable.core.sources import GroupPartition, Position, Subscription
 from durable.core.turn import Turn
 from tests.core.support import Core, id_of, submission
 from tests.core.test_undo import refuse
 
-PLACE = Place("c", "g", "t", 0)
+PLACE = GroupPartition("c", "g", "t", 0)
 FAILURE = Failure("its key is no text", 400).outcome()
 
 
@@ -162,7 +162,7 @@ def test_nothing_is_taken_for_a_subscription_that_is_held_or_gone() -> None:
 
 def test_positions_of_a_named_group_outlive_their_subscription_and_those_of_its_own_do_not() -> None:
     core = subscribed()
-    own = Place("c", "own", "t", 0)
+    own = GroupPartition("c", "own", "t", 0)
     core.settle(Subscribe(subscription("own", "own")), Begin("own", {own: 1}))
     core.settle(Unsubscribe("own"), Unsubscribe("sub"))
     assert list(core.tables.positions) == [PLACE]

@@ -21,7 +21,7 @@ from durable import (
 from durable.core.commands import Begin, Subscribe
 from durable.core.effects import Answer
 from durable.core.reasons import Reason
-from durable.core.sources import Place, Subscription
+from durable.core.sources import GroupPartition, Subscription
 from durable.errors import StorageError
 from durable.testing import run
 from tests.runtime.support import engine_on
@@ -101,7 +101,7 @@ async def _subscribed(engine: Any) -> None:
         )
     )
     assert subscription.result is Answer.ACCEPTED
-    await loop.ask(partial(Begin, SUBSCRIPTION, {Place("c", "g", "t", 0): 5}))
+    await loop.ask(partial(Begin, SUBSCRIPTION, {GroupPartition("c", "g", "t", 0): 5}))
     await engine.pause_subscription(SUBSCRIPTION)
 
 

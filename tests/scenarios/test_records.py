@@ -11,7 +11,7 @@ from durable import Context, Engine, ObjectContext, VirtualObject, handler
 from durable.core.commands import Begin, Offered, Subscribe, Take
 from durable.core.effects import Answer
 from durable.core.invocation import Flavor
-from durable.core.sources import Place, Subscription
+from durable.core.sources import GroupPartition, Subscription
 from durable.kafka.records import Records, fingerprint
 from durable.testing import Sim, check
 
@@ -57,7 +57,7 @@ def subscription(id: str, service: str, handler: str, flavor: Flavor) -> Subscri
 
 async def read(sim: Sim, topic: Topic, one: Subscription) -> None:
     """A reader's life: it begins where the engine says, reads some more again than it should, and dies with it."""
-    places = [Place("c", one.group, "t", number) for number in range(len(topic.records))]
+    places = [GroupPartition("c", one.group, "t", number) for number in range(len(topic.records))]
     await sim.repeat(lambda engine: ask(engine, partial(Subscribe, one)))
     await sim.repeat(lambda engine: ask(engine, partial(Begin, one.id, dict.fromkeys(places, 0))))
 

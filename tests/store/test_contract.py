@@ -10,7 +10,7 @@ import pytest
 from durable.core.effects import Need, Timer, Writes
 from durable.core.invocation import Caller, Flavor, Invocation, Open, Problem, Signal, Status, Submission
 from durable.core.journal import CANCELLED, COMPLETION, EMPTY, INTERRUPTIBLE, KILLED, Kind, Outcome, Row
-from durable.core.sources import Cluster, Place, Position, Subscription
+from durable.core.sources import Cluster, GroupPartition, Position, Subscription
 from durable.core.turn import promise_topic
 from durable.core.waiting import Group
 from durable.errors import EngineNotRunningError, StorageError
@@ -823,7 +823,7 @@ def test_subscriptions_positions_and_clusters_are_kept_replaced_and_deleted(stor
         )
 
     one, other = "sub_1" + "0" * 22, "sub_1" + "1" * 22
-    places = [Place("c", "g", "ü", number) for number in range(300)]
+    places = [GroupPartition("c", "g", "ü", number) for number in range(300)]
 
     async def story() -> None:
         async with using(stores) as store:
@@ -1185,7 +1185,7 @@ def test_a_turn_without_writes_is_nothing(stores: Stores) -> None:
         Writes(declared={"A": (1, "")}),
         Writes(journals_purged=[1]),
         Writes(subscriptions={"sub": None}),
-        Writes(positions={Place("c", "g", "t", 0): None}),
+        Writes(positions={GroupPartition("c", "g", "t", 0): None}),
         Writes(clusters={"c": None}),
         Writes(ordinals_reserved=0),
     ],
