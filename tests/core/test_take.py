@@ -56,6 +56,13 @@ def taken(core: Core) -> list[int]:
     return [offsets[str(row[1])] for _, row in sorted(core.tables.invocations.items())]
 
 
+def test_subscriptions_of_the_same_millisecond_are_told_apart_by_their_times() -> None:
+    core = Core()
+    for id in ("c", "a", "b"):
+        core.settle(Subscribe(subscription(id)))
+    assert [(id, one.created_at) for id, one in core.world.subscriptions.items()] == [("c", 1), ("a", 2), ("b", 3)]
+
+
 def test_records_and_their_position_are_one_transaction() -> None:
     core = subscribed()
     turn = core.settle(Take("sub", PLACE, 10, (record(10), record(11)), token=1))

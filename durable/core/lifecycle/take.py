@@ -26,8 +26,11 @@ from durable.core.world import World
 
 
 def subscribe(turn: Turn, command: Subscribe) -> None:
-    """Keep it; its id is new."""
-    subscription = command.subscription
+    """Keep it; its id is new. No two are from the same millisecond: the time alone says which one is older."""
+    newest = max((one.created_at for one in turn.world.subscriptions.values()), default=0)
+    subscription = msgspec.structs.replace(
+        command.subscription, created_at=max(command.subscription.created_at, newest + 1)
+    )
     turn.put(turn.world.subscriptions, turn.writes.subscriptions, subscription.id, subscription)
     turn.reply(command.token, Answer.ACCEPTED)
 
