@@ -4,42 +4,122 @@ Handlers, filters and record factories are the user's, and so are many objects t
 raise. A line that cannot be said is lost, and that is all: whoever says it goes on.
 
 A line is one line: names, keys and texts of errors come from anywhere, and none of them can end it, begin another or
-move a terminal's cursor.
+move a terminal's cursor. A traceback below it has several, and they cannot either.
 """
 
 import logging
 import sys
+import traceback
 from contextlib import suppress
+from types import TracebackType
+from typing import NamedTuple
 
-_logger = logging.getLogger("durable")
+#: Filters are made elsewhere, from these.
+Filter, LogRecord = logging.Filter, logging.LogRecord
+
+_root = logging.getLogger("durable")
 _lost = False
 
 
-def info(message: str, *arguments: object) -> None:
-    """Something an operator may want to know."""
-    _say(logging.INFO, message, arguments)
+class About(NamedTuple):
+    """Which invocation a line is about: the attributes of its record, besides those that every record has."""
+
+    invocation_id: str
+    target: str
+    key: str | None = None
+    attempt: int | None = None
+    #: The name of the step, where it is about one.
+    step: str | None = None
+    trace_id: str | None = None
+    span_id: str | None = None
 
 
-def warning(message: str, *arguments: object) -> None:
-    """Something an operator should look at."""
-    _say(logging.WARNING, message, arguments)
+class Cause(NamedTuple):
+    """An exception that a line shows: the frames that are its reader's, and how it reads in the log."""
+
+    error: BaseException
+    frames: TracebackType | None
+    text: str
+    #: Whether formatters and error trackers can look at it themselves and come to an end.
+    safe: bool = True
 
 
-def error(message: str, *arguments: object, cause: BaseException | None = None) -> None:
-    """Something failed, and everything else goes on; `cause` is shown with its traceback."""
-    _say(logging.ERROR, message, arguments, cause)
+class Log:
+    """One logger of the tree `durable.*`: the part of the engine that speaks."""
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(f"durable.{name}")
+
+    @property
+    def debugging(self) -> bool:
+        """Whether anybody listens to the smallest events; asked before their lines are made."""
+        return self._logger.isEnabledFor(logging.DEBUG)
+
+    def debug(self, message: str, *arguments: object, about: About | None = None) -> None:
+        """One event of many in the life of an invocation."""
+        self._say(logging.DEBUG, message, arguments, about)
+
+    def info(self, message: str, *arguments: object, about: About | None = None) -> None:
+        """Something an operator may want to know."""
+        self._say(logging.INFO, message, arguments, about)
+
+    def warning(
+        self, message: str, *arguments: object, about: About | None = None, cause: "Cause | None" = None
+    ) -> None:
+        """Something an operator should look at, and the engine goes on by itself."""
+        self._say(logging.WARNING, message, arguments, about, cause)
+
+    def error(
+        self, message: str, *arguments: object, about: About | None = None, cause: BaseException | Cause | None = None
+    ) -> None:
+        """Something that waits until somebody acts; `cause` is shown with its traceback."""
+        self._say(logging.ERROR, message, arguments, about, cause)
+
+    def critical(self, message: str, *arguments: object, cause: BaseException | None = None) -> None:
+        """The engine cannot go on; `cause` is shown with its traceback."""
+        self._say(logging.CRITICAL, message, arguments, None, cause)
+
+    def _say(
+        self,
+        level: int,
+        message: str,
+        arguments: tuple[object, ...],
+        about: About | None,
+        cause: BaseException | Cause | None = None,
+    ) -> None:
+        global _lost
+        try:
+            logger = self._logger
+            if not logger.isEnabledFor(level):
+                return
+            shown = tuple([one if isinstance(one, int | float) else printable(str(one)) for one in arguments])
+            if isinstance(cause, BaseException):
+                cause = Cause(cause, cause.__traceback__, "".join(traceback.format_exception(cause)))
+            shows = (type(cause.error), cause.error, cause.frames) if cause is not None and cause.safe else None
+            path, line, function, _ = logger.findCaller(stacklevel=3)
+            extra = None if about is None else about._asdict()
+            record = logger.makeRecord(logger.name, level, path, line, message, shown, shows, function, extra)
+            if cause is not None:  # formatters show it as it is; those that make their own of it have the exception
+                record.exc_text = "\n".join(map(printable, cause.text.rstrip().split("\n")))
+            logger.handle(record)
+            _lost = False
+        except (KeyboardInterrupt, SystemExit):  # meant for the process, not for whoever says something
+            raise
+        except BaseException as error:
+            if not _lost:  # once, until the log works again
+                _lost = True
+                _complain(error)
 
 
-def critical(message: str, *arguments: object, cause: BaseException | None = None) -> None:
-    """The engine cannot go on; `cause` is shown with its traceback."""
-    _say(logging.CRITICAL, message, arguments, cause)
+#: The tree. `docs/logging.md` says what each of them is for.
+engine, invocation, store, kafka, http = map(Log, ("engine", "invocation", "store", "kafka", "http"))
 
 
 def to_stderr() -> None:
     """Show the log on stderr, for a program that is nothing but an engine; what the application has set up stays."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    if _logger.level == logging.NOTSET:
-        _logger.setLevel(logging.INFO)
+    if _root.level == logging.NOTSET:
+        _root.setLevel(logging.INFO)
 
 
 def printable(text: str) -> str:
@@ -47,22 +127,6 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-def _say(level: int, message: str, arguments: tuple[object, ...], cause: BaseException | None = None) -> None:
-    global _lost
-    try:
-        if not _logger.isEnabledFor(level):
-            return
-        shown = [one if isinstance(one, int | float) else printable(str(one)) for one in arguments]
-        _logger.log(level, message, *shown, exc_info=cause, stacklevel=3)
-        _lost = False
-    except (KeyboardInterrupt, SystemExit):  # meant for the process, not for whoever says something
-        raise
-    except BaseException as error:
-        if not _lost:  # once, until the log works again
-            _lost = True
-            _complain(error)
 
 
 def _complain(error: BaseException) -> None:

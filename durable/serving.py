@@ -78,7 +78,7 @@ async def serve(
                         endpoint.name: _url(endpoint.host, one.getsockname()[1])
                         for endpoint, one in zip(endpoints, listening, strict=True)
                     }
-                    log.info("serving %s", ", ".join(f"{name} on {url}" for name, url in urls.items()))
+                    log.engine.info("serving %s", ", ".join(f"{name} on {url}" for name, url in urls.items()))
                     if ready is not None:
                         ready(urls)
                     while not told.is_set() and engine.failure is None:

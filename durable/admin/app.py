@@ -153,7 +153,7 @@ class App:
             response.headers["cache-control"] = "no-store"
             if request.method not in SAFE:
                 target = f"{request.method} {scope['path']}"
-                log.info("admin: %s answered %d", target[:1000], response.status_code)
+                log.http.info("admin: %s answered %d", target[:1000], response.status_code)
             await response(scope, receive, send)
 
     async def _respond(self, request: Request) -> Response:
@@ -205,7 +205,7 @@ class App:
 
     def _warn(self, where: str) -> None:
         self._open = False
-        log.warning(
+        log.http.warning(
             "the admin API is served %s without a token: whoever reaches it can read and stop everything; give "
             "create_app() a token=, token_file=, token_variable= or authorize=",
             where,

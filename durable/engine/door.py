@@ -87,7 +87,7 @@ class Door:
             self._socket = self._bound()
         except OSError as error:
             self._close_spare()
-            log.warning("no control socket at %s: %s", self.path, error.strerror or error)
+            log.engine.warning("no control socket at %s: %s", self.path, error.strerror or error)
             return
         _doors.add(self)
         self._listen()
@@ -155,7 +155,7 @@ class Door:
         """
         if self._loop.time() >= self._warn_at:
             self._warn_at = self._loop.time() + WARN_AGAIN_S
-            log.warning(
+            log.engine.warning(
                 "the control socket %s lets nobody in: %s. Each request that waits needs a descriptor: see ulimit -n",
                 self.path,
                 error.strerror or error,
@@ -174,7 +174,7 @@ class Door:
     def _greet(self, connected: socket.socket) -> None:
         uid = peer_uid(connected)
         if uid not in (os.geteuid(), 0, None):
-            log.warning("the control socket %s: user %d was sent away", self.path, uid or 0)
+            log.engine.warning("the control socket %s: user %d was sent away", self.path, uid or 0)
             connected.close()
             return
         task = unmourned(self._loop.create_task(self._let_in(connected)))
@@ -188,7 +188,7 @@ class Door:
             await server.take(connected)
             taken = True
         except Exception as error:
-            log.error("the control socket %s cannot answer", self.path, cause=error)
+            log.engine.error("the control socket %s cannot answer", self.path, cause=error)
         finally:
             if not taken:
                 connected.close()

@@ -88,10 +88,10 @@ class Follower(Client):
         services = read(await self._asked_once("/admin/services"), list[_Service])
         theirs = {f"{service.name}/{one.name}" for service in services for one in service.handlers}
         if release != package_version():
-            log.warning("%s runs release %s of durable, this one %s", self.holder, release, package_version())
+            log.engine.warning("%s runs release %s of durable, this one %s", self.holder, release, package_version())
         for what, handlers in (("lacks", ours - theirs), ("also has", theirs - ours)):
             if handlers:
-                log.warning(
+                log.engine.warning(
                     "%s runs other code than this one: it %s %s", self.holder, what, ", ".join(sorted(handlers))
                 )
 

@@ -206,7 +206,7 @@ class Standby(Begun):
                 return await self._hold()
             case roles.Pause(seconds, error):
                 if error is not None:
-                    log.warning("%s: on standby without a holder that answers: %s", self._path, error)
+                    log.engine.warning("%s: on standby without a holder that answers: %s", self._path, error)
                 await asyncio.sleep(seconds)
                 return roles.Waited()
             case roles.GiveUp(error):
@@ -261,20 +261,22 @@ class Standby(Begun):
     def _say(self, before: Standing, event: Event, now: float) -> None:
         match event:
             case roles.Taken() if before.role is None:
-                log.info("%s: this process (%d) is the holder and runs its handlers", self._path, os.getpid())
+                log.engine.info("%s: this process (%d) is the holder and runs its handlers", self._path, os.getpid())
             case roles.Taken():
-                log.info(
+                log.engine.info(
                     "%s: this process (%d) has taken over as the holder, %.0f ms after the one before was gone",
                     self._path,
                     os.getpid(),
                     (now - before.since) * 1000,
                 )
             case roles.Found():
-                log.info("%s: on standby, %s is the holder", self._path, self._follower.holder)
+                log.engine.info("%s: on standby, %s is the holder", self._path, self._follower.holder)
             case roles.Gone():
-                log.info("%s: %s is gone, taking over", self._path, self._follower.holder)
+                log.engine.info("%s: %s is gone, taking over", self._path, self._follower.holder)
             case roles.Failed():
-                log.warning("%s: this process (%d) lets the file go, its engine has failed", self._path, os.getpid())
+                log.engine.warning(
+                    "%s: this process (%d) lets the file go, its engine has failed", self._path, os.getpid()
+                )
 
 
 def _identity(path: str) -> Identity | None:

@@ -225,7 +225,9 @@ def settings(options: Mapping[str, Any], where: str) -> Settings:
     resolved = {name: _resolve(value) if isinstance(value, str) else value for name, value in options.items()}
     for name in _FORCED:
         if resolved.pop(name, "").lower() == "true":
-            log.warning("%s: %s has no effect: offsets are committed once their records are stored", where, name)
+            log.kafka.warning(
+                "%s: %s has no effect: offsets are committed once their records are stored", where, name
+            )
     call: Any = resolved.pop(TOKEN_CALL, None)
     read: dict[str, Any] = {name: _read(name, value, where) for name, value in resolved.items()}
     client = {OPTIONS[name].client: value for name, value in read.items() if OPTIONS[name].client}

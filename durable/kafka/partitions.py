@@ -146,7 +146,7 @@ class Partitions:
 
     async def _skip(self, number: int, position: Position, first: int) -> Position:
         """What lay between is gone from the broker: that is counted and said, and the rest is taken."""
-        log.warning(
+        log.kafka.warning(
             "%s (%s): records %d to %d of partition %d were gone before they could be read: they are skipped",
             self._subscription.id,
             self._subscription.source,

@@ -96,9 +96,11 @@ class Reader:
         self.state, self.reason, self.cause, self.since = state, reason, cause, self._now_ms()
         if state in ("retrying", "failed"):
             self.partitions.ends.clear()
-            log.warning("%s (%s) is %s: %s: %s", self.subscription.id, self.subscription.source, state, reason, cause)
+            log.kafka.warning(
+                "%s (%s) is %s: %s: %s", self.subscription.id, self.subscription.source, state, reason, cause
+            )
         elif state == "running":
-            log.info("%s (%s) is running", self.subscription.id, self.subscription.source)
+            log.kafka.info("%s (%s) is running", self.subscription.id, self.subscription.source)
 
     async def _run(self) -> None:
         delay = RETRY_S
@@ -193,7 +195,7 @@ class Reader:
             stopping.cancel()
             consumer._closed = True  # it said what it could; nothing of it is to be warned about
         elif not stopping.cancelled() and stopping.exception() is not None:
-            log.info("%s: the end of its connection: %r", self.subscription.id, stopping.exception())
+            log.kafka.info("%s: the end of its connection: %r", self.subscription.id, stopping.exception())
 
     def _rebalanced(self, begins: bool) -> None:
         """The group shares its partitions anew: what is read is entered again."""
@@ -282,7 +284,7 @@ class Reader:
             self.partitions.since[number] = position.next
         for one in offered:
             if one.failure is not None and one.offset >= before:
-                log.warning(
+                log.kafka.warning(
                     "%s (%s): record %d of partition %d became the failed invocation %s: %s",
                     self.subscription.id,
                     self.subscription.source,
@@ -338,7 +340,7 @@ class Reader:
         try:
             await self._tell(consumer)
         except KafkaError as error:  # the group is being shared anew, or its coordinator is away: the next time
-            log.info("%s: the broker was not told how far it is: %s", self.subscription.id, error)
+            log.kafka.info("%s: the broker was not told how far it is: %s", self.subscription.id, error)
 
     def _look(self, consumer: Any) -> None:
         """Where the partitions end that it reads."""

@@ -163,7 +163,7 @@ class Attempt(Ending):
                     raise
                 value = await self.handler.fn(context, *arguments)
                 if not self.active:
-                    log.warning(
+                    log.invocation.warning(
                         "%s %s: the handler went on after its attempt had ended", self.target, self.request.id
                     )
                     return

@@ -148,7 +148,7 @@ class _Lookout:
             try:
                 self._thread.start()
             except RuntimeError as error:  # an engine can do without
-                log.warning("handlers that block the event loop will not be named: %s", error)
+                log.invocation.warning("handlers that block the event loop will not be named: %s", error)
         self.wake()
 
     def leave(self, engine: Blocked) -> None:
@@ -180,7 +180,9 @@ class _Lookout:
         try:
             self._watch_over()
         except Exception as error:  # it looks at tasks and frames of other people's
-            log.warning("handlers that block the event loop are not named any more: %s", type(error).__qualname__)
+            log.invocation.warning(
+                "handlers that block the event loop are not named any more: %s", type(error).__qualname__
+            )
 
     def _watch_over(self) -> None:
         while not self._end.is_set():
@@ -230,7 +232,7 @@ class _Lookout:
         if worked < LIMIT_S:
             return
         if isinstance(sight.owner, Attempt):
-            log.warning(
+            log.invocation.warning(
                 "%s: while it was at %s the whole process stood still for %.1f s, probably in a C function that "
                 "keeps the GIL; give such a function to a process of its own",
                 sight,
@@ -238,7 +240,7 @@ class _Lookout:
                 now - since,
             )
         else:
-            log.warning(
+            log.invocation.warning(
                 "the whole process stood still for %.1f s%s: probably some C function kept the GIL",
                 now - since,
                 _at(sight),
@@ -285,7 +287,7 @@ class _Lookout:
         runner.named = True
         sight = runner.sight
         if isinstance(sight.owner, Attempt):
-            log.warning(
+            log.invocation.warning(
                 "%s: the handler blocked the event loop for about %.1f s%s, at %s: %s",
                 sight,
                 runner.about,
@@ -294,7 +296,7 @@ class _Lookout:
                 WAY_OUT,
             )
         else:
-            log.warning(
+            log.invocation.warning(
                 "the event loop was blocked for about %.1f s%s by %s: %s%s",
                 runner.about,
                 and_now,
@@ -310,7 +312,7 @@ class _Lookout:
         if now < self._busy_again_at:
             return
         self._busy_again_at = now + BUSY_AGAIN_S
-        log.warning(
+        log.invocation.warning(
             "the event loop was busy for %.1f s with many things in a row; the longest that was seen: %s%s",
             seconds,
             longest.sight,

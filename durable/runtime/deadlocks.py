@@ -279,7 +279,7 @@ class Deadlocks:
         except Exception as error:  # whoever needs the store will notice; the search harms nobody
             self._all = True  # at the next look
             if not self._closed:
-                log.warning("the search for deadlocks was broken off: %s: %s", type(error).__name__, error)
+                log.invocation.warning("the search for deadlocks was broken off: %s: %s", type(error).__name__, error)
         finally:
             self._looking = False
         self._told = {seqs for seqs in self._told if seqs <= self._watched.keys()}
@@ -322,7 +322,7 @@ class Deadlocks:
         seqs = _seqs(circle)
         if seqs not in self._told:
             self._told.add(seqs)
-            log.warning("deadlock: %s; cancel or kill any of them to free the others", _deadlock(circle))
+            log.invocation.warning("deadlock: %s; cancel or kill any of them to free the others", _deadlock(circle))
 
 
 def _opened(one: Invocation) -> dict[int, str]:

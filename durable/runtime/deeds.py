@@ -151,7 +151,7 @@ class Deeds:
                 then = f"paused at once ({problem.reason})"
                 if problem.cancel_waits:
                     then = f"{then}. {CANCEL_WAITS}"
-        log.warning(
+        log.invocation.warning(
             "%s %s: attempt %d failed%s: %s; %s",
             invocation.submission.target,
             invocation.id,

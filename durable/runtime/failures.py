@@ -125,7 +125,7 @@ def retry_after_ms(error: BaseException, target: str) -> int | None:
                 return parse(one.retry_after)  # type: ignore[attr-defined]
         return None
     except BaseException as bad:
-        log.warning("%s: RetryableError(retry_after=...): %s", target, clip(describe(bad)))
+        log.invocation.warning("%s: RetryableError(retry_after=...): %s", target, clip(describe(bad)))
         return None
 
 

@@ -142,6 +142,6 @@ def tell(target: str, id: str, forgotten: list[str]) -> None:
     """Say so in the log, and to whoever else wants to know."""
     notes = NOTES.get()
     for text in forgotten:
-        log.warning("%s %s: the handler ended and never awaited %s", target, id, text)
+        log.invocation.warning("%s %s: the handler ended and never awaited %s", target, id, text)
         if notes is not None:
             notes.append(f"{target}: the handler ended and never awaited {text}")

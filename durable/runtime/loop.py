@@ -183,7 +183,9 @@ class Loop:
         if self._gone:  # abandoned meanwhile, and perhaps the store is somebody else's by now
             return
         if self.busy():
-            log.warning("the engine was closed while a commit was under way; whether it took effect is unknown")
+            log.engine.warning(
+                "the engine was closed while a commit was under way; whether it took effect is unknown"
+            )
             self.abandon()
             return
         self._over = True
@@ -291,7 +293,7 @@ class Loop:
         self.roster.fail()
         if self.observer is not None:
             self.observer.engine_failed(error)
-        log.critical("%s", error, cause=error.__cause__)
+        log.engine.critical("%s", error, cause=error.__cause__)
 
     # ---- turns ----
 
@@ -419,7 +421,7 @@ class Loop:
 
     def _settle_again(self, turn: Turn, refused: CommitRefused) -> None:
         """Nothing of it was written: each of its commands gets a turn of its own, so that only one of them fails."""
-        log.warning("%s; its %d commands are settled again, one by one", refused, len(turn.asked))
+        log.engine.warning("%s; its %d commands are settled again, one by one", refused, len(turn.asked))
         self._loading = unmourned(self._loop.create_task(self._one_by_one(turn)))
 
     async def _one_by_one(self, refused: Turn) -> None:
@@ -442,7 +444,7 @@ class Loop:
         if token:
             self._replies.refuse(token, refused)
         elif failed is None:
-            log.warning("%s: %s", type(command).__name__, refused)
+            log.engine.warning("%s: %s", type(command).__name__, refused)
         if isinstance(command, TimerFired):  # its moment is stored: it comes again
             timer = (command.due_at, command.seq, command.entry)
             self.timers.add_later(timer, REFUSED_AGAIN_S)

@@ -56,7 +56,9 @@ class _Guarded:
         except BaseException as error:
             if not self._complained:  # it may be called a thousand times a second
                 self._complained = True
-                log.warning("%s of the engine's observer raised %s; it goes on", event, type(error).__qualname__)
+                log.engine.warning(
+                    "%s of the engine's observer raised %s; it goes on", event, type(error).__qualname__
+                )
 
 
 #: What an observer is called for.

@@ -47,7 +47,9 @@ async def one_by_one(host: Host, refused: Turn) -> None:
             continue
         failed = host.give_up(command, culprit)
         if failed is not None and await _alone(host, failed) is not None:
-            log.warning("invocation number %d cannot even be paused, and waits for the next start", failed.seq)
+            log.invocation.warning(
+                "invocation number %d cannot even be paused, and waits for the next start", failed.seq
+            )
 
 
 async def _alone(host: Host, command: Command) -> CommitRefused | None:

@@ -243,7 +243,7 @@ class Roster:
             attempt.end()
             self._linger(attempt)
         if running:
-            log.warning(
+            log.engine.warning(
                 "when the engine shut down, %s still ran; they run again at the next start: %s",
                 _counted(len(running), "step"),
                 _some(running),
@@ -266,7 +266,7 @@ class Roster:
         """Stop waiting, and log each coroutine that has not returned."""
         left = [name for task, name in self._lingering.items() if not task.done()]
         if left:
-            log.warning(
+            log.engine.warning(
                 "when the engine shut down, %s did not end; what is left of them has no effect any more: %s",
                 _counted(len(left), "handler"),
                 _some(left),

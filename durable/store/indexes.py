@@ -136,13 +136,13 @@ def make_again(database: sqlite3.Connection, path: str, name: str) -> str:
             f"{path}: the index {name} does not agree with its table, and could not be made again: {error}. Lookups "
             f"may miss what is there: stop the engine and use durable.restore(backup, {path!r})"
         )
-        log.error("%s", said)
+        log.store.error("%s", said)
     else:
         said = (
             f"{path}: the index {name} did not agree with its table: the file was damaged. It was made again. What "
             "it had hidden is found from now on; what should have been started by it, at the next start of the engine"
         )
-        log.warning("%s", said)
+        log.store.warning("%s", said)
     return said
 
 
@@ -169,7 +169,7 @@ class IndexCheck:
                 self._pass()
             except sqlite3.Error as error:
                 if not self._stopping.is_set():
-                    log.warning("%s: its indexes could not be compared with their table: %s", self._path, error)
+                    log.store.warning("%s: its indexes could not be compared with their table: %s", self._path, error)
             self._stopping.wait(AGAIN_S)
 
     def _pass(self) -> None:

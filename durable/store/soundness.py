@@ -103,7 +103,7 @@ def check_schema(database: sqlite3.Connection, path: str, scripts: Sequence[tupl
         present = {(kind, name) for kind, name, _ in database.execute(others)}
         for kind, name, text in wanted.execute(others):
             if (kind, name) not in present:
-                log.warning("%s had lost its %s %s: it is made again", path, kind, name)
+                log.store.warning("%s had lost its %s %s: it is made again", path, kind, name)
                 database.execute(text)
     finally:
         wanted.close()
@@ -126,7 +126,7 @@ def check_structure(database: sqlite3.Connection, path: str) -> None:
     if pages:
         raise damaged(path, pages[0].replace("\n", " "), "It was left as it is.")
     if any(word in text for text in trouble for word in _OF_INDEXES):
-        log.warning("%s: an index did not agree with its table (%s): all are made again", path, trouble[0])
+        log.store.warning("%s: an index did not agree with its table (%s): all are made again", path, trouble[0])
         try:
             database.execute("REINDEX")
         except sqlite3.DatabaseError as error:
@@ -157,7 +157,7 @@ def repair_waits(database: sqlite3.Connection) -> None:
     )
     database.execute("COMMIT")
     if database.total_changes > changed:
-        log.warning("timers or listeners were damaged: they are set again from what waits for them")
+        log.store.warning("timers or listeners were damaged: they are set again from what waits for them")
 
 
 def ordinals(database: sqlite3.Connection) -> int:
@@ -166,7 +166,7 @@ def ordinals(database: sqlite3.Connection) -> int:
     fits = row is not None and isinstance(row[1], int) and 0 < row[1] < _NUMBER_MAX
     if fits and (row[2] is None or not differs(row[2], row[:2])):
         return int(row[1])
-    log.warning("the number of the next outcome was damaged: it is counted again")
+    log.store.warning("the number of the next outcome was damaged: it is counted again")
     taken = [16]
     for name, table in (
         ("ordinal", "journal"),
@@ -223,7 +223,7 @@ def declared(database: sqlite3.Connection) -> dict[str, tuple[int, str]]:
     found = {}
     for *row, checksum in database.execute("SELECT name, revision, declaration, checksum FROM services"):
         if complaint("services", _SERVICE, row) or (checksum is not None and differs(checksum, row)):
-            log.warning("the revision of the service %r was damaged: it counts from 1 again", row[0])
+            log.store.warning("the revision of the service %r was damaged: it counts from 1 again", row[0])
             continue
         found[row[0]] = (row[1], row[2])
     return found

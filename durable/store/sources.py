@@ -58,7 +58,7 @@ def sources(database: sqlite3.Connection, path: str) -> Sources:
         else:
             positions[GroupPartition(*row[:4])] = Position(*row[4:])
     if lost:
-        log.warning("%s; a partition that has no position now begins only where an operator says", lost)
+        log.store.warning("%s; a partition that has no position now begins only where an operator says", lost)
     return Sources(subscriptions, clusters, positions, lost)
 
 
@@ -74,7 +74,7 @@ def _texts(
             except msgspec.MsgspecError as error:
                 trouble = str(error)
         if trouble:
-            log.warning("%s is damaged: a row of %s cannot be read: %s", path, table, trouble)
+            log.store.warning("%s is damaged: a row of %s cannot be read: %s", path, table, trouble)
         yield str(row[0]), found, trouble
 
 

@@ -193,7 +193,7 @@ class DatabaseThread(Generic[Found]):
         for job in self._aside:
             if now >= job.next_word:
                 job.next_word = now + NAMED_EVERY_S
-                log.warning(
+                log.store.warning(
                     "%s is locked by another program (a database browser, a copy, a backup?): since %.0f s "
                     "nothing can be written. The engine waits; nothing is lost",
                     self._keeper.path,

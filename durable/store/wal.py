@@ -91,7 +91,7 @@ def lost_its_log(path: str, descriptor: int) -> bool:
 
 def warn_of_lost_log(path: str) -> None:
     """Say so. It is no error: other programs of SQLite leave such a file where they were the last to close it."""
-    log.warning(
+    log.store.warning(
         "%s was not closed by its engine, and there is no %s-wal. If that was removed, or the file was moved or "
         "copied without it, what was committed last is missing: stop the engine and put the log back beside it. If "
         "another program (sqlite3, a database browser) has had the file open since, nothing is missing",

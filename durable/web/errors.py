@@ -47,9 +47,9 @@ def refusal_for(error: Exception, where: str) -> Refusal:
         case CommitRefused():  # by what is stored already: a key that an invocation has whose id is damaged
             return Refusal(409, str(error))
         case DurableError():
-            log.error("%s: %s", where, error)
+            log.http.error("%s: %s", where, error)
             return Refusal(500, str(error), kind=_kind(error))
-    log.error("%s failed", where, cause=error)
+    log.http.error("%s failed", where, cause=error)
     return Refusal(500, "an internal error, whose details are in the log")
 
 

@@ -37,7 +37,7 @@ def engine_on(path: Path, *services: object, **options: Any) -> Engine:
 
 def told(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What the engine warned of."""
-    return [record.getMessage() for record in caplog.records if record.name == "durable"]
+    return [record.getMessage() for record in caplog.records if record.name == "durable.invocation"]
 
 
 def lookouts() -> list[threading.Thread]:

@@ -36,7 +36,11 @@ async def swallows(ctx: Context, number: int) -> None:
 
 
 def said(caplog: pytest.LogCaptureFixture, level: int = logging.WARNING) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == "durable" and record.levelno >= level]
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.name.startswith("durable.") and record.levelno >= level
+    ]
 
 
 @pytest.mark.parametrize("ticks", range(8))

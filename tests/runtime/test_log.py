@@ -70,11 +70,14 @@ def a_filter(error: BaseException) -> Iterator[None]:
         asked.append(record)
         raise error
 
-    logging.getLogger("durable").addFilter(raising)
+    loggers = [logging.getLogger(f"durable.{name}") for name in ("engine", "invocation")]  # it is not inherited
+    for logger in loggers:
+        logger.addFilter(raising)
     try:
         yield
     finally:
-        logging.getLogger("durable").removeFilter(raising)
+        for logger in loggers:
+            logger.removeFilter(raising)
     assert asked
 
 
@@ -83,7 +86,7 @@ def a_record_factory(error: BaseException) -> Iterator[None]:
     before, asked = logging.getLogRecordFactory(), []
 
     def raising(name: str, *arguments: Any, **keywords: Any) -> logging.LogRecord:
-        if name != "durable":
+        if not name.startswith("durable."):
             return before(name, *arguments, **keywords)
         asked.append(name)
         raise error
@@ -242,29 +245,29 @@ def test_callers_of_an_engine_that_fails_are_told_before_the_log(
 
 def test_what_cannot_be_said_is_said_once_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     """As `logging` itself does, until the log works again."""
-    log.warning("heard")
+    log.engine.warning("heard")
     capsys.readouterr()
     with a_handler(ConnectionError()):
         for _ in range(3):
-            log.warning("%s", 1)
+            log.engine.warning("%s", 1)
     assert capsys.readouterr().err.count("ConnectionError") == 1
-    log.warning("%s", 2)
+    log.engine.warning("%s", 2)
     with a_handler(ConnectionError()):
-        log.warning("%s", 3)
+        log.engine.warning("%s", 3)
     assert capsys.readouterr().err.count("ConnectionError") == 1
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 def test_what_is_meant_for_the_process_goes_through(kind: type[BaseException]) -> None:
     with pytest.raises(kind), a_handler(kind()):
-        log.warning("interrupted")
+        log.engine.warning("interrupted")
 
 
 def test_nothing_in_a_line_ends_it_or_moves_a_cursor(caplog: pytest.LogCaptureFixture) -> None:
     """R-39: whatever a line is made of."""
     forged = "a\nforged \x1b[31m\u202e\ud800\u2028\x00é"
     for argument in (forged, ValueError(forged), [forged]):
-        log.warning("%s failed %d times within %.1f s", argument, 3, 0.5)
+        log.engine.warning("%s failed %d times within %.1f s", argument, 3, 0.5)
     for record in caplog.records:
         assert record.getMessage().isprintable()
         assert record.getMessage().endswith("failed 3 times within 0.5 s")
@@ -326,6 +329,6 @@ def test_arguments_whose_own_methods_raise_cost_a_line(caplog: pytest.LogCapture
         def __str__(self) -> str:
             raise Nonsense
 
-    log.warning("%s", Unspeakable())
-    log.warning("%s", "this one is heard")
+    log.engine.warning("%s", Unspeakable())
+    log.engine.warning("%s", "this one is heard")
     assert [record.getMessage() for record in caplog.records if record.args != ()][-1:] == ["this one is heard"]
