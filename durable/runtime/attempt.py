@@ -41,6 +41,7 @@ from durable.runtime.registry import KEY_LENGTH_MAX, Registered, check_text
 from durable.runtime.rest import Rest
 from durable.runtime.steps import CURRENT, IN_STEP, NO_TIMEOUT, Step, Steps
 from durable.runtime.tasks import unmourned
+from durable.runtime.variables import own_decimals
 from durable.service import Handler
 
 #: What waits for another invocation.
@@ -148,6 +149,7 @@ class Attempt(Ending):
 
     async def _run(self) -> None:
         CURRENT.set(self)
+        own_decimals()
         self._rest.mark()
         returned = True
         try:

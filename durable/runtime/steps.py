@@ -18,6 +18,7 @@ from durable.runtime.failures import failure_of_exception
 from durable.runtime.observer import Observer
 from durable.runtime.tasks import unmourned
 from durable.runtime.threads import run_in_thread
+from durable.runtime.variables import own_decimals, within
 from durable.serde import check_data, named, serde_for
 from durable.signature import return_annotation
 
@@ -70,7 +71,7 @@ class Step:
         self.options = options
         #: How many outcomes the handler had seen when it asked.
         self.seen = seen
-        #: The context variables of the flow that asked: in a task of its own it runs in them, whoever starts it.
+        #: The context variables of the flow that asked: a copy, so that what the step changes stays with it.
         self.context = copy_context()
         #: An async function without a time limit is awaited as it is: the hot path.
         self.direct = (
@@ -229,7 +230,7 @@ class Steps:
             self._withheld.append(future)
             return
         future.step.started = True
-        future.step.context.run(CURRENT.set, IN_STEP)  # it is no flow of the handler
+        future.step.context.run(_apart)  # it is no flow of the handler
         task = unmourned(self._owner.loop.create_task(self._beside(future), context=future.step.context))
         self._tasks[task] = future
         self._starting += 1
@@ -239,7 +240,7 @@ class Steps:
         self._starting -= 1
         future.step.begun = True
         with suppress(AttemptEnded, asyncio.CancelledError):
-            await self.execute(future)
+            await self.execute(future, beside=True)
 
     def _gone(self, task: "asyncio.Task[None]") -> None:
         step = self._tasks.pop(task).step
@@ -250,8 +251,11 @@ class Steps:
         if error is not None and self._owner.active:  # a bug of ours: the handler must not wait for ever
             self._owner.fail(error)
 
-    async def execute(self, future: DurableFuture[Any]) -> None:
-        """Run the step's function, hand in what it gave, and wait until that is durable."""
+    async def execute(self, future: DurableFuture[Any], *, beside: bool = False) -> None:
+        """Run the step's function, hand in what it gave, and wait until that is durable.
+
+        `beside`: this is a task of its own, whose context variables are the step's.
+        """
         step: Step = future.step
         step.started = True
         outcome: Outcome | None = None
@@ -264,10 +268,12 @@ class Steps:
         if observer is not None:
             observer.step_started(self._owner.request.id, future.entry, step.name)
         try:
-            if step.direct:
-                value = await step.fn(*step.args, **step.kwargs)
+            running = step.fn(*step.args, **step.kwargs) if step.direct else self._call(step)
+            if beside:
+                value = await running
             else:
-                value = await self._call(step)
+                step.context.run(_apart)
+                value = await within(step.context, running)
             returned = True
             data = step.encode(value)
             if type(data) is not bytes or len(data) > self._owner.value_size_max:
@@ -381,6 +387,12 @@ class Steps:
         self._interrupted.clear()
         self._withheld.clear()
         self.left_over = None
+
+
+def _apart() -> None:
+    """What runs here is a step."""
+    CURRENT.set(IN_STEP)
+    own_decimals()
 
 
 async def call_step(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
