@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,10 +17,32 @@ settings.load_profile("durable")
 LOG_IS_DOWN = {"scenarios", "simulation"}
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """With `-n auto`, one more than there are cores: much of the time somebody waits for a disk or a process."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What starts processes takes longest: it comes first, or one worker would have it alone at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("process") is None)
+
+
 def pytest_collection_finish() -> None:
     """What is imported by now stays: full garbage collections, of which there are many, need not look at it."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def programs_are_compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Hundreds of processes are started here: they share what the first of them compiled, also where the environment
+    wants no such files beside the sources, as in many a container. It takes half of the time that a start takes."""
+    ours = tmp_path_factory.getbasetemp()
+    folder = ours.parent if "PYTEST_XDIST_WORKER" in os.environ else ours
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+        patch.setenv("PYTHONPYCACHEPREFIX", str(folder / "bytecode"))
+        yield
 
 
 class Down(logging.Handler):

@@ -118,12 +118,18 @@ class Campaign:
         with closing(sqlite3.connect(self.path, timeout=30)) as database:
             groups = [group for (group,) in database.execute("SELECT id FROM subscriptions")]
         for group in groups:
-            settings: dict[str, Any] = {"session.timeout.ms": 6000, "enable.auto.commit": False, "log_level": 0}
-            settings["partition.assignment.strategy"] = "roundrobin"
-            consumer = Consumer({"bootstrap.servers": self.broker.address, "group.id": group, **settings})
+            settings: dict[str, Any] = {"partition.assignment.strategy": "roundrobin", "enable.auto.commit": False}
+            settings |= {"session.timeout.ms": self.broker.session_timeout_ms, "heartbeat.interval.ms": 100}
+            bootstrap = {"bootstrap.servers": self.broker.address, "group.id": group, "log_level": 0}
+            consumer = Consumer({**bootstrap, **settings})
             consumer.subscribe([self.topic])
             others.append(consumer)
-        until = time.monotonic() + self.draw.uniform(0.5, 1.5)
+        patience = time.monotonic() + 60
+        while not all(consumer.assignment() for consumer in others):
+            assert time.monotonic() < patience, "the groups were not shared anew"
+            for consumer in others:
+                consumer.poll(0.02)
+        until = time.monotonic() + self.draw.uniform(0.1, 0.5)
         while time.monotonic() < until:
             for consumer in others:
                 consumer.poll(0.02)

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from durable.core.ids import parse_awakeable_id
+from tests.process.nursery import Born, Nursery
 from tests.process.workload import Job, adds_of, handlers_of, plan
 
 ROOT = Path(__file__).parents[2]
@@ -24,11 +25,24 @@ PATIENCE_S = 60.0
 
 
 class Child:
-    """A Python process. Leaving the block kills it."""
+    """A Python process, or one that a nursery forks. Leaving the block kills it."""
 
-    def __init__(self, *arguments: object, errors: Path, environment: dict[str, str] | None = None) -> None:
+    process: "subprocess.Popen[bytes] | Born"
+
+    def __init__(
+        self,
+        *arguments: object,
+        errors: Path,
+        environment: dict[str, str] | None = None,
+        nursery: Nursery | None = None,
+    ) -> None:
         self._errors = errors
+        #: Every line it has printed.
+        self.said: list[str] = []
         with errors.open("ab") as stderr:
+            if nursery is not None:
+                self.process = Born(nursery, list(map(str, arguments)), stderr)
+                return
             self.process = subprocess.Popen(
                 [sys.executable, "-W", "default", *map(str, arguments)],
                 cwd=ROOT,
@@ -38,8 +52,6 @@ class Child:
                 bufsize=0,
                 env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
             )
-        #: Every line it has printed.
-        self.said: list[str] = []
 
     def tell(self, line: str) -> None:
         """Write a line to it. A child that is dead does not mind."""

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.support import Child, Witness
+from tests.process.nursery import Nursery
+from tests.process.support import ROOT, Child, Witness
 from tests.process.workload import WINDOW
 
 KILLS = int(os.environ.get("DURABLE_KILLS", "200"))
@@ -23,6 +24,8 @@ SEED = int(os.environ.get("DURABLE_SEED") or random.randrange(1_000_000))
 DRIVERS = 2
 #: How often one kill in this many comes while the engine is still starting.
 EARLY = 12
+#: How many are forked from the same process, one after another.
+SIBLINGS = 10
 #: What a child can be told to do as the last thing in its life, and how often that is in 100 kills.
 LAST_WORDS = ("ack", "ack", "returned", "returned", "saw", "saw", "begin", "end", "woke", "open", "shut")
 SUDDEN = 50
@@ -73,33 +76,39 @@ def drive(witness: Witness, folder: Path) -> None:
     """Start, wait, kill, look; and at the end let one engine finish everything undisturbed."""
     folder.mkdir()
     chance = random.Random(witness.seed)
-    program = ("-m", "tests.process.workload", witness.database, witness.effects, witness.acks, witness.seed)
+    arguments = (witness.database, witness.effects, witness.acks, witness.seed)
     errors = folder / "stderr"
-    checked = lives = 0
+    lives = checked = idle = 0
     while witness.seen["kills"] < KILLS / DRIVERS:
-        lives += 1
-        assert lives < 2 * KILLS / DRIVERS + 50, f"I7 violated: the engine does nothing; {witness.unfinished()}"
-        early = chance.randrange(EARLY) == 0
-        sudden = chance.randrange(100) < SUDDEN
-        last_words = f"{chance.choice(LAST_WORDS)}:{int(30 ** chance.random())}"
-        delay_s = 0.005 * 80 ** chance.random()  # 5 to 400 ms, half of them under 45
-        with Child(*program, *([last_words] if sudden else []), errors=errors) as child:
-            if early:
-                time.sleep(0.05 + delay_s / 2)
-            else:
-                child.wait_for("READY")
-                child.wait(0.5 if sudden else delay_s)
-            killed_at_ms = int(time.time() * 1000)
-            child.kill()
-        worked = witness.after_kill(child.process.pid, killed_at_ms)
-        up = "READY" in child.said
-        witness.seen["kills" if worked else "kills before any work" if up else "kills during start-up"] += 1
-        assert not child.complaints(), f"I9 violated: {child.complaints()}"
+        with Nursery("tests.process.workload", ROOT) as nursery:  # each has its own order of sets
+            for _ in range(SIBLINGS):
+                lives += 1
+                early = chance.randrange(EARLY) == 0
+                sudden = chance.randrange(100) < SUDDEN
+                last_words = f"{chance.choice(LAST_WORDS)}:{int(30 ** chance.random())}"
+                delay_s = 0.005 * 80 ** chance.random()  # 5 to 400 ms, half of them under 45
+                more = [last_words] if sudden else []
+                with Child(*arguments, *more, errors=errors, nursery=nursery) as child:
+                    if early:
+                        time.sleep(chance.choice((0, delay_s / 8)))
+                    else:
+                        child.wait_for("READY")
+                        child.wait(0.5 if sudden else delay_s * (1 + idle))  # a busy machine is given time
+                    killed_at_ms = int(time.time() * 1000)
+                    child.kill()
+                worked = witness.after_kill(child.process.pid, killed_at_ms)
+                up = "READY" in child.said
+                witness.seen["kills" if worked else "kills before any work" if up else "kills during start-up"] += 1
+                assert not child.complaints(), f"I9 violated: {child.complaints()}"
+                idle = 0 if worked else idle + 1
+                assert idle < 50, f"I7 violated: the engine does nothing; {witness.unfinished()}"
+                if witness.seen["kills"] >= KILLS / DRIVERS:
+                    break
         if witness.seen["kills"] >= checked + 50:
             checked += 50
             witness.whole_file()
     limit = max(witness.acknowledged, default=0) + 1 + WINDOW
-    with Child(*program, limit, errors=errors) as child:
+    with Child("-m", "tests.process.workload", *arguments, limit, errors=errors) as child:
         try:
             child.leave()
         except AssertionError as error:
