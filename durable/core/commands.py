@@ -304,6 +304,8 @@ class Restart(msgspec.Struct, frozen=True, gc=False):
     token: int = 0
     #: Say what would become of it, and change nothing.
     dry: bool = False
+    #: Its headers, where those of the old one will not do.
+    headers: dict[str, str] | None = None
 
 
 class Purge(msgspec.Struct, frozen=True, gc=False):

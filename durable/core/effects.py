@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
-from durable.core.invocation import Invocation, Signal, Status
+from durable.core.invocation import Invocation, Problem, Signal, Status
 from durable.core.journal import Outcome, Row
 from durable.core.sources import Cluster, GroupPartition, Position, Subscription
 
@@ -53,6 +53,12 @@ class Writes(msgspec.Struct):
 
     def __bool__(self) -> bool:
         return self != _NOTHING
+
+    @property
+    def rows(self) -> int:
+        """How many rows it writes, changes or deletes (what is deleted by key or invocation counts as one)."""
+        tables = msgspec.structs.astuple(self)
+        return sum(len(table) for table in tables if table is not None and not isinstance(table, int))
 
 
 _NOTHING = Writes()
@@ -139,8 +145,7 @@ class MayDeadlock(msgspec.Struct, frozen=True, gc=False):
 class Completed(msgspec.Struct, frozen=True, gc=False):
     """Tell everybody who waits for an invocation how it ended."""
 
-    seq: int
-    id: str
+    invocation: Invocation
     outcome: Outcome
 
 
@@ -198,13 +203,47 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     position: Position | None = None
 
 
+class Then(StrEnum):
+    """What follows a failed attempt."""
+
+    #: Another one, at `Failed.retry_at`.
+    RETRY = "retry"
+    #: Another one at once: its handler has a cancel to see, or that a step has failed for good.
+    GO_ON = "go-on"
+    #: Nothing, until somebody resumes it.
+    PAUSE = "pause"
+    #: Its failure is the invocation's.
+    END = "end"
+
+
 class Failed(msgspec.Struct, frozen=True, gc=False):
-    """An attempt failed: for the log. `retry_at` None means paused or given up."""
+    """An attempt has failed: end it, and tell people."""
 
     invocation: Invocation
-    retry_at: int | None
+    #: Which one: the invocation may have its next one by now.
+    attempt: int
+    problem: Problem | None
+    then: Then
+    #: When it is tried again, where it is retried.
+    retry_at: int | None = None
+
+
+class Paused(msgspec.Struct, frozen=True, gc=False):
+    """Nothing happens to an invocation until somebody resumes it: for whoever watches."""
+
+    invocation: Invocation
 
 
 Action = (
-    StartAttempt | Deliver | Interrupt | KeepWarm | InterruptSteps | Unload | MayDeadlock | Completed | Reply | Failed
+    StartAttempt
+    | Deliver
+    | Interrupt
+    | KeepWarm
+    | InterruptSteps
+    | Unload
+    | MayDeadlock
+    | Completed
+    | Reply
+    | Failed
+    | Paused
 )

@@ -10,6 +10,7 @@ from durable.core.effects import (
     Answer,
     Completed,
     Deliver,
+    Failed,
     Found,
     Interrupt,
     KeepWarm,
@@ -17,6 +18,7 @@ from durable.core.effects import (
     Need,
     Reply,
     StartAttempt,
+    Then,
     Writes,
 )
 from durable.core.invocation import (
@@ -205,6 +207,10 @@ class Turn:
         invocation.pausing = False
         self.touch(invocation)
 
+    def failed(self, invocation: Invocation, then: Then, retry_at: int | None = None) -> None:
+        """Have its attempt of now, which has failed, ended and told of."""
+        self.actions.append(Failed(invocation, invocation.attempt, invocation.problem, then, retry_at))
+
     def complete_entry(self, invocation: Invocation, entry: int, outcome: Outcome, kind: Kind) -> None:
         """Write the outcome of an open entry, and let its attempt know."""
         self.writes.journal.append(Row.completion(invocation.seq, entry, kind, outcome, self.ordinal(), self.now))
@@ -230,7 +236,7 @@ class Turn:
             self.abandon_open_entries(invocation)
         for signal in self.world.signals.pop(invocation.seq, ()):
             self.drop_signal(invocation.seq, signal)
-        self.actions.append(Completed(invocation.seq, submission.id, outcome))
+        self.actions.append(Completed(invocation, outcome))
         if submission.caller is not None and submission.caller.waits:
             self.tell(Notify(submission.caller.seq, submission.caller.entry, outcome, submission.id))
         if invocation.listened:

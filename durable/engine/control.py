@@ -1,8 +1,11 @@
 """What an operator, or anybody outside, does to invocations that exist."""
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import Any
+
+import msgspec
 
 from durable.client import Applied, Handle
 from durable.core import commands as ask
@@ -121,10 +124,26 @@ class Control(KeyState):
         """
         check_number("from_entry", from_entry, 0)
         new_id = self._new_id(self._clock.now_ms())
-        reply = await self._ask(lambda token: ask.Restart(checked(id), new_id, from_entry, token, dry_run), id)
+        headers = None if dry_run else await self._headers_of_new(checked(id), new_id)
+        reply = await self._ask(
+            lambda token: ask.Restart(checked(id), new_id, from_entry, token, dry_run, headers), id
+        )
         if reply.result is not Answer.ACCEPTED:
             raise _not_restarted(id, from_entry, reply)
         return Handle(self, reply.id, serde_for(Any).decode)
+
+    async def _headers_of_new(self, id: str, new_id: str) -> dict[str, str] | None:
+        """Those of the one that is restarted, with what an observer adds; None where there is no observer."""
+        observer = self._running().observer
+        if observer is None:
+            return None
+        with suppress(NotFoundError, StorageCorruptError):  # the restart says so
+            old, _ = await self._read_one(self._running(), id, limit=1)
+            headers = dict(old.submission.headers)
+            new = msgspec.structs.replace(old.submission, id=new_id, headers=headers, restarted_from=id, caller=None)
+            observer.invocation_asked(new)
+            return headers
+        return None
 
     async def purge(self, id: str, *, dry_run: bool = False) -> None:
         """Forget a completed invocation: its result, its journal, its idempotency key.

@@ -36,7 +36,7 @@ from durable.errors import (
 from durable.outcomes import error_of
 from durable.runtime.clock import Clock, SystemClock
 from durable.runtime.loop import Loop
-from durable.runtime.observer import Observer
+from durable.runtime.observer import Observer, observers_of, together
 from durable.runtime.registry import (
     VALUE_SIZE_MAX,
     Registered,
@@ -94,7 +94,7 @@ class Engine(Serving, Subscribing):
     serves all its tests.
 
     `store`, `clock` and `limits` replace the file, the system's clock and how much is in memory at a time, for tests;
-    `observer` follows what happens.
+    `observer` (or several) follows what happens.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Engine(Serving, Subscribing):
         store: Store | None = None,
         clock: Clock | None = None,
         max_value_size: int = VALUE_SIZE_MAX,
-        observer: Observer | None = None,
+        observer: Observer | Iterable[Observer] | None = None,
         kafka_clusters: Mapping[str, Mapping[str, Any]] | None = None,
         limits: Limits = Limits(),  # noqa: B008 (it is frozen)
         control_socket: bool = True,
@@ -148,7 +148,7 @@ class Engine(Serving, Subscribing):
         self._defaults = defaults
         self._max_concurrent = max_concurrent_invocations
         self._limits = limits
-        self._observer = observer
+        self._observers = observers_of(observer)
         self._control_socket = control_socket
         self._follower = follower_of(self.path, self._registry, control_socket) if standby else None
         self._shutdown_s = parse(shutdown_timeout) / 1000
@@ -183,7 +183,7 @@ class Engine(Serving, Subscribing):
             limits=self._limits,
             defaults=self._defaults.retry,
             declaration=_declaration,
-            observer=self._observer,
+            observer=together(self._observers),
         )
 
     def _door(self) -> Door | None:
@@ -379,7 +379,7 @@ class Engine(Serving, Subscribing):
         headers: Mapping[str, str] | None,
         delay: Duration | None,
     ) -> tuple[Registered, Any]:
-        self._running()
+        loop = self._running()
         handler = self._registry.find(target)
         if handler.settings.public is False:
             raise InvalidRequestError(
@@ -402,6 +402,7 @@ class Engine(Serving, Subscribing):
             caller=None,
             due_at=due_at,
             id_span=self._registry.id_span,
+            observer=loop.observer,
         )
         return handler, lambda token: ask.Submit(submission, token)
 

@@ -19,6 +19,7 @@ from durable.engine.engine import Engine
 from durable.engine.follower import Follower
 from durable.errors import InvalidRequestError, NotFoundError, OutcomeUnknownError
 from durable.runtime.loop import Loop
+from durable.runtime.observer import Observer
 from durable.runtime.registry import Registered, check_headers, check_text
 from durable.runtime.replies import Wanted
 from durable.serde import check_data
@@ -97,6 +98,12 @@ class Raw:
         """The names of all services."""
         self._engine.check_running()
         return sorted(self._engine._registry.declared)
+
+    @property
+    def observer(self) -> Observer | None:
+        """Who follows what this engine does, while it runs handlers."""
+        life = self._engine._life
+        return None if life is None or life.elsewhere is not None else life.loop.observer
 
     def now_ms(self) -> int:
         """The engine's time."""
@@ -181,6 +188,7 @@ class Raw:
             caller=None,
             due_at=None if request.delay_ms is None else now + request.delay_ms,
             id_span=engine._registry.id_span,
+            observer=engine._running().observer,
         )
 
     # ---- finding again ----

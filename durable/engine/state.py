@@ -102,6 +102,7 @@ class KeyState(Reading):
             caller=None,
             due_at=None,
             id_span=self._registry.id_span,
+            observer=loop.observer,
         )
         outcome = loop.ask(lambda token: ask.Submit(submission, token), Wanted.OUTCOME)
         await loop.ask(lambda token: ask.Attach(submission.id, token))  # of the same turn: answered by its commit

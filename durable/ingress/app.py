@@ -158,10 +158,20 @@ class App:
             return problem(Refusal(403, "not allowed"))
         path = raw_route_path(scope)
         call = Call(self._ingress, scope, receive, facts, path)
+        status = 0
+        try:
+            answer = await self._answer(call)
+            status = answer.status
+            return answer
+        finally:
+            call.answered(status)
+
+    async def _answer(self, call: Call) -> Answer:
+        facts = call.facts
         try:
             if self._ingress.local:
-                call.envelope = _envelope(scope)
-            asked = parse(path, self._ingress.raw.keyed)
+                call.envelope = _envelope(call.scope)
+            asked = parse(call.path, self._ingress.raw.keyed)
             if facts.method not in asked.methods:
                 return problem(Refusal(405, "method not allowed", {"allow": ", ".join(asked.methods)}))
             if self._requests > self._ingress.limits.requests and not isinstance(asked, Health):
@@ -172,7 +182,7 @@ class App:
         except asyncio.CancelledError:  # by the server, which is ending and sends what is answered now
             return problem(_ENDING, call.invocation)
         except Exception as error:
-            refusal = refusal_for(error, f"ingress: {facts.method} {path[:1000]}")
+            refusal = refusal_for(error, f"ingress: {facts.method} {call.path[:1000]}")
             return problem(refusal, call.invocation if refusal.status == 503 else None)
 
 

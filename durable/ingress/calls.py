@@ -4,10 +4,11 @@ import msgspec
 from starlette.types import Receive, Scope
 
 from durable.engine import Engine
-from durable.engine.raw import Raw
+from durable.engine.raw import Raw, Request
 from durable.ingress.clients import Waiting
 from durable.ingress.policy import Limits
 from durable.remote.envelope import Envelope
+from durable.runtime.observer import Asking
 from durable.web.requests import Receiving, body_of
 from durable.web.security import Facts
 
@@ -46,10 +47,29 @@ class Call(msgspec.Struct, eq=False, gc=False):
     invocation: str | None = None
     #: What a client of the control socket says besides.
     envelope: Envelope | None = None
+    #: What observers were told of it.
+    asking: Asking | None = None
 
     def names(self, id: str) -> None:
         """It asks for this invocation."""
         self.invocation = id
+
+    def tell(self, request: Request, *, waits: bool) -> None:
+        """It asks for this, and observers are told; `answered` is due then."""
+        observer = self.ingress.raw.observer
+        if observer is not None:
+            handler = request.handler
+            client = None if self.envelope is not None else self.scope.get("client")
+            peer = None if client is None else (str(client[0]), int(client[1]))
+            headers = request.headers or {}
+            self.asking = Asking(handler.service, handler.name, request.key, headers, waits, peer)
+            observer.request_started(self.asking)
+
+    def answered(self, status: int) -> None:
+        """It is answered with this status; 0 where the client is gone."""
+        observer = self.ingress.raw.observer
+        if self.asking is not None and observer is not None:
+            observer.request_ended(self.asking, status)
 
     async def body(self) -> bytes:
         """The whole body. Raises `BadRequest`, `ClientGone`."""

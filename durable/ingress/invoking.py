@@ -27,6 +27,7 @@ async def call(asked: Invoke, call: Call) -> Answer:
     """Invoke a handler, and answer with its outcome. Where the client goes away, the invocation goes on."""
     request = await request_of(asked, call)
     raw = call.ingress.raw
+    call.tell(request, waits=True)
     with call.ingress.waiting(call.receive):
         standing = await raw.call(request, call.names)
         if standing.known and request.handler.flavor is Flavor.WORKFLOW:
@@ -37,7 +38,9 @@ async def call(asked: Invoke, call: Call) -> Answer:
 
 async def send(asked: Invoke, call: Call) -> Answer:
     """Have a handler invoked, now or after a delay; the answer comes when that is durable."""
-    standing = await call.ingress.raw.send(await request_of(asked, call), call.names)
+    request = await request_of(asked, call)
+    call.tell(request, waits=False)
+    standing = await call.ingress.raw.send(request, call.names)
     return answers.accepted(standing.id, known=standing.known, due_at=standing.due_at)
 
 

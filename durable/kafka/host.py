@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from durable.core.commands import Command
 from durable.core.world import World
+from durable.runtime.observer import Observer
 
 
 class Host(Protocol):
@@ -13,6 +14,7 @@ class Host(Protocol):
 
     world: World
     failure: BaseException | None
+    observer: Observer | None
 
     @property
     def crowded(self) -> bool:

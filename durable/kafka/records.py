@@ -12,6 +12,7 @@ from durable.core.journal import Failure
 from durable.core.sources import Subscription
 from durable.errors import DurableError, InvalidRequestError, RequestError
 from durable.kafka.sources import is_keyed
+from durable.runtime.observer import Observer
 from durable.runtime.registry import Registered, Registry, check_headers, check_text
 from durable.serde import check_data, decoded
 
@@ -51,10 +52,17 @@ def fingerprint(record: Record) -> int:
 class Records:
     """What the records of one subscription become."""
 
-    def __init__(self, subscription: Subscription, registry: Registry, new_id: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        subscription: Subscription,
+        registry: Registry,
+        new_id: Callable[[], str],
+        observer: Observer | None = None,
+    ) -> None:
         self._subscription = subscription
         self._registry = registry
         self._new_id = new_id
+        self._observer = observer
         self._caller = Caller(0, subscription.id, 0, subscription.source, False)
 
     @property
@@ -82,6 +90,7 @@ class Records:
                 caller=self._caller,
                 due_at=None,
                 id_span=self._registry.id_span,
+                observer=self._observer,
             )
         except DurableError as error:
             return self.failed(record, error, about=about, headers=headers)
@@ -127,6 +136,8 @@ class Records:
             kept,
             kept,
         )
+        if self._observer is not None:
+            self._observer.invocation_asked(submission)
         return Offered(record.offset, submission, about, failure.outcome())
 
     def _own_headers(self, record: Record) -> dict[str, str]:

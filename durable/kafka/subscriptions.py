@@ -98,7 +98,7 @@ class Subscriptions:
             return
         reader = self._readers.get(id)
         if reader is None:
-            records = Records(subscription, self._registry, self._new_id)
+            records = Records(subscription, self._registry, self._new_id, self._host.observer)
             reader = Reader(self._host, subscription, partial(self._options, subscription), records, self._now_ms)
             self._readers[id] = reader
         reader.start()

@@ -136,16 +136,17 @@ class Attempt(Ending):
         #: Whether a cancel waits until calls and steps have ended.
         self.cancel_accepted = invocation.cancelling > 0
         self._thread = get_ident()
+        #: The context variables of its handler.
+        self._variables = self.context
 
     # ---- life ----
 
     def start(self, rows: Sequence[Row], until: int) -> None:
         """Run the handler over what is recorded."""
         self.touched = self.loop.time()
-        if self.observer is not None:
-            self.observer.attempt_started(self.request.id, self.target, self.number)
         self._arrivals.start(rows, until)
-        self.task = unmourned(self.loop.create_task(self._run(), context=self.host.context.copy()))
+        self._variables = self.host.context.copy()
+        self.task = unmourned(self.loop.create_task(self._run(), context=self._variables))
 
     async def _run(self) -> None:
         CURRENT.set(self)
@@ -156,6 +157,9 @@ class Attempt(Ending):
             over_already = not self.active  # killed or paused by the turn that began it
             if over_already:
                 return
+            if self.observer is not None:
+                self.observed = True
+                self.observer.attempt_started(self.submission, self.number)
             try:
                 context = self.handler.context(Operations(self, *self._keyed))
                 try:
@@ -202,7 +206,7 @@ class Attempt(Ending):
         self.request = msgspec.structs.replace(self.request, attempt=number)
         self.touched = self.loop.time()
         if self.observer is not None:
-            self.observer.attempt_started(self.request.id, self.target, number)
+            self._variables.run(self.observer.attempt_started, self.submission, number)
         self.loop.call_soon(self._hear, context=self.host.context)  # unless the turn that began it ends it
 
     def _hear(self) -> None:

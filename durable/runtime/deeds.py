@@ -1,9 +1,10 @@
 """What a turn leads to once it is committed: one deed for each kind of action, in a table."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from durable import log
+from durable.core.commands import Command, Invoke, OpenEntry, Submit, Take
 from durable.core.effects import (
     Action,
     Completed,
@@ -13,11 +14,13 @@ from durable.core.effects import (
     InterruptSteps,
     KeepWarm,
     MayDeadlock,
+    Paused,
     Reply,
     StartAttempt,
+    Then,
     Unload,
 )
-from durable.core.invocation import Status
+from durable.core.invocation import Submission
 from durable.core.reasons import CANCEL_WAITS
 from durable.core.turn import Turn
 from durable.core.world import World
@@ -66,12 +69,18 @@ class Deeds:
             Unload: self._unload,
             MayDeadlock: self._may_deadlock,
             Failed: self._failed,
+            Paused: self._paused,
         }
 
-    def act(self, turn: Turn) -> None:
-        """Do all that the turn decided, also where one deed raises: that is a bug, and the engine fails of it."""
+    def act(self, turn: Turn, seconds: float) -> None:
+        """Do all that the turn decided, also where one deed raises: that is a bug, and the engine fails of it.
+
+        `seconds`: how long its commit took.
+        """
         table = self.table
         failed: BaseException | None = None
+        if self._engine.observer is not None:
+            _tell_of_new_ones(self._engine.observer, turn)
         for action in turn.actions:
             try:
                 table[type(action)](action)
@@ -85,7 +94,7 @@ class Deeds:
                 self._timers.add(turn.writes.timers_added)
             self._roster.room.make(engine.world.in_line, engine.world.free)
             if engine.observer is not None:
-                engine.observer.turn_committed(turn.size)
+                engine.observer.turn_committed(turn.size, turn.writes.rows, seconds)
         except BaseException as error:
             failed = failed or error
         if isinstance(failed, KeyboardInterrupt | SystemExit):  # meant for the process; what was decided is done
@@ -104,9 +113,12 @@ class Deeds:
         self._roster.admit(action, keyed if submission.key is not None else None)
 
     def _complete(self, action: Completed) -> None:
-        self._roster.release(action.seq)
-        self._deadlocks.ended(action.seq)
+        seq, observer = action.invocation.seq, self._engine.observer
+        self._roster.release(seq)
+        self._deadlocks.ended(seq)
         self._replies.completed(action)
+        if observer is not None:
+            observer.invocation_ended(action.invocation, action.outcome)
 
     def _interrupt(self, action: Interrupt) -> None:
         self._roster.release(action.seq)
@@ -134,29 +146,59 @@ class Deeds:
 
     def _failed(self, action: Failed) -> None:
         self._roster.release(action.invocation.seq)
+        if self._engine.observer is not None:
+            self._engine.observer.attempt_failed(action)
         self._log_failure(action)
 
+    def _paused(self, action: Paused) -> None:
+        if self._engine.observer is not None:
+            self._engine.observer.invocation_paused(action.invocation.submission)
+
     def _log_failure(self, failed: Failed) -> None:
-        invocation = failed.invocation
-        problem = invocation.problem
+        invocation, problem = failed.invocation, failed.problem
         where = f" in step {problem.name!r}" if problem is not None and problem.name else ""
         if failed.retry_at is not None:
             delay_ms = max(0, failed.retry_at - self._engine.clock.now_ms())
             then = f"retrying in {delay_ms} ms"
+        elif failed.then is Then.GO_ON:
+            then = "the handler goes on at once"
+        elif failed.then is Then.END:
+            then = "no tries are left: it has ended with this"
+        elif problem is None or not problem.reason:
+            then = "paused, no tries are left: mend the cause, then engine.resume(id)"
         else:
-            then = str(invocation.status)
-            if invocation.status is Status.PAUSED and (problem is None or not problem.reason):
-                then = "paused, no tries are left: mend the cause, then engine.resume(id)"
-            elif problem is not None and invocation.status is Status.PAUSED:
-                then = f"paused at once ({problem.reason})"
-                if problem.cancel_waits:
-                    then = f"{then}. {CANCEL_WAITS}"
+            then = f"paused at once ({problem.reason})"
+            if problem.cancel_waits:
+                then = f"{then}. {CANCEL_WAITS}"
         log.invocation.warning(
             "%s %s: attempt %d failed%s: %s; %s",
             invocation.submission.target,
             invocation.id,
-            invocation.attempt,
+            failed.attempt,
             where,
             problem.message if problem is not None else "",
             then,
         )
+
+
+def _tell_of_new_ones(observer: Observer, turn: Turn) -> None:
+    """What became of each invocation that the turn was asked for; and others that it made (restarts)."""
+    accepted = turn.writes.created
+    for one in accepted.values():
+        observer.invocation_accepted(one.submission, one.created_at)
+    asked = [submission for command in turn.asked for submission in _asked_for(command)]
+    if len(asked) > len(accepted):
+        new = {id(one.submission) for one in accepted.values()}
+        for submission in asked:
+            if id(submission) not in new:
+                observer.invocation_dismissed(submission)
+
+
+def _asked_for(command: Command) -> Iterable[Submission]:
+    if isinstance(command, Submit):
+        return (command.submission,)
+    if isinstance(command, OpenEntry) and isinstance(command.asked, Invoke):
+        return (command.asked.submission,)
+    if isinstance(command, Take):
+        return (record.submission for record in command.records)
+    return ()

@@ -79,6 +79,7 @@ class Ending:
     ) -> None:
         submission = invocation.submission
         self.host = host
+        self.submission = submission
         self.seq = invocation.seq
         self.number = number
         self.handler = handler
@@ -90,6 +91,8 @@ class Ending:
         self.loop = loop
         self.task: asyncio.Task[None] | None = None
         self.active = True
+        #: Whether its observer was told that it has started.
+        self.observed = False
         #: Whether it was suspended and its handler is kept: it may go on as the next attempt.
         self.warm = False
         #: How many entries the handler has asked for.
@@ -99,6 +102,8 @@ class Ending:
         self._cancels = Cancels(self._waiters, self._pending)
         #: Says how it has failed, once that can be reported.
         self._failure: Callable[[], Fail] | None = None
+        #: And with what.
+        self._failed_with: BaseException | None = None
         self._closing = False
         #: Whether somebody waits for `Unloaded`: it is closed because it is to be paused.
         self._pausing = False
@@ -169,7 +174,7 @@ class Ending:
                 self.cancel_due,
             )
 
-        self._failure = failure
+        self._failure, self._failed_with = failure, error
         if self.broken is not None:
             self._steps.running.clear()  # what still runs belongs to a handler that cannot go on: it is cut off
         if not self._steps.running:
@@ -184,8 +189,8 @@ class Ending:
         failure = self._failure
         if failure is not None and self.active:
             self.host.submit(failure())
-            self._failure = None
-            self._over("failed")
+            error, self._failure, self._failed_with = self._failed_with, None, None
+            self._over("failed", error)
 
     @property
     def cancels(self) -> int:
@@ -221,13 +226,12 @@ class Ending:
         self.fail(TimeoutError("the abort timeout ran out: the handler did not yield after its inactivity timeout"))
         self._end_failed()
 
-    def _over(self, how: str, *, keep: bool = False) -> None:
+    def _over(self, how: str, error: BaseException | None = None, *, keep: bool = False) -> None:
         """From now on nothing that the handler still does has any effect. `keep`: it is not unwound."""
         was_active, self.active = self.active, False
         self.warm = keep
-        observer = self.observer
-        if observer is not None and was_active and self.task is not None:
-            observer.attempt_ended(self.request.id, self.target, self.number, how)
+        if self.observed and was_active and self.observer is not None:
+            self.observer.attempt_ended(self.submission, self.number, how, error)
         if not keep:
             self._unwind()
 

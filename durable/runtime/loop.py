@@ -24,7 +24,7 @@ from durable.runtime.clock import Clock
 from durable.runtime.deadlocks import Deadlocks
 from durable.runtime.deeds import Deeds
 from durable.runtime.failures import describe
-from durable.runtime.observer import Observer, guarded
+from durable.runtime.observer import Observer
 from durable.runtime.recovery import Recovery
 from durable.runtime.refused import one_by_one
 from durable.runtime.registry import Registry
@@ -63,7 +63,7 @@ class Loop:
         self.store = store
         self.registry = registry
         self.clock = clock
-        self.observer = None if observer is None else guarded(observer)
+        self.observer = observer
         self.failure: BaseException | None = None
         #: Set once there is one.
         self.failed = asyncio.Event()
@@ -132,6 +132,8 @@ class Loop:
         self._chore(recovery.run())
         self._chore(self.deadlocks.begin())
         self._sweep.begin()
+        if self.observer is not None:
+            self.observer.engine_started()
 
     def _begin_with(self, opened: Opened, slots: int) -> None:
         """Take over what the store found."""
@@ -201,6 +203,7 @@ class Loop:
             self._let_go()  # all the same
             raise
         self._gone = True
+        self._tell_the_end()
 
     def _stop(self) -> None:
         """Begin nothing any more by itself."""
@@ -245,7 +248,12 @@ class Loop:
         if not self._gone:
             self._gone = True
             end_idle_threads()
+            self._tell_the_end()
             self.store.abandon()
+
+    def _tell_the_end(self) -> None:
+        if self.observer is not None and self._keeper is not None:  # it was told of a start
+            self.observer.engine_stopped()
 
     async def _keep(self) -> None:
         """Wait for the end of the event loop: whoever ends it in good order cancels all its tasks, and so this one.
@@ -383,13 +391,14 @@ class Loop:
             self._committed(turn)
             return
         try:
+            began = self._loop.time()
             self._committing = asyncio.ensure_future(self.store.commit(turn.writes))
         except CommitRefused as refused:
             self._settle_again(turn, refused)
             return
-        self._committing.add_done_callback(lambda commit: self._commit_returned(turn, commit))
+        self._committing.add_done_callback(lambda commit: self._commit_returned(turn, commit, began))
 
-    def _commit_returned(self, turn: Turn, commit: "asyncio.Future[None]") -> None:
+    def _commit_returned(self, turn: Turn, commit: "asyncio.Future[None]", began: float) -> None:
         self._committing = None
         error = None if commit.cancelled() else commit.exception()
         if commit.cancelled():
@@ -400,9 +409,9 @@ class Loop:
             self._turning = False
             self.fail(error)
         else:
-            self._committed(turn)
+            self._committed(turn, self._loop.time() - began)
 
-    def _committed(self, turn: Turn) -> None:
+    def _committed(self, turn: Turn, seconds: float = 0.0) -> None:
         """What the turn decided is durable: go on with the next one, then act upon this one."""
         self.world.end_turn()
         self._turning = False
@@ -410,7 +419,7 @@ class Loop:
             return
         self._settled = settled = self._taken
         self._begin()  # the disk works while what was committed is acted upon
-        self.act(turn)
+        self.act(turn, seconds)
         self._call_those_that_waited(settled)
 
     def _call_those_that_waited(self, settled: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any, NoReturn, Protocol, TypeVar
 from durable.core.commands import Command, Invoke, OpenEntry, Record, Sleep
 from durable.core.duration import Duration, parse
 from durable.core.ids import IdSpan, child_id, fingerprint
-from durable.core.invocation import Caller, KeyedObject
+from durable.core.invocation import Caller, KeyedObject, Submission
 from durable.core.journal import GIVEN_UP, Kind, Outcome, Row
 from durable.core.reasons import Reason
 from durable.core.retry import RetryPolicy
@@ -16,6 +16,7 @@ from durable.errors import InvalidRequestError, NotFoundError, UsageError
 from durable.futures import DurableFuture
 from durable.operations import Request, StepOptions
 from durable.runtime.forgotten import Unused
+from durable.runtime.observer import Observer
 from durable.runtime.registry import Registered, check_headers, check_text
 from durable.runtime.steps import Step, step_name
 from durable.serde import Serde, check_data, encoded, stable
@@ -47,6 +48,8 @@ class Journal(Protocol):
     number: int
     target: str
     request: Request
+    submission: Submission
+    observer: Observer | None
     delivered: int
     seed: str
     run_id: str
@@ -242,14 +245,17 @@ class Operations:
         if row is not None and row.ok is None and row.detail is not None and kind in (Kind.CALL, Kind.AWAKEABLE):
             future.id = row.detail.removeprefix(JOINED)
         if row is None:
-            self._attempt.submit(
+            attempt = self._attempt
+            if attempt.observer is not None:
+                attempt.observer.entry_made(attempt.submission, attempt.number, entry, kind, name)
+            attempt.submit(
                 OpenEntry(
-                    self._attempt.seq,
-                    self._attempt.number,
+                    attempt.seq,
+                    attempt.number,
                     entry,
                     kind,
                     name,
-                    self._attempt.delivered,
+                    attempt.delivered,
                     asked,
                     detail,
                     print_,
@@ -268,14 +274,17 @@ class Operations:
             return detail
         entry, row = self._attempt.take(kind, name, fingerprint)
         if row is None:
-            self._attempt.submit(
+            attempt = self._attempt
+            if attempt.observer is not None:
+                attempt.observer.entry_made(attempt.submission, attempt.number, entry, kind, name)
+            attempt.submit(
                 OpenEntry(
-                    self._attempt.seq,
-                    self._attempt.number,
+                    attempt.seq,
+                    attempt.number,
                     entry,
                     kind,
                     name,
-                    self._attempt.delivered,
+                    attempt.delivered,
                     asked,
                     detail,
                     fingerprint,
@@ -292,15 +301,17 @@ class Operations:
         if row is not None:
             data = row.value or b""
         else:
-            data = look()
-            self._attempt.submit(
+            attempt, data = self._attempt, look()
+            if attempt.observer is not None:
+                attempt.observer.entry_made(attempt.submission, attempt.number, entry, kind, name)
+            attempt.submit(
                 Record(
-                    self._attempt.seq,
-                    self._attempt.number,
+                    attempt.seq,
+                    attempt.number,
                     entry,
                     kind,
                     name,
-                    self._attempt.delivered,
+                    attempt.delivered,
                     Outcome(True, data),
                 )
             )
@@ -354,6 +365,7 @@ class Operations:
             caller=caller,
             due_at=due_at,
             id_span=attempt.host.id_span(),
+            observer=None if recorded or given_up else attempt.observer,
             recorded=recorded,
         )
         if kind is Kind.SEND:

@@ -3,6 +3,7 @@
 Then only one of them fails. Who asked for it is told, or the attempt that did is over and its invocation paused.
 """
 
+import time
 from typing import Protocol
 
 from durable import log
@@ -29,8 +30,8 @@ class Host(Protocol):
         """Whether it has failed or is over: nothing may be written or told any more."""
         ...
 
-    def act(self, turn: Turn) -> None:
-        """Do what a committed turn leads to."""
+    def act(self, turn: Turn, seconds: float) -> None:
+        """Do what a turn leads to whose commit took so long."""
         ...
 
     def give_up(self, command: Command, refused: CommitRefused) -> Fail | None:
@@ -59,15 +60,18 @@ async def _alone(host: Host, command: Command) -> CommitRefused | None:
     turn = Turn(host.world, (command,), host.clock.now_ms())
     while (need := advance(turn)) is not None:
         host.world.admit(need, await host.store.load(need))
+    seconds = 0.0
     if turn.writes:
+        began = time.perf_counter()
         try:
             await host.store.commit(turn.writes)
         except CommitRefused as refused:
             await _undo(host, turn)
             return refused
+        seconds = time.perf_counter() - began
     host.world.end_turn()
     if not host.stopped:
-        host.act(turn)
+        host.act(turn, seconds)
     return None
 
 

@@ -25,6 +25,7 @@ from durable.errors import (
     TerminalError,
     ValueTooLargeError,
 )
+from durable.runtime.observer import Observer
 from durable.serde import Serde, decoded, encoded, serde_for
 from durable.service import Handler, Service, Settings, VirtualObject, Workflow
 from durable.signature import REQUIRED
@@ -122,9 +123,13 @@ class Registered(msgspec.Struct, frozen=True, eq=False):
         caller: Caller | None,
         due_at: int | None,
         id_span: IdSpan,
+        observer: Observer | None,
         recorded: bool = False,
     ) -> Submission:
-        """Everything that is fixed when an invocation of this handler is accepted; `recorded` as in `check_text`."""
+        """Everything that is fixed when an invocation of this handler is accepted; `recorded` as in `check_text`.
+
+        The observer is told that it is asked for, and may add to its headers.
+        """
         check_key(self, key, recorded=recorded)
         settings = self.settings
         journal_ms = settings.journal_retention_ms or 0
@@ -138,7 +143,7 @@ class Registered(msgspec.Struct, frozen=True, eq=False):
             check_text("idempotency key", idempotency_key, recorded=recorded)
             completion_ms = settings.idempotency_retention_ms or 0
             id = claimed_id(self.service, key, self.name, idempotency_key, span=id_span)
-        return Submission(
+        submission = Submission(
             id,
             self.service,
             self.name,
@@ -152,6 +157,9 @@ class Registered(msgspec.Struct, frozen=True, eq=False):
             completion_ms,
             min(journal_ms, completion_ms),
         )
+        if observer is not None:
+            observer.invocation_asked(submission)
+        return submission
 
 
 class Registry:

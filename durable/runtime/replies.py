@@ -80,7 +80,7 @@ class Replies:
 
     def completed(self, completed: Completed) -> None:
         """An invocation has ended."""
-        waiters = self._waiters.pop(completed.seq, ())
+        waiters = self._waiters.pop(completed.invocation.seq, ())
         self._waiting -= len(waiters)
         for waiter in waiters:
             if not waiter.done():

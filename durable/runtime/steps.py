@@ -10,10 +10,11 @@ from types import FunctionType
 from typing import Any, Protocol
 
 from durable.core.commands import Command, Finished, Record
+from durable.core.invocation import Submission
 from durable.core.journal import CANCELLED, INTERRUPTIBLE, Kind, Outcome
 from durable.errors import AttemptEnded, UsageError
 from durable.futures import DurableFuture
-from durable.operations import Request, StepOptions
+from durable.operations import StepOptions
 from durable.runtime.failures import failure_of_exception
 from durable.runtime.observer import Observer
 from durable.runtime.tasks import unmourned
@@ -100,7 +101,7 @@ class Owner(Protocol):
     #: How many bytes a result may have.
     value_size_max: int
     loop: asyncio.AbstractEventLoop
-    request: Request
+    submission: Submission
     observer: Observer | None
 
     @property
@@ -260,13 +261,14 @@ class Steps:
         step.started = True
         outcome: Outcome | None = None
         raised: BaseException | None = None
-        observer = self._owner.observer
         returned = False
+        observer, submission, number = self._owner.observer, self._owner.submission, self._owner.number
         self.running[future.entry] = step.name
         self._executing[future.entry] = asyncio.current_task()
         mark = CURRENT.set(IN_STEP)
         if observer is not None:
-            observer.step_started(self._owner.request.id, future.entry, step.name)
+            in_step = _here if beside else step.context.run
+            in_step(observer.step_started, submission, number, future.entry, step.name)
         try:
             running = step.fn(*step.args, **step.kwargs) if step.direct else self._call(step)
             if beside:
@@ -298,7 +300,7 @@ class Steps:
             self._executing.pop(future.entry, None)
             self._owner.a_step_ended()
             if observer is not None:
-                observer.step_ended(self._owner.request.id, future.entry, step.name, raised)
+                in_step(observer.step_ended, submission, number, future.entry, step.name, raised)
         if not self._owner.active:
             raise AttemptEnded
         if outcome is not None:
@@ -387,6 +389,10 @@ class Steps:
         self._interrupted.clear()
         self._withheld.clear()
         self.left_over = None
+
+
+def _here(fn: Callable[..., None], *arguments: Any) -> None:
+    fn(*arguments)
 
 
 def _apart() -> None:

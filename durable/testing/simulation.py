@@ -18,9 +18,12 @@ from durable.client import value_of
 from durable.core.invocation import Flavor, Status
 from durable.core.limits import TINY
 from durable.engine import Engine
-from durable.errors import EngineFailedError, EngineNotRunningError
-from durable.runtime.observer import Observer
+from durable.engine.raw import Raw
+from durable.errors import EngineFailedError, EngineNotRunningError, NotFoundError
+from durable.runtime.observer import Observer, observers_of
+from durable.runtime.registry import Registered
 from durable.serde import serde_for
+from durable.service import Handler
 from durable.store import CommitRefused
 from durable.store.memory import MemoryStore, Tables
 from durable.testing.checkers import check_tables, stored
@@ -182,15 +185,24 @@ class Sim:
     async def call(self, target: Any, arg: Any = None, *, key: str | None = None, **options: Any) -> Any:
         """`engine.call`, repeated with the same idempotency key until it is answered."""
         handle = await self.send(target, arg, key=key, **options)
-        return await self.result(handle.id, handle._decode)
+        return await self.result(handle.id, self._handler(target).output.decode)
 
     async def send(self, target: Any, arg: Any = None, *, key: str | None = None, **options: Any) -> Any:
         """`engine.send`, repeated until it is acknowledged."""
-        workflow = self.engine._registry.find(target).flavor is Flavor.WORKFLOW  # whose key is its idempotency key
+        workflow = self._handler(target).flavor is Flavor.WORKFLOW  # whose key is its idempotency key
         if "idempotency_key" not in options and not workflow:
             self._numbers["sent"] += 1
             options["idempotency_key"] = f"sim-{self._numbers['sent']}"
         return await self._repeat(lambda engine: engine.send(target, arg, key=key, **options))
+
+    def _handler(self, target: Any) -> Registered:
+        service, _, name = str(target).partition("/")
+        if isinstance(target, Handler):
+            service, name = target.service_name, target.name
+        handler = Raw(self.engine).handler(service, name)
+        if handler is None:
+            raise NotFoundError(f"the engine of this simulation has no handler {service}/{name}")
+        return handler
 
     async def result(self, id: str, decode: Callable[[bytes], Any] | None = None) -> Any:
         """An invocation's result, through crashes."""
@@ -270,7 +282,7 @@ class Sim:
                 options["inactivity_timeout"] = 0
             if self.mode.minimal:
                 options |= {"limits": TINY, "max_concurrent_invocations": 1}
-            options["observer"] = _Undertaker(self._crashed)
+            options["observer"] = [*observers_of(options.get("observer")), _Undertaker(self._crashed)]
             self.engine = Engine(services=self._services(self), store=store, clock=self.clock, **options)
             try:
                 await self.engine.start()

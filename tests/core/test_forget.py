@@ -146,7 +146,7 @@ def test_with_a_retention_of_zero_nothing_is_kept() -> None:
     one = core.submit(submission(1, retention_ms=0))
     core.settle(step(one))
     turn = core.settle(finish(one))
-    assert actions(turn, Completed) == [Completed(one.seq, one.id, EMPTY)]
+    assert actions(turn, Completed) == [Completed(one, EMPTY)]
     assert left(core, one) == Left(record=False, journal=False)
 
 
@@ -347,7 +347,7 @@ def test_one_can_be_purged_in_the_turn_in_which_it_ends(journal_only: bool) -> N
     one = core.submit(submission(1))
     turn = core.settle(step(one), finish(one, NO), Purge(one.id, journal_only, token=1))
     assert replies(turn) == [(1, "done")]
-    assert actions(turn, Completed) == [Completed(one.seq, one.id, NO)]
+    assert actions(turn, Completed) == [Completed(one, NO)]
     assert left(core, one) == Left(record=journal_only, journal=False)
     check_tables(core.tables)
 
@@ -368,5 +368,5 @@ def test_a_purged_parent_does_not_take_its_children_along() -> None:
     core.settle(finish(parent))
     core.settle(Purge(parent.id))
     child = core.invocation(id_of(2))
-    assert core.settle(finish(child)).actions == [Completed(child.seq, child.id, EMPTY)]
+    assert core.settle(finish(child)).actions == [Completed(child, EMPTY)]
     check_tables(core.tables)

@@ -239,7 +239,7 @@ def test_the_outcome_is_kept_and_told_to_whoever_waits() -> None:
     core = Core()
     one = core.submit(submission(1))
     turn = core.settle(finish(one, NO))
-    assert actions(turn, Completed) == [Completed(one.seq, one.id, NO)]
+    assert actions(turn, Completed) == [Completed(one, NO)]
     kept = core.invocation(one.id)
     assert (kept.status, kept.outcome, kept.completed_at) == (Status.COMPLETED, NO, core.now)
 
@@ -264,7 +264,7 @@ def test_an_open_call_of_one_that_ends_goes_on_by_itself() -> None:
     core.settle(finish(parent))
     child = core.invocation(id_of(2))
     assert child.status is Status.RUNNING
-    assert core.settle(finish(child)).actions == [Completed(child.seq, child.id, EMPTY)]
+    assert core.settle(finish(child)).actions == [Completed(child, EMPTY)]
 
 
 # ---- fail ----

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from durable.core.effects import Action, Failed, MayDeadlock, StartAttempt
+from durable.core.effects import Action, Completed, Failed, MayDeadlock, Paused, StartAttempt
 from durable.core.invocation import Invocation, Status
-from durable.core.journal import COMMAND, COMPLETION, Kind
+from durable.core.journal import COMMAND, COMPLETION, Kind, Outcome
 from durable.core.turn import Turn
 from durable.core.waiting import entries
 from durable.testing.checkers import check_tables
@@ -128,17 +128,22 @@ def content(core: Core) -> dict[str, Any]:
     return kept
 
 
-def decided(turn: Turn) -> list[Action]:
+def decided(turn: Turn) -> list[Action | tuple[int, Outcome | None]]:
     """A turn's actions, without what depends on memory and changes nothing.
 
-    That is a look for circles (whoever is not in memory is looked at by somebody else), and completions that came
-    too early for entries that were no awakeables.
+    That is a look for circles (whoever is not in memory is looked at by somebody else), completions that came
+    too early for entries that were no awakeables, and what the journal still knows of one that has ended
+    or is paused.
     """
     for action in turn.actions:
         if isinstance(action, StartAttempt | Failed):
             one = action.invocation
             one.early = {entry: outcome for entry, outcome in one.early.items() if entry > one.last_entry}
-    return [action for action in turn.actions if not isinstance(action, MayDeadlock)]
+    return [
+        (action.invocation.seq, action.invocation.outcome) if isinstance(action, Completed | Paused) else action
+        for action in turn.actions
+        if not isinstance(action, MayDeadlock)
+    ]
 
 
 @pytest.mark.parametrize("seed", range(20))

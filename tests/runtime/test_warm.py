@@ -9,7 +9,7 @@ import pytest
 
 from durable import Context, Engine, ObjectContext, TerminalError, VirtualObject, gather, handler
 from durable.core.effects import StartAttempt
-from durable.core.invocation import KeyedObject
+from durable.core.invocation import KeyedObject, Submission
 from durable.core.limits import Limits
 from durable.runtime.attempt import Attempt
 from durable.runtime.observer import Observer
@@ -25,14 +25,14 @@ class Told(Observer):
         self.turns = 0
         self.attempts: list[tuple[str, int, str]] = []
 
-    def turn_committed(self, commands: int) -> None:
+    def turn_committed(self, commands: int, rows: int, seconds: float) -> None:
         self.turns += 1
 
-    def attempt_started(self, id: str, target: str, attempt: int) -> None:
-        self.attempts.append((id, attempt, "started"))
+    def attempt_started(self, submission: Submission, attempt: int) -> None:
+        self.attempts.append((submission.id, attempt, "started"))
 
-    def attempt_ended(self, id: str, target: str, attempt: int, how: str) -> None:
-        self.attempts.append((id, attempt, how))
+    def attempt_ended(self, submission: Submission, attempt: int, how: str, error: BaseException | None) -> None:
+        self.attempts.append((submission.id, attempt, how))
 
 
 class Counting(MemoryStore):

@@ -569,6 +569,7 @@ def test_retentions_are_noticed_as_capped_exactly_where_invocations_are() -> Non
                 caller=None,
                 due_at=None,
                 id_span=READABLE,
+                observer=None,
             )
             is_capped = submission.journal_retention_ms < (found.settings.journal_retention_ms or 0)
             cap = "workflow_completion_retention" if shown.name == "run" else "idempotency_retention"

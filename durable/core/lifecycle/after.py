@@ -2,6 +2,7 @@
 
 import msgspec
 
+from durable.core.effects import Paused
 from durable.core.invocation import Invocation, Status
 from durable.core.lifecycle.cancel import give_steps_up, leaf_ended
 from durable.core.turn import Turn
@@ -61,3 +62,4 @@ def park(turn: Turn, invocation: Invocation) -> None:
     turn.cool(invocation)
     turn.leave(invocation, Status.PAUSED)
     invocation.waiting = None
+    turn.actions.append(Paused(invocation))

@@ -12,7 +12,7 @@ from durable.core.commands import (
     Recover,
     Recovered,
 )
-from durable.core.effects import Answer, Failed, Need
+from durable.core.effects import Answer, Need, Then
 from durable.core.invocation import Invocation, Problem, Status
 from durable.core.journal import Failure
 from durable.core.lifecycle.after import Again, BackOff, after
@@ -75,7 +75,7 @@ def crashed(turn: Turn, invocation: Invocation, crash: Crash) -> bool:
     if not (world.running or world.suspects or world.ready or world.horizon is not None):
         return False
     retry_at = turn.now + crash.policy.delay_ms(failures)
-    turn.actions.append(Failed(invocation, retry_at))
+    turn.failed(invocation, Then.RETRY, retry_at)
     after(turn, invocation, BackOff(retry_at))
     return True
 

@@ -3,7 +3,7 @@
 import msgspec
 
 from durable.core.commands import KeyFree, NoteDamage
-from durable.core.effects import Answer, Failed, Interrupt
+from durable.core.effects import Answer, Interrupt, Then
 from durable.core.invocation import Invocation, Problem, Status
 from durable.core.invocation import damage as problem_of
 from durable.core.lifecycle.after import park
@@ -38,8 +38,8 @@ def hold(turn: Turn, invocation: Invocation, problem: Problem) -> None:
     if problem.reason == Reason.DAMAGED:
         invocation.cancelling = 0
     turn.drop_timer(invocation)
+    turn.failed(invocation, Then.PAUSE)
     park(turn, invocation)
-    turn.actions.append(Failed(invocation, None))
     if invocation.queued is None:
         leave_queue(turn, invocation)
 

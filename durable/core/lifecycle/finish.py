@@ -3,7 +3,7 @@
 import msgspec
 
 from durable.core.commands import Cool, Fail, Finish, Suspend
-from durable.core.effects import Failed, Interrupt
+from durable.core.effects import Interrupt, Then
 from durable.core.invocation import Invocation, Status
 from durable.core.journal import COMMAND, COMPLETION, Kind, Outcome, Row
 from durable.core.lifecycle.after import Again, BackOff, Stop, Wait, after
@@ -33,7 +33,7 @@ def fail(turn: Turn, command: Fail) -> None:
     problem = command.problem
     invocation.problem = msgspec.structs.replace(problem, at=turn.now, cancel_waits=bool(problem.reason) and unseen)
     if invocation.cancelled and unseen:  # the handler has a cancel to see: nothing to wait for
-        turn.actions.append(Failed(invocation, turn.now))
+        turn.failed(invocation, Then.GO_ON)
         after(turn, invocation, Again(cancelled=True))
     elif problem.reason:
         invocation.failures += 1
@@ -57,7 +57,7 @@ def fail(turn: Turn, command: Fail) -> None:
 def give_up(turn: Turn, invocation: Invocation, policy: RetryPolicy, failure: Outcome | None) -> None:
     """No try is left."""
     if policy.on_max_attempts == "kill" and failure is not None:
-        turn.actions.append(Failed(invocation, None))
+        turn.failed(invocation, Then.END)
         turn.complete(invocation, failure)
     else:
         stop(turn, invocation)
@@ -65,7 +65,7 @@ def give_up(turn: Turn, invocation: Invocation, policy: RetryPolicy, failure: Ou
 
 def stop(turn: Turn, invocation: Invocation) -> None:
     """It is not tried again until somebody resumes it."""
-    turn.actions.append(Failed(invocation, None))
+    turn.failed(invocation, Then.PAUSE)
     after(turn, invocation, Stop())
 
 
@@ -75,7 +75,10 @@ def back_off(turn: Turn, invocation: Invocation, command: Fail, policy: RetryPol
     if delay_ms is None:
         delay_ms = policy.delay_ms(failures)
     retry_at = turn.now + delay_ms
-    turn.actions.append(Failed(invocation, None if invocation.pausing else retry_at))
+    if invocation.pausing:
+        turn.failed(invocation, Then.PAUSE)
+    else:
+        turn.failed(invocation, Then.RETRY, retry_at)
     after(turn, invocation, BackOff(retry_at))
 
 
@@ -88,7 +91,7 @@ def give_step_up(turn: Turn, invocation: Invocation, command: Fail) -> None:
     invocation.open.pop(entry, None)
     invocation.last_entry = max(invocation.last_entry, entry)
     invocation.step_failures = {step: count for step, count in invocation.step_failures.items() if step != entry}
-    turn.actions.append(Failed(invocation, turn.now))
+    turn.failed(invocation, Then.GO_ON)
     after(turn, invocation, Again())
 
 

@@ -52,6 +52,7 @@ def restart(turn: Turn, command: Restart) -> None:
     submission = msgspec.structs.replace(
         old.submission,
         id=command.new_id,
+        headers=old.submission.headers if command.headers is None else command.headers,
         idempotency_key=None,
         caller=None,
         due_at=None,
