@@ -39,7 +39,7 @@ from durable.runtime.forgotten import Unused, tell
 from durable.runtime.operations import Operations
 from durable.runtime.registry import KEY_LENGTH_MAX, Registered, check_text
 from durable.runtime.rest import Rest
-from durable.runtime.steps import CURRENT, IN_STEP, NO_TIMEOUT, Step, Steps
+from durable.runtime.steps import CURRENT, IN_STEP, NO_TIMEOUT, Step, Steps, leave
 from durable.runtime.tasks import unmourned
 from durable.runtime.variables import own_decimals
 from durable.service import Handler
@@ -149,7 +149,7 @@ class Attempt(Ending):
         self.task = unmourned(self.loop.create_task(self._run(), context=self._variables))
 
     async def _run(self) -> None:
-        CURRENT.set(self)
+        mark = CURRENT.set(self)
         own_decimals()
         self._rest.mark()
         returned = True
@@ -194,7 +194,7 @@ class Attempt(Ending):
                 self.host.when_settled(partial(tell, self.target, self.request.id, forgotten))
             self._over("finished")
         finally:
-            CURRENT.set(None)
+            leave(mark)
             if self.warm:
                 self.host.cool(self)
             self._let_go()

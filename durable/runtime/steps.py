@@ -4,7 +4,7 @@ import asyncio
 import inspect
 from collections.abc import Callable
 from contextlib import suppress
-from contextvars import ContextVar, copy_context
+from contextvars import ContextVar, Token, copy_context
 from inspect import CO_COROUTINE
 from types import FunctionType
 from typing import Any, Protocol
@@ -33,6 +33,18 @@ NO_TIMEOUT = (
 IN_STEP = object()
 #: The attempt whose handler runs here, or `IN_STEP`. Tasks inherit it.
 CURRENT: ContextVar[object] = ContextVar("durable_current", default=None)
+
+
+def leave(mark: Token[object]) -> None:
+    """Undo what was set in `CURRENT`, at the end of a coroutine.
+
+    One that nobody waits for any more ends where garbage is collected, in whose context ever that is: there, nothing
+    is undone.
+    """
+    try:  # noqa: SIM105 (each step comes here)
+        CURRENT.reset(mark)
+    except ValueError:  # another context
+        pass
 
 
 class Step:
@@ -295,7 +307,7 @@ class Steps:
             elif not issubclass(type(error), Exception):
                 raise
         finally:
-            CURRENT.reset(mark)
+            leave(mark)
             self.running.pop(future.entry, None)
             self._executing.pop(future.entry, None)
             self._owner.a_step_ended()

@@ -270,9 +270,9 @@ def test_a_body_that_is_too_long_is_cut_off_while_it_comes(tmp_path: Path) -> No
         began = time.monotonic()
         head = patch("Content-Type: application/json", "Content-Length: 20", target="/services/Greeter")
         assert (await served.say(head + b'{"pub'))[0] == 408
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30
 
-    story(tmp_path, tell, limits=Limits(body_bytes=100_000, body_seconds=0.3))
+    story(tmp_path, tell, limits=Limits(body_bytes=100_000, body_seconds=1))
 
 
 def test_what_is_left_of_a_refused_body_is_no_request(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from durable.store import indexes, soundness
 from durable.store.indexes import BY_ID, Index, IndexCheck, compare
 
 #: How long the check may take that finds something.
-SOON_S = 20.0
+SOON_S = 60.0
 
 
 async def count(number: int) -> int:

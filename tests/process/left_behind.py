@@ -209,10 +209,10 @@ def run_again(program: Program) -> dict[str, Any]:
 
     async def main() -> dict[str, Any]:
         began = time.monotonic()
-        async with Engine(program.path, services=SERVICES, shutdown_timeout=0) as engine:
+        async with Engine(program.path, services=SERVICES, shutdown_timeout=0, busy_timeout="60s") as engine:
             took = time.monotonic() - began
             failures = [(await engine.describe(id)).failures for id in program.ids]
-            result = await asyncio.wait_for(engine.attach(program.ids[0]), 5) if program.ids else 2
+            result = await asyncio.wait_for(engine.attach(program.ids[0]), 60) if program.ids else 2
             return {"took": took, "failures": max(failures, default=0), "result": result}
 
     return asyncio.run(main())

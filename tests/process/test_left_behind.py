@@ -38,7 +38,7 @@ def left(how: str, path: Path, *more: str) -> tuple[dict[str, Any], str, float]:
     try:
         told = json.loads(program.stdout.readline() or "{}")
         said_at = time.monotonic()
-        _, complaints = program.communicate(timeout=30)
+        _, complaints = program.communicate(timeout=90)
         assert program.returncode == 0, complaints
         return told, complaints, time.monotonic() - said_at
     finally:
@@ -57,7 +57,7 @@ def test_the_process_ends_and_says_nothing(tmp_path: Path, how: str) -> None:
     told, complaints, took = left(how, tmp_path / "a.db")
     assert told == {"ended": ENDS.get(how, "")}
     assert of_interest(complaints) == []
-    assert took < 10, "nobody waits for a thread that is in a step"
+    assert took < 30, "nobody waits for a thread that is in a step"
 
 
 @pytest.mark.parametrize("how", WAYS)
@@ -65,7 +65,7 @@ def test_the_next_engine_of_the_process_takes_its_place(tmp_path: Path, how: str
     """Although somebody still holds the first one. What was running is charged for it once, as after a crash:
     a handler that calls `sys.exit` ends its process, too."""
     told, complaints, _ = left(how, tmp_path / "a.db", "again")
-    assert told["took"] < 5
+    assert told["took"] < 30, "not the minute for which it would wait"
     assert told["failures"] == (0 if how in IN_ORDER else 1)
     assert told["result"] == 2
     assert of_interest(complaints) == []

@@ -16,14 +16,23 @@ from durable.testing import MemoryStore, run
 from durable.testing.faults import around
 from tests.runtime.support import complaints
 
+#: The numbers of those that are where they are to be when the engine closes.
+begun: list[int] = []
+
+
+async def for_long(number: int) -> None:
+    begun.append(number)
+    await asyncio.sleep(30)
+
 
 @handler(service="Many")
 async def endless(ctx: Context, number: int) -> None:
-    await ctx.run(asyncio.sleep, 30)
+    await ctx.run(for_long, number)
 
 
 @handler(service="Many")
 async def swallows(ctx: Context, number: int) -> None:
+    begun.append(number)
     while True:
         try:
             await asyncio.sleep(0.01)
@@ -51,15 +60,21 @@ def test_a_close_without_any_time_while_steps_end_says_nothing_of_a_closed_store
 
     async def story() -> None:
         now = asyncio.Event()
+        waiting = []
+
+        async def wait() -> None:
+            waiting.append(1)
+            await now.wait()
 
         @handler(service="Many")
         async def many(ctx: Context, number: int) -> int:
-            await ctx.run(now.wait)
+            await ctx.run(wait)
             return number
 
         async with Engine(tmp_path / "a.db", services=[many], shutdown_timeout=0, synchronous="NORMAL") as engine:
             asks = [asyncio.create_task(engine.call(many, number)) for number in range(200)]
-            await asyncio.sleep(0.3)
+            while len(waiting) < 200:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
             now.set()
             for _ in range(ticks):
                 await asyncio.sleep(0)
@@ -101,18 +116,21 @@ def test_what_was_handed_in_is_committed_by_a_close_without_any_time(tmp_path: P
 
 
 def test_two_hundred_steps_that_still_run_are_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    begun.clear()
+
     async def story() -> None:
         async with Engine(tmp_path / "a.db", services=[endless, swallows], shutdown_timeout="100ms") as engine:
             for number in range(200):
                 await engine.send(endless, number)
             for number in range(50):
                 await engine.send(swallows, number)
-            await asyncio.sleep(0.2)
+            while len(begun) < 250:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
 
     asyncio.run(story())
     steps, handlers = said(caplog)
     assert "200 steps still ran" in steps
-    assert steps.count("'sleep' of Many/endless inv_1") == 10
+    assert steps.count("'for_long' of Many/endless inv_1") == 10
     assert steps.endswith(", …")
     count = re.search(r"(\d+) handlers did not end", handlers)
     assert count is not None
@@ -127,11 +145,13 @@ def test_handlers_that_swallow_everything_do_not_keep_asyncio_run_from_its_end(t
         async with Engine(tmp_path / "a.db", services=[swallows], shutdown_timeout="100ms") as engine:
             for number in range(10):
                 await engine.send(swallows, number)
-            await asyncio.sleep(0.05)
+            while len(begun) < 10:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
 
+    begun.clear()
     thread = threading.Thread(target=asyncio.run, args=(story(),), daemon=True)
     thread.start()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
 
 
@@ -173,7 +193,7 @@ def test_nothing_of_an_engine_that_ended_is_left_not_even_threads_without_work(t
 
     def blocks() -> None:
         entered.set()
-        release.wait(20)
+        release.wait(100)
 
     def quick() -> None:
         pass
@@ -187,7 +207,7 @@ def test_nothing_of_an_engine_that_ended_is_left_not_even_threads_without_work(t
         await asyncio.gather(*[engine.call(plain, number) for number in range(5)])
         assert steps()
         await engine.send(plain, -1)
-        await asyncio.to_thread(entered.wait, 10)
+        await asyncio.to_thread(entered.wait, 60)
         if ends == "closed":
             await engine.close()
         else:
@@ -200,7 +220,7 @@ def test_nothing_of_an_engine_that_ended_is_left_not_even_threads_without_work(t
         return [one for one in threading.enumerate() if one.name == "durable-step" and one not in before]
 
     async def nothing_but(busy: int) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while len(steps()) > busy:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
@@ -220,5 +240,5 @@ def test_a_step_that_ends_as_its_engine_does_leaves_no_thread_behind() -> None:
     asyncio.run(story())
     left = [one for one in threading.enumerate() if one.name == "durable-step" and one not in before]
     for one in left:
-        one.join(5)
+        one.join(60)
     assert not any(one.is_alive() for one in left)

@@ -1017,9 +1017,9 @@ def test_a_chain_of_a_thousand_objects_is_one_circle(caplog: pytest.LogCaptureFi
         async with engine_with(MemoryStore(), Chain()) as engine:
             await engine.send(Chain.link, 1000, key="0")
             await asyncio.sleep(SOON)
-            before = time.perf_counter()
+            before = time.process_time()
             [deadlock] = await engine.deadlocks()
-            assert time.perf_counter() - before < 2, "about 0.1 s on an idle machine"
+            assert time.process_time() - before < 2, "about 0.1 s"
             assert targets(deadlock) == [f"Chain/{number % 1000}/link" for number in range(1001)]
             [message] = told(caplog)
             assert str(deadlock) in message
@@ -1035,9 +1035,9 @@ def test_a_circle_is_found_in_a_fan_of_two_thousand_calls(caplog: pytest.LogCapt
         async with engine_with(MemoryStore(), Fan()) as engine:
             await engine.send(Fan.out, 2000, key="fan")
             await asyncio.sleep(SOON)
-            before = time.perf_counter()
+            before = time.process_time()
             [deadlock] = await engine.deadlocks()
-            assert time.perf_counter() - before < 2, "about 0.1 s on an idle machine"
+            assert time.process_time() - before < 2, "about 0.1 s"
             assert targets(deadlock) == ["Fan/fan/out", "Fan/1234/slat", "Fan/fan/slat"]
             assert len(told(caplog)) == 1
 

@@ -229,19 +229,29 @@ def test_entering_it_twice_at_the_same_time_is_refused(path: Path) -> None:
 
 
 def test_a_start_waits_for_the_close_before_it(path: Path) -> None:
+    began, may_end = asyncio.Event(), asyncio.Event()
+
+    async def step() -> None:
+        began.set()
+        await may_end.wait()
+
     @handler(service="Slow")
     async def slow(ctx: Context) -> None:
-        await ctx.run(asyncio.sleep, 0.3)
+        await ctx.run(step)
 
-    engine = Engine(path, services=[slow, hello])
+    engine = Engine(path, services=[slow, hello], shutdown_timeout="60s")
 
     async def story() -> None:
         await engine.start()
         await engine.send(slow)
-        await asyncio.sleep(0.05)
+        await began.wait()
         closing = asyncio.create_task(engine.close())
         await asyncio.sleep(0.05)
-        starts = await asyncio.gather(engine.start(), engine.start(), return_exceptions=True)
+        starting = asyncio.gather(engine.start(), engine.start(), return_exceptions=True)
+        await asyncio.sleep(0.05)
+        assert not closing.done() and not starting.done()
+        may_end.set()
+        starts = await starting
         assert closing.done()
         assert [type(one) for one in starts] == [Engine, EngineNotRunningError], "one of them was first"
         assert await engine.call(hello, "again") == "hi again"
@@ -272,21 +282,28 @@ def test_a_close_during_the_start_ends_it(path: Path, ticks: int) -> None:
 
 
 def test_a_cancelled_close_goes_on_and_the_next_start_waits_for_it(path: Path) -> None:
+    began, may_end = asyncio.Event(), asyncio.Event()
+
+    async def step() -> None:
+        began.set()
+        await may_end.wait()
+
     @handler(service="Slow")
     async def slow(ctx: Context) -> None:
-        await ctx.run(asyncio.sleep, 0.2)
+        await ctx.run(step)
 
-    engine = Engine(path, services=[slow, hello])
+    engine = Engine(path, services=[slow, hello], shutdown_timeout="60s")
 
     async def story() -> None:
         await engine.start()
         handle = await engine.send(slow)
-        await asyncio.sleep(0.05)
+        await began.wait()
         closing = asyncio.create_task(engine.close())
         await asyncio.sleep(0.01)
         closing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await closing
+        may_end.set()
         async with engine:
             await handle.result()
 

@@ -161,7 +161,7 @@ def test_failures_are_retried_and_neighbours_undisturbed(tmp_path: Path, down: N
         async with Engine(tmp_path / "a.db", services=services, retry=QUICK, shutdown_timeout=1) as engine:
             handles = [await engine.send(shaky if number % 5 == 0 else calm, number) for number in range(50)]
             await engine.send(swallows)  # named at the end, in a line of its own
-            results = await asyncio.wait_for(asyncio.gather(*(handle.result() for handle in handles)), 10)
+            results = await asyncio.wait_for(asyncio.gather(*(handle.result() for handle in handles)), 60)
             assert results == list(range(50))
             assert engine.failure is None
 
@@ -175,7 +175,7 @@ def test_also_what_is_no_ordinary_exception_stops_at_the_log(tmp_path: Path, err
     async def story() -> None:
         with a_handler(error):
             async with Engine(tmp_path / "a.db", services=[shaky], retry=QUICK) as engine:
-                assert await asyncio.wait_for(engine.call(shaky, 1), 10) == 1
+                assert await asyncio.wait_for(engine.call(shaky, 1), 60) == 1
 
     asyncio.run(story())
 

@@ -94,12 +94,12 @@ def test_a_handler_that_does_not_yield_is_interrupted_after_the_abort_timeout(
     async def story() -> None:
         async with Engine(tmp_path / "durable.db", services=[hang, echo], shutdown_timeout="1s") as engine:
             poisoned = await engine.send(hang)
-            view = await settled(engine, poisoned.id, within=5)
+            view = await settled(engine, poisoned.id, within=60)
             assert view.status == "paused"
             assert tries == [1, 2]
             assert view.last_failure is not None
             assert "abort timeout" in view.last_failure.message
-            assert await asyncio.wait_for(engine.call(echo, "still here"), 1) == "still here"
+            assert await asyncio.wait_for(engine.call(echo, "still here"), 60) == "still here"
             released.set()
 
     asyncio.run(story())
@@ -344,6 +344,55 @@ def test_a_handler_that_never_gives_way_holds_nothing_up(
         released.set()
 
     run(story)
+
+
+@pytest.mark.parametrize("where", ["in its handler", "in a step", "in a step of a flow"])
+def test_a_zombie_that_is_collected_as_garbage_disturbs_nobody(tmp_path: Path, where: str) -> None:
+    """Its coroutine ends wherever garbage is collected: in the middle of another handler, in its context."""
+    ended: list[str] = []
+
+    async def for_ever() -> None:
+        try:
+            while True:
+                with suppress(asyncio.CancelledError):
+                    await asyncio.get_running_loop().create_future()
+        finally:
+            ended.append(where)
+
+    @handler(service="Left")
+    async def left(ctx: Context) -> None:
+        if where == "in its handler":
+            await for_ever()
+        elif where == "in a step":
+            await ctx.run(for_ever)
+        else:
+            await gather(ctx.run(for_ever), ctx.sleep(1))
+
+    @handler(service="Innocent")
+    async def innocent(ctx: Context) -> str:
+        async def step() -> str:
+            gc.collect()
+            return "undisturbed"
+
+        gc.collect()
+        await ctx.sleep(0.1)
+        return await ctx.run(step)
+
+    async def story() -> None:
+        async with engine_on(tmp_path / "a.db", left) as engine:
+            await engine.send(left)
+            await asyncio.sleep(2)
+        del engine
+        async with engine_on(tmp_path / "b.db", innocent) as engine:
+            assert await engine.call(innocent) == "undisturbed"
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(story)
+    finally:
+        gc.enable()
+    assert ended == [where]
 
 
 class Haunted(VirtualObject):

@@ -168,7 +168,7 @@ def test_closing_ends_the_wait(path: Path, tmp_path: Path) -> None:
             await asyncio.sleep(0.05)
             closing = time.monotonic()
             await engine.close()
-            assert time.monotonic() - closing < 10
+            assert time.monotonic() - closing < 30
             await asyncio.wait([buying])
             assert buying.exception() is not None
         async with Engine(path, services=[shop]) as engine:
@@ -203,7 +203,7 @@ def test_a_start_waits_for_a_time_and_then_says_so(path: Path, kind: str, crashe
             started = time.monotonic()
             with pytest.raises(StorageBusyError, match="another program") as caught:
                 asyncio.run(Engine(path, busy_timeout=patience).start())
-            assert time.monotonic() - started < 10
+            assert time.monotonic() - started < 30
             assert str(path) in str(caught.value)
     asyncio.run(whole(path))
 
@@ -238,7 +238,7 @@ def test_a_start_that_waits_can_be_cancelled(path: Path) -> None:
             began = time.monotonic()
             await asyncio.wait([opening])
             assert opening.cancelled()
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 30
         await whole(path)
 
     play(story)
