@@ -21,6 +21,7 @@ _PAIRS = [a + b for a in DIGITS for b in DIGITS]
 FRESH_BYTES = 22
 _ANY_DIGIT = bytes(ord(DIGITS[byte % 62]) for byte in range(256))
 _FIRST_DIGIT = [DIGITS[byte % 7] for byte in range(256)]
+_FIRST_DIGITS = "".join(_FIRST_DIGIT).encode()
 _INVOCATION = re.compile(r"inv_1[0-9A-Za-z]{33}", re.ASCII)
 _DEPLOYMENT = re.compile(r"dp_1[0-9A-Za-z]{22}", re.ASCII)
 _SUBSCRIPTION = re.compile(r"sub_1[0-9A-Za-z]{22}", re.ASCII)
@@ -55,6 +56,18 @@ def base62(number: int, width: int) -> str:
 def fresh_id(ordinal: int, noise: bytes) -> str:
     """A fresh id. `ordinal` orders ids by creation; `FRESH_BYTES` of noise make them unique across files."""
     return f"inv_1{base62(ordinal, 11)}{_digits_of(noise)}"
+
+
+def fresh_ids(ordinal: int, noise: bytes) -> list[str]:
+    """Fresh ids of ordinals from `ordinal` on, one for each `FRESH_BYTES` of noise: cheaper than one by one."""
+    firsts, digits = noise[::FRESH_BYTES].translate(_FIRST_DIGITS).decode(), noise.translate(_ANY_DIGIT).decode()
+    found, begin = [], ""
+    for place, first in enumerate(firsts):
+        high, low = divmod(ordinal + place, 3844)
+        if not begin or not low:
+            begin = f"inv_1{base62(high, 9)}"
+        found.append(f"{begin}{_PAIRS[low]}{first}{digits[place * FRESH_BYTES + 1 : (place + 1) * FRESH_BYTES]}")
+    return found
 
 
 def _digits_of(noise: bytes) -> str:

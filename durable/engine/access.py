@@ -5,7 +5,7 @@ from typing import Any
 
 from durable.core import commands as ask
 from durable.core.effects import Answer, Reply
-from durable.core.ids import FRESH_BYTES, fresh_id, is_invocation_id
+from durable.core.ids import FRESH_BYTES, fresh_id, fresh_ids, is_invocation_id
 from durable.core.invocation import Flavor
 from durable.core.journal import Outcome
 from durable.core.reasons import Reason
@@ -84,6 +84,11 @@ class Access:
     def _new_id(self, now: int) -> str:
         self._last_ordinal = ordinal = max(self._last_ordinal + 1, now << 16)
         return fresh_id(ordinal, os.urandom(FRESH_BYTES))
+
+    def _new_ids(self, count: int) -> list[str]:
+        first = max(self._last_ordinal + 1, self._clock.now_ms() << 16)
+        self._last_ordinal = first + count - 1
+        return fresh_ids(first, os.urandom(count * FRESH_BYTES))
 
     def _encode(self, value: Any, door: str) -> bytes:
         """The stored form of an untyped value. Raises `SerializationError`, `ValueTooLargeError`."""

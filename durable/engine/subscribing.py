@@ -37,8 +37,7 @@ class Subscribing(Control):
         """What reads for a life that begins."""
         from durable.kafka.subscriptions import Subscriptions
 
-        now_ms = self._clock.now_ms
-        return Subscriptions(loop, self._registry, self._clusters, now_ms, lambda: self._new_id(now_ms()))
+        return Subscriptions(loop, self._registry, self._clusters, self._clock.now_ms, self._new_ids)
 
     def _reading(self) -> Subscriptions:
         return cast("Subscriptions", self._living().reading())

@@ -1,6 +1,7 @@
 """One subscription's consumer: it reads, has the engine take, and tells the broker after that.
 
-A poll's records are taken in one turn, and the next poll waits for it: a slow engine is given no more than it takes.
+A poll's records are taken in one turn. Those of the next one are got ready meanwhile, and wait for it: a slow engine
+is given no more than it takes.
 """
 
 import asyncio
@@ -8,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from durable import log
 from durable.core.commands import Offered, Take
@@ -34,6 +35,22 @@ STOP_S = 2.0
 T = TypeVar("T")
 
 
+class _Offer(NamedTuple):
+    """What one poll brought of a partition, and what it becomes."""
+
+    partition: int
+    records: Sequence[Any]
+    offered: tuple[Offered, ...]
+
+
+class _Asked(NamedTuple):
+    """An offer that the engine has been asked to take: where the partition was before, and the answer."""
+
+    offer: _Offer
+    before: int
+    answer: "asyncio.Future[Reply]"
+
+
 class Reader:
     """Reads for one subscription, until it is stopped."""
 
@@ -56,6 +73,8 @@ class Reader:
         self._now_ms = now_ms
         #: Whether its group has told it which partitions it has.
         self._joined = False
+        #: What the engine was asked to take, and has not been looked at since.
+        self._asked: list[_Asked] = []
         #: What the broker has been told.
         self._told: dict[int, int] = {}
         self._tell_at = 0.0
@@ -146,7 +165,7 @@ class Reader:
         except Exception as error:
             raise Failed("bad-options", f"the client does not take these options: {error}") from error
         self.partitions.leave()
-        self._joined, self._told = False, {}
+        self._joined, self._asked, self._told = False, [], {}
         starting = asyncio.ensure_future(consumer.start())
         try:
             await self._unless_stopped(asyncio.shield(starting))
@@ -208,12 +227,14 @@ class Reader:
         self._check()
         partitions = self.partitions
         if partitions.fresh and self._joined:
+            await self._finish(consumer, read)
             partitions.fresh, partitions.ends = False, {}
             if consumer.assignment():  # where the group has more members than the topic has partitions, there is none
                 await partitions.enter(consumer, read.reset)
             self._is("running")
+        wait_s = 0 if self._asked else POLL_S
         try:
-            polled = consumer.getmany(timeout_ms=int(POLL_S * 1000), max_records=read.poll_records)
+            polled = consumer.getmany(timeout_ms=int(wait_s * 1000), max_records=read.poll_records)
             batches: Mapping[Any, Sequence[Any]] = await self._unless_stopped(polled)
         except NoOffsetForPartitionError:
             partitions.fresh |= not partitions.since
@@ -221,8 +242,15 @@ class Reader:
         except OffsetOutOfRangeError:
             partitions.fresh = True
             return
-        if batches:
-            await self._take(consumer, read, batches)
+        handler = self._records.handler
+        offers = [
+            _Offer(tp.partition, records, self._records.offered(records, handler))
+            for tp, records in batches.items()
+            if tp.partition in partitions.since
+        ]
+        await self._finish(consumer, read)
+        if offers:
+            await self._ask(consumer, read, offers)
         if time.monotonic() >= self._tell_at:
             self._tell_at = time.monotonic() + read.commit_interval_s
             await self._tell_if_possible(consumer)
@@ -240,40 +268,33 @@ class Reader:
 
     # ---- taking ----
 
-    async def _take(self, consumer: Any, read: Settings, batches: Mapping[Any, Sequence[Any]]) -> None:
-        """All that one poll brought, in one turn."""
-        handler, partitions = self._records.handler, self.partitions
-        polled: list[tuple[int, Sequence[Any], tuple[Offered, ...]]] = []
-        for tp, records in batches.items():
-            since = partitions.since.get(tp.partition)
-            if since is None:
-                continue
-            if records[0].offset < since:
-                raise Trouble("moved", f"partition {tp.partition} was read from {records[0].offset} on, not {since}")
-            last = len(records) - 1
-            offered = tuple(
-                self._records.offered(record, handler, told=index in (0, last))
-                for index, record in enumerate(records)
-            )
-            polled.append((tp.partition, records, offered))
+    async def _ask(self, consumer: Any, read: Settings, offers: Sequence[_Offer]) -> None:
+        """Have the engine take all that one poll brought, in one turn: see `_finish`."""
         if self._host.crowded:
             await self._wait(consumer, read, self._host.admitted())
-        asked = [
-            (
-                one,
-                before,
-                self._host.ask(partial(Take, self.subscription.id, partitions.place(number), since, offered)),
-            )
-            for one in polled
-            for number, _, offered in [one]
-            if (since := partitions.since.get(number)) is not None and (before := partitions.position(number))
-        ]
-        await self._wait(consumer, read, asyncio.gather(*(answer for *_, answer in asked), return_exceptions=True))
+        partitions = self.partitions
+        for offer in offers:
+            number = offer.partition
+            since, position = partitions.since.get(number), partitions.position(number)
+            if since is None or position is None:  # it was given to somebody else meanwhile
+                continue
+            if offer.records[0].offset < since:
+                raise Trouble("moved", f"partition {number} was read from {offer.records[0].offset} on, not {since}")
+            take = partial(Take, self.subscription.id, partitions.place(number), since, offer.offered)
+            self._asked.append(_Asked(offer, position.next, self._host.ask(take)))
+
+    async def _finish(self, consumer: Any, read: Settings) -> None:
+        """Wait until what the engine was asked to take is durable, and see what became of it."""
+        if not self._asked:
+            return
+        answers = asyncio.gather(*(one.answer for one in self._asked), return_exceptions=True)
+        await self._wait(consumer, read, answers)
+        asked, self._asked = self._asked, []
         for (number, records, offered), before, answer in asked:
             if isinstance(answer.exception(), CommitRefused):
-                await self._one_by_one(number, offered, records, before.next)
+                await self._one_by_one(number, offered, records, before)
             else:
-                self._done(number, offered, answer.result(), before.next)
+                self._done(number, offered, answer.result(), before)
 
     def _done(self, number: int, offered: Sequence[Offered], reply: Reply, before: int) -> None:
         """What became of some records: where the partition is now, and which of them have failed."""
@@ -281,7 +302,7 @@ class Reader:
         if position is None:
             return
         if number in self.partitions.since:  # and not given to somebody else meanwhile
-            self.partitions.since[number] = position.next
+            self.partitions.since[number] = self.partitions.stored[number] = position.next
         for one in offered:
             if one.failure is not None and one.offset >= before:
                 log.kafka.warning(
@@ -327,9 +348,9 @@ class Reader:
 
     async def _tell(self, consumer: Any) -> None:
         """Commit how far the partitions are that it has."""
-        ours = [tp for tp in consumer.assignment() if tp.partition in self.partitions.since]
-        stored = {tp: at.next for tp in ours if (at := self.partitions.position(tp.partition)) is not None}
-        new = {tp: next for tp, next in stored.items() if self._told.get(tp.partition) != next}
+        stored = self.partitions.stored
+        ours = {tp: stored[tp.partition] for tp in consumer.assignment() if tp.partition in stored}
+        new = {tp: next for tp, next in ours.items() if self._told.get(tp.partition) != next}
         if new:
             await consumer.commit(new)
             self._told |= {tp.partition: next for tp, next in new.items()}

@@ -20,6 +20,8 @@ from durable.serde import check_data, decoded
 KEPT_MS = 86_400_000
 #: How much of a key that is none is kept, to find it by.
 _KEY_SHOWN = 1000
+#: The headers that say where a record is from have fewer bytes, and nothing that could not be stored.
+_OWN_HEADERS = 2048
 #: Ours, whatever a record says.
 _RESERVED = ("kafka.", "restate.")
 
@@ -56,12 +58,12 @@ class Records:
         self,
         subscription: Subscription,
         registry: Registry,
-        new_id: Callable[[], str],
+        new_ids: Callable[[int], list[str]],
         observer: Observer | None = None,
     ) -> None:
         self._subscription = subscription
         self._registry = registry
-        self._new_id = new_id
+        self._new_ids = new_ids
         self._observer = observer
         self._caller = Caller(0, subscription.id, 0, subscription.source, False)
 
@@ -70,9 +72,18 @@ class Records:
         """The handler, if this engine has it."""
         return self._registry.get(self._subscription.service, self._subscription.handler)
 
-    def offered(self, record: Record, handler: Registered | None, *, told: bool) -> Offered:
-        """What it becomes; `told`: with its fingerprint."""
-        about = fingerprint(record) if told else 0
+    def offered(self, records: Sequence[Record], handler: Registered | None) -> tuple[Offered, ...]:
+        """What some records become, in their order; the first and the last one with their fingerprints."""
+        kept_ms = (0, 0) if handler is None else handler.retentions_ms(by_idempotency_key=False)
+        last = len(records) - 1
+        return tuple(
+            self._offered(record, id, handler, kept_ms, fingerprint(record) if index in (0, last) else 0)
+            for index, (record, id) in enumerate(zip(records, self._new_ids(last + 1), strict=True))
+        )
+
+    def _offered(
+        self, record: Record, id: str, handler: Registered | None, kept_ms: tuple[int, int], about: int
+    ) -> Offered:
         headers = self._headers(record)
         try:
             if handler is None:
@@ -80,20 +91,16 @@ class Records:
                 raise InvalidRequestError(f"no handler is registered for {sink}: add it, and restart this")
             key = key_of(record, handler.keyed)
             data = input_of(record, handler)
-            check_headers(headers, handler.value_size_max)
-            submission = handler.submission(
-                self._new_id(),
-                data,
-                key=key,
-                headers=headers,
-                idempotency_key=None,
-                caller=self._caller,
-                due_at=None,
-                id_span=self._registry.id_span,
-                observer=self._observer,
-            )
+            if record.headers or handler.value_size_max < _OWN_HEADERS:
+                headers = check_headers(headers, handler.value_size_max)
         except DurableError as error:
             return self.failed(record, error, about=about, headers=headers)
+        service, name, flavor = handler.service, handler.name, handler.flavor
+        if flavor is Flavor.WORKFLOW:  # its key determines it
+            id = claimed_id(service, key, name, "", span=self._registry.id_span)
+        submission = Submission(id, service, name, key, flavor, data, headers, None, self._caller, None, *kept_ms)
+        if self._observer is not None:
+            self._observer.invocation_asked(submission)
         return Offered(record.offset, submission, about)
 
     def failed(
@@ -109,8 +116,8 @@ class Records:
         subscription, handler = self._subscription, self.handler
         flavor = Flavor(subscription.flavor) if handler is None else handler.flavor
         key = shown_key(record.key) if is_keyed(flavor) else None
-        id = self._new_id()
-        if flavor is Flavor.WORKFLOW:  # its key determines it
+        [id] = self._new_ids(1)
+        if flavor is Flavor.WORKFLOW:
             span = self._registry.id_span
             id = claimed_id(subscription.service, key, subscription.handler, "", span=span)
         kept = KEPT_MS

@@ -58,13 +58,13 @@ class Subscriptions:
         registry: Registry,
         clusters: Clusters,
         now_ms: Callable[[], int],
-        new_id: Callable[[], str],
+        new_ids: Callable[[int], list[str]],
     ) -> None:
         self._host = host
         self._registry = registry
         self._clusters = clusters
         self._now_ms = now_ms
-        self._new_id = new_id
+        self._new_ids = new_ids
         self._readers: dict[str, Reader] = {}
         self._began = now_ms()
         #: One change after the other.
@@ -98,7 +98,7 @@ class Subscriptions:
             return
         reader = self._readers.get(id)
         if reader is None:
-            records = Records(subscription, self._registry, self._new_id, self._host.observer)
+            records = Records(subscription, self._registry, self._new_ids, self._host.observer)
             reader = Reader(self._host, subscription, partial(self._options, subscription), records, self._now_ms)
             self._readers[id] = reader
         reader.start()

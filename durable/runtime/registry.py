@@ -131,18 +131,14 @@ class Registered(msgspec.Struct, frozen=True, eq=False):
         The observer is told that it is asked for, and may add to its headers.
         """
         check_key(self, key, recorded=recorded)
-        settings = self.settings
-        journal_ms = settings.journal_retention_ms or 0
-        completion_ms = journal_ms
         if self.flavor is Flavor.WORKFLOW:
             if idempotency_key is not None:
                 raise InvalidRequestError(f"{self.service}/{self.name}: a workflow's key is its idempotency key")
-            completion_ms = settings.workflow_completion_retention_ms or 0
             id = claimed_id(self.service, key, self.name, "", span=id_span)
         elif idempotency_key is not None:
             check_text("idempotency key", idempotency_key, recorded=recorded)
-            completion_ms = settings.idempotency_retention_ms or 0
             id = claimed_id(self.service, key, self.name, idempotency_key, span=id_span)
+        completion_ms, journal_ms = self.retentions_ms(by_idempotency_key=idempotency_key is not None)
         submission = Submission(
             id,
             self.service,
@@ -155,11 +151,21 @@ class Registered(msgspec.Struct, frozen=True, eq=False):
             caller,
             due_at,
             completion_ms,
-            min(journal_ms, completion_ms),
+            journal_ms,
         )
         if observer is not None:
             observer.invocation_asked(submission)
         return submission
+
+    def retentions_ms(self, *, by_idempotency_key: bool) -> tuple[int, int]:
+        """For how long results and journals of its invocations are kept."""
+        settings = self.settings
+        journal_ms = completion_ms = settings.journal_retention_ms or 0
+        if self.flavor is Flavor.WORKFLOW:
+            completion_ms = settings.workflow_completion_retention_ms or 0
+        elif by_idempotency_key:
+            completion_ms = settings.idempotency_retention_ms or 0
+        return completion_ms, min(journal_ms, completion_ms)
 
 
 class Registry:

@@ -1,7 +1,9 @@
 """Ids: their form, their order, what is derived from what, and that reading one never crashes."""
 
+import random
 import string
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +17,7 @@ from durable.core.ids import (
     claimed_id,
     fingerprint,
     fresh_id,
+    fresh_ids,
     invocation_id,
     is_invocation_id,
     parse_awakeable_id,
@@ -235,3 +238,11 @@ def test_the_seed_of_the_random_numbers_depends_on_the_invocation_alone(one: str
 def test_a_fingerprint_tells_other_parts_apart(one: list[bytes], other: list[bytes]) -> None:
     assert len(fingerprint(*one)) == 8
     assert (fingerprint(*one) == fingerprint(*other)) == (one == other)
+
+
+@pytest.mark.parametrize("ordinal", [0, 3843, 7687, 1_796_008_868_339 << 16])
+def test_many_fresh_ids_are_those_that_one_by_one_would_be(ordinal: int) -> None:
+    noise = random.Random(ordinal).randbytes(10 * FRESH_BYTES)
+    one_by_one = [fresh_id(ordinal + n, noise[n * FRESH_BYTES : (n + 1) * FRESH_BYTES]) for n in range(10)]
+    assert fresh_ids(ordinal, noise) == one_by_one == sorted(one_by_one)
+    assert fresh_ids(ordinal, b"") == []

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 from confluent_kafka import Consumer, TopicPartition
 
 from durable import Context, Engine, ObjectContext, SubscriptionView, VirtualObject, handler
@@ -307,6 +308,39 @@ async def test_a_slow_store_stops_the_polls_and_the_consumer_stays_in_its_group(
         await taken(engine, id, 100)
         assert len(joined) == before, "it has left its group"
         await until(lambda: seen(engine, list(range(100))))
+
+
+async def test_the_broker_is_told_only_what_is_durable(
+    broker: Broker, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next records are got ready and asked for while a commit is under way: told early, they would be missing."""
+    durable: dict[int, int] = {}
+
+    async def commit(method: Callable[..., Any], writes: Any) -> None:
+        if writes.positions:
+            await asyncio.sleep(0.03)
+        await method(writes)
+        durable.update({place.partition: at.next for place, at in writes.positions.items()})
+
+    def do(name: str, method: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        return commit(method, *arguments) if name == "commit" else method(*arguments)
+
+    told: list[tuple[int, int]] = []
+    tell = AIOKafkaConsumer.commit
+
+    async def note(consumer: Any, offsets: dict[Any, int]) -> None:
+        told.extend((next, durable[tp.partition]) for tp, next in offsets.items())
+        await tell(consumer, offsets)
+
+    monkeypatch.setattr(AIOKafkaConsumer, "commit", note)
+    options = {**EARLIEST, "max.poll.records": "10", "auto.commit.interval.ms": "1"}
+    produce(broker, topic, [(b"k", b"%d" % number) for number in range(100)], partition=0)
+    async with engine_on(broker, Counter(), path=None, store=around(MemoryStore(), do)) as engine:
+        id = (await engine.subscribe(f"kafka://main/{topic}", Counter.add, options)).id
+        await taken(engine, id, 100)
+        assert (await engine.subscription(id)).state == "running"
+    assert all(next <= stored for next, stored in told)
+    assert max(told) == (100, 100) and len(told) > 2
 
 
 async def test_authentication_that_is_refused_is_said(broker: Broker, topic: str) -> None:

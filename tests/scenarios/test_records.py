@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from durable import Context, Engine, ObjectContext, VirtualObject, handler
-from durable.core.commands import Begin, Offered, Subscribe, Take
+from durable.core.commands import Begin, Subscribe, Take
 from durable.core.effects import Answer
 from durable.core.invocation import Flavor
 from durable.core.sources import GroupPartition, Subscription
@@ -64,13 +64,13 @@ async def read(sim: Sim, topic: Topic, one: Subscription) -> None:
     async def poll(engine: Engine) -> bool:
         """All partitions of one poll, in one turn; returns whether anything is left."""
         loop = engine._running()
-        records = Records(one, engine._registry, lambda: engine._new_id(engine.now_ms()))
+        records = Records(one, engine._registry, engine._new_ids)
         asked = []
         for place, log in zip(places, topic.records, strict=True):
             since = max(0, loop.world.positions[place].next - topic.draw.randrange(3))
             some = log[since : since + topic.draw.randrange(1, 6)]
             found = records.handler
-            offered: tuple[Offered, ...] = tuple(records.offered(record, found, told=True) for record in some)
+            offered = records.offered(some, found)
             asked.append(loop.ask(partial(Take, one.id, place, since, offered)))
         replies = [await answer for answer in asked]
         assert {reply.result for reply in replies} == {Answer.ACCEPTED}

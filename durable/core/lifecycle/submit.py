@@ -13,8 +13,15 @@ def needs(world: World, command: Submit, need: Need) -> None:
     submission = command.submission
     if command.repeated or is_claimed(submission):
         need_id(world, need, submission.id)
+    need_key(world, submission, need)
+
+
+def need_key(world: World, submission: Submission, need: Need) -> None:
+    """Ask for what is on the key of one that begins."""
+    if submission.key is None:
+        return
     need_object(world, need, submission)
-    if submission.key is not None and visits_a_workflow(submission):
+    if visits_a_workflow(submission):
         need_run(world, need, submission.service, submission.key)
 
 
@@ -33,12 +40,18 @@ def submit(turn: Turn, command: Submit) -> None:
         invocation.due_at = submission.due_at
         turn.add_timer(submission.due_at, invocation.seq, 0)
     else:
-        invocation = turn.create(submission, Status.PENDING)
-        if turn.enqueue(invocation):
-            turn.start(invocation)
-        elif submission.caller is not None and submission.caller.waits:
-            turn.may_deadlock(invocation)
+        invocation = begin(turn, submission)
     turn.reply(command.token, Answer.ACCEPTED, invocation)
+
+
+def begin(turn: Turn, submission: Submission) -> Invocation:
+    """A new invocation, which starts, or waits for its key."""
+    invocation = turn.create(submission, Status.PENDING)
+    if turn.enqueue(invocation):
+        turn.start(invocation)
+    elif submission.caller is not None and submission.caller.waits:
+        turn.may_deadlock(invocation)
+    return invocation
 
 
 def join(turn: Turn, command: Submit, existing: Invocation) -> None:

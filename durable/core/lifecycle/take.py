@@ -21,7 +21,7 @@ from durable.core.effects import Answer, Need
 from durable.core.invocation import Status
 from durable.core.lifecycle import submit
 from durable.core.sources import Position
-from durable.core.turn import Turn
+from durable.core.turn import Turn, need_id
 from durable.core.world import World
 
 
@@ -104,8 +104,11 @@ def needs(world: World, command: Take, need: Need) -> None:
     if position is None:
         return
     for record in command.records:
-        if record.offset >= position.next:
-            submit.needs(world, Submit(record.submission), need)
+        submission = record.submission
+        if submission.key is not None and record.offset >= position.next:  # of a plain service nothing is there yet
+            if submit.is_claimed(submission):
+                need_id(world, need, submission.id)
+            submit.need_key(world, submission, need)
 
 
 def take(turn: Turn, command: Take) -> None:
@@ -146,10 +149,14 @@ def _differ(one: int, other: int) -> bool:
 def accept(turn: Turn, record: Offered) -> None:
     """One record: it is submitted; or it has failed already, for somebody to look at and to restart."""
     submission = record.submission
+    claimed = submit.is_claimed(submission)
     if record.failure is None:
-        submit.submit(turn, Submit(submission))
+        if claimed:
+            submit.submit(turn, Submit(submission))
+        else:
+            submit.begin(turn, submission)
         return
-    if submit.is_claimed(submission):
+    if claimed:
         existing = turn.world.find(submission.id)
         if existing is not None and not existing.expired(turn.now):
             return  # the workflow of this key was started by somebody else
