@@ -17,6 +17,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.ports import reserved_port
+
 pytestmark = pytest.mark.process
 
 ROOT = Path(__file__).parent.parent
@@ -467,15 +469,6 @@ def serve(
             if server.poll() is None:
                 server.kill()
             server.wait()
-
-
-@contextmanager
-def reserved_port() -> Iterator[int]:
-    """A port that nobody else is given: a socket holds it, which never listens, so that a server may take it too."""
-    with socket.socket() as holder:
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        holder.bind(("127.0.0.1", 0))
-        yield holder.getsockname()[1]
 
 
 def listens(port: int) -> bool:

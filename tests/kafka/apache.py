@@ -11,11 +11,13 @@ import socket
 import subprocess
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic  # type: ignore[attr-defined]
+
+from tests.ports import reserved_port
 
 VERSION = "4.1.0"
 _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
@@ -68,12 +70,13 @@ class Apache:
 
     def __init__(self, address: str = "") -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self._held = ExitStack()
         self.address = address
         if address:
             self.session_timeout_ms = 6000
         else:
             self._folder = Path(tempfile.mkdtemp(prefix="durable-kafka-"))
-            ports = _free_ports(2)
+            ports = [self._held.enter_context(reserved_port()) for _ in range(2)]
             self.address = f"127.0.0.1:{ports[0]}"
             self._configure(*ports)
             self.up()
@@ -139,6 +142,7 @@ class Apache:
     def close(self) -> None:
         if self._process is not None:
             self.down()
+            self._held.close()
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def create(self, topic: str, partitions: int = 4) -> None:
@@ -162,14 +166,3 @@ class Apache:
 
     def grow(self, topic: str, partitions: int) -> None:
         self._admin.create_partitions([NewPartitions(topic, partitions)])[topic].result(ASK_S)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()

@@ -5,11 +5,14 @@ has no way to them but an option; the library has, and is called through `ctypes
 """
 
 import ctypes
+import socket
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import confluent_kafka
+
+from tests.ports import held
 
 #: What the mock's partitions begin with, where nobody says how many.
 PARTITIONS = 4
@@ -37,6 +40,7 @@ class Mock:
     def __init__(self, brokers: int = 1) -> None:
         library = self._library = _library()
         self._brokers = range(1, brokers + 1)
+        self._held: list[socket.socket] = []
         error = ctypes.create_string_buffer(_ERROR_SIZE)
         settings = ctypes.c_void_p(library.rd_kafka_conf_new())
         library.rd_kafka_conf_set(settings, b"log_level", b"0", error, _ERROR_SIZE)
@@ -51,6 +55,8 @@ class Mock:
         library.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, 0)
 
     def close(self) -> None:
+        while self._held:
+            self._held.pop().close()
         self._library.rd_kafka_mock_cluster_destroy(self._cluster)
         self._library.rd_kafka_destroy(self._client)
 
@@ -65,12 +71,17 @@ class Mock:
         self._done(self._library.rd_kafka_mock_partition_delete_records(self._cluster, name, partition, offset))
 
     def down(self) -> None:
+        """Their ports are held: a client that tries to connect could be given one as its own."""
         for broker in self._brokers:
             self._done(self._library.rd_kafka_mock_broker_set_down(self._cluster, broker))
+        for address in self.address.split(","):
+            self._held.append(held(int(address.rpartition(":")[2])))
 
     def up(self) -> None:
         for broker in self._brokers:
             self._done(self._library.rd_kafka_mock_broker_set_up(self._cluster, broker))
+        while self._held:
+            self._held.pop().close()
 
     def fail_next(self, request: int, errors: Sequence[int]) -> None:
         """The next requests of this kind are answered with these errors."""

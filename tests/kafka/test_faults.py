@@ -29,9 +29,12 @@ async def quick(ctx: Context) -> int:
 
 
 async def nothing_is_delayed(engine: Engine) -> None:
-    began = time.monotonic()
-    assert await engine.call(quick) == 1
-    assert time.monotonic() - began < 2
+    took_s = []
+    for _ in range(3):  # a busy machine may delay one of them
+        began = time.monotonic()
+        assert await engine.call(quick) == 1
+        took_s.append(time.monotonic() - began)
+    assert min(took_s) < 2
 
 
 async def test_a_broker_that_is_down_at_the_start_is_tried_again(own_mock: Mock) -> None:

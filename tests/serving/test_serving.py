@@ -4,11 +4,13 @@ import asyncio
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import pytest
 
 from durable import Engine, EngineFailedError, UsageError
 from durable.ingress import create_app
+from tests.ports import reserved_port
 from tests.serving.program import greet, wait
 
 ROOT = Path(__file__).parents[2]
@@ -49,12 +52,6 @@ async def serving(engine: Engine, **options: Any) -> AsyncIterator["asyncio.Task
     finally:
         task.cancel()
         await asyncio.wait([task])
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 async def answered(url: str) -> httpx.Response:
@@ -90,10 +87,19 @@ def test_a_script_serves_until_it_is_told_to_end_and_loses_nobody(tmp_path: Path
     assert asyncio.run(again()) in ("running", "suspended")
 
 
+def when_it_waits(path: Path, process: "subprocess.Popen[str]") -> None:
+    """Have the program end once an invocation runs."""
+    running = "SELECT 1 FROM invocations WHERE status = 'running'"
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+        while process.poll() is None and not database.execute(running).fetchone():
+            time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+
+
 @pytest.mark.process
 def test_who_waits_at_the_end_is_told_where_to_come_back(tmp_path: Path) -> None:
     with program(tmp_path / "app.db") as (process, ingress, _), httpx.Client(timeout=30) as http:
-        threading.Timer(0.3, process.send_signal, [signal.SIGTERM]).start()
+        threading.Thread(target=when_it_waits, args=[tmp_path / "app.db", process]).start()
         answer = http.post(f"{ingress}/Greeter/wait")
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         assert answer.headers["x-restate-id"].startswith("inv_1")
@@ -119,8 +125,7 @@ def test_a_port_that_is_taken_is_named_before_anything_starts(tmp_path: Path) ->
 
 
 def test_an_engine_that_runs_is_served_and_runs_on(tmp_path: Path) -> None:
-    async def main() -> None:
-        port = free_port()
+    async def main(port: int) -> None:
         async with Engine(tmp_path / "app.db", services=[greet, wait]) as engine:
             app = create_app(engine, token="s3cret")
             async with serving(engine, port=port, admin_port=None, ingress=app):
@@ -129,12 +134,12 @@ def test_an_engine_that_runs_is_served_and_runs_on(tmp_path: Path) -> None:
                 await asyncio.open_connection("127.0.0.1", port)
             assert await engine.call(greet, "Ada") == "Hello, Ada!"
 
-    asyncio.run(main())
+    with reserved_port() as port:
+        asyncio.run(main(port))
 
 
 def test_it_ends_when_the_engine_fails(tmp_path: Path) -> None:
-    async def main() -> None:
-        port, admin_port = free_port(), free_port()
+    async def main(port: int, admin_port: int) -> None:
         path = tmp_path / "app.db"
         engine = Engine(path, services=[greet])
         async with serving(engine, port=port, admin_port=admin_port) as task:
@@ -142,9 +147,10 @@ def test_it_ends_when_the_engine_fails(tmp_path: Path) -> None:
             assert version["ingress_endpoint"] == f"http://127.0.0.1:{port}"
             path.rename(tmp_path / "elsewhere.db")
             with pytest.raises(EngineFailedError, match="removed or renamed"):
-                await asyncio.wait_for(task, 20)
+                await asyncio.wait_for(task, 60)
 
-    asyncio.run(main())
+    with reserved_port() as port, reserved_port() as admin_port:
+        asyncio.run(main(port, admin_port))
 
 
 def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
