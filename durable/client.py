@@ -71,6 +71,10 @@ class Handle(Generic[T_co]):
     def _called(self) -> str:
         return f"the result of invocation {self.id}"
 
+    def asked_of(self, engine: Controls) -> "Handle[T_co]":
+        """The same invocation, asked of another engine."""
+        return Handle(engine, self.id, self._decode, accepted=self.accepted)
+
     async def cancel(self, *, kill: bool = False) -> Applied:
         """See `Engine.cancel`."""
         return await self._engine.cancel(self.id, kill=kill)

@@ -10,7 +10,9 @@ move a terminal's cursor. A traceback below it has several, and they cannot eith
 import logging
 import sys
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from types import TracebackType
 from typing import NamedTuple
 
@@ -32,6 +34,11 @@ class About(NamedTuple):
     step: str | None = None
     trace_id: str | None = None
     span_id: str | None = None
+
+
+#: Records that are kept instead of being said, with their loggers.
+Kept = list[tuple[logging.Logger, logging.LogRecord]]
+_kept: ContextVar[Kept | None] = ContextVar("durable_log_kept", default=None)
 
 
 class Cause(NamedTuple):
@@ -101,7 +108,11 @@ class Log:
             record = logger.makeRecord(logger.name, level, path, line, message, shown, shows, function, extra)
             if cause is not None:  # formatters show it as it is; those that make their own of it have the exception
                 record.exc_text = "\n".join(map(printable, cause.text.rstrip().split("\n")))
-            logger.handle(record)
+            kept = _kept.get()
+            if kept is None:
+                logger.handle(record)
+            else:
+                kept.append((logger, record))
             _lost = False
         except (KeyboardInterrupt, SystemExit):  # meant for the process, not for whoever says something
             raise
@@ -120,6 +131,24 @@ def to_stderr() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if _root.level == logging.NOTSET:
         _root.setLevel(logging.INFO)
+
+
+@contextmanager
+def kept() -> Iterator[Kept]:
+    """Keep what is said in this context, and in those that are copied from it; `say` says it after all."""
+    records: Kept = []
+    token = _kept.set(records)
+    try:
+        yield records
+    finally:
+        _kept.reset(token)
+
+
+def say(records: Kept) -> None:
+    """Say what was kept."""
+    for logger, record in records:
+        with suppress(Exception):  # a line that cannot be said is lost
+            logger.handle(record)
 
 
 def printable(text: str) -> str:

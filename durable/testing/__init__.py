@@ -19,7 +19,10 @@ assert check(services, scenario) == "charged o-1"
 
 from durable.core.limits import TINY, Limits
 from durable.store.memory import MemoryStore, Tables
-from durable.testing.simulation import Fault, Mode, Scenario, Services, Sim, check, modes, simulate
+from durable.testing.checking import acheck, check
+from durable.testing.findings import NotDeterministic, StepRanAgain
+from durable.testing.modes import Fault, Mode, mode_named, modes
+from durable.testing.simulation import Scenario, Services, Sim, simulate
 from durable.testing.virtual import ForgottenAwait, SimulationStuck, VirtualClock, VirtualLoop, run
 
 __all__ = [
@@ -29,14 +32,18 @@ __all__ = [
     "Limits",
     "MemoryStore",
     "Mode",
+    "NotDeterministic",
     "Scenario",
     "Services",
     "Sim",
     "SimulationStuck",
+    "StepRanAgain",
     "Tables",
     "VirtualClock",
     "VirtualLoop",
+    "acheck",
     "check",
+    "mode_named",
     "modes",
     "run",
     "simulate",

@@ -6,137 +6,39 @@ however often the engine dies under it.
 """
 
 import asyncio
-import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextvars import copy_context
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar, overload
 
-import msgspec
-
-from durable.client import value_of
-from durable.core.invocation import Flavor, Status
+from durable.client import Applied, Handle
+from durable.core.duration import Duration
+from durable.core.invocation import Flavor
+from durable.core.journal import Outcome
 from durable.core.limits import TINY
 from durable.engine import Engine
 from durable.engine.raw import Raw
 from durable.errors import EngineFailedError, EngineNotRunningError, NotFoundError
-from durable.runtime.observer import Observer, observers_of
+from durable.runtime.observer import observers_of
 from durable.runtime.registry import Registered
 from durable.serde import serde_for
 from durable.service import Handler
-from durable.store import CommitRefused
 from durable.store.memory import MemoryStore, Tables
-from durable.testing.checkers import check_tables, stored
+from durable.testing.checkers import check_tables
+from durable.testing.crashes import CommitLog, Faults, SimulatedCrash
 from durable.testing.faults import around
-from durable.testing.virtual import SimulationStuck, VirtualClock, run
+from durable.testing.findings import Findings
+from durable.testing.modes import UNDISTURBED, Mode
+from durable.testing.virtual import VirtualClock, VirtualLoop, run
+from durable.views.invocations import InvocationView
 
 T = TypeVar("T")
-
+I = TypeVar("I")  # noqa: E741
+O = TypeVar("O")  # noqa: E741
 
 #: How often one thing is asked at most: far more often than a scenario meets crashes. What may not be idempotent adds
 #: work each time, so it is given up sooner.
 REPEATS, REPEATS_IDEMPOTENT = 300, 10_000
-
-
-class SimulatedCrash(Exception):
-    """The process died here."""
-
-
-How = Literal["before", "after", "restart", "refused"]
-
-
-class Fault(msgspec.Struct, frozen=True):
-    """What happens at the n-th commit (counted from 1 over the whole scenario)."""
-
-    commit: int
-    #: `before`: the commit is lost; `after`: it is durable and nothing was told; `restart`: a clean shutdown follows;
-    #: `refused`: the store says for certain that it wrote nothing, and lives on.
-    how: How
-
-
-class Mode(msgspec.Struct, frozen=True):
-    """One way to run a scenario."""
-
-    name: str
-    #: Every await of something unresolved unloads the handler.
-    always_suspend: bool = False
-    faults: tuple[Fault, ...] = ()
-    #: One handler at a time, and every boundary that hides behind a large number is crossed (`TINY`).
-    minimal: bool = False
-    #: Faults that come again and again: the commits between two of them.
-    every: int = 0
-    how: How = "after"
-
-
-class CommitLog(msgspec.Struct):
-    """What happened to the commits of one scenario, over all its engines."""
-
-    commits: int = 0
-    crashes: int = 0
-    restarts: int = 0
-
-
-class Faults:
-    """What happens to the calls of one engine's store: it dies, or asks for a restart, at given commits."""
-
-    def __init__(self, mode: Mode, log: CommitLog, on_restart: Callable[[], None]) -> None:
-        self._mode = mode
-        self._log = log
-        self._on_restart = on_restart
-        self._dead = False
-
-    def __call__(self, name: str, method: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-        """See `durable.testing.faults.around`. A dead process can do nothing but let its file go."""
-        if name in ("open", "close", "abandon"):
-            return method(*arguments)
-        if name == "commit":
-            return self._commit(method, arguments)
-        return self._alive(method, arguments)
-
-    async def _alive(self, method: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-        self._check()
-        return await method(*arguments)
-
-    async def _commit(self, method: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-        self._check()
-        self._log.commits += 1
-        how = self._fault()
-        if how == "before":
-            self._die()
-        if how == "refused":
-            raise CommitRefused(f"commit {self._log.commits} is refused by the simulation; nothing was written")
-        await method(*arguments)
-        if how == "after":
-            self._die()
-        if how == "restart":
-            self._log.restarts += 1
-            self._on_restart()
-
-    def _fault(self) -> str | None:
-        for fault in self._mode.faults:
-            if fault.commit == self._log.commits:
-                return fault.how
-        every = self._mode.every
-        return self._mode.how if every and self._log.commits % every == 0 else None
-
-    def _die(self) -> None:
-        self._dead = True
-        self._log.crashes += 1
-        raise SimulatedCrash(f"at commit {self._log.commits}")
-
-    def _check(self) -> None:
-        if self._dead:
-            raise SimulatedCrash("the process is dead")
-
-
-class _Undertaker(Observer):
-    """Has an engine that failed replaced by the next one."""
-
-    def __init__(self, replace: Callable[[], None]) -> None:
-        self._replace = replace
-
-    def engine_failed(self, error: BaseException) -> None:
-        self._replace()
 
 
 class Sim:
@@ -147,7 +49,7 @@ class Sim:
     happen more than once.
     """
 
-    def __init__(self, services: Callable[["Sim"], Iterable[object]], mode: Mode, options: dict[str, Any]) -> None:
+    def __init__(self, services: "Services", mode: Mode, options: Mapping[str, Any]) -> None:
         self.mode = mode
         self.tables = Tables()
         self.log = CommitLog()
@@ -156,6 +58,12 @@ class Sim:
         #: The same in order.
         self.trace: list[str] = []
         self.engine: Engine
+        loop = asyncio.get_running_loop()
+        #: What is wrong with handlers, as far as it was seen.
+        self.findings = Findings(self.tables, lambda: self.interruptions)
+        self.findings.on_failed = self._crashed
+        if isinstance(loop, VirtualLoop):
+            loop.virtual.on_stuck = self.findings.on_stuck
         self._services = services
         self._options = options
         self._up = asyncio.Event()
@@ -165,7 +73,7 @@ class Sim:
         #: What the first engine began with: a later one is started by whatever made the one before die.
         self._context = copy_context()
         #: The loop's clock.
-        self.clock = VirtualClock(asyncio.get_running_loop())
+        self.clock = VirtualClock(loop)
 
     # ---- for steps ----
 
@@ -175,6 +83,13 @@ class Sim:
         self.trace.append(name)
         return self.effects[name]
 
+    def code_changes(self) -> None:
+        """From here on handlers do something else, as after a deployment: what the scenario is about.
+
+        So `check` does not take a journal that they do not fit for a mistake.
+        """
+        self.findings.code_changes = True
+
     @property
     def interruptions(self) -> int:
         """How many more times than once a step may have run: one for each crash and each restart."""
@@ -182,18 +97,109 @@ class Sim:
 
     # ---- for the driver ----
 
-    async def call(self, target: Any, arg: Any = None, *, key: str | None = None, **options: Any) -> Any:
+    @overload
+    async def call(
+        self,
+        target: Handler[None, O],
+        /,
+        *,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> O: ...
+    @overload
+    async def call(
+        self,
+        target: Handler[I, O],
+        arg: I,
+        /,
+        *,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> O: ...
+    @overload
+    async def call(
+        self,
+        target: str,
+        arg: Any = None,
+        /,
+        *,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any: ...
+    async def call(
+        self,
+        target: Any,
+        arg: Any = None,
+        /,
+        *,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
         """`engine.call`, repeated with the same idempotency key until it is answered."""
-        handle = await self.send(target, arg, key=key, **options)
-        return await self.result(handle.id, self._handler(target).output.decode)
+        handle = await self.send(target, arg, key=key, idempotency_key=idempotency_key, headers=headers)
+        return await handle.result()
 
-    async def send(self, target: Any, arg: Any = None, *, key: str | None = None, **options: Any) -> Any:
-        """`engine.send`, repeated until it is acknowledged."""
+    @overload
+    async def send(
+        self,
+        target: Handler[None, O],
+        /,
+        *,
+        key: str | None = None,
+        delay: Duration | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Handle[O]: ...
+    @overload
+    async def send(
+        self,
+        target: Handler[I, O],
+        arg: I,
+        /,
+        *,
+        key: str | None = None,
+        delay: Duration | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Handle[O]: ...
+    @overload
+    async def send(
+        self,
+        target: str,
+        arg: Any = None,
+        /,
+        *,
+        key: str | None = None,
+        delay: Duration | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Handle[Any]: ...
+    async def send(
+        self,
+        target: Any,
+        arg: Any = None,
+        /,
+        *,
+        key: str | None = None,
+        delay: Duration | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Handle[Any]:
+        """`engine.send`, repeated until it is acknowledged. The handle outlives crashes, too."""
         workflow = self._handler(target).flavor is Flavor.WORKFLOW  # whose key is its idempotency key
-        if "idempotency_key" not in options and not workflow:
+        if idempotency_key is None and not workflow:
             self._numbers["sent"] += 1
-            options["idempotency_key"] = f"sim-{self._numbers['sent']}"
-        return await self._repeat(lambda engine: engine.send(target, arg, key=key, **options))
+            idempotency_key = f"sim-{self._numbers['sent']}"
+        handle: Handle[Any] = await self._repeat(
+            lambda engine: engine.send(
+                target, arg, key=key, delay=delay, idempotency_key=idempotency_key, headers=headers
+            )
+        )
+        return handle.asked_of(self)
 
     def _handler(self, target: Any) -> Registered:
         service, _, name = str(target).partition("/")
@@ -204,10 +210,25 @@ class Sim:
             raise NotFoundError(f"the engine of this simulation has no handler {service}/{name}")
         return handler
 
-    async def result(self, id: str, decode: Callable[[bytes], Any] | None = None) -> Any:
+    async def result(self, id: str) -> Any:
         """An invocation's result, through crashes."""
-        outcome = await self._repeat(lambda engine: engine.outcome(id))
-        return value_of(outcome, decode or serde_for(Any).decode, f"the result of invocation {id}")
+        return await Handle(self, id, serde_for(Any).decode).result()
+
+    async def outcome(self, id: str) -> Outcome:
+        """How an invocation ends, through crashes."""
+        return await self._repeat(lambda engine: engine.outcome(id))
+
+    async def outcome_now(self, id: str) -> Outcome | None:
+        """How it has ended, if it has."""
+        return await self._repeat(lambda engine: engine.outcome_now(id))
+
+    async def cancel(self, id: str, *, kill: bool = False) -> Applied:
+        """`engine.cancel`, perhaps more than once."""
+        return await self.repeat(lambda engine: engine.cancel(id, kill=kill))
+
+    async def describe(self, id: str) -> InvocationView:
+        """`engine.describe`."""
+        return await self._repeat(lambda engine: engine.describe(id))
 
     async def repeat(self, ask: Callable[[Engine], Awaitable[T]]) -> T:
         """`await ask(engine)` with the current engine, again with the next one if that engine was dying.
@@ -242,13 +263,14 @@ class Sim:
                 pass
             waited = loop.time() - since
             if waited > within:
-                raise AssertionError(f"the condition did not come true within {within} s")
+                error = AssertionError(f"the condition did not come true within {within} s")
+                self.findings.on_stuck(error)
+                raise error
             await asyncio.sleep(0.01 if waited < 10 else waited / 100)
 
     async def status(self, id: str) -> str:
         """An invocation's status."""
-        view = await self._repeat(lambda engine: engine.describe(id))
-        return view.status
+        return (await self.describe(id)).status
 
     async def restart(self, *, crash: bool = False) -> None:
         """Stop the engine, cleanly or not, and start the next one."""
@@ -276,14 +298,15 @@ class Sim:
     async def _next(self) -> None:
         while True:
             self.tables.in_use = False
-            store = around(MemoryStore(self.tables), Faults(self.mode, self.log, self._ask_restart))
+            faults = Faults(self.mode, self.log, self._ask_restart, self.tables)
+            store = around(around(MemoryStore(self.tables), faults), self.findings.around)
             options: dict[str, Any] = dict(self._options)
             if self.mode.always_suspend:
                 options["inactivity_timeout"] = 0
             if self.mode.minimal:
                 options |= {"limits": TINY, "max_concurrent_invocations": 1}
-            options["observer"] = [*observers_of(options.get("observer")), _Undertaker(self._crashed)]
-            self.engine = Engine(services=self._services(self), store=store, clock=self.clock, **options)
+            options["observer"] = [*observers_of(options.get("observer")), self.findings]
+            self.engine = Engine(services=self._new_services(), store=store, clock=self.clock, **options)
             try:
                 await self.engine.start()
             except (EngineFailedError, SimulatedCrash):
@@ -294,6 +317,11 @@ class Sim:
                 raise
             self._up.set()
             return
+
+    def _new_services(self) -> Iterable[object]:
+        if isinstance(self._services, Handler):
+            return [self._services]
+        return self._services(self) if callable(self._services) else self._services
 
     def _crashed(self) -> None:
         self._schedule(clean=False)
@@ -322,84 +350,61 @@ class Sim:
         await self._next()
 
 
-Scenario = Callable[[Sim], Coroutine[Any, Any, Any]]
-Services = Callable[[Sim], Iterable[object]]
+Scenario = Callable[[Sim], Coroutine[Any, Any, T]]
+#: What an engine gets, and how: made anew for each engine, as by a new process. (What was made before survives each
+#: crash, with all that it has in memory.)
+Services = Callable[[Sim], Iterable[object]] | Iterable[object] | Handler[Any, Any]
 
 
-def simulate(services: Services, scenario: Scenario, mode: Mode | None = None, **options: Any) -> tuple[Any, Sim]:
-    """Run a scenario once; returns its result and the `Sim` as it was at the end.
+def simulate(services: Services, scenario: Scenario[T], mode: Mode = UNDISTURBED, **options: Any) -> tuple[T, Sim]:
+    """Run a scenario once; returns its result and the `Sim` as it was at the end. `options` are those of `Engine`.
 
-    Raises `SimulationStuck` where it does not end, with a note for each invocation that is paused.
+    Raises `SimulationStuck` where it does not end, with a note for each invocation that has not ended: what it waits
+    for, and why its last attempt failed. Raises `ForgottenAwait`, as `run` does.
     """
-    tables: list[Tables] = []
+    return _simulate(services, scenario, mode, options, strict=False)
 
-    async def main() -> tuple[Any, Sim]:
-        sim = Sim(services, mode or Mode("default"), options)
-        tables.append(sim.tables)
+
+def simulate_strictly(
+    services: Services, scenario: Scenario[T], mode: Mode, options: Mapping[str, Any]
+) -> tuple[T, Sim]:
+    """The same, and raises whatever `Sim.findings` finds wrong, as soon as it is found."""
+    return _simulate(services, scenario, mode, options, strict=True)
+
+
+def _simulate(
+    services: Services, scenario: Scenario[T], mode: Mode, options: Mapping[str, Any], *, strict: bool
+) -> tuple[T, Sim]:
+    async def main() -> tuple[T, Sim]:
+        sim = Sim(services, mode, options)
         await sim.start()
         try:
-            result = await scenario(sim)
+            result = await _told(scenario(sim), sim.findings, strict=strict)
         finally:
             await sim.stop()
         return result, sim
 
+    return run(main)
+
+
+async def _told(scenario: Coroutine[Any, Any, T], findings: Findings, *, strict: bool) -> T:
+    """The scenario's result, unless something is found that makes it pointless to go on."""
+
+    def error() -> Exception | None:
+        return findings.stuck or (next(iter(findings.wrong.values()), None) if strict else None)
+
+    def found() -> None:
+        if error() is not None:
+            running.cancel()
+
+    running = asyncio.ensure_future(scenario)
+    findings.on_finding = found
     try:
-        return run(main)
-    except SimulationStuck as error:
-        for one in tables:
-            for note in _paused(one):
-                error.add_note(note)
+        result = await running
+    except BaseException:
+        if (why := error()) is not None:
+            raise why from None
         raise
-
-
-def _paused(tables: Tables) -> Iterator[str]:
-    for invocation in stored(tables).values():
-        if invocation.status is Status.PAUSED:
-            why = invocation.problem.message if invocation.problem is not None else "asked for"
-            yield f"{invocation.submission.target} {invocation.id} is paused: {why}"
-
-
-def modes(commits: int, *, seed: int = 0, most: int = 60) -> list[Mode]:
-    """Every way a scenario with so many commits is run: the modes M1 to M7 of `docs/architecture.md`.
-
-    Where there are more than `most` commits, that many of them are drawn by `seed`.
-    """
-    chosen = list(range(1, commits + 1))
-    if commits > most:
-        chosen = sorted(random.Random(seed).sample(chosen, most))
-    found = [Mode("always-suspend", always_suspend=True), Mode("minimal memory", minimal=True)]
-    hows: tuple[How, ...] = ("before", "after", "restart")
-    found += [Mode(f"{how} commit {commit}", faults=(Fault(commit, how),)) for commit in chosen for how in hows]
-    found += [refused(commit) for commit in chosen[::3]]
-    found += [
-        Mode("restart at every 3rd commit", every=3, how="restart"),
-        Mode("crash after every 4th commit", every=4, how="after"),
-        Mode("always-suspend, crash after every 5th commit", always_suspend=True, every=5, how="after"),
-        Mode("minimal memory, crash after every 6th commit", minimal=True, every=6, how="after"),
-    ]
-    return found
-
-
-def refused(commit: int) -> Mode:
-    """The store refuses one commit, and nothing of it was written: nobody notices."""
-    return Mode(f"refused commit {commit}", faults=(Fault(commit, "refused"),))
-
-
-def check(services: Services, scenario: Scenario, *, most: int = 60, seed: int = 0, **options: Any) -> Any:
-    """Run a scenario in every mode; each must give the result of the undisturbed run, which is returned.
-
-    The modes: suspended at every await; one handler in memory at a time; a crash before, a crash after and a clean
-    restart at every commit (of more than `most` commits, that many are drawn by `seed`); commits that are refused;
-    and mixtures of these. `options` are options of `Engine`. An error has a note that says in which mode it was
-    raised and how to run that one alone. The engine logs every crash, even where the check passes; pytest shows that
-    log only for tests that fail.
-    """
-    expected, baseline = simulate(services, scenario, **options)
-    for mode in modes(baseline.log.commits, seed=seed, most=most):
-        try:
-            result, _ = simulate(services, scenario, mode, **options)
-            assert result == expected, f"{result!r} instead of {expected!r}"
-        except BaseException as error:
-            error.add_note(f"in mode {mode.name!r}; to rerun: simulate(services, scenario, {mode!r}, **{options!r})")
-            raise
-    return expected
+    if (why := error()) is not None:
+        raise why
+    return result

@@ -22,6 +22,7 @@ from durable import (
 )
 from durable.testing import ForgottenAwait, MemoryStore, Mode, Sim, VirtualClock, check, run, simulate
 
+UNDISTURBED = Mode("undisturbed")
 Handle = Callable[[Context], Coroutine[Any, Any, Any]]
 
 
@@ -39,7 +40,7 @@ async def other(ctx: Context) -> str:
     return "other"
 
 
-def forgotten(handle: Handle, mode: Mode | None = None) -> list[str]:
+def forgotten(handle: Handle, mode: Mode = UNDISTURBED) -> list[str]:
     """What is said to be forgotten, and the line that is named, when this handler has ended."""
     target = handler(service="Shop", name="buy")(handle)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
@@ -154,7 +155,7 @@ def test_the_answer_says_what_a_cancel_did() -> None:
     async def scenario(sim: Sim) -> dict[str, object]:
         answers: dict[str, object] = {}
 
-        async def ask(name: str, target: str, status: str, **options: str) -> str:
+        async def ask(name: str, target: str, status: str, **options: Any) -> str:
             handle = await sim.send(target, **options)
             await reaches(sim, handle.id, status)
             sim.effects["mended"] += status in ("backing-off", "paused")

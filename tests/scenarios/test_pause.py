@@ -1264,7 +1264,7 @@ def test_a_paused_holder_of_a_key_keeps_it(meanwhile: Meanwhile) -> None:
 def test_a_killed_one_that_was_paused_frees_its_key() -> None:
     """Design 4.3: the next in the queue starts, and state stays."""
 
-    async def scenario(sim: Sim) -> tuple[str, str]:
+    async def scenario(sim: Sim) -> tuple[str | None, str]:
         first = await sim.send(Room.stay, "Ada", key="k")
         await waits(sim, first.id, "signal")
         second = await sim.send(Room.stay, "Bob", key="k")

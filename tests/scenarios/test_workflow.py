@@ -118,7 +118,7 @@ def test_calling_run_again_is_refused_while_it_runs_and_after_it_ended() -> None
         assert code == 409
         assert "already started" in message
 
-    async def scenario(sim: Sim) -> tuple[str, str]:
+    async def scenario(sim: Sim) -> tuple[str, str | None]:
         first = await sim.send(Visit.run, "Ada", key="w")
         await waits(sim, "w")
         await refused(sim)
@@ -277,9 +277,9 @@ def test_after_its_retention_a_workflow_is_gone_and_its_key_begins_anew() -> Non
 def test_a_key_is_free_from_the_moment_its_retention_is_over_even_before_the_clean_up() -> None:
     """C-049: nobody has to wait for the clean-up, which comes once an hour."""
 
-    async def scenario(sim: Sim) -> list[str]:
+    async def scenario(sim: Sim) -> list[str | None]:
         await sim.call(Visit.unblock, "Till", key="w")
-        results = [await call_run_as_new(sim, "Ada")]
+        results: list[str | None] = [await call_run_as_new(sim, "Ada")]
         await asyncio.sleep(61)
         with pytest.raises(NotFoundError):
             await output_of(sim, "w")

@@ -21,8 +21,8 @@ from durable.engine.resting import RestingEngine
 from durable.store.memory import MemoryStore
 from durable.testing import Sim, check
 from durable.testing.checkers import check_tables
+from durable.testing.crashes import Faults, SimulatedCrash
 from durable.testing.faults import around
-from durable.testing.simulation import Faults, SimulatedCrash
 
 Steer = Callable[[RestingEngine], Awaitable[None]]
 

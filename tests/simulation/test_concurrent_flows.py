@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -32,7 +33,7 @@ def expected_of(plan: Plan) -> list[list[str]]:
     ]
 
 
-def program(plan: Plan) -> tuple[Services, Scenario]:
+def program(plan: Plan) -> tuple[Services, Scenario[Any]]:
     def services(sim: Sim) -> Iterable[object]:
         async def work(label: str, seconds: int) -> str:
             if seconds:

@@ -94,7 +94,7 @@ async def awaited(flow: Callable[[], Coroutine[Any, Any, None]]) -> None:
     await flow()
 
 
-def program(seed: int, attempts: dict[str, list[list[str]]]) -> tuple[Services, Scenario]:
+def program(seed: int, attempts: dict[str, list[list[str]]]) -> tuple[Services, Scenario[Any]]:
     """Runs the tree; what each attempt of it noted is kept in `attempts`, by invocation."""
     tree = tree_of(seed)
 

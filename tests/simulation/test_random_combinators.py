@@ -214,7 +214,7 @@ def services_of(program: Program, reports: Reports) -> Services:
     return services
 
 
-def scenario_of(program: Program) -> Scenario:
+def scenario_of(program: Program) -> Scenario[Any]:
     async def scenario(sim: Sim) -> list[Any]:
         handle = await sim.send("S/parent")
         started = asyncio.get_running_loop().time()

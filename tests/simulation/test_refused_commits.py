@@ -29,7 +29,7 @@ from durable.store import CommitRefused
 from durable.store.memory import MemoryStore, Tables
 from durable.testing import Sim, VirtualClock, run, simulate
 from durable.testing.checkers import check_tables
-from durable.testing.simulation import refused
+from durable.testing.modes import refused
 from tests.runtime.support import engine_on, settled
 
 # ---- each commit of a scenario refused once: nobody notices ----

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from durable import Context, EngineFailedError, RetryPolicy, Workflow, WorkflowContext, handler
-from durable.testing import Sim, SimulationStuck, check, simulate
+from durable.testing import NotDeterministic, Sim, SimulationStuck, check, mode_named, simulate
 
 
 async def a_step() -> None:
@@ -26,11 +26,17 @@ def test_a_handler_that_does_something_else_each_time_is_named_by_the_check() ->
     async def scenario(sim: Sim) -> None:
         await sim.call("Shop/checkout")
 
-    with pytest.raises(SimulationStuck) as stuck:
+    with pytest.raises(NotDeterministic, match=r"Shop/checkout inv_1.*: JournalMismatchError: entry 1") as found:
         check(services, scenario)
+    [note] = found.value.__notes__
+    assert note == "in mode 'undisturbed'; this runs it alone: check(services, scenario, only='undisturbed')"
+
+    with pytest.raises(SimulationStuck) as stuck:
+        simulate(services, scenario, mode_named("always-suspend"))
     [paused] = stuck.value.__notes__
     assert paused.startswith("Shop/checkout inv_1")
-    assert "is paused: JournalMismatchError: entry 1" in paused
+    assert "is paused" in paused
+    assert "its last attempt failed: JournalMismatchError: entry 1" in paused
 
 
 def test_what_never_gets_an_answer_is_not_repeated_for_ever() -> None:

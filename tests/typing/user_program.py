@@ -25,6 +25,7 @@ from durable import (
     WorkflowContext,
     handler,
 )
+from durable.testing import Sim, acheck, check, simulate
 
 
 @dataclass
@@ -182,6 +183,24 @@ async def main(order: Order) -> None:
         assert_type(engine.invocation(handle.id), Handle[Any])
         await engine.resolve_awakeable("sign_1…", True)
         assert_type((await engine.describe(handle.id)).status, str)
+
+
+async def scenario(sim: Sim) -> Receipt:
+    assert_type(await sim.call(tick), int)
+    assert_type(await sim.call("Other/thing", 7), Any)
+    handle = await sim.send(checkout, Order("o", 1), delay="1h")
+    assert_type(handle, Handle[Receipt])
+    return await handle.result()
+
+
+def test_of_a_handler() -> None:
+    assert_type(check([checkout, tick], scenario), Receipt)
+    assert_type(check(lambda sim: [checkout], lambda sim: sim.call(tick)), int)
+    assert_type(simulate(tick, lambda sim: sim.call(Counter.add, 3, key="k")), tuple[int, Sim])
+
+
+async def asynchronous_test_of_a_handler() -> None:
+    assert_type(await acheck([checkout, tick], scenario, most=3), Receipt)
 
 
 async def unit_test_of_a_handler(fake: Context, order: Order) -> None:

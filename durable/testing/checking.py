@@ -1,0 +1,96 @@
+"""Run a scenario in every mode, and compare."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event
+from typing import Any, TypeVar
+
+import anyio.to_thread
+
+from durable import log
+from durable.testing.modes import UNDISTURBED, Mode, mode_named, modes
+from durable.testing.simulation import Scenario, Services, simulate_strictly
+from durable.testing.virtual import GIVEN_UP, outside_a_loop
+
+T = TypeVar("T")
+
+
+def check(
+    services: Services,
+    scenario: Scenario[T],
+    *,
+    most: int = 60,
+    seed: int = 0,
+    only: str | None = None,
+    **options: Any,
+) -> T:
+    """Run a scenario in every mode; each must give the result of the undisturbed run, which is returned.
+
+    The modes: suspended at every await; one handler in memory at a time; a crash before, a crash after and a clean
+    restart at every commit (of more than `most` commits, that many are drawn by `seed`); commits that are refused;
+    and mixtures of these. `only` is the name of one of them: after the undisturbed run, no other. `options` are
+    options of `Engine`.
+
+    Beside what the scenario raises, and `AssertionError` where a result is another one, this raises
+    `NotDeterministic` where a handler does something else than its journal records, `StepRanAgain` where a step runs
+    more often than promised, `ForgottenAwait` where a handler ends and has not awaited what it began, and
+    `SimulationStuck` where the scenario can never end; each in whichever mode it is seen. An error has a note with
+    the line that runs its mode alone.
+
+    The engine's log is that of the undisturbed run and of the mode that fails: crashes made here are no news.
+    """
+    outside_a_loop("check() runs event loops of its own, and one is running here: use `await acheck(...)`")
+    alone = [mode_named(only)] if only is not None else None
+    with _noted(UNDISTURBED):
+        expected, undisturbed = simulate_strictly(services, scenario, UNDISTURBED, options)
+    for mode in alone or modes(undisturbed.log.commits, seed=seed, most=most):
+        with _noted(mode), _quiet():
+            result, _ = simulate_strictly(services, scenario, mode, options)
+            assert result == expected, f"{result!r} instead of {expected!r}"
+    return expected
+
+
+@contextmanager
+def _noted(mode: Mode) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"in mode {mode.name!r}; this runs it alone: check(services, scenario, only={mode.name!r})")
+        raise
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What the engine has to say is said only where this fails."""
+    lines: log.Kept = []
+    try:
+        with log.kept() as lines:
+            yield
+    except BaseException:
+        log.say(lines)
+        raise
+
+
+async def acheck(
+    services: Services,
+    scenario: Scenario[T],
+    *,
+    most: int = 60,
+    seed: int = 0,
+    only: str | None = None,
+    **options: Any,
+) -> T:
+    """`check` for asynchronous tests: in a thread, where it can have event loops of its own.
+
+    So the scenario cannot use what belongs to the event loop of the test. Where this is cancelled, it ends soon.
+    """
+    given_up = Event()
+
+    def in_thread() -> T:
+        GIVEN_UP.set(given_up)
+        return check(services, scenario, most=most, seed=seed, only=only, **options)
+
+    try:
+        return await anyio.to_thread.run_sync(in_thread, abandon_on_cancel=True)
+    finally:
+        given_up.set()
