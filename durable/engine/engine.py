@@ -8,6 +8,7 @@ from typing import Any, Literal, Self, TypeVar, Unpack, cast, overload
 
 import msgspec
 
+from durable import telemetry as telemetries
 from durable.client import Handle, value_of
 from durable.core import commands as ask
 from durable.core.duration import Duration, parse
@@ -84,7 +85,7 @@ class Engine(Serving, Subscribing):
     - `standby`: where another engine has the file, this one does not fail: what it is asked is asked of that one,
       through its control socket, and when that one is gone, one on standby takes over. So each worker of
       `uvicorn --workers 4` may have one: all can call, and the handlers run in one of them (see `role`).
-
+    - `telemetry`: whether it tells OpenTelemetry what happens; by default, if the process has a provider installed.
     - `kafka_clusters`: by name, the options of each cluster, which librdkafka named: see `subscribe`.
 
     `Engine(":memory:")` keeps everything in the memory of this engine object: nothing survives the process, and there
@@ -116,6 +117,7 @@ class Engine(Serving, Subscribing):
         clock: Clock | None = None,
         max_value_size: int = VALUE_SIZE_MAX,
         observer: Observer | Iterable[Observer] | None = None,
+        telemetry: bool | None = None,
         kafka_clusters: Mapping[str, Mapping[str, Any]] | None = None,
         limits: Limits = Limits(),  # noqa: B008 (it is frozen)
         control_socket: bool = True,
@@ -149,6 +151,7 @@ class Engine(Serving, Subscribing):
         self._max_concurrent = max_concurrent_invocations
         self._limits = limits
         self._observers = observers_of(observer)
+        self._telemetry = telemetry
         self._control_socket = control_socket
         self._follower = follower_of(self.path, self._registry, control_socket) if standby else None
         self._shutdown_s = parse(shutdown_timeout) / 1000
@@ -183,7 +186,7 @@ class Engine(Serving, Subscribing):
             limits=self._limits,
             defaults=self._defaults.retry,
             declaration=_declaration,
-            observer=together(self._observers),
+            observer=together([*self._observers, *telemetries.observers(self._telemetry, self._observers)]),
         )
 
     def _door(self) -> Door | None:

@@ -99,9 +99,7 @@ class Records:
         if flavor is Flavor.WORKFLOW:  # its key determines it
             id = claimed_id(service, key, name, "", span=self._registry.id_span)
         submission = Submission(id, service, name, key, flavor, data, headers, None, self._caller, None, *kept_ms)
-        if self._observer is not None:
-            self._observer.invocation_asked(submission)
-        return Offered(record.offset, submission, about)
+        return self._offer(Offered(record.offset, submission, about))
 
     def failed(
         self,
@@ -143,9 +141,12 @@ class Records:
             kept,
             kept,
         )
+        return self._offer(Offered(record.offset, submission, about, failure.outcome()))
+
+    def _offer(self, offered: Offered) -> Offered:
         if self._observer is not None:
-            self._observer.invocation_asked(submission)
-        return Offered(record.offset, submission, about, failure.outcome())
+            self._observer.record_offered(offered.submission, self._subscription)
+        return offered
 
     def _own_headers(self, record: Record) -> dict[str, str]:
         own = {

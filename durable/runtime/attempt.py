@@ -234,8 +234,8 @@ class Attempt(Ending):
         """An entry has its outcome (entry 0: the invocation was cancelled)."""
         if notified:
             self.notified += 1
-        else:
-            self._steps.durable(entry)
+        elif self._steps.durable(entry) and self.observer is not None:
+            self.observer.step_recorded(self.submission, self.number, entry)
         if not self.active and not self.warm:
             return
         if self._closing:

@@ -15,6 +15,7 @@ from durable import log
 from durable.core.effects import Failed
 from durable.core.invocation import Invocation, Submission
 from durable.core.journal import Kind, Outcome
+from durable.core.sources import Subscription
 from durable.errors import UsageError
 
 
@@ -67,11 +68,14 @@ class Observer:
         """It was answered with this status of HTTP; 0 where the client has gone away."""
 
     def invocation_asked(self, submission: Submission) -> None:
-        """Somebody is about to ask for an invocation: in code, from a handler, with a record, as a restart.
+        """Somebody is about to ask for an invocation: in code, from a handler, or as a restart.
 
-        What is put into `submission.headers` is stored with it. Called in the context of whoever asks. Then one of
-        the next two is told; neither, where it is refused or the engine ends first.
+        What is put into `submission.headers` is stored with it. Called in the context of whoever asks. Then
+        `invocation_accepted` or `invocation_dismissed` is told, unless it is refused or the engine ends first.
         """
+
+    def record_offered(self, submission: Submission, subscription: Subscription) -> None:
+        """A record of a topic is about to become an invocation: as `invocation_asked`."""
 
     def invocation_accepted(self, submission: Submission, created_at: int) -> None:
         """It is durable. (Of a record that cannot be run, `invocation_ended` follows at once.)"""
@@ -114,6 +118,9 @@ class Observer:
         self, submission: Submission, attempt: int, entry: int, name: str, error: BaseException | None
     ) -> None:
         """It has returned, or raised this (which may be its cancellation). Called in the same context."""
+
+    def step_recorded(self, submission: Submission, attempt: int, entry: int) -> None:
+        """What it returned, or that it has failed for good, is durable: it never runs again."""
 
 
 #: What an observer is called for.

@@ -207,9 +207,12 @@ class Steps:
         if not step.recorded:
             self._unrecorded[future.entry] = step
 
-    def durable(self, entry: int) -> None:
-        """What was handed in for this entry is written."""
-        self._handed_in.discard(entry)
+    def durable(self, entry: int) -> bool:
+        """Whether something was handed in for this entry: it is written now."""
+        if entry in self._handed_in:
+            self._handed_in.remove(entry)
+            return True
+        return False
 
     def arrived(self, future: DurableFuture[Any]) -> None:
         """The outcome has come to the handler."""

@@ -385,6 +385,6 @@ def test_one_that_always_raises_harms_nobody(kind: type[BaseException], caplog: 
             assert engine.failure is None
 
     run(story)
-    assert asked.keys() == set(EVENTS) - {"engine_failed", "request_started", "request_ended"}
+    assert asked.keys() == set(EVENTS) - {"engine_failed", "request_started", "request_ended", "record_offered"}
     assert len([record for record in caplog.records if "observer" in record.getMessage()]) == 1
     assert ("finished", "S/work", 3, "NoneType") in recorder.heard, "the other hears all the same"

@@ -1,0 +1,48 @@
+"""What an engine tells the tools that people already run, through `opentelemetry-api` alone: the host brings the SDK.
+
+Nothing of OpenTelemetry is imported here: where the process has no use for it, it costs nothing.
+"""
+
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from durable.errors import UsageError
+from durable.runtime.observer import Observer
+
+if TYPE_CHECKING:
+    from durable.telemetry.spans import Traces as Traces
+
+__all__ = ["Traces", "observers"]
+
+
+def observers(wanted: bool | None, given: Iterable[Observer] = ()) -> list[Observer]:
+    """Those that the process asks for: by having a tracer provider installed, unless `wanted` says so, or not.
+
+    What is given already is not made twice. Raises `UsageError` if it is wanted and `opentelemetry-api` is missing.
+    """
+    if wanted not in (None, True, False):
+        raise UsageError(f"telemetry is True, False or None, not {wanted!r}")
+    if wanted is False or (wanted is None and "opentelemetry.trace" not in sys.modules):
+        return []
+    try:
+        from opentelemetry import trace
+    except ImportError as error:
+        raise UsageError(
+            "telemetry=True needs opentelemetry-api: pip install 'durable-engine[telemetry]', and an SDK of "
+            f"OpenTelemetry beside it ({error})"
+        ) from error
+    provider = trace.get_tracer_provider()
+    if wanted is None and isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
+        return []  # nobody has installed one
+    from durable.telemetry.spans import Traces
+
+    return [] if any(isinstance(one, Traces) for one in given) else [Traces(provider)]
+
+
+def __getattr__(name: str) -> object:
+    if name == "Traces":
+        from durable.telemetry.spans import Traces
+
+        return Traces
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,83 @@
+"""Spans are ended in a thread of their own: what exporters make of that can be slow, hang or raise.
+
+Many processors hand a span to their exporter where it is ended. An event loop must not wait for that.
+"""
+
+import threading
+import time
+from collections import deque
+
+from opentelemetry.trace import Span
+
+from durable import log
+
+#: How many spans may wait to be ended; more are dropped.
+WAITING_MAX = 20_000
+#: How long the thread gathers spans before it ends them: it is woken seldom.
+GATHER_S = 0.05
+#: How long the end of an engine waits for them.
+PATIENCE_S = 0.5
+
+
+class Endings:
+    """Ends spans, in the order in which they come, in a thread that lives as long as there are some."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Span, int]] = deque()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        #: Set while nobody need wait for more.
+        self._hurry = threading.Event()
+        self._complained = False
+        #: How many were dropped.
+        self.dropped = 0
+
+    def add(self, span: Span, end_ns: int) -> None:
+        """End it as of then, soon."""
+        if len(self._waiting) >= WAITING_MAX:
+            self.dropped += 1
+            if self.dropped == 1:
+                log.engine.warning(
+                    "telemetry: an exporter of spans hangs or is too slow: %d wait for it, the others are dropped",
+                    WAITING_MAX,
+                )
+            return
+        with self._lock:
+            self._waiting.append((span, end_ns))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="durable-spans", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        idle = 0
+        while True:
+            self._hurry.wait(GATHER_S)
+            idle = 0 if self._waiting else idle + 1
+            while self._waiting:
+                self._end(*self._waiting[0])
+                self._waiting.popleft()
+            with self._lock:
+                if not self._waiting and (self._hurry.is_set() or idle > 100):
+                    self._thread = None
+                    return
+
+    def _end(self, span: Span, end_ns: int) -> None:
+        try:
+            span.end(end_ns)
+        except BaseException as error:
+            if not self._complained:
+                self._complained = True
+                log.engine.warning("telemetry: the end of a span raised %s; it goes on", type(error).__qualname__)
+
+    def flush(self, patience_s: float = PATIENCE_S) -> bool:
+        """Wait until all are ended that came so far; False where that takes too long."""
+        self._hurry.set()
+        deadline = time.monotonic() + patience_s
+        try:
+            while (thread := self._thread) is not None and thread.is_alive():
+                thread.join(max(0.0, deadline - time.monotonic()))
+                if time.monotonic() >= deadline:
+                    return not self._waiting
+            return not self._waiting
+        finally:
+            self._hurry.clear()

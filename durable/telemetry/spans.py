@@ -1,0 +1,399 @@
+"""The spans of an invocation: asked for, each attempt, each step once, its end; one trace across crashes.
+
+    ingress Shop/checkout                        a request over HTTP
+    └─ invocation-start Shop/checkout            from being asked for until it is durable: what the others hang on
+       ├─ invocation-attempt Shop/checkout       each attempt
+       │  └─ run charge                          each execution of a step; what it calls nests below it
+       ├─ invocation-start Stock/{key}/reserve   a call that it made, with its own attempts
+       └─ invocation-end Shop/checkout           the moment at which its outcome was durable
+
+Spans tell of what is durable. The first one is exported once its invocation is, with which its id is stored for the
+others to hang on; a step that succeeded, once its result is, or with `durable.step.recorded=false` if it never was.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from opentelemetry.context import Context, attach, detach, get_value, set_value
+from opentelemetry.trace import (
+    Link,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    Tracer,
+    TracerProvider,
+    get_current_span,
+    set_span_in_context,
+)
+
+from durable.core.effects import Failed
+from durable.core.invocation import Invocation, Submission
+from durable.core.journal import Kind, Outcome, failure_of
+from durable.core.sources import Subscription
+from durable.release import package_version
+from durable.runtime.failures import failure_of_exception, problem_of
+from durable.runtime.observer import Asking, Observer
+from durable.telemetry.carried import EMPTY, PARENT, below, carried, carry, stored
+from durable.telemetry.ending import Endings
+
+#: How many that were asked for may be waited for whose answer never comes: they were refused, say.
+ASKED_MAX = 10_000
+#: How many names of steps are part of a span's name: what makes names from data gets no more of them.
+STEP_NAMES_MAX = 1000
+_EVENTS = {
+    "suspended": "durable.invocation.lifecycle.suspended",
+    "unloaded": "durable.invocation.lifecycle.yielded",
+}
+#: How much of an error's message is told.
+MESSAGE_MAX = 1000
+
+
+class _Attempt:
+    """An attempt that runs, or one whose failure is not durable yet."""
+
+    __slots__ = ("ended_ns", "invocation", "number", "span")
+
+    def __init__(self, number: int, span: Span, invocation: SpanContext) -> None:
+        self.number = number
+        self.span = span
+        #: The span that all spans of its invocation hang on.
+        self.invocation = invocation
+        self.ended_ns = 0
+
+
+class Traces(Observer):
+    """Follows an engine, and makes spans of what it does: `Engine(..., observer=Traces(provider))`.
+
+    An engine does that by itself where the process has a tracer provider installed (`trace.set_tracer_provider`).
+    """
+
+    def __init__(self, provider: TracerProvider) -> None:
+        tracer: Tracer = provider.get_tracer("durable", package_version())
+        self._start = tracer.start_span
+        self._endings = Endings()
+        self._end = self._endings.add
+        #: Spans that end when what was asked for is durable, by the name under which that carries the last one.
+        self._asked: dict[str, tuple[Span, ...]] = {}
+        #: Under which an OpenTelemetry context has the span of the attempt that it is in.
+        self._in_attempt = f"durable-attempt-{id(self)}"
+        self._attempts: dict[str, _Attempt] = {}
+        #: Those that have failed, until what follows is durable.
+        self._failing: dict[str, _Attempt] = {}
+        self._steps: dict[tuple[str, int], Span] = {}
+        #: Steps that have ended and are not durable yet, by invocation and entry, and when they ended.
+        self._unrecorded: dict[str, dict[int, tuple[Span, int]]] = {}
+        self._requests: dict[int, tuple[Span, Any]] = {}
+        self._step_names: set[str] = set()
+
+    def flush(self, patience_s: float = 5.0) -> bool:
+        """Have all spans that have ended handed to the SDK; False where that takes longer."""
+        return self._endings.flush(patience_s)
+
+    # ---- the engine ----
+
+    def engine_stopped(self) -> None:
+        """What is not durable by now is not told of, but for steps: they have been executed."""
+        for id in [*self._unrecorded, *self._failing]:
+            self._left_over(id)
+        for attempt in self._attempts.values():
+            self._attempt_over(attempt, "ended")
+        self._asked.clear()
+        self._attempts.clear()
+        self._steps.clear()
+        self._endings.flush()
+
+    # ---- requests ----
+
+    def request_started(self, request: Asking) -> None:
+        """A span until the answer."""
+        attributes: dict[str, Any] = {"rpc.service": request.service, "rpc.method": request.handler}
+        if request.peer is not None:
+            attributes["client.socket.address"], attributes["client.socket.port"] = request.peer
+        span = self._start(
+            f"ingress {_low(request.service, request.key, request.handler)}",
+            self._parent(request.headers),
+            SpanKind.SERVER,
+            attributes,
+        )
+        if len(self._requests) < ASKED_MAX:
+            self._requests[id(request)] = span, attach(set_span_in_context(span))
+
+    def request_ended(self, request: Asking, status: int) -> None:
+        """With the status of the answer."""
+        found = self._requests.pop(id(request), None)
+        if found is None:
+            return
+        span, token = found
+        if get_current_span() is span:
+            detach(token)
+        if status:
+            span.set_attribute("http.response.status_code", status)
+        if status >= 500:
+            span.set_status(Status(StatusCode.ERROR))
+        self._end(span, time.time_ns())
+
+    # ---- invocations ----
+
+    def invocation_asked(self, submission: Submission) -> None:
+        """A call is in its caller's trace, a send begins one linked to that; what comes from outside goes on."""
+        caller, now = submission.caller, time.time_ns()
+        if caller is not None:
+            attempt = self._attempts.get(caller.id)
+            above = attempt.invocation if attempt is not None else get_current_span().get_span_context()
+            if caller.waits:
+                self._begin(submission, below(above), now)
+            else:
+                self._begin(submission, EMPTY, now, links=_links(above))
+        elif submission.restarted_from is not None:
+            attributes = _common(submission)
+            original = "invocation.restart_as_new.original_invocation_id"
+            attributes[f"durable.{original}"] = attributes[f"restate.{original}"] = submission.restarted_from
+            span = self._start(
+                f"restart-as-new {low(submission)}",
+                self._parent({}),
+                SpanKind.INTERNAL,
+                attributes,
+                _links(carried(submission.headers)),
+                now,
+            )
+            self._begin(submission, set_span_in_context(span, EMPTY), now, span)
+        else:
+            self._begin(submission, self._parent(submission.headers), now)
+
+    def record_offered(self, submission: Submission, subscription: Subscription) -> None:
+        """The trace of whoever sent the record goes on."""
+        headers, now = submission.headers, time.time_ns()
+        attributes = _common(submission)
+        attributes |= {
+            "messaging.system": "kafka",
+            "messaging.operation.type": "process",
+            "messaging.consumer.group.name": subscription.group,
+            "messaging.kafka.offset": int(headers["kafka.offset"]),
+            "messaging.source.name": subscription.topic,
+            "messaging.source.partition.id": headers["kafka.partition"],
+            "durable.subscription.id": subscription.id,
+        }
+        parent = carried(headers)
+        span = self._start(
+            f"ingress_kafka {low(submission)}",
+            EMPTY if parent is None else below(parent),
+            SpanKind.CONSUMER,
+            attributes,
+            None,
+            now,
+        )
+        self._begin(submission, set_span_in_context(span, EMPTY), now, span)
+
+    def _begin(
+        self, submission: Submission, parent: Context, now: int, *origin: Span, links: Sequence[Link] = ()
+    ) -> None:
+        """The span that others hang on: its name is stored with the invocation, before that is."""
+        name = f"invocation-start {low(submission)}"
+        span = self._start(name, parent, SpanKind.INTERNAL, _common(submission), links, now)
+        context = span.get_span_context()
+        if not context.is_valid:
+            return
+        carry(context, submission.headers)
+        if span.is_recording():
+            if len(self._asked) >= ASKED_MAX:
+                del self._asked[next(iter(self._asked))]
+            self._asked[submission.headers[PARENT]] = (*origin, span)
+
+    def invocation_accepted(self, submission: Submission, created_at: int) -> None:
+        """From now on it is certain."""
+        now = time.time_ns()
+        for span in self._asked.pop(submission.headers.get(PARENT, ""), ()):
+            self._end(span, now)
+
+    def invocation_dismissed(self, submission: Submission) -> None:
+        """Nothing to tell of: the one that was there has its own."""
+        self._asked.pop(submission.headers.get(PARENT, ""), None)
+
+    def invocation_ended(self, invocation: Invocation, outcome: Outcome) -> None:
+        """The moment at which its outcome was durable."""
+        submission, now = invocation.submission, time.time_ns()
+        self._left_over(submission.id)
+        attributes = _common(submission)
+        result = "success" if outcome.ok else "failure"
+        attributes["durable.invocation.result"] = attributes["restate.invocation.result"] = result
+        if not outcome.ok:
+            failure = failure_of(outcome)
+            code = "invocation.error.code"
+            attributes[f"durable.{code}"] = attributes[f"restate.{code}"] = failure.code
+            attributes["error.message"] = failure.message[:MESSAGE_MAX]
+        span = self._start(
+            f"invocation-end {low(submission)}", below(stored(submission)), SpanKind.INTERNAL, attributes, None, now
+        )
+        if not outcome.ok:
+            span.set_status(Status(StatusCode.ERROR, failure.kind))
+        self._end(span, now)
+
+    def _parent(self, headers: Any) -> Context:
+        """Below the span of now; below that of the headers, where these are of another trace or there is none."""
+        here, told = get_current_span().get_span_context(), carried(headers)
+        if here.is_valid and (told is None or told.trace_id == here.trace_id):
+            return below(here)
+        return EMPTY if told is None else below(told)
+
+    # ---- attempts ----
+
+    def attempt_started(self, submission: Submission, attempt: int) -> None:
+        """Its span is what the handler's own spans nest under."""
+        self._left_over(submission.id)
+        invocation = stored(submission)
+        attributes = _common(submission)
+        attributes["rpc.system"] = "durable"
+        attributes["durable.attempt.number"] = attempt
+        span = self._start(f"invocation-attempt {low(submission)}", below(invocation), SpanKind.INTERNAL, attributes)
+        self._attempts[submission.id] = _Attempt(attempt, span, invocation)
+        before = get_value(self._in_attempt)
+        if before is None or get_current_span() is before:  # and not within a span of the handler's own
+            attach(set_value(self._in_attempt, span, set_span_in_context(span, EMPTY)))
+
+    def attempt_ended(self, submission: Submission, attempt: int, how: str, error: BaseException | None) -> None:
+        """What has failed is told of once it is known what follows."""
+        ended = self._attempts.pop(submission.id, None)
+        if ended is None or ended.number != attempt:
+            return
+        if how == "failed":
+            ended.ended_ns = time.time_ns()
+            ended.span.set_attribute("durable.attempt.outcome", how)
+            if error is not None:
+                _tell_of(ended.span, error, "transient failure: ")
+            self._failing[submission.id] = ended
+        else:
+            self._attempt_over(ended, how)
+
+    def _attempt_over(self, attempt: _Attempt, how: str) -> None:
+        span = attempt.span
+        span.set_attribute("durable.attempt.outcome", how)
+        if how == "finished":
+            span.set_status(Status(StatusCode.OK))
+        elif how in _EVENTS:
+            span.add_event(_EVENTS[how])
+        self._end(span, time.time_ns())
+
+    def attempt_failed(self, failed: Failed) -> None:
+        """A retry, a pause, or the end."""
+        attempt = self._failing.pop(failed.invocation.id, None)
+        if attempt is None or attempt.number != failed.attempt:
+            return
+        attempt.span.set_attribute("durable.failure.then", failed.then.value)
+        problem = failed.problem
+        if problem is not None and problem.reason:
+            attempt.span.set_attribute("durable.failure.reason", problem.reason)
+        if failed.retry_at is not None and problem is not None:
+            attempt.span.set_attribute("durable.failure.retry_delay_ms", max(0, failed.retry_at - problem.at))
+        self._end(attempt.span, attempt.ended_ns)
+
+    def entry_made(self, submission: Submission, attempt: int, entry: int, kind: Kind, name: str) -> None:
+        """An event of its attempt; not for steps, which have spans."""
+        running = self._attempts.get(submission.id)
+        if running is not None and running.span.is_recording():
+            command: dict[str, Any] = {
+                "durable.journal.command.index": entry,
+                "durable.journal.command.type": kind.value,
+            }
+            if name:
+                command["durable.journal.command.name"] = name
+            running.span.add_event("durable.invocation.lifecycle.new_command", command)
+
+    # ---- steps ----
+
+    def step_started(self, submission: Submission, attempt: int, entry: int, name: str) -> None:
+        """A span below that of the flow that asked for it."""
+        span = self._start(
+            self._step_name(name),
+            None,
+            SpanKind.INTERNAL,
+            {
+                "restate.invocation.id": submission.id,
+                "restate.invocation.target": submission.target,
+                "durable.invocation.id": submission.id,
+                "durable.invocation.target": submission.target,
+                "durable.run.name": name,
+                "durable.journal.command.index": entry,
+                "durable.attempt.number": attempt,
+            },
+        )
+        self._steps[submission.id, entry] = span
+        attach(set_span_in_context(span))
+
+    def _step_name(self, name: str) -> str:
+        known = self._step_names
+        if name not in known:
+            if len(known) >= STEP_NAMES_MAX:
+                return "run"
+            known.add(name)
+        return f"run {name}"
+
+    def step_ended(
+        self, submission: Submission, attempt: int, entry: int, name: str, error: BaseException | None
+    ) -> None:
+        """It is told of when its outcome is durable; at once where it has none, and will run again."""
+        span = self._steps.pop((submission.id, entry), None)
+        if span is None or not span.is_recording():
+            return
+        now = time.time_ns()
+        if error is not None:
+            _tell_of(span, error)
+            if failure_of_exception(error) is None:
+                self._end(span, now)
+                return
+        self._unrecorded.setdefault(submission.id, {})[entry] = span, now
+
+    def step_recorded(self, submission: Submission, attempt: int, entry: int) -> None:
+        """It never runs again."""
+        steps = self._unrecorded.get(submission.id)
+        if steps is not None and entry in steps:
+            self._end(*steps.pop(entry))
+            if not steps:
+                del self._unrecorded[submission.id]
+
+    def _left_over(self, id: str) -> None:
+        """A failure that came to nothing (a kill was faster), and steps that were executed and are in no journal."""
+        failing = self._failing.pop(id, None)
+        if failing is not None:
+            self._end(failing.span, failing.ended_ns)
+        for span, end_ns in self._unrecorded.pop(id, {}).values():
+            span.set_attribute("durable.step.recorded", False)
+            self._end(span, end_ns)
+
+
+def low(submission: Submission) -> str:
+    """Its target without the key, of which there may be any number."""
+    return _low(submission.service, submission.key, submission.handler)
+
+
+def _low(service: str, key: str | None, handler: str) -> str:
+    return f"{service}/{handler}" if key is None else f"{service}/{{key}}/{handler}"
+
+
+def _common(submission: Submission) -> dict[str, Any]:
+    return {
+        "rpc.service": submission.service,
+        "rpc.method": submission.handler,
+        "restate.invocation.id": submission.id,
+        "restate.invocation.target": submission.target,
+        "durable.invocation.id": submission.id,
+        "durable.invocation.target": submission.target,
+    }
+
+
+def _links(span: SpanContext | None) -> Sequence[Link]:
+    return [Link(span)] if span is not None and span.is_valid else []
+
+
+def _tell_of(span: Span, error: BaseException, how: str = "") -> None:
+    if span.is_recording():
+        problem = problem_of(error, 0, "", "")  # whatever its own methods do
+        exception = {
+            "exception.type": problem.type,
+            "exception.message": problem.message[:MESSAGE_MAX],
+            "exception.stacktrace": problem.stacktrace,
+        }
+        span.add_event("exception", exception)
+        span.set_status(Status(StatusCode.ERROR, f"{how}{problem.type}"))
