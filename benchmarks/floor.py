@@ -2,14 +2,19 @@
 
 `one_row` commits one journal row a transaction; `hundred_rows` one hundred, of a hundred invocations, as a hundred
 busy handlers would. `append` is for comparison only: a hundred rows into a table without any key, which nobody could
-read a journal from.
+read a journal from. `records` commits a thousand invocations, as a poll's records become.
 """
 
 import sqlite3
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from durable.core.effects import Writes
+from durable.core.ids import fresh_id
+from durable.core.invocation import Caller, Flavor, Invocation, Status, Submission
 from durable.store.format import migrations
+from durable.store.statements import statements
 
 _INSERT = (
     "INSERT INTO journal (invocation, entry, part, kind, name, detail, seen, ordinal, ok, value, at)"
@@ -75,3 +80,33 @@ def hundred_rows(folder: Path, commits: int = 200) -> float:
 def append(folder: Path, commits: int = 200) -> float:
     """The same without a key on the table."""
     return _write(folder, 100, commits, append=True)
+
+
+def records(folder: Path, headers: Sequence[dict[str, str]], values: Sequence[bytes]) -> float:
+    """Rows a second, 1,000 a commit, with the indexes of invocations: those that records become."""
+    id, batches = "sub_1" + "0" * 22, []
+    caller = Caller(0, id, 0, "kafka://main/bench", False)
+    for begin in range(0, len(values), 1000):
+        created = {}
+        for seq in range(begin, min(begin + 1000, len(values))):
+            own = (
+                fresh_id(seq << 16, seq.to_bytes(22, "big")),
+                "Bench",
+                "nothing",
+                None,
+                Flavor.SERVICE,
+                values[seq],
+            )
+            submission = Submission(*own, headers[seq], None, caller, None, 86_400_000, 86_400_000)
+            created[seq] = Invocation(seq, submission, 1_893_456_000_000, Status.READY, place=seq)
+        batches.append(statements(Writes(created=created)))
+    database = _database(folder)
+    started = time.perf_counter()
+    for batch in batches:
+        database.execute("BEGIN IMMEDIATE")
+        for text, row in batch:
+            database.execute(text, row)
+        database.execute("COMMIT")
+    took = time.perf_counter() - started
+    database.close()
+    return len(values) / took

@@ -1,6 +1,12 @@
 """How many records a second become invocations, beside a bare aiokafka loop that only reads them?
 
-The broker is librdkafka's mock, in threads of this process that hold no interpreter lock.
+Both begin with the same: they connect, join a group of their own and fetch the first record, and the clock runs from
+before that. Both read what is committed only, and tell the broker every five seconds how far they are, as aiokafka
+does unless it is told otherwise. The bare loop is the one that aiokafka's documentation shows (`async for`).
+
+A record is accepted once its invocation is durable. There are two cases: each invocation runs at once, on the same
+event loop, and ends; or all slots are taken by handlers that wait, and they only become rows. The broker is
+librdkafka's mock, in threads of this process that hold no interpreter lock.
 """
 
 import asyncio
@@ -10,12 +16,19 @@ from pathlib import Path
 from aiokafka import AIOKafkaConsumer
 from confluent_kafka import Producer
 
-from benchmarks.support import folder, nothing
+from benchmarks import floor
+from benchmarks.support import SERVICE, folder, nothing
 from benchmarks.table import Result
-from durable import Engine
+from durable import Context, Engine, Handler, handler
 from tests.kafka.mock import Mock
 
-RECORDS, PARTITIONS, ROUNDS = 20_000, 12, 3
+RECORDS, PARTITIONS, ROUNDS = 48_000, 12, 3
+
+
+@handler(service=SERVICE)
+async def waiting(ctx: Context, number: int) -> None:
+    """Has its slot for as long as it takes."""
+    await asyncio.Event().wait()
 
 
 def kafka() -> list[Result]:
@@ -28,18 +41,40 @@ def kafka() -> list[Result]:
             producer.produce("bench", b"%d" % number, b"key %d" % (number % 1000), partition=number % PARTITIONS)
             producer.poll(0)
         assert producer.flush(60) == 0
-        bare, accepted, ended = 0.0, 0.0, 0.0
-        for turn in range(ROUNDS):  # one after the other, so that both meet the same machine
+        bare = rows = accepted = ended = alone = 0.0
+        for turn in range(ROUNDS):  # one after the other, so that all of them meet the same machine
             bare = max(bare, asyncio.run(_bare(broker.address, f"bare {turn}")))
             with folder() as path:
-                rates = asyncio.run(_ours(broker.address, path / "bench.db"))
-                accepted, ended = max(accepted, rates[0]), max(ended, rates[1])
+                running = asyncio.run(_ours(broker.address, path / "bench.db", nothing))
+                accepted, ended = max(accepted, running[0]), max(ended, running[1])
+            with folder() as path:
+                alone = max(alone, asyncio.run(_ours(broker.address, path / "bench.db", waiting))[0])
+            with folder() as path:
+                rows = max(rows, floor.records(path, *_rows()))
     finally:
         broker.close()
     return [
         Result("Kafka records/s into invocations (floor: a bare consumer)", accepted, "/s", bare, 0.5, "higher"),
         Result("(the same, until all of them have run)", ended, "/s", bare, None, "higher"),
+        Result("the same, while none of them can run", alone, "/s", bare, 0.5, "higher"),
+        Result("(the rows of these records, written bare)", rows, "/s", bare, None, "higher"),
     ]
+
+
+def _rows() -> tuple[list[dict[str, str]], list[bytes]]:
+    """Headers and values as the records have them."""
+    headers = [
+        {
+            "kafka.offset": str(number // PARTITIONS),
+            "kafka.topic": "bench",
+            "kafka.partition": str(number % PARTITIONS),
+            "restate.subscription.id": "sub_1" + "0" * 22,
+            "kafka.timestamp": str(1_893_456_000_000 + number),
+            "kafka.key": "a2V5IDEyMw==",
+        }
+        for number in range(RECORDS)
+    ]
+    return headers, [b"%d" % number for number in range(RECORDS)]
 
 
 async def _bare(address: str, group: str) -> float:
@@ -50,9 +85,10 @@ async def _bare(address: str, group: str) -> float:
         auto_offset_reset="earliest",
         isolation_level="read_committed",
     )
+    began = time.perf_counter()
     await consumer.start()
     try:
-        count, began = 0, time.perf_counter()
+        count = 0
         async for _ in consumer:
             count += 1
             if count == RECORDS:
@@ -62,17 +98,21 @@ async def _bare(address: str, group: str) -> float:
         await consumer.stop()
 
 
-async def _ours(address: str, path: Path) -> tuple[float, float]:
+async def _ours(address: str, path: Path, sink: Handler[int, object]) -> tuple[float, float]:
+    """Records a second until all are accepted; and until all have run, where they can."""
     clusters = {"main": {"bootstrap.servers": address}}
-    async with Engine(path, services=[nothing], kafka_clusters=clusters) as engine:
-        options = {"auto.offset.reset": "earliest"}
-        id = (await engine.subscribe("kafka://main/bench", nothing, options)).id
-        while (await engine.subscription(id)).state != "running":
-            await asyncio.sleep(0.001)
+    slots = 1 if sink is waiting else 1000
+    async with Engine(
+        path, services=[nothing, waiting], kafka_clusters=clusters, max_concurrent_invocations=slots
+    ) as engine:
         began = time.perf_counter()
+        id = (await engine.subscribe("kafka://main/bench", sink, {"auto.offset.reset": "earliest"})).id
         while (await engine.subscription(id)).taken < RECORDS:
             await asyncio.sleep(0.005)
         accepted = time.perf_counter() - began
+        if sink is waiting:
+            engine.abandon()
+            return RECORDS / accepted, 0
         while (await engine.count_invocations()).get("completed", 0) < RECORDS:
             await asyncio.sleep(0.02)
         return RECORDS / accepted, RECORDS / (time.perf_counter() - began)
