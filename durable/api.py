@@ -5,10 +5,11 @@
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from durable.client import Applied, Handle
 from durable.core.duration import Duration
+from durable.kafka.state import ClusterView, SubscriptionView
 from durable.runtime.deadlocks import Deadlock
 from durable.service import Configuration, Handler
 from durable.views.invocations import InvocationPage, InvocationView, JournalPage
@@ -304,4 +305,59 @@ class EngineApi(Protocol):
 
     async def backup(self, path: str | os.PathLike[str]) -> None:
         """Write a consistent copy of the database to a new file."""
+        ...
+
+    # ---- Kafka ----
+
+    async def subscribe(
+        self,
+        source: str,
+        sink: str | Handler[Any, Any],
+        options: Mapping[str, str] | None = None,
+        *,
+        again: bool = False,
+    ) -> SubscriptionView:
+        """Have each record of a topic invoke a handler."""
+        ...
+
+    async def subscriptions(self, *, source: str | None = None, sink: str | None = None) -> list[SubscriptionView]:
+        """All subscriptions, the oldest first, and how each of them fares."""
+        ...
+
+    async def subscription(self, id: str) -> SubscriptionView:
+        """One subscription."""
+        ...
+
+    async def unsubscribe(self, id: str) -> None:
+        """Delete a subscription."""
+        ...
+
+    async def pause_subscription(self, id: str) -> None:
+        """Have a subscription read nothing until it is resumed."""
+        ...
+
+    async def resume_subscription(
+        self, id: str, *, position: Literal["stored", "committed", "earliest", "latest"] | None = None
+    ) -> None:
+        """Have a subscription go on, or go on elsewhere."""
+        ...
+
+    async def kafka_clusters(self) -> list[ClusterView]:
+        """All Kafka clusters that subscriptions can name."""
+        ...
+
+    async def kafka_cluster(self, name: str) -> ClusterView:
+        """One Kafka cluster."""
+        ...
+
+    async def add_kafka_cluster(self, name: str, properties: Mapping[str, str]) -> ClusterView:
+        """Keep a Kafka cluster in the file."""
+        ...
+
+    async def change_kafka_cluster(self, name: str, properties: Mapping[str, str]) -> ClusterView:
+        """Replace the options of a cluster that is kept in the file."""
+        ...
+
+    async def remove_kafka_cluster(self, name: str, *, force: bool = False) -> None:
+        """Forget a cluster that is kept in the file."""
         ...

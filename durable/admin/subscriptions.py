@@ -54,6 +54,8 @@ class CreateSubscription(msgspec.Struct, frozen=True):
     source: str
     sink: str
     options: dict[str, str] | None = None
+    #: Whether there may be one like it already; otherwise that one is the answer.
+    again: bool = True
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -148,24 +150,27 @@ def _cluster(view: ClusterView, *, with_subscriptions: bool = False) -> Cluster:
 async def list_subscriptions(call: Call) -> Response:
     """Subscriptions, the oldest first."""
     found = await call.engine.subscriptions(source=call.query.source, sink=call.query.sink)
+    if call.exact:
+        return json(found)
     return json(Subscriptions([_subscription(one) for one in found]))
 
 
 async def get_subscription(call: Call) -> Response:
     """One subscription."""
-    return json(_subscription(await call.engine.subscription(call.path["subscription"])))
+    view = await call.engine.subscription(call.path["subscription"])
+    return json(view if call.exact else _subscription(view))
 
 
 async def create_subscription(call: Call) -> Response:
-    """Have each record of a topic invoke a handler. Each call creates one."""
+    """Have each record of a topic invoke a handler. Each call creates one, unless it says otherwise."""
     wanted = call.body
     try:
-        view = await call.engine.subscribe(wanted.source, wanted.sink, wanted.options, again=True)
+        view = await call.engine.subscribe(wanted.source, wanted.sink, wanted.options, again=wanted.again)
     except InvalidRequestError as error:
-        if not str(error).startswith(_OF_URIS):
+        if call.exact or not str(error).startswith(_OF_URIS):
             raise
         return json(Problem(f"[{_CODE}] {error}", _CODE), 400)
-    return json(_subscription(view), 201, {"location": f"subscriptions/{view.id}"})
+    return json(view if call.exact else _subscription(view), 201, {"location": f"subscriptions/{view.id}"})
 
 
 async def delete_subscription(call: Call) -> Response:
@@ -188,13 +193,14 @@ async def resume_subscription(call: Call) -> Response:
 
 async def list_kafka_clusters(call: Call) -> Response:
     """All Kafka clusters: those that the program gives, and those that were added at run time."""
-    return json(Clusters([_cluster(one) for one in await call.engine.kafka_clusters()]))
+    found = await call.engine.kafka_clusters()
+    return json(found if call.exact else Clusters([_cluster(one) for one in found]))
 
 
 async def get_kafka_cluster(call: Call) -> Response:
     """One Kafka cluster."""
     view = await call.engine.kafka_cluster(call.path["cluster"])
-    return json(_cluster(view, with_subscriptions=call.query.include_subscriptions))
+    return json(view if call.exact else _cluster(view, with_subscriptions=call.query.include_subscriptions))
 
 
 async def create_kafka_cluster(call: Call) -> Response:
@@ -204,12 +210,13 @@ async def create_kafka_cluster(call: Call) -> Response:
     except InvalidRequestError as error:
         raise BadRequest(422, str(error)) from None
     view = await call.engine.add_kafka_cluster(call.body.name, call.body.properties)
-    return json(_cluster(view), 201, {"location": f"kafka-clusters/{view.name}"})
+    return json(view if call.exact else _cluster(view), 201, {"location": f"kafka-clusters/{view.name}"})
 
 
 async def change_kafka_cluster(call: Call) -> Response:
     """Replace its options; what reads from it connects anew."""
-    return json(_cluster(await call.engine.change_kafka_cluster(call.path["cluster"], call.body.properties)))
+    view = await call.engine.change_kafka_cluster(call.path["cluster"], call.body.properties)
+    return json(view if call.exact else _cluster(view))
 
 
 async def delete_kafka_cluster(call: Call) -> Response:

@@ -12,7 +12,8 @@ from durable.errors import InvalidRequestError, NotFoundError, OutcomeUnknownErr
 from durable.remote.asking import read
 from durable.remote.connections import Answer, Headers
 from durable.remote.envelope import Envelope
-from durable.remote.operating import Operating, checked, decoder
+from durable.remote.operating import checked, decoder
+from durable.remote.subscribing import Subscribing
 from durable.remote.targets import Target, target_of
 from durable.remote.wire import check, encoded_path
 from durable.runtime.registry import check_headers, check_text
@@ -37,7 +38,7 @@ class _Sent(NamedTuple):
     accepted: bool
 
 
-class Client(Operating):
+class Client(Subscribing):
     """An engine that runs in another process: made by `connect`.
 
         async with durable.connect("orders.db") as client:

@@ -10,12 +10,13 @@ from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from contextvars import copy_context
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
 from durable.api import Wanted
 from durable.client import Applied, Handle
 from durable.core.duration import Duration, parse
 from durable.errors import InvalidRequestError
+from durable.kafka.state import ClusterView, SubscriptionView
 from durable.remote.client import Client
 from durable.remote.wire import HOLDS_UP_A_LOOP
 from durable.runtime.deadlocks import Deadlock
@@ -427,6 +428,61 @@ class SyncClient:
     def backup(self, path: str | os.PathLike[str]) -> None:
         """See `Engine.backup`."""
         self._run(lambda client: client.backup(path))
+
+    # ---- Kafka ----
+
+    def subscribe(
+        self,
+        source: str,
+        sink: str | Handler[Any, Any],
+        options: Mapping[str, str] | None = None,
+        *,
+        again: bool = False,
+    ) -> SubscriptionView:
+        """See `Engine.subscribe`."""
+        return self._run(lambda client: client.subscribe(source, sink, options, again=again))
+
+    def subscriptions(self, *, source: str | None = None, sink: str | None = None) -> list[SubscriptionView]:
+        """See `Engine.subscriptions`."""
+        return self._run(lambda client: client.subscriptions(source=source, sink=sink))
+
+    def subscription(self, id: str) -> SubscriptionView:
+        """See `Engine.subscription`."""
+        return self._run(lambda client: client.subscription(id))
+
+    def unsubscribe(self, id: str) -> None:
+        """See `Engine.unsubscribe`."""
+        self._run(lambda client: client.unsubscribe(id))
+
+    def pause_subscription(self, id: str) -> None:
+        """See `Engine.pause_subscription`."""
+        self._run(lambda client: client.pause_subscription(id))
+
+    def resume_subscription(
+        self, id: str, *, position: Literal["stored", "committed", "earliest", "latest"] | None = None
+    ) -> None:
+        """See `Engine.resume_subscription`."""
+        self._run(lambda client: client.resume_subscription(id, position=position))
+
+    def kafka_clusters(self) -> list[ClusterView]:
+        """See `Engine.kafka_clusters`."""
+        return self._run(lambda client: client.kafka_clusters())
+
+    def kafka_cluster(self, name: str) -> ClusterView:
+        """See `Engine.kafka_cluster`."""
+        return self._run(lambda client: client.kafka_cluster(name))
+
+    def add_kafka_cluster(self, name: str, properties: Mapping[str, str]) -> ClusterView:
+        """See `Engine.add_kafka_cluster`."""
+        return self._run(lambda client: client.add_kafka_cluster(name, properties))
+
+    def change_kafka_cluster(self, name: str, properties: Mapping[str, str]) -> ClusterView:
+        """See `Engine.change_kafka_cluster`."""
+        return self._run(lambda client: client.change_kafka_cluster(name, properties))
+
+    def remove_kafka_cluster(self, name: str, *, force: bool = False) -> None:
+        """See `Engine.remove_kafka_cluster`."""
+        self._run(lambda client: client.remove_kafka_cluster(name, force=force))
 
 
 #: Event loops of parent processes, which are not ended here: they share their file descriptors with those there.

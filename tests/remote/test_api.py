@@ -33,7 +33,10 @@ from tests.remote.services import (
 
 UNKNOWN = "inv_1" + "0" * 33
 #: So that a value that is too large need not be large.
-SMALL: Any = {"max_value_size": 100_000}
+SMALL: Any = {
+    "max_value_size": 100_000,
+    "kafka_clusters": {"main": {"bootstrap.servers": "127.0.0.1:1", "sasl.password": "s3cret"}},  # nobody is there
+}
 ODD = "a/b %2F ü 日本 ?&#+"
 
 
@@ -260,9 +263,72 @@ async def reading(api: EngineApi) -> list[object]:
     return found
 
 
+async def subscribing(api: EngineApi) -> list[object]:
+    source, options = "kafka://main/topic", {"auto.offset.reset": "earliest"}
+    view = await api.subscribe(source, greet, options)
+    other = await api.subscribe(source, "service://Cart/add", again=True)
+    third = await api.subscribe(source, Cart.add, again=True)
+    unknown = "sub_1" + "0" * 22
+    found: list[object] = [
+        (view.source, view.sink, view.options["auto.offset.reset"], view.options["group.id"] == view.id),
+        (await api.subscribe(source, "service://Shop/greet", options)).id == view.id,
+        [one.id for one in await api.subscriptions()] == [view.id, other.id, third.id],
+        [one.sink for one in await api.subscriptions(source=source, sink="service://Cart/add")],
+        await told(api.subscriptions(source="kafka://main/none")),
+        (await api.subscription(view.id)).created_at == view.created_at,
+        await told(api.pause_subscription(view.id)),
+        (await api.subscription(view.id)).state,
+        await told(api.resume_subscription(view.id, position="latest")),
+        await told(api.resume_subscription(view.id, position=cast(Any, "middle"))),
+        (await api.subscription(view.id)).state != "paused",
+        await told(api.unsubscribe(view.id)),
+        len(await api.subscriptions()),
+    ]
+    for wrong in (view.id, unknown, "sub_", 7):
+        id = cast(str, wrong)
+        found.append(await told(api.subscription(id)))
+        found.append(await told(api.unsubscribe(id)))
+        found.append(await told(api.pause_subscription(id)))
+        found.append(await told(api.resume_subscription(id)))
+    for bad_source, bad_sink, bad in (
+        ("kafka:/topic", "service://Shop/greet", None),
+        (source, "service://Shop/none", None),
+        ("kafka://none/topic", "service://Shop/greet", None),
+        (source, "service://Shop/greet", {"none": "1"}),
+        (source, "service://Shop/greet", {"sasl.password": "s3cret"}),
+        (source, "service://Shop/greet", {"client.id": 7}),
+        (source, "service://Shop/greet", "client.id"),
+        (7, "service://Shop/greet", None),
+    ):
+        found.append(await told(api.subscribe(cast(str, bad_source), bad_sink, cast(Any, bad))))
+    added = await api.add_kafka_cluster("more", {"bootstrap.servers": "127.0.0.1:2"})
+    return [
+        *found,
+        (added.name, added.properties, added.from_code, added.subscriptions),
+        [(one.name, one.properties, one.from_code) for one in await api.kafka_clusters()],
+        (await api.kafka_cluster("main")).subscriptions == tuple(sorted([other.id, third.id])),
+        (await api.change_kafka_cluster("more", {"bootstrap.servers": "127.0.0.1:3"})).properties,
+        await told(api.add_kafka_cluster("more", {"bootstrap.servers": "127.0.0.1:2"})),
+        await told(api.add_kafka_cluster("no/name", {"bootstrap.servers": "127.0.0.1:2"})),
+        await told(api.add_kafka_cluster("none", {"none": "1"})),
+        await told(api.change_kafka_cluster("main", {"bootstrap.servers": "127.0.0.1:2"})),
+        await told(api.change_kafka_cluster("none", {"bootstrap.servers": "127.0.0.1:2"})),
+        await told(api.kafka_cluster("none")),
+        await told(api.remove_kafka_cluster("main")),
+        await told(api.remove_kafka_cluster("more", force=True)),
+        await told(api.remove_kafka_cluster("more")),
+    ]
+
+
 #: A client of the socket, one over HTTP; an engine on standby, and a client over HTTP of one.
 SIDES = ("socket", "http", "standby", "standby http")
-STORIES = {"invoking": invoking, "steering": steering, "completing": completing, "reading": reading}
+STORIES = {
+    "invoking": invoking,
+    "steering": steering,
+    "completing": completing,
+    "reading": reading,
+    "subscribing": subscribing,
+}
 
 
 @pytest.mark.parametrize("story", STORIES)
