@@ -63,6 +63,7 @@ from durable.saga import Saga
 from durable.serde import Serde
 from durable.service import Handler, Service, VirtualObject, Workflow, handler
 from durable.store.restore import restore
+from durable.telemetry.logs import InvocationFilter, ReplayFilter
 from durable.views.invocations import ChildView, EntryView, InvocationView, TimerView, WaitView
 
 __all__ = [
@@ -93,6 +94,7 @@ __all__ = [
     "Handler",
     "InvalidRequestError",
     "InvocationCancelled",
+    "InvocationFilter",
     "InvocationKilled",
     "InvocationView",
     "JournalMismatchError",
@@ -103,6 +105,7 @@ __all__ = [
     "OutputNotReadyError",
     "PartitionView",
     "Promise",
+    "ReplayFilter",
     "Request",
     "RequestError",
     "RetryPolicy",

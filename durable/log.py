@@ -13,11 +13,10 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from logging import Filter as Filter
+from logging import LogRecord as LogRecord
 from types import TracebackType
 from typing import NamedTuple
-
-#: Filters are made elsewhere, from these.
-Filter, LogRecord = logging.Filter, logging.LogRecord
 
 _root = logging.getLogger("durable")
 _lost = False

@@ -39,7 +39,7 @@ from durable.runtime.forgotten import Unused, tell
 from durable.runtime.operations import Operations
 from durable.runtime.registry import KEY_LENGTH_MAX, Registered, check_text
 from durable.runtime.rest import Rest
-from durable.runtime.steps import CURRENT, IN_STEP, NO_TIMEOUT, Step, Steps, leave
+from durable.runtime.steps import CURRENT, NO_TIMEOUT, InStep, Step, Steps, leave
 from durable.runtime.tasks import unmourned
 from durable.runtime.variables import own_decimals
 from durable.service import Handler
@@ -170,7 +170,10 @@ class Attempt(Ending):
                 value = await self.handler.fn(context, *arguments)
                 if not self.active:
                     log.invocation.warning(
-                        "%s %s: the handler went on after its attempt had ended", self.target, self.request.id
+                        "%s %s: the handler went on after its attempt had ended",
+                        self.target,
+                        self.request.id,
+                        about=self.about,
                     )
                     return
                 if self._told:
@@ -191,7 +194,7 @@ class Attempt(Ending):
             self._finished = True
             self.host.submit(Finish(self.seq, self.number, outcome))
             if forgotten := self.unused.forgotten(returned=returned and not self._cancels.raised):
-                self.host.when_settled(partial(tell, self.target, self.request.id, forgotten))
+                self.host.when_settled(partial(tell, self.about, forgotten))
             self._over("finished")
         finally:
             leave(mark)
@@ -373,7 +376,7 @@ class Attempt(Ending):
     def _check_place(self) -> None:
         """The context and its futures belong to one handler, and to its event loop."""
         here = CURRENT.get()
-        if here is IN_STEP:
+        if isinstance(here, InStep):
             raise UsageError(
                 f"{self.target}: a step cannot use the context, because what a step does is not replayed. Use the "
                 "context in the handler, around the step. (A compensation is a step, too: to have a handler undo "
@@ -401,6 +404,12 @@ class Attempt(Ending):
             return False
         cancels.check(self.delivered)
         return cancels.pending
+
+    @property
+    def repeating(self) -> bool:
+        """Whether the handler does now what it did before: it has yet to ask for something that is recorded."""
+        replay = self._arrivals.replay
+        return replay is not None and self.asked < replay.last
 
     def waiting_for(self) -> int | Group:
         """What would let the handler go on, as an expression."""

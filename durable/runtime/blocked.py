@@ -19,7 +19,7 @@ from typing import Any, ClassVar, NamedTuple
 from durable import log
 from durable.runtime.attempt import Attempt
 from durable.runtime.clock import Clock, SystemClock
-from durable.runtime.steps import CURRENT, IN_STEP, Steps
+from durable.runtime.steps import CURRENT, InStep, Steps
 
 #: How often the event loop is asked to answer: what blocks it is found at most that much too late.
 PERIOD_S = 0.25
@@ -76,7 +76,7 @@ class Sight(NamedTuple):
     """What the event loop was seen running."""
 
     task: "asyncio.Task[Any] | None"
-    #: An attempt; `IN_STEP` for a task that some step started; None for what is no handler's.
+    #: An attempt; `InStep` for a task that some step started; None for what is no handler's.
     owner: object
     #: Where in whose code, or empty: the loop was between two callbacks.
     place: str
@@ -238,6 +238,7 @@ class _Lookout:
                 sight,
                 sight.place,
                 now - since,
+                about=sight.owner.about,
             )
         else:
             log.invocation.warning(
@@ -294,13 +295,14 @@ class _Lookout:
                 and_now,
                 sight.place,
                 WAY_OUT,
+                about=sight.owner.about,
             )
         else:
             log.invocation.warning(
                 "the event loop was blocked for about %.1f s%s by %s: %s%s",
                 runner.about,
                 and_now,
-                "what a step has started" if sight.owner is IN_STEP else "something that is no handler",
+                "what a step has started" if isinstance(sight.owner, InStep) else "something that is no handler",
                 sight,
                 _at(sight),
             )

@@ -23,6 +23,7 @@ from durable.core.journal import Kind
 from durable.core.turn import JOINED
 from durable.core.waiting import entries
 from durable.runtime.attempt import Attempt
+from durable.runtime.lines import about
 from durable.store import Store
 
 #: How long after a handler began to wait the walk begins: most waits are over by then.
@@ -322,7 +323,11 @@ class Deadlocks:
         seqs = _seqs(circle)
         if seqs not in self._told:
             self._told.add(seqs)
-            log.invocation.warning("deadlock: %s; cancel or kill any of them to free the others", _deadlock(circle))
+            log.invocation.error(
+                "deadlock: %s; cancel or kill any of them to free the others",
+                _deadlock(circle),
+                about=about(min(circle, key=lambda one: one.seq).submission),
+            )
 
 
 def _opened(one: Invocation) -> dict[int, str]:

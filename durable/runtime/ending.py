@@ -22,6 +22,7 @@ from durable.errors import (
     UsageError,
 )
 from durable.futures import DurableFuture
+from durable.log import About
 from durable.operations import Request
 from durable.runtime.arrivals import Arrivals
 from durable.runtime.cancels import Cancels
@@ -34,6 +35,7 @@ from durable.runtime.failures import (
     retry_after_ms,
 )
 from durable.runtime.forgotten import Unused
+from durable.runtime.lines import about
 from durable.runtime.observer import Observer
 from durable.runtime.registry import Registered
 from durable.runtime.steps import NO_TIMEOUT, Step, Steps
@@ -116,6 +118,11 @@ class Ending:
         #: How often, in this round of the event loop, the handler went on although its attempt is over.
         self._strikes = 0
 
+    @property
+    def about(self) -> About:
+        """What a line of the log about it is marked with."""
+        return about(self.submission, self.number)
+
     # ---- its handler's end ----
 
     def _raised(self, error: BaseException) -> Outcome | None:
@@ -166,7 +173,7 @@ class Ending:
                 problem,
                 policy,
                 step_policy,
-                retry_after_ms(error, self.target),
+                retry_after_ms(error, self.about),
                 Failure(problem.message, 500).outcome(),
                 step.recorded if step is not None else False,
                 step.seen if step is not None else 0,

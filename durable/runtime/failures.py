@@ -4,8 +4,9 @@ Exceptions are the user's: their attributes and methods may raise, and a group m
 """
 
 import asyncio
+import os
 import traceback
-from types import CodeType
+from types import CodeType, TracebackType
 from typing import Any
 
 from durable import log
@@ -29,6 +30,8 @@ _CONTEXT: Any = vars(BaseException)["__context__"]
 _MEMBERS: Any = vars(BaseExceptionGroup)["exceptions"]
 #: Up to how many exceptions, in groups and as causes of each other, are shown with their tracebacks.
 CHAIN_MAX = 500
+#: What is below is the engine's code, and nobody's who reads a traceback.
+_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 #: Stacks as text, by the places they go through: where one handler fails, thousands may fail at the same line.
 _shown: dict[tuple[tuple[CodeType, int, int], ...], str] = {}
 SHOWN = 64
@@ -95,6 +98,11 @@ def problem_of(error: BaseException, entry: int, name: str, reason: str) -> Prob
     )
 
 
+def cause_of(error: BaseException, problem: Problem) -> log.Cause:
+    """What the log shows of an exception that became this problem."""
+    return log.Cause(error, _own_frames(error.__traceback__), problem.stacktrace, _can_be_formatted(error))
+
+
 def reason_of(error: BaseException) -> str:
     """Why no further try of a handler that ended with this could help; empty where one may. Of a group: the first."""
     try:
@@ -117,7 +125,7 @@ def reason_of_step(error: BaseException, *, returned: bool) -> str:
     return reason_of(error) if issubclass(type(error), UsageError) else ""
 
 
-def retry_after_ms(error: BaseException, target: str) -> int | None:
+def retry_after_ms(error: BaseException, about: log.About) -> int | None:
     """When a `RetryableError`, or what was raised `from` one, is to be retried, if that can be read."""
     try:
         for one in _causes(error):
@@ -125,7 +133,13 @@ def retry_after_ms(error: BaseException, target: str) -> int | None:
                 return parse(one.retry_after)  # type: ignore[attr-defined]
         return None
     except BaseException as bad:
-        log.invocation.warning("%s: RetryableError(retry_after=...): %s", target, clip(describe(bad)))
+        log.invocation.warning(
+            "%s %s: RetryableError(retry_after=...): %s",
+            about.target,
+            about.invocation_id,
+            clip(describe(bad)),
+            about=about,
+        )
         return None
 
 
@@ -174,7 +188,7 @@ def _can_be_formatted(error: BaseException) -> bool:
 def _alone(error: BaseException) -> str:
     """The traceback of one that has no other in it."""
     places: list[tuple[CodeType, int, int]] = []
-    here = error.__traceback__
+    own = here = _own_frames(error.__traceback__)
     while here is not None:
         places.append((here.tb_frame.f_code, here.tb_lasti, here.tb_lineno))
         here = here.tb_next
@@ -185,7 +199,7 @@ def _alone(error: BaseException) -> str:
     if text is None:
         if len(_shown) >= SHOWN:
             _shown.clear()
-        text = _shown[key] = _plain("".join(traceback.format_tb(error.__traceback__)))
+        text = _shown[key] = _plain("".join(traceback.format_tb(own)))
     return f"Traceback (most recent call last):\n{text}{ends}"
 
 
@@ -195,11 +209,31 @@ def _stacktrace(error: BaseException) -> str:
         if not chained and not issubclass(type(error), BaseExceptionGroup):
             return _alone(error)
         if not _can_be_formatted(error):
-            frames = traceback.format_tb(error.__traceback__)
+            frames = traceback.format_tb(_own_frames(error.__traceback__))
             return _plain("".join([*frames, describe(error)]))
-        return _plain("".join(traceback.format_exception(error)))
+        whole = traceback.TracebackException.from_exception(error)
+        _leave_ours_out(whole)
+        return _plain("".join(whole.format()))
     except BaseException as worse:
         return f"<its traceback cannot be shown: {_name(worse)}>"
+
+
+def _own_frames(frames: TracebackType | None) -> TracebackType | None:
+    """From the first that is not the engine's on; all of them where none is another's."""
+    here = frames
+    while here is not None and here.tb_frame.f_code.co_filename.startswith(_OURS):
+        here = here.tb_next
+    return here or frames
+
+
+def _leave_ours_out(error: traceback.TracebackException) -> None:
+    """The same, for it and for whatever it was raised from or beside."""
+    left = [error]
+    while left:
+        one = left.pop()
+        ours = next((at for at, frame in enumerate(one.stack) if not frame.filename.startswith(_OURS)), 0)
+        del one.stack[:ours]
+        left += filter(None, [one.__cause__, one.__context__, *(one.exceptions or ())])
 
 
 def _plain(text: str) -> str:

@@ -138,10 +138,11 @@ def _text(code: CodeType, at: int, made: list[Usable]) -> str:
     )
 
 
-def tell(target: str, id: str, forgotten: list[str]) -> None:
+def tell(about: log.About, forgotten: list[str]) -> None:
     """Say so in the log, and to whoever else wants to know."""
+    target, id = about.target, about.invocation_id
     notes = NOTES.get()
     for text in forgotten:
-        log.invocation.warning("%s %s: the handler ended and never awaited %s", target, id, text)
+        log.invocation.warning("%s %s: the handler ended and never awaited %s", target, id, text, about=about)
         if notes is not None:
             notes.append(f"{target}: the handler ended and never awaited {text}")

@@ -29,9 +29,7 @@ NO_TIMEOUT = (
 )
 
 
-#: What `CURRENT` holds while a step's function runs.
-IN_STEP = object()
-#: The attempt whose handler runs here, or `IN_STEP`. Tasks inherit it.
+#: The attempt whose handler runs here, or `InStep` where a step's function does. Tasks and threads inherit it.
 CURRENT: ContextVar[object] = ContextVar("durable_current", default=None)
 
 
@@ -155,6 +153,17 @@ class Owner(Protocol):
         ...
 
 
+class InStep:
+    """Marks what a step's function does, and tasks that it leaves behind: it holds nothing of the attempt."""
+
+    __slots__ = ("attempt", "name", "submission")
+
+    def __init__(self, owner: Owner, name: str) -> None:
+        self.submission = owner.submission
+        self.attempt = owner.number
+        self.name = name
+
+
 class Gone:
     """Takes the place of an attempt that is over, where something may still ask whether it is."""
 
@@ -246,7 +255,7 @@ class Steps:
             self._withheld.append(future)
             return
         future.step.started = True
-        future.step.context.run(_apart)  # it is no flow of the handler
+        future.step.context.run(_apart, InStep(self._owner, future.step.name))  # it is no flow of the handler
         task = unmourned(self._owner.loop.create_task(self._beside(future), context=future.step.context))
         self._tasks[task] = future
         self._starting += 1
@@ -280,7 +289,8 @@ class Steps:
         observer, submission, number = self._owner.observer, self._owner.submission, self._owner.number
         self.running[future.entry] = step.name
         self._executing[future.entry] = asyncio.current_task()
-        mark = CURRENT.set(IN_STEP)
+        here = InStep(self._owner, step.name)
+        mark = CURRENT.set(here)
         if observer is not None:
             in_step = _here if beside else step.context.run
             in_step(observer.step_started, submission, number, future.entry, step.name)
@@ -289,7 +299,7 @@ class Steps:
             if beside:
                 value = await running
             else:
-                step.context.run(_apart)
+                step.context.run(_apart, here)
                 value = await within(step.context, running)
             returned = True
             data = step.encode(value)
@@ -410,9 +420,9 @@ def _here(fn: Callable[..., None], *arguments: Any) -> None:
     fn(*arguments)
 
 
-def _apart() -> None:
+def _apart(here: InStep) -> None:
     """What runs here is a step."""
-    CURRENT.set(IN_STEP)
+    CURRENT.set(here)
     own_decimals()
 
 

@@ -36,7 +36,12 @@ def mend(database: sqlite3.Connection, invocation: Invocation) -> None:
     """Write an invocation's own id again. Where that fails, the next who reads it tries again."""
     with suppress(sqlite3.Error):
         database.execute("UPDATE _invocations SET id = ? WHERE seq = ?", (invocation.id, invocation.seq))
-        log.store.warning("the id of invocation number %d was damaged: it is %s again", invocation.seq, invocation.id)
+        log.store.warning(
+            "the id of invocation number %d was damaged: it is %s again",
+            invocation.seq,
+            invocation.id,
+            about=log.About(invocation.id, invocation.submission.target, invocation.submission.key),
+        )
 
 
 def taken(database: sqlite3.Connection, path: str, created: Iterable[Invocation], damage: list[str]) -> str:

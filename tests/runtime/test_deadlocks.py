@@ -106,7 +106,7 @@ def no_search_fails_by_itself(caplog: pytest.LogCaptureFixture) -> Iterator[None
 def told(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What was logged of deadlocks."""
     records = [record for record in caplog.records if record.getMessage().startswith("deadlock")]
-    assert all((record.name, record.levelname) == ("durable.invocation", "WARNING") for record in records)
+    assert all((record.name, record.levelname) == ("durable.invocation", "ERROR") for record in records)
     return [record.getMessage() for record in records]
 
 
