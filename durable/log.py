@@ -61,6 +61,11 @@ class Log:
         """Whether anybody listens to the smallest events; asked before their lines are made."""
         return self._logger.isEnabledFor(logging.DEBUG)
 
+    @property
+    def informing(self) -> bool:
+        """Whether anybody listens to what an operator may want to know."""
+        return self._logger.isEnabledFor(logging.INFO)
+
     def debug(self, message: str, *arguments: object, about: About | None = None) -> None:
         """One event of many in the life of an invocation."""
         self._say(logging.DEBUG, message, arguments, about)

@@ -226,6 +226,8 @@ class Failed(msgspec.Struct, frozen=True, gc=False):
     then: Then
     #: When it is tried again, where it is retried.
     retry_at: int | None = None
+    #: How many tries there were, of the invocation or of the step, where that is why there are no more.
+    tries: int = 0
 
 
 class Paused(msgspec.Struct, frozen=True, gc=False):

@@ -207,9 +207,9 @@ class Turn:
         invocation.pausing = False
         self.touch(invocation)
 
-    def failed(self, invocation: Invocation, then: Then, retry_at: int | None = None) -> None:
+    def failed(self, invocation: Invocation, then: Then, retry_at: int | None = None, tries: int = 0) -> None:
         """Have its attempt of now, which has failed, ended and told of."""
-        self.actions.append(Failed(invocation, invocation.attempt, invocation.problem, then, retry_at))
+        self.actions.append(Failed(invocation, invocation.attempt, invocation.problem, then, retry_at, tries))
 
     def complete_entry(self, invocation: Invocation, entry: int, outcome: Outcome, kind: Kind) -> None:
         """Write the outcome of an open entry, and let its attempt know."""

@@ -32,7 +32,7 @@ from durable.errors import (
 )
 from durable.futures import DurableFuture
 from durable.outcomes import error_of
-from durable.runtime import ending
+from durable.runtime import ending, lines
 from durable.runtime.arrivals import Arrivals
 from durable.runtime.ending import Ending
 from durable.runtime.forgotten import Unused, tell
@@ -157,6 +157,7 @@ class Attempt(Ending):
             over_already = not self.active  # killed or paused by the turn that began it
             if over_already:
                 return
+            lines.began(self.submission, self.number)
             if self.observer is not None:
                 self.observed = True
                 self.observer.attempt_started(self.submission, self.number)
@@ -208,6 +209,7 @@ class Attempt(Ending):
         self.number, self.notified = number, 0
         self.request = msgspec.structs.replace(self.request, attempt=number)
         self.touched = self.loop.time()
+        lines.began(self.submission, number)
         if self.observer is not None:
             self._variables.run(self.observer.attempt_started, self.submission, number)
         self.loop.call_soon(self._hear, context=self.host.context)  # unless the turn that began it ends it

@@ -21,9 +21,9 @@ from durable.core.effects import (
     Unload,
 )
 from durable.core.invocation import Submission
-from durable.core.reasons import CANCEL_WAITS
 from durable.core.turn import Turn
 from durable.core.world import World
+from durable.runtime import lines
 from durable.runtime.attempt import Attempt
 from durable.runtime.clock import Clock
 from durable.runtime.deadlocks import Deadlocks
@@ -57,6 +57,8 @@ class Deeds:
         self._attempts = roster.attempts
         self._deadlocks = deadlocks
         self._timers = timers
+        #: Whom their policy ends in this turn, which the log has said.
+        self._ended: set[int] = set()
         #: What each kind of action means: of those in `Action`, none is missing.
         self.table: dict[type[Action], Callable[[Any], None]] = {
             Deliver: self._deliver,
@@ -81,6 +83,9 @@ class Deeds:
         failed: BaseException | None = None
         if self._engine.observer is not None:
             _tell_of_new_ones(self._engine.observer, turn)
+        if turn.writes.created and log.invocation.debugging:
+            for one in turn.writes.created.values():
+                lines.accepted(one)
         for action in turn.actions:
             try:
                 table[type(action)](action)
@@ -119,6 +124,8 @@ class Deeds:
         self._replies.completed(action)
         if observer is not None:
             observer.invocation_ended(action.invocation, action.outcome)
+        lines.completed(action, told=seq in self._ended)
+        self._ended.discard(seq)
 
     def _interrupt(self, action: Interrupt) -> None:
         self._roster.release(action.seq)
@@ -145,40 +152,19 @@ class Deeds:
         self._deadlocks.began_to_wait(action.seq)
 
     def _failed(self, action: Failed) -> None:
+        attempt = self._attempts.get(action.invocation.seq)
+        error = attempt.error if attempt is not None and attempt.number == action.attempt else None
         self._roster.release(action.invocation.seq)
         if self._engine.observer is not None:
             self._engine.observer.attempt_failed(action)
-        self._log_failure(action)
+        lines.failed(action, error, self._engine.clock.now_ms())
+        if action.then is Then.END:
+            self._ended.add(action.invocation.seq)
 
     def _paused(self, action: Paused) -> None:
         if self._engine.observer is not None:
             self._engine.observer.invocation_paused(action.invocation.submission)
-
-    def _log_failure(self, failed: Failed) -> None:
-        invocation, problem = failed.invocation, failed.problem
-        where = f" in step {problem.name!r}" if problem is not None and problem.name else ""
-        if failed.retry_at is not None:
-            delay_ms = max(0, failed.retry_at - self._engine.clock.now_ms())
-            then = f"retrying in {delay_ms} ms"
-        elif failed.then is Then.GO_ON:
-            then = "the handler goes on at once"
-        elif failed.then is Then.END:
-            then = "no tries are left: it has ended with this"
-        elif problem is None or not problem.reason:
-            then = "paused, no tries are left: mend the cause, then engine.resume(id)"
-        else:
-            then = f"paused at once ({problem.reason})"
-            if problem.cancel_waits:
-                then = f"{then}. {CANCEL_WAITS}"
-        log.invocation.warning(
-            "%s %s: attempt %d failed%s: %s; %s",
-            invocation.submission.target,
-            invocation.id,
-            failed.attempt,
-            where,
-            problem.message if problem is not None else "",
-            then,
-        )
+        lines.paused(action.invocation.submission)
 
 
 def _tell_of_new_ones(observer: Observer, turn: Turn) -> None:

@@ -24,6 +24,7 @@ from durable.errors import (
 from durable.futures import DurableFuture
 from durable.log import About
 from durable.operations import Request
+from durable.runtime import lines
 from durable.runtime.arrivals import Arrivals
 from durable.runtime.cancels import Cancels
 from durable.runtime.failures import (
@@ -35,7 +36,6 @@ from durable.runtime.failures import (
     retry_after_ms,
 )
 from durable.runtime.forgotten import Unused
-from durable.runtime.lines import about
 from durable.runtime.observer import Observer
 from durable.runtime.registry import Registered
 from durable.runtime.steps import NO_TIMEOUT, Step, Steps
@@ -104,8 +104,8 @@ class Ending:
         self._cancels = Cancels(self._waiters, self._pending)
         #: Says how it has failed, once that can be reported.
         self._failure: Callable[[], Fail] | None = None
-        #: And with what.
-        self._failed_with: BaseException | None = None
+        #: And with what, until the log has said so.
+        self.error: BaseException | None = None
         self._closing = False
         #: Whether somebody waits for `Unloaded`: it is closed because it is to be paused.
         self._pausing = False
@@ -121,7 +121,7 @@ class Ending:
     @property
     def about(self) -> About:
         """What a line of the log about it is marked with."""
-        return about(self.submission, self.number)
+        return lines.about(self.submission, self.number)
 
     # ---- its handler's end ----
 
@@ -181,7 +181,7 @@ class Ending:
                 self.cancel_due,
             )
 
-        self._failure, self._failed_with = failure, error
+        self._failure, self.error = failure, error
         if self.broken is not None:
             self._steps.running.clear()  # what still runs belongs to a handler that cannot go on: it is cut off
         if not self._steps.running:
@@ -196,8 +196,8 @@ class Ending:
         failure = self._failure
         if failure is not None and self.active:
             self.host.submit(failure())
-            error, self._failure, self._failed_with = self._failed_with, None, None
-            self._over("failed", error)
+            self._failure = None
+            self._over("failed", self.error)
 
     @property
     def cancels(self) -> int:
@@ -213,6 +213,7 @@ class Ending:
 
     def end(self) -> None:
         """The attempt is over (killed, paused, shut down): let the handler's coroutine go."""
+        self.error = None
         self._over("ended")
 
     def close(self, *, pausing: bool = False) -> None:
@@ -239,6 +240,8 @@ class Ending:
         self.warm = keep
         if self.observed and was_active and self.observer is not None:
             self.observer.attempt_ended(self.submission, self.number, how, error)
+        if was_active:
+            lines.over(self.submission, self.number, how)
         if not keep:
             self._unwind()
 

@@ -132,6 +132,9 @@ class Loop:
         self._chore(recovery.run())
         self._chore(self.deadlocks.begin())
         self._sweep.begin()
+        before = "; the engine before it ended without a clean close" if opened.crashed else ""
+        services = len(self.registry.declared)
+        log.engine.info("%s: the engine runs; services: %d%s", self._name, services, before)
         if self.observer is not None:
             self.observer.engine_started()
 
@@ -203,6 +206,7 @@ class Loop:
             self._let_go()  # all the same
             raise
         self._gone = True
+        log.engine.info("%s: the engine was closed", self._name)
         self._tell_the_end()
 
     def _stop(self) -> None:
@@ -248,8 +252,15 @@ class Loop:
         if not self._gone:
             self._gone = True
             end_idle_threads()
+            if self._keeper is not None:
+                log.engine.info("%s: the engine has stopped without a clean close", self._name)
             self._tell_the_end()
             self.store.abandon()
+
+    @property
+    def _name(self) -> str:
+        """What it runs on."""
+        return str(getattr(self.store, "path", "an engine without a file"))
 
     def _tell_the_end(self) -> None:
         if self.observer is not None and self._keeper is not None:  # it was told of a start

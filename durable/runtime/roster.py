@@ -198,6 +198,7 @@ class Roster:
         """The attempt of this invocation is over."""
         attempt = self.attempts.pop(seq, None)
         if attempt is not None:
+            attempt.error = None
             self.room.forget(attempt)
             if attempt is self._on_trial:
                 self._end_trial()

@@ -80,6 +80,7 @@ def test_a_handler_that_blocks_is_named_once_with_its_place_and_a_way_out(
             await asyncio.sleep(0.3)
             (line,) = told(caplog)
             assert line.startswith(f"Blocks/blocks {handle.id}: the handler blocked the event loop")
+            assert [getattr(record, "invocation_id", None) for record in caplog.records] == [handle.id]
             assert re.search(rf"{re.escape(__file__)}:\d+ in block: .*ctx\.run", line)
             found = re.search(r"for about (\d+\.\d) s", line)
             assert found is not None

@@ -142,6 +142,8 @@ def test_a_circle_is_logged_once_with_its_path(
         views = sorted(await sim.engine.invocations(), key=lambda view: view.seq)
         assert [(member.id, member.target) for member in deadlock.members] == [(one.id, one.target) for one in views]
         assert [member.status for member in deadlock.members][-1] == "pending"
+        [marked] = [one for one in caplog.records if one.getMessage() == told(caplog)[0]]
+        assert getattr(marked, "invocation_id", None) == views[0].id
         await asyncio.sleep(3600)
         assert [ids(one) for one in await sim.engine.deadlocks()] == [ids(deadlock)]
         [message] = told(caplog)

@@ -76,5 +76,5 @@ def test_the_log_says_why_an_invocation_is_paused_and_what_to_do(caplog: pytest.
         assert await sim.status(handle.id) == "paused"
 
     simulate(lambda sim: [handler(service="Shop", retry=RetryPolicy(max_attempts=1))(work)], scenario)
-    assert "attempt 1 failed: ValueError: out of order; paused, no tries are left: mend" in caplog.text
+    assert "attempt 1 failed: ValueError: out of order; paused after 1 try, no more are left: mend" in caplog.text
     assert "engine.resume(id)" in caplog.text

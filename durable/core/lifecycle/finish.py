@@ -42,7 +42,7 @@ def fail(turn: Turn, command: Fail) -> None:
         entry = problem.entry
         failures = invocation.step_failures.get(entry, 0) + 1
         if command.step_policy.exhausted(failures):
-            give_step_up(turn, invocation, command)
+            give_step_up(turn, invocation, command, failures)
         else:
             invocation.step_failures = {**invocation.step_failures, entry: failures}
             back_off(turn, invocation, command, command.step_policy, failures)
@@ -57,7 +57,7 @@ def fail(turn: Turn, command: Fail) -> None:
 def give_up(turn: Turn, invocation: Invocation, policy: RetryPolicy, failure: Outcome | None) -> None:
     """No try is left."""
     if policy.on_max_attempts == "kill" and failure is not None:
-        turn.failed(invocation, Then.END)
+        turn.failed(invocation, Then.END, tries=invocation.failures)
         turn.complete(invocation, failure)
     else:
         stop(turn, invocation)
@@ -65,7 +65,7 @@ def give_up(turn: Turn, invocation: Invocation, policy: RetryPolicy, failure: Ou
 
 def stop(turn: Turn, invocation: Invocation) -> None:
     """It is not tried again until somebody resumes it."""
-    turn.failed(invocation, Then.PAUSE)
+    turn.failed(invocation, Then.PAUSE, tries=invocation.failures)
     after(turn, invocation, Stop())
 
 
@@ -82,7 +82,7 @@ def back_off(turn: Turn, invocation: Invocation, command: Fail, policy: RetryPol
     after(turn, invocation, BackOff(retry_at))
 
 
-def give_step_up(turn: Turn, invocation: Invocation, command: Fail) -> None:
+def give_step_up(turn: Turn, invocation: Invocation, command: Fail, failures: int) -> None:
     """The step's own policy is exhausted: its failure becomes the entry's outcome, and the handler sees it."""
     entry, outcome = command.problem.entry, command.failure
     assert outcome is not None
@@ -91,7 +91,7 @@ def give_step_up(turn: Turn, invocation: Invocation, command: Fail) -> None:
     invocation.open.pop(entry, None)
     invocation.last_entry = max(invocation.last_entry, entry)
     invocation.step_failures = {step: count for step, count in invocation.step_failures.items() if step != entry}
-    turn.failed(invocation, Then.GO_ON)
+    turn.failed(invocation, Then.GO_ON, tries=failures)
     after(turn, invocation, Again())
 
 
