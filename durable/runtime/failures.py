@@ -27,6 +27,7 @@ from durable.outcomes import clip, outcome_of
 #: To ask what every exception has, past what its class makes of that.
 _CAUSE: Any = vars(BaseException)["__cause__"]
 _CONTEXT: Any = vars(BaseException)["__context__"]
+_FRAMES: Any = vars(BaseException)["__traceback__"]
 _MEMBERS: Any = vars(BaseExceptionGroup)["exceptions"]
 #: Up to how many exceptions, in groups and as causes of each other, are shown with their tracebacks.
 CHAIN_MAX = 500
@@ -100,7 +101,11 @@ def problem_of(error: BaseException, entry: int, name: str, reason: str) -> Prob
 
 def cause_of(error: BaseException, problem: Problem) -> log.Cause:
     """What the log shows of an exception that became this problem."""
-    return log.Cause(error, _own_frames(error.__traceback__), problem.stacktrace, _can_be_formatted(error))
+    try:
+        safe = type(error).__getattribute__ is BaseException.__getattribute__ and _can_be_formatted(error)
+    except BaseException:
+        safe = False
+    return log.Cause(error, _own_frames(error), problem.stacktrace, safe)
 
 
 def reason_of(error: BaseException) -> str:
@@ -188,7 +193,7 @@ def _can_be_formatted(error: BaseException) -> bool:
 def _alone(error: BaseException) -> str:
     """The traceback of one that has no other in it."""
     places: list[tuple[CodeType, int, int]] = []
-    own = here = _own_frames(error.__traceback__)
+    own = here = _own_frames(error)
     while here is not None:
         places.append((here.tb_frame.f_code, here.tb_lasti, here.tb_lineno))
         here = here.tb_next
@@ -209,7 +214,7 @@ def _stacktrace(error: BaseException) -> str:
         if not chained and not issubclass(type(error), BaseExceptionGroup):
             return _alone(error)
         if not _can_be_formatted(error):
-            frames = traceback.format_tb(_own_frames(error.__traceback__))
+            frames = traceback.format_tb(_own_frames(error))
             return _plain("".join([*frames, describe(error)]))
         whole = traceback.TracebackException.from_exception(error)
         _leave_ours_out(whole)
@@ -218,9 +223,11 @@ def _stacktrace(error: BaseException) -> str:
         return f"<its traceback cannot be shown: {_name(worse)}>"
 
 
-def _own_frames(frames: TracebackType | None) -> TracebackType | None:
+def _own_frames(error: BaseException) -> TracebackType | None:
     """From the first that is not the engine's on; all of them where none is another's."""
-    here = frames
+    here: TracebackType | None
+    frames: TracebackType | None
+    here = frames = _FRAMES.__get__(error)
     while here is not None and here.tb_frame.f_code.co_filename.startswith(_OURS):
         here = here.tb_next
     return here or frames

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -50,8 +51,10 @@ async def fails(ctx: Context) -> None:
 
 @pytest.mark.parametrize("target", [sleeps, works_and_sleeps, sleeps_in_flows, calls, returns, fails])
 def test_an_attempt_that_is_over_is_freed_without_the_garbage_collector(
-    target: Callable[..., Awaitable[None]],
+    target: Callable[..., Awaitable[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(logging.getLogger("durable.invocation"), "propagate", False)  # pytest keeps the exceptions
+
     async def story() -> None:
         clock = VirtualClock(asyncio.get_running_loop())
         services = [sleeps, works_and_sleeps, sleeps_in_flows, calls, returns, fails]
