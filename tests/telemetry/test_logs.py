@@ -22,7 +22,7 @@ from durable import (
 )
 from durable.telemetry.logs import FIELDS, fields, replaying
 from durable.testing import MemoryStore, Sim, check, simulate
-from durable.testing.simulation import Mode
+from durable.testing.modes import Mode
 
 shop = logging.getLogger("shop")
 
