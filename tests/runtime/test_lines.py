@@ -13,7 +13,7 @@ import pytest
 import durable
 from durable import Context, Engine, ObjectContext, RetryPolicy, TerminalError, VirtualObject, handler
 from durable.telemetry.logs import FIELDS
-from durable.testing import MemoryStore
+from durable.testing import MemoryStore, VirtualClock, run
 from tests.runtime.support import settled
 
 HOUSE = str(Path(durable.__file__).parent)
@@ -180,13 +180,14 @@ def test_steps_that_a_shutdown_cuts_off_are_one_line(caplog: pytest.LogCaptureFi
         await ctx.run(sleep)
 
     async def main() -> None:
-        async with Engine(services=[long], store=MemoryStore(), shutdown_timeout=0.1) as engine:
+        clock = VirtualClock(asyncio.get_running_loop())
+        async with Engine(services=[long], store=MemoryStore(), clock=clock) as engine:
             for _ in range(200):
                 await engine.send(long)
             while began < 200:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
-    asyncio.run(main())
+    run(main)
     [line] = said(caplog, logging.WARNING, "durable.engine")
     assert line[1].startswith(
         "when the engine shut down, 200 steps still ran; they run again at the next start: 'sleep' "
