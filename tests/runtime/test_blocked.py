@@ -22,8 +22,12 @@ from durable.runtime import blocked
 from durable.testing import run as run_in_virtual_time
 from tests.runtime.support import engine_on as engine_in_virtual_time
 
-#: Seconds: what is noticed whenever it begins.
-STALL = blocked.PERIOD_S + blocked.LIMIT_S + blocked.LOOK_AGAIN_S
+#: Seconds: how late the lookout may be on a busy machine.
+LATE = 0.4
+#: What is noticed whenever it begins.
+STALL = blocked.PERIOD_S + blocked.LIMIT_S + blocked.LOOK_AGAIN_S + LATE
+#: How long blocks have really lasted.
+lasted: list[float] = []
 
 
 @pytest.fixture
@@ -52,7 +56,9 @@ def run(story: Coroutine[Any, Any, None]) -> None:
 
 def block(seconds: float) -> None:
     """What an async function should not call."""
+    began = time.monotonic()
     time.sleep(seconds)
+    lasted.append(time.monotonic() - began)
 
 
 @handler(service="Blocks")
@@ -84,7 +90,7 @@ def test_a_handler_that_blocks_is_named_once_with_its_place_and_a_way_out(
             assert re.search(rf"{re.escape(__file__)}:\d+ in block: .*ctx\.run", line)
             found = re.search(r"for about (\d+\.\d) s", line)
             assert found is not None
-            assert STALL - 0.25 < float(found[1]) < STALL + 0.25
+            assert lasted[-1] - 0.25 - LATE < float(found[1]) < lasted[-1] + 0.25
 
     run(story())
     assert len(told(caplog)) == 1
@@ -120,7 +126,7 @@ def test_where_each_blocks_for_a_moment_the_event_loop_is_called_busy(
 ) -> None:
     async def story() -> None:
         async with engine_on(path, blocks) as engine:
-            await asyncio.gather(*[engine.call(blocks, 0.1) for _ in range(9)])
+            await asyncio.gather(*[engine.call(blocks, 0.1) for _ in range(13)])
 
     run(story())
     (line,) = told(caplog)
@@ -265,7 +271,7 @@ def test_no_timeout_is_charged_to_an_innocent_invocation(path: Path) -> None:
             await asyncio.sleep(0.2)
             await engine.call(blocks, STALL)
             assert await innocent_one.result() == "waited"
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(60):
                 with pytest.raises(TerminalError, match="abort timeout"):  # a stall puts it off, no more
                     await endless_one.result()
 
@@ -284,7 +290,8 @@ def test_the_thread_starts_with_the_first_attempt_and_sleeps_while_there_is_none
             (thread,) = lookouts()
             assert thread.daemon, "it must not keep the process alive"
             lookout = blocked._Lookout._all[asyncio.get_running_loop()]
-            await asyncio.sleep(blocked.PERIOD_S + 0.1)
+            while not lookout._parked:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
             answered_at = lookout._answered_at
             await asyncio.sleep(blocked.PERIOD_S + 0.1)
             assert lookout._answered_at == answered_at, "it asks although nobody can block"
@@ -343,7 +350,7 @@ async def waits(ctx: Context) -> None:
     await asyncio.sleep(0.5)
 
 async def main() -> None:
-    async with Engine(sys.argv[1], [waits], inactivity_timeout=0.3, abort_timeout=0.3) as engine:
+    async with Engine(sys.argv[1], [waits], inactivity_timeout=0.5, abort_timeout=0.5) as engine:
         await engine.call(waits)
         print("done", flush=True)
 
@@ -358,6 +365,6 @@ def test_a_process_that_was_stopped_blames_nobody_and_charges_nobody(path: Path)
         assert process.stdout is not None
         assert process.stdout.readline() == "waits\n"
         os.kill(process.pid, signal.SIGSTOP)
-        time.sleep(1)
+        time.sleep(1.5)
         os.kill(process.pid, signal.SIGCONT)
         assert process.stdout.read() == "done\n"
