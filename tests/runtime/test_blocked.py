@@ -51,6 +51,8 @@ def lookouts() -> list[threading.Thread]:
 def run(story: Coroutine[Any, Any, None]) -> None:
     """On an event loop whose time is real; and no lookout outlives it."""
     asyncio.run(story)
+    for one in lookouts():  # a close waits for them, though not for long
+        one.join(60)
     assert lookouts() == []
 
 

@@ -31,7 +31,7 @@ from durable.runtime.loop import Loop
 from durable.testing import MemoryStore, VirtualClock, run
 from durable.testing.faults import around
 from tests.runtime.support import complaints
-from tests.runtime.test_engine_guards import belongings, needs_proc
+from tests.runtime.test_engine_guards import belongings, left_since, needs_proc
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it wants another client underneath
@@ -457,7 +457,7 @@ def test_fifty_lives_of_one_engine_leave_nothing_behind(path: Path, caplog: pyte
         for number in range(50):
             await once("abandon" if number % 5 == 0 else "close")
         await once("close")
-        assert not (await belongings()) - before
+        assert not await left_since(before)
         assert loops_alive() <= loops + 1
 
     asyncio.run(story())

@@ -252,6 +252,7 @@ async def test_a_holder_that_nobody_can_ask_is_named(
             await standby.start()
         assert caplog.text.count("without a holder that answers") == 1
         assert standby.role is None
+        monkeypatch.setattr(roles, "START_S", 60)
         starting = asyncio.ensure_future(standby.start())
         await asyncio.sleep(0.1)
         await standby.close()
