@@ -19,6 +19,7 @@ from durable.remote.wire import check, encoded_path
 from durable.runtime.registry import check_headers, check_text
 from durable.serde import serde_for
 from durable.service import Handler
+from durable.telemetry import carry_on
 from durable.views.invocations import InvocationView
 
 I = TypeVar("I")  # noqa: E741
@@ -215,7 +216,9 @@ class Client(Subscribing):
         if idempotency_key is not None:
             check_text("idempotency key", idempotency_key)
         path = invocation_path(way, target.service, key, target.name)
-        return await self.post(path, *target.body(arg), check_headers(headers, _HEADERS_MAX), idempotency_key, query)
+        sent = check_headers(headers, _HEADERS_MAX)
+        carry_on(sent)
+        return await self.post(path, *target.body(arg), sent, idempotency_key, query)
 
     async def post(
         self,

@@ -13,7 +13,7 @@ from durable.runtime.observer import Observer
 if TYPE_CHECKING:
     from durable.telemetry.spans import Traces as Traces
 
-__all__ = ["Traces", "observers"]
+__all__ = ["Traces", "carry_on", "observers"]
 
 
 def observers(wanted: bool | None, given: Iterable[Observer] = ()) -> list[Observer]:
@@ -38,6 +38,16 @@ def observers(wanted: bool | None, given: Iterable[Observer] = ()) -> list[Obser
     from durable.telemetry.spans import Traces
 
     return [] if any(isinstance(one, Traces) for one in given) else [Traces(provider)]
+
+
+def carry_on(headers: dict[str, str]) -> None:
+    """Have what is asked with these headers go on in the trace of whoever asks, where there is one."""
+    if "opentelemetry.trace" in sys.modules:
+        from durable.telemetry.carried import above, carry
+
+        span = above(headers)
+        if span is not None:
+            carry(span, headers)
 
 
 def __getattr__(name: str) -> object:

@@ -42,6 +42,15 @@ def carry(span: SpanContext, headers: MutableMapping[str, str]) -> None:
         headers[STATE] = span.trace_state.to_header()
 
 
+def above(headers: Mapping[str, str]) -> SpanContext | None:
+    """What is asked for here and now goes on below this: the span of now, or that of the headers of another trace.
+
+    (Where both are of one trace, the span of now is the nearer one: the headers have come from a client.)
+    """
+    here, told = get_current_span().get_span_context(), carried(headers)
+    return here if here.is_valid and (told is None or told.trace_id == here.trace_id) else told
+
+
 def below(span: SpanContext) -> Context:
     """The context of a child of that span."""
     return set_span_in_context(NonRecordingSpan(span), EMPTY)

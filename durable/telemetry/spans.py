@@ -1,6 +1,6 @@
 """The spans of an invocation: asked for, each attempt, each step once, its end; one trace across crashes.
 
-    ingress Shop/checkout                        a request over HTTP
+    ingress Shop/checkout                        a request over HTTP, until what it asks for is durable
     └─ invocation-start Shop/checkout            from being asked for until it is durable: what the others hang on
        ├─ invocation-attempt Shop/checkout       each attempt
        │  └─ run charge                          each execution of a step; what it calls nests below it
@@ -36,7 +36,7 @@ from durable.core.sources import Subscription
 from durable.release import package_version
 from durable.runtime.failures import failure_of_exception, problem_of
 from durable.runtime.observer import Asking, Observer
-from durable.telemetry.carried import EMPTY, PARENT, below, carried, carry, stored
+from durable.telemetry.carried import EMPTY, PARENT, above, below, carried, carry, stored
 from durable.telemetry.ending import Endings
 
 #: How many that were asked for may be waited for whose answer never comes: they were refused, say.
@@ -86,6 +86,8 @@ class Traces(Observer):
         #: Steps that have ended and are not durable yet, by invocation and entry, and when they ended.
         self._unrecorded: dict[str, dict[int, tuple[Span, int]]] = {}
         self._requests: dict[int, tuple[Span, Any]] = {}
+        #: Spans of requests that are not told of yet.
+        self._ingress: set[Span] = set()
         self._step_names: set[str] = set()
 
     def flush(self, patience_s: float = 5.0) -> bool:
@@ -101,6 +103,7 @@ class Traces(Observer):
         for attempt in self._attempts.values():
             self._attempt_over(attempt, "ended")
         self._asked.clear()
+        self._ingress.clear()
         self._attempts.clear()
         self._steps.clear()
         self._endings.flush()
@@ -108,7 +111,7 @@ class Traces(Observer):
     # ---- requests ----
 
     def request_started(self, request: Asking) -> None:
-        """A span until the answer."""
+        """A span until what is asked for is durable, or refused: a crash must not take it, as others hang on it."""
         attributes: dict[str, Any] = {"rpc.service": request.service, "rpc.method": request.handler}
         if request.peer is not None:
             attributes["client.socket.address"], attributes["client.socket.port"] = request.peer
@@ -120,15 +123,19 @@ class Traces(Observer):
         )
         if len(self._requests) < ASKED_MAX:
             self._requests[id(request)] = span, attach(set_span_in_context(span))
+            self._ingress.add(span)
 
     def request_ended(self, request: Asking, status: int) -> None:
-        """With the status of the answer."""
+        """With the status of the answer, where it was not accepted."""
         found = self._requests.pop(id(request), None)
         if found is None:
             return
         span, token = found
         if get_current_span() is span:
             detach(token)
+        if span not in self._ingress:
+            return
+        self._ingress.remove(span)
         if status:
             span.set_attribute("http.response.status_code", status)
         if status >= 500:
@@ -161,7 +168,9 @@ class Traces(Observer):
             )
             self._begin(submission, set_span_in_context(span, EMPTY), now, span)
         else:
-            self._begin(submission, self._parent(submission.headers), now)
+            here = get_current_span()
+            origin = (here,) if here in self._ingress else ()
+            self._begin(submission, self._parent(submission.headers), now, *origin)
 
     def record_offered(self, submission: Submission, subscription: Subscription) -> None:
         """The trace of whoever sent the record goes on."""
@@ -206,6 +215,7 @@ class Traces(Observer):
         """From now on it is certain."""
         now = time.time_ns()
         for span in self._asked.pop(submission.headers.get(PARENT, ""), ()):
+            self._ingress.discard(span)
             self._end(span, now)
 
     def invocation_dismissed(self, submission: Submission) -> None:
@@ -232,11 +242,8 @@ class Traces(Observer):
         self._end(span, now)
 
     def _parent(self, headers: Any) -> Context:
-        """Below the span of now; below that of the headers, where these are of another trace or there is none."""
-        here, told = get_current_span().get_span_context(), carried(headers)
-        if here.is_valid and (told is None or told.trace_id == here.trace_id):
-            return below(here)
-        return EMPTY if told is None else below(told)
+        span = above(headers)
+        return EMPTY if span is None else below(span)
 
     # ---- attempts ----
 
