@@ -41,7 +41,7 @@ BaseException
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 __all__ = [
     "AttemptEnded",
@@ -83,6 +83,40 @@ __all__ = [
 ]
 
 
+E = TypeVar("E", bound=BaseException)
+#: To set what every exception has, past what its class makes of that.
+_ARGS: Any = vars(BaseException)["args"]
+
+
+def made(kind: type[E], args: tuple[Any, ...], attributes: Mapping[str, Any]) -> E:
+    """An exception made without its `__init__`, whose parameters may be any, and which may be frozen."""
+    builtin = next(one for one in kind.__mro__ if one.__module__ == "builtins")
+    error: E = builtin.__new__(kind, *args)
+    _ARGS.__set__(error, args)  # those of an `OSError` are set by its `__init__`
+    slots = slots_of(kind)
+    for name, value in attributes.items():
+        if name in slots:
+            object.__setattr__(error, name, value)
+        else:
+            error.__dict__[name] = value
+    return error
+
+
+def slots_of(kind: type) -> set[str]:
+    """The names of attributes that are not in its instances' `__dict__`."""
+    found: set[str] = set()
+    for one in kind.__mro__:
+        slots = one.__dict__.get("__slots__", ())
+        found.update((slots,) if isinstance(slots, str) else slots)
+    return found - {"__dict__", "__weakref__"}
+
+
+def attributes_of(error: BaseException) -> dict[str, Any]:
+    """All that an exception has, besides its `args`."""
+    slots = {name: getattr(error, name) for name in slots_of(type(error)) if hasattr(error, name)}
+    return {**vars(error), **slots}
+
+
 class DurableError(Exception):
     """The root of every ordinary error of this package."""
 
@@ -93,22 +127,49 @@ class DurableError(Exception):
 class TerminalError(DurableError):
     """Ends the invocation: it is never retried, and every caller sees the same code, message and metadata.
 
-    Raise it from a handler or from a step. `code` follows HTTP (default 500); `metadata` maps strings to strings.
+    Raise it from a handler or from a step. `code` is that of an HTTP error, 400 to 599 (default 500); `metadata` maps
+    strings to strings. Raises `UsageError` for others.
+
+    A subclass comes back as itself, with its attributes, to handlers and callers alike: each attribute is stored by
+    its annotation, and `__init__` is not called again. Where that class is not there it is a `TerminalError`.
     """
 
     # for subclasses that do not call `super().__init__`
     message: str = ""
     code: int = 500
     metadata: dict[str, str] = {}  # noqa: RUF012 (only ever read)
+    #: The class that it was raised as, `module:Class`, where this process does not have that; otherwise empty.
+    class_name: str = ""
 
     def __init__(self, message: str = "", code: int = 500, metadata: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.message = message
-        self.code = code
-        self.metadata = dict(metadata or {})
+        self.code = code if type(code) is int and 400 <= code <= 599 else _checked_code(code)
+        self.metadata = {} if metadata is None else _checked_metadata(metadata)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.message, self.code, self.metadata)
+        return made, (type(self), self.args, attributes_of(self))
+
+
+def _checked_code(code: object) -> int:
+    if isinstance(code, int) and 400 <= code <= 599:  # an `HTTPStatus`
+        return int(code)
+    raise UsageError(
+        f"TerminalError(code={code!r}): a code is that of an HTTP error, an int from 400 to 599; what else there is "
+        "to say belongs into metadata"
+    )
+
+
+def _checked_metadata(metadata: object) -> dict[str, str]:
+    if not isinstance(metadata, Mapping):
+        raise UsageError(f"TerminalError(metadata=...) takes a mapping of texts, not {type(metadata).__name__}")
+    for name, value in metadata.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise UsageError(
+                f"TerminalError(metadata=...) maps strings to strings, and {name!r:.100} is mapped to a "
+                f"{type(value).__name__}: write it as text, or keep it in an attribute of a subclass"
+            )
+    return dict(metadata)
 
 
 class InvocationCancelled(TerminalError):

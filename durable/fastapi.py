@@ -49,8 +49,8 @@ Durable = Annotated[Engine, Depends(engine_of)]
 def answer(request: HTTPConnection, error: Exception) -> Response:
     """What an error of this package says to a client, in FastAPI's form: `{"detail": …}`.
 
-    A refusal has its own status: 404, 409, 413, … A handler's `TerminalError` has its code where that is from 400 to
-    599 (otherwise 500), and its metadata if there is any. While no engine runs it is a 503 with `retry-after`.
+    A refusal has its own status: 404, 409, 413, … A handler's `TerminalError` has its code, and its metadata if there
+    is any. While no engine runs it is a 503 with `retry-after`.
     """
     if not isinstance(request, Request):  # a websocket is not answered
         raise error

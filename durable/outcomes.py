@@ -1,13 +1,64 @@
-"""Errors on their way through the journal: an exception as it is stored, and what is stored as an exception."""
+"""Errors on their way through the journal: which are terminal, how they are stored, and exceptions made of that.
 
-from typing import Literal
+Exceptions are the user's: their attributes and methods may raise, and groups and causes may go in a circle.
+"""
 
+from typing import Any, Literal
+
+from durable import subclasses
 from durable.core.journal import Failure, Outcome, failure_of
-from durable.errors import DurableTimeoutError, InvocationCancelled, InvocationKilled, TerminalError
+from durable.errors import (
+    DurableError,
+    DurableTimeoutError,
+    InvocationCancelled,
+    InvocationKilled,
+    TerminalError,
+)
 
-#: How many bytes of an error's text are kept, and of all the metadata of one.
+#: How many bytes of an error's text are kept; of all the metadata of one, and of all its attributes.
 TEXT_SIZE_MAX = 8 * 1024
 METADATA_SIZE_MAX = 64 * 1024
+
+
+#: How many exceptions, as causes of each other, are looked at.
+CHAIN_MAX = 500
+#: To ask what every exception has, past what its class makes of that.
+CAUSE: Any = vars(BaseException)["__cause__"]
+MEMBERS: Any = vars(BaseExceptionGroup)["exceptions"]
+
+
+def terminal_in(error: BaseException) -> TerminalError | None:
+    """The terminal error that this one stands for; None where it is to be retried.
+
+    Of an error and what it was raised `from`, the first of this package's decides. A group is terminal when every
+    error in it is: the first one stands for all.
+    """
+    for one in causes(error):
+        if isinstance(one, TerminalError):
+            return one
+        if isinstance(one, DurableError):
+            return None
+        if isinstance(one, BaseExceptionGroup):
+            found = [terminal_in(member) for member in members(one)]
+            if all(terminal is not None for terminal in found):
+                return found[0]
+    return None
+
+
+def causes(error: BaseException) -> list[BaseException]:
+    """The exception, what it was raised `from`, and so on; they may go in a circle."""
+    found: dict[int, BaseException] = {}
+    one: BaseException | None = error
+    while one is not None and id(one) not in found and len(found) < CHAIN_MAX:
+        found[id(one)] = one
+        one = CAUSE.__get__(one)
+    return list(found.values())
+
+
+def members(group: BaseExceptionGroup[BaseException]) -> tuple[BaseException, ...]:
+    """What a group was made of, whatever its class says of that."""
+    found: tuple[BaseException, ...] = MEMBERS.__get__(group)
+    return found
 
 
 def clip(text: str, size: int = TEXT_SIZE_MAX, *, both_ends: bool = False) -> str:
@@ -38,7 +89,13 @@ def error_of(outcome: Outcome) -> TerminalError:
 
 
 def _error(failure: Failure) -> TerminalError:
-    error = _CLASSES[failure.kind](failure.message, failure.code, failure.metadata)
+    base = kind = _CLASSES[failure.kind]
+    if failure.type:
+        kind = subclasses.find(failure.type, base) or base
+    attributes = subclasses.Attributes(failure.attributes, failure.raw_attributes)
+    error = subclasses.made(kind, failure.message, failure.code, failure.metadata, attributes)
+    if failure.type and kind is base:
+        error.class_name = failure.type
     if failure.cause is not None:
         error.__cause__ = _error(failure.cause)
     return error
@@ -53,7 +110,25 @@ def outcome_of(error: TerminalError) -> Outcome:
         kind = "killed"
     elif isinstance(error, DurableTimeoutError):
         kind = "timeout"
-    return Failure(_text(error.message) or _text(error), _code(error.code), _metadata(error), kind).outcome()
+    name, attributes = _beyond(error, _CLASSES[kind])
+    return Failure(
+        message=_text(error.message) or _text(error),
+        code=_code(error.code),
+        metadata=_metadata(error),
+        kind=kind,
+        type=name,
+        attributes=attributes.texts,
+        raw_attributes=attributes.raw,
+    ).outcome()
+
+
+def _beyond(error: TerminalError, base: type[TerminalError]) -> tuple[str, subclasses.Attributes]:
+    """The name of its class, where that is another one than `base`, and its attributes, whatever they do."""
+    try:
+        name = "" if type(error) is base else subclasses.name_of(type(error))
+        return name or _text(error.class_name), subclasses.attributes_of(error, METADATA_SIZE_MAX)
+    except BaseException:
+        return "", subclasses.Attributes()
 
 
 def _metadata(error: TerminalError) -> dict[str, str]:
@@ -76,10 +151,12 @@ def _metadata(error: TerminalError) -> dict[str, str]:
 
 
 def _code(code: object) -> int:
+    """A subclass may have set it to anything."""
     try:
-        return int(code)  # type: ignore[call-overload, no-any-return]
+        number = int(code)  # type: ignore[call-overload]
     except BaseException:
         return 500
+    return number if 400 <= number <= 599 else 500
 
 
 def _text(value: object) -> str:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, ParamSpec, Protocol
 from durable.core.duration import Duration
 from durable.core.retry import RetryPolicy
 from durable.errors import AttemptEnded, InvocationCancelled, TerminalError, UsageError
+from durable.outcomes import terminal_in
 
 P = ParamSpec("P")
 
@@ -52,6 +53,7 @@ class Saga:
     """Compensations, run as journaled steps when the block ends in a terminal error or a cancellation.
 
     A cancellation is an `InvocationCancelled`, or that the handler's own task group gives the flow of the block up.
+    What was raised `from` a terminal error is one, too.
     Register a compensation *before* the step it undoes: then it is undone even if the step's outcome is unknown.
     An error that will be retried runs no compensation. Every compensation is tried, in reverse order:
 
@@ -94,7 +96,7 @@ class Saga:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._entered = False
-        if error is None or not (isinstance(error, CancelledError) or _is_terminal(error)):
+        if error is None or not (isinstance(error, CancelledError) or _ends(error)):
             return
         if isinstance(error, CancelledError) and self._steps.ending:
             raise AttemptEnded  # the next attempt decides: what this handler ends with means nothing
@@ -136,7 +138,9 @@ class SagaStep:
         self._add(Compensation(self._options, fn, args, kwargs))
 
 
-def _is_terminal(error: BaseException) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return all(_is_terminal(one) for one in error.exceptions)
-    return isinstance(error, TerminalError)
+def _ends(error: BaseException) -> bool:
+    """Whether the invocation ends with it, so that nothing more will be done."""
+    try:
+        return terminal_in(error) is not None
+    except BaseException:  # nothing can be said of it: it is retried
+        return False

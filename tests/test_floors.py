@@ -19,7 +19,9 @@ core.turn
 core.lifecycle
 core.settle core.undo
 core
-serde outcomes
+serde
+subclasses
+outcomes
 signature
 service store
 saga futures

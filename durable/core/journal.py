@@ -82,6 +82,10 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
     kind: Literal["terminal", "cancelled", "killed", "timeout"] = "terminal"
     #: Of a cancellation: how the call ended that was cancelled first.
     cause: "Failure | None" = None
+    #: The subclass that it was raised as, `module:Class`; its attributes as JSON, and those that are none.
+    type: str = ""
+    attributes: dict[str, msgspec.Raw] = {}
+    raw_attributes: dict[str, bytes] = {}
 
     def outcome(self) -> Outcome:
         """This failure as an outcome."""

@@ -31,6 +31,8 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     kind: str = ""
     #: Of a cancelled one: how the call ended that was cancelled first.
     cause: Failure | None = None
+    #: All that is stored of it, where it is of a class of the user's: for clients of the control socket alone.
+    failure: Failure | None = None
 
 
 class Accepted(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
@@ -56,6 +58,7 @@ class Services(msgspec.Struct, frozen=True):
 
 
 _encode = msgspec.json.Encoder().encode
+_problem = msgspec.json.Decoder(Problem).decode
 
 
 def json(value: Any, status: int = 200, headers: Iterable[tuple[bytes, bytes]] = ()) -> Answer:
@@ -71,19 +74,34 @@ def problem(refusal: Refusal, id: str | None = None) -> Answer:
     return json(body, refusal.status, ((b"x-restate-error-source", b"ingress"), *about, *told))
 
 
-def failed(id: str, failure: Failure, kind: str = "") -> Answer:
-    """An error that an invocation ended with."""
+def failed(id: str, failure: Failure, kind: str = "", *, exact: bool = False) -> Answer:
+    """An error that an invocation ended with. `exact`: for a client of ours, which makes the same error of it."""
     code = failure.code
     status = code if 400 <= code <= 599 else 500  # a failure never looks like a success, or like no answer
     kind = kind or ("" if failure.kind == "terminal" else failure.kind)
-    body = Problem(code, failure.message, "invocation", failure.metadata, kind, failure.cause)
+    told = plain(failure)
+    stored = failure if exact and failure != told else None
+    body = Problem(code, failure.message, "invocation", failure.metadata, kind, told.cause, stored)
     return json(body, status, (_id(id), (b"x-restate-error-source", b"invocation")))
 
 
-def ended(id: str, outcome: Outcome, content_type: str, data: bytes, expires_at: int | None) -> Answer:
-    """The outcome of an invocation; `data` is its value as it travels."""
+def plain(failure: Failure) -> Failure:
+    """Without what only Python code is to see: its class, its attributes."""
+    cause = None if failure.cause is None else plain(failure.cause)
+    return msgspec.structs.replace(failure, type="", attributes={}, raw_attributes={}, cause=cause)
+
+
+def without_class(body: bytes) -> bytes:
+    """The body of `failed`, as it is without `exact`."""
+    return _encode(msgspec.structs.replace(_problem(body), failure=None))
+
+
+def ended(
+    id: str, outcome: Outcome, content_type: str, data: bytes, expires_at: int | None, *, exact: bool = False
+) -> Answer:
+    """The outcome of an invocation; `data` is its value as it travels. See `failed`."""
     if not outcome.ok:
-        answer = failed(id, failure_of(outcome))
+        answer = failed(id, failure_of(outcome), exact=exact)
         headers = list(answer.headers)
     else:
         answer = Answer(200, data)

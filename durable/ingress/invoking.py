@@ -49,7 +49,8 @@ def ended(handler: Registered | None, standing: Standing, outcome: Outcome, call
     content_type, data = output_of(handler, outcome) if outcome.ok else ("", b"")
     if outcome.ok and call.envelope is not None and call.envelope.stored:
         content_type, data = EXACT, outcome.value
-    return answers.ended(standing.id, outcome, content_type, data, standing.expires_at)
+    exact = call.ingress.local
+    return answers.ended(standing.id, outcome, content_type, data, standing.expires_at, exact=exact)
 
 
 async def request_of(asked: Invoke, call: Call) -> Request:

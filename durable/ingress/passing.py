@@ -8,7 +8,7 @@ from urllib.parse import quote
 from durable.core.duration import render_iso
 from durable.engine.follower import Follower
 from durable.ingress import completing, invoking
-from durable.ingress.answers import Answer
+from durable.ingress.answers import Answer, without_class
 from durable.ingress.asks import Ask, Complete, Invoke, Lookup, Result, Settle, Signal
 from durable.ingress.calls import Call
 from durable.remote import connections
@@ -51,4 +51,7 @@ async def _invoke(asked: Invoke, call: Call, holder: Follower) -> Answer:
 
 def _told(answer: connections.Answer) -> Answer:
     known = [(name.encode(), answer.headers[name].encode("latin-1")) for name in _TOLD if name in answer.headers]
-    return Answer(answer.status, answer.body, known)
+    body = answer.body
+    if answer.headers.get("x-restate-error-source") == "invocation":
+        body = without_class(body)
+    return Answer(answer.status, body, known)

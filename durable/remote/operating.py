@@ -76,6 +76,8 @@ class Operating(Asking):
         told_of = problem_in(answer)
         if told_of.kind == NotFoundError.__name__:
             raise NotFoundError(told_of.message)
+        if told_of.failure is not None:
+            return told_of.failure.outcome()
         kind: Any = told_of.kind if told_of.kind in ("cancelled", "killed", "timeout") else "terminal"
         code = told_of.code or answer.status
         return Failure(told_of.message, code, told_of.metadata, kind, told_of.cause).outcome()

@@ -310,6 +310,8 @@ class Problem(msgspec.Struct, frozen=True):
     kind: str = ""
     #: See `Failure.cause`.
     cause: Failure | None = None
+    #: All that is stored of an invocation's failure, where it is of a class of the user's.
+    failure: Failure | None = None
 
 
 _problem = msgspec.json.Decoder(Problem).decode

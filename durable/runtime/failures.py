@@ -18,19 +18,14 @@ from durable.errors import (
     AttemptEnded,
     DurableError,
     RetryableError,
-    TerminalError,
     UsageError,
     ValueTooLargeError,
 )
-from durable.outcomes import clip, outcome_of
+from durable.outcomes import CAUSE, CHAIN_MAX, MEMBERS, causes, clip, members, outcome_of, terminal_in
 
-#: To ask what every exception has, past what its class makes of that.
-_CAUSE: Any = vars(BaseException)["__cause__"]
+#: See `CAUSE`.
 _CONTEXT: Any = vars(BaseException)["__context__"]
 _FRAMES: Any = vars(BaseException)["__traceback__"]
-_MEMBERS: Any = vars(BaseExceptionGroup)["exceptions"]
-#: Up to how many exceptions, in groups and as causes of each other, are shown with their tracebacks.
-CHAIN_MAX = 500
 #: What is below is the engine's code, and nobody's who reads a traceback.
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 #: Stacks as text, by the places they go through: where one handler fails, thousands may fail at the same line.
@@ -39,13 +34,9 @@ SHOWN = 64
 
 
 def failure_of_exception(error: BaseException) -> Outcome | None:
-    """The terminal outcome an exception stands for, or None where the attempt is to be retried.
-
-    What is raised `from` a terminal error is terminal, too: that one is its outcome. A group counts as terminal when
-    every exception in it is; the first one stands for all.
-    """
+    """The terminal outcome an exception stands for, or None where the attempt is to be retried: see `terminal_in`."""
     try:
-        terminal = _terminal_in(error)
+        terminal = terminal_in(error)
     except BaseException:  # nothing can be said of it: it is retried, as whatever is not terminal
         return None
     if terminal is None:
@@ -56,32 +47,11 @@ def failure_of_exception(error: BaseException) -> Outcome | None:
         return Failure(describe(terminal), 500).outcome()
 
 
-def _terminal_in(error: BaseException) -> TerminalError | None:
-    for one in _causes(error):
-        if isinstance(one, TerminalError):
-            return one
-        if isinstance(one, BaseExceptionGroup):
-            found = [_terminal_in(member) for member in _members(one)]
-            if all(terminal is not None for terminal in found):
-                return found[0]
-    return None
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    """The exception, what it was raised `from`, and so on; they may go in a circle."""
-    found: dict[int, BaseException] = {}
-    one: BaseException | None = error
-    while one is not None and id(one) not in found and len(found) < CHAIN_MAX:
-        found[id(one)] = one
-        one = _CAUSE.__get__(one)
-    return list(found.values())
-
-
 def contains_end(error: BaseException) -> bool:
     """Whether it is the end of the attempt, or a group that carries it out of a task group."""
     try:
         if isinstance(error, BaseExceptionGroup):
-            return any(contains_end(one) for one in _members(error))
+            return any(contains_end(one) for one in members(error))
         return isinstance(error, AttemptEnded)
     except BaseException:
         return False
@@ -114,7 +84,7 @@ def reason_of(error: BaseException) -> str:
         if isinstance(error, DurableError):
             return error.reason
         if isinstance(error, BaseExceptionGroup):
-            return next(filter(None, map(reason_of, _members(error))), "")
+            return next(filter(None, map(reason_of, members(error))), "")
     except BaseException:
         return ""
     return ""
@@ -131,12 +101,12 @@ def reason_of_step(error: BaseException, *, returned: bool) -> str:
 
 
 def retry_after_ms(error: BaseException, about: log.About) -> int | None:
-    """When a `RetryableError`, or what was raised `from` one, is to be retried, if that can be read."""
+    """When a `RetryableError`, or what was raised `from` one, is to be retried, if that can be read.
+
+    A group with several of them is retried after the longest time.
+    """
     try:
-        for one in _causes(error):
-            if issubclass(type(one), RetryableError) and getattr(one, "retry_after", None) is not None:
-                return parse(one.retry_after)  # type: ignore[attr-defined]
-        return None
+        return _retry_after_ms(error)
     except BaseException as bad:
         log.invocation.warning(
             "%s %s: RetryableError(retry_after=...): %s",
@@ -146,6 +116,17 @@ def retry_after_ms(error: BaseException, about: log.About) -> int | None:
             about=about,
         )
         return None
+
+
+def _retry_after_ms(error: BaseException) -> int | None:
+    for one in causes(error):
+        if issubclass(type(one), RetryableError) and getattr(one, "retry_after", None) is not None:
+            return parse(one.retry_after)  # type: ignore[attr-defined]
+        if issubclass(type(one), BaseExceptionGroup):
+            found = [ms for ms in map(_retry_after_ms, members(one)) if ms is not None]  # type: ignore[arg-type]
+            if found:
+                return max(found)
+    return None
 
 
 def _name(error: BaseException) -> str:
@@ -164,12 +145,6 @@ def describe(error: BaseException) -> str:
     return f"{name}: {text}" if text else name
 
 
-def _members(group: BaseExceptionGroup[BaseException]) -> tuple[BaseException, ...]:
-    """What a group was made of, whatever its class says of that."""
-    members: tuple[BaseException, ...] = _MEMBERS.__get__(group)
-    return members
-
-
 def _can_be_formatted(error: BaseException) -> bool:
     """Whether `traceback` would come to an end: it follows causes and members, which may go in a circle."""
     left: list[Any] = [error]
@@ -183,10 +158,10 @@ def _can_be_formatted(error: BaseException) -> bool:
             return False
         kind: Any = type(one)
         if issubclass(kind, BaseExceptionGroup):
-            if kind.exceptions is not _MEMBERS:
+            if kind.exceptions is not MEMBERS:
                 return False
-            left += _MEMBERS.__get__(one)
-        left += [_CAUSE.__get__(one), _CONTEXT.__get__(one)]
+            left += MEMBERS.__get__(one)
+        left += [CAUSE.__get__(one), _CONTEXT.__get__(one)]
     return True
 
 
@@ -210,7 +185,7 @@ def _alone(error: BaseException) -> str:
 
 def _stacktrace(error: BaseException) -> str:
     try:
-        chained = _CAUSE.__get__(error) is not None or _CONTEXT.__get__(error) is not None
+        chained = CAUSE.__get__(error) is not None or _CONTEXT.__get__(error) is not None
         if not chained and not issubclass(type(error), BaseExceptionGroup):
             return _alone(error)
         if not _can_be_formatted(error):

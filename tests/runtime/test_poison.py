@@ -397,24 +397,31 @@ async def a_terminal_message_of_a_megabyte(ctx: Context) -> None:
     raise TerminalError("m" * 1_000_000)
 
 
-@table.ends(404)
+@table.stops("UsageError", text="400 to 599")
 async def a_terminal_code_in_words(ctx: Context) -> None:
     raise TerminalError("gone", wrong("404"))
 
 
-@table.ends(500)
+@table.stops("UsageError", text="400 to 599")
 async def a_terminal_code_that_is_no_number(ctx: Context) -> None:
     raise TerminalError("gone", wrong(object()))
 
 
-@table.ends(418)
+@table.stops("UsageError", text="maps strings to strings")
 async def terminal_metadata_of_other_types(ctx: Context) -> None:
     raise TerminalError("tea", 418, wrong({"pot": 1, 2: None}))
 
 
-@table.ends(418)
+@table.stops("UsageError", text="maps strings to strings")
 async def terminal_metadata_that_cannot_be_shown(ctx: Context) -> None:
     raise TerminalError("tea", 418, wrong({"pot": Unspeakable(), "\ud800": "\ud800"}))
+
+
+@table.ends(404)
+async def a_terminal_code_and_metadata_set_to_nonsense(ctx: Context) -> None:
+    error = TerminalError("gone")
+    error.code, error.metadata = wrong("404"), wrong({"pot": Unspeakable(), 2: "\ud800"})
+    raise error
 
 
 @table.ends(409, "by hand")
