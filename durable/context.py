@@ -31,7 +31,7 @@ from durable.futures import DurableFuture
 from durable.operations import Awakeable, Call, Operations, Promise, Request, SendHandle, StepOptions, found
 from durable.outcomes import outcome_of
 from durable.saga import Saga
-from durable.serde import serde_for, stable
+from durable.serde import reader, serde_for, stable
 from durable.service import Handler
 
 P = ParamSpec("P")
@@ -222,7 +222,7 @@ class Context:
     def attach(self, id: str, type: Any = Any, /) -> DurableFuture[Any]:
         """Wait for the result of any invocation. `TerminalError`: an unknown one (404), a malformed id (400)."""
         return self._operations.open(
-            Kind.ATTACH, "", AttachTo(_checked(id)), serde_for(type).decode, detail=id, fingerprint=id.encode()
+            Kind.ATTACH, "", AttachTo(_checked(id)), reader(type), detail=id, fingerprint=id.encode()
         )
 
     @overload
@@ -234,7 +234,7 @@ class Context:
     def output(self, id: str, type: Any = Any, /) -> DurableFuture[Any]:
         """The result of any invocation as it is now. Awaiting raises `OutputNotReadyError` while there is none."""
         not_ready = OutputNotReadyError(f"invocation {id} has not completed yet")
-        decode = found(serde_for(type).decode, not_ready)
+        decode = found(reader(type), not_ready)
         asked = ReadOutput(_checked(id))
         return self._operations.open(Kind.OUTPUT, "", asked, decode, detail=id, fingerprint=id.encode())
 
@@ -253,7 +253,7 @@ class Context:
     def awakeable(self, type: Any, /) -> Awakeable[Any]: ...
     def awakeable(self, type: Any = Any, /) -> Awakeable[Any]:
         """A wait for the outside: hand `.id` to whoever will resolve it, then await it."""
-        decode = serde_for(type).decode
+        decode = reader(type)
         future = cast(Awakeable[Any], self._operations.open(Kind.AWAKEABLE, "", AwaitAwakeable(), decode))
         future.id = future.id or awakeable_id(self.request.id, future.entry, self._operations.run_number)
         return future
@@ -285,7 +285,7 @@ class Context:
     def signal(self, name: str, type: Any, /) -> DurableFuture[Any]: ...
     def signal(self, name: str, type: Any = Any, /) -> DurableFuture[Any]:
         """Wait for the next signal of that name; one that came before is taken at once."""
-        return self._operations.open(Kind.SIGNAL, name, AwaitSignal(), serde_for(type).decode, detail=name)
+        return self._operations.open(Kind.SIGNAL, name, AwaitSignal(), reader(type), detail=name)
 
     def send_signal(self, id: str, name: str, value: Any = None) -> None:
         """Hand a named signal to another invocation, which may wait for it now or later."""
@@ -340,7 +340,7 @@ class SharedObjectContext(Context):
         """A state value, None where it is not set. What was read is recorded: a replay gets the same."""
         operations = self._operations
         data = operations.read(Kind.GET, name, lambda: _optional(operations.state(name)))
-        return _known(operations, Kind.GET, data, found(serde_for(type).decode, None), name)
+        return _known(operations, Kind.GET, data, found(reader(type), None), name)
 
     def state_keys(self) -> DurableFuture[list[str]]:
         """The names of all state values, sorted."""

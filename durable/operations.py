@@ -14,7 +14,7 @@ from durable.core.turn import promise_topic
 from durable.errors import TerminalError
 from durable.futures import DurableFuture
 from durable.outcomes import outcome_of
-from durable.serde import Serde, serde_for, stable
+from durable.serde import Serde, reader, serde_for, stable
 from durable.service import Handler
 
 T = TypeVar("T")
@@ -220,6 +220,7 @@ class Promise(Generic[T]):
         self._operations = operations
         self._name = name
         self._serde = serde_for(type)
+        self._read = reader(type)
         #: See `DurableFuture.made`.
         self.made: Any = None
         operations.made(self, 3)
@@ -249,7 +250,7 @@ class Promise(Generic[T]):
         service, key = operations.service, operations.key or ""
         asked = AwaitPromise(service, key)
         return operations.open(
-            Kind.PROMISE, self._name, asked, self._serde.decode, detail=promise_topic(service, key, self._name)
+            Kind.PROMISE, self._name, asked, self._read, detail=promise_topic(service, key, self._name)
         )
 
     def with_timeout(self, duration: Duration) -> DurableFuture[T]:
@@ -260,7 +261,7 @@ class Promise(Generic[T]):
         """Its value if it is resolved, None if it is not yet settled. Raises what it was rejected with."""
         self.made = None
         asked = PeekPromise(self._operations.service, self._operations.key or "")
-        return self._operations.open(Kind.PEEK_PROMISE, self._name, asked, found(self._serde.decode, None))
+        return self._operations.open(Kind.PEEK_PROMISE, self._name, asked, found(self._read, None))
 
     def resolve(self, value: T) -> DurableFuture[None]:
         """Settle it with a value. Awaiting raises `TerminalError` (409) where it was settled before."""

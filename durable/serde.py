@@ -41,6 +41,7 @@ from durable.errors import DurableError, SerializationError, ValueTooLargeError
 
 __all__ = [
     "ANY",
+    "BYTES_MARK",
     "MAX_DEPTH",
     "MAX_DEPTH_PYDANTIC",
     "Serde",
@@ -48,8 +49,10 @@ __all__ = [
     "decoded",
     "encoded",
     "named",
+    "reader",
     "serde_for",
     "stable",
+    "unmarked",
 ]
 
 T = TypeVar("T")
@@ -83,6 +86,10 @@ _BASES: Final[dict[type, Callable[[Any], Any]]] = {
     decimal.Decimal: decimal.Decimal,
 }
 _encode_stable = msgspec.json.Encoder(order="deterministic", enc_hook=_plain).encode
+
+#: What stands before bytes that were written without an annotation. (No JSON text begins with a NUL.) It is long, so
+#: that whoever reads them as `bytes` can tell it from the beginning of what was written as such.
+BYTES_MARK: Final = b"\0bytes\0"
 
 #: Levels of arrays and objects in one JSON document, in both directions.
 MAX_DEPTH: Final = 200
@@ -140,6 +147,14 @@ def serde_for(annotation: Any) -> Serde[Any]:
         return _cached(annotation, () if isinstance(annotation, type) else _order_of(annotation))
     except TypeError:  # unhashable, such as Annotated[int, []]
         return _build(annotation)
+
+
+def reader(annotation: Any) -> Callable[[bytes], Any]:
+    """What reads a value that may have been written where its type was not known. Raises as `serde_for`."""
+    serde = serde_for(annotation)
+    if serde.content_type == "application/json" or serde is _NONE or serde in _RAW.values():
+        return serde.decode
+    return lambda data: serde.decode(data.removeprefix(BYTES_MARK))
 
 
 def _order_of(annotation: Any) -> tuple[Any, ...]:
@@ -231,7 +246,7 @@ def _build(annotation: Any) -> Serde[Any]:
     if target is None or target in (types.NoneType, typing.NoReturn, typing.Never):
         return _NONE
     if target is bytes or target is bytearray:
-        return _raw(target)
+        return _RAW[target]
     try:
         if "pydantic" in sys.modules and _mentions_pydantic(annotation, set()):
             return _pydantic(annotation)
@@ -328,6 +343,7 @@ def _json(
 ) -> Serde[Any]:
     """`plain` gives the same value in dicts and lists."""
     short = 2 * depth_max  # no document of so many bytes is nested deeper
+    takes_bytes = bytes in typing.get_args(annotation)  # as a member of a union
 
     def encode(value: Any) -> bytes:
         try:
@@ -343,6 +359,8 @@ def _json(
     def decode(data: bytes) -> Any:
         if len(data) > short:
             _check_depth(data, depth_max)
+        if takes_bytes and data.startswith(BYTES_MARK):
+            return data[len(BYTES_MARK) :]
         try:
             return read(data)
         except Exception as exc:
@@ -351,13 +369,26 @@ def _json(
     return Serde(encode, decode, "application/json", schema)
 
 
-def _raw(kind: type[bytes] | type[bytearray]) -> Serde[Any]:
+def _raw(kind: type) -> Serde[Any]:
+    """Bytes as they are; where they were written without an annotation, they are read without the mark."""
+
     def encode(value: Any) -> bytes:
         if not isinstance(value, _BYTES):
             raise _encode_error(kind, value, "it is not bytes")
-        return bytes(value)
+        data = bytes(value)
+        return BYTES_MARK + data if data.startswith(BYTES_MARK) else data
 
-    return Serde(encode, kind)
+    def decode(data: bytes) -> Any:
+        return kind(data.removeprefix(BYTES_MARK))
+
+    return Serde(encode, decode)
+
+
+def unmarked(data: bytes) -> bytes | None:
+    """The bytes that were written without an annotation; None for what is JSON."""
+    if data[:1] != b"\0":
+        return None
+    return data[len(BYTES_MARK) if data.startswith(BYTES_MARK) else 1 :]  # earlier versions wrote the NUL alone
 
 
 def _encode_none(value: Any) -> bytes:
@@ -373,14 +404,15 @@ def _decode_none(data: bytes) -> None:
 
 def _encode_any(value: Any) -> bytes:
     if isinstance(value, _BYTES):
-        return b"\0" + value  # no JSON text starts with NUL
+        return BYTES_MARK + value
     return _UNTYPED.encode(value)
 
 
 def _decode_any(data: bytes) -> Any:
     if not data:
         return None
-    return data[1:] if data[0] == 0 else _UNTYPED.decode(data)
+    found = unmarked(data)
+    return _UNTYPED.decode(data) if found is None else found
 
 
 def _builtins(value: Any) -> Any:
@@ -404,10 +436,11 @@ def _not_finite(value: Any, path: str = "it") -> str | None:
 
 _BYTES: Final = (bytes, bytearray, memoryview)
 _ENCODER: Final = msgspec.json.Encoder(enc_hook=_plain)
+_RAW: Final = {kind: _raw(kind) for kind in (bytes, bytearray)}
 _NONE: Final[Serde[Any]] = Serde(_encode_none, _decode_none, "", lambda: {"type": "null"})
 _UNTYPED: Final = _json(Any, _ENCODER.encode, msgspec.json.Decoder().decode, dict, _builtins)
 
-#: For values without an annotation. Bytes are marked by a leading NUL; an empty input is None.
+#: For values without an annotation. Bytes are marked; an empty input is None.
 ANY: Final[Serde[Any]] = Serde(_encode_any, _decode_any, "application/json", dict)
 
 

@@ -46,7 +46,7 @@ from durable.runtime.registry import (
     check_text,
 )
 from durable.runtime.replies import Wanted
-from durable.serde import serde_for
+from durable.serde import reader
 from durable.service import Configuration, Handler, Options, Settings, settings_of
 from durable.store import Store
 from durable.store.paths import MEMORY, database_path
@@ -419,7 +419,7 @@ class Engine(Serving, Subscribing):
     def invocation(self, id: str, type: Any, /) -> Handle[Any]: ...
     def invocation(self, id: str, type: Any = Any, /) -> Handle[Any]:
         """The handle of an invocation; whether it exists shows when it is used. Raises `InvalidRequestError`."""
-        return Handle(self, checked(id), serde_for(type).decode)
+        return Handle(self, checked(id), reader(type))
 
     def workflow(self, target: Handler[Any, O] | str, key: str) -> Handle[O]:
         """The handle of a workflow's run, by its key."""

@@ -1,8 +1,9 @@
 """Bodies, as they are: stored once the handler's own serializer could read them, sent as they are stored."""
 
 from durable.core.journal import Outcome
+from durable.errors import SerializationError
 from durable.runtime.registry import Registered
-from durable.serde import ANY, check_data, decoded
+from durable.serde import ANY, BYTES_MARK, check_data, decoded, unmarked
 from durable.web.errors import BadRequest
 
 _JSON = "application/json"
@@ -33,7 +34,7 @@ def input_of(handler: Registered, content_types: tuple[str, ...], body: bytes, *
         return nothing
     media = given.partition(";")[0].strip().lower()
     if local and handler.input is ANY and media == _BYTES:
-        check_data(marked := b"\0" + body, door, handler.value_size_max)
+        check_data(marked := BYTES_MARK + body, door, handler.value_size_max)
         return marked
     if media != expected.lower() and given != expected:
         if not given:
@@ -54,19 +55,32 @@ def output_of(handler: Registered | None, outcome: Outcome) -> tuple[str, bytes]
     data = outcome.value
     if handler is None:
         return _BYTES, data
-    if handler.output is ANY and data[:1] == b"\0":
-        return _BYTES, data[1:]
+    if handler.output is ANY and (raw := unmarked(data)) is not None:
+        return _BYTES, raw
     return handler.output.content_type, data
 
 
-def completion_of(content_types: tuple[str, ...], body: bytes) -> bytes:
+def completion_of(content_types: tuple[str, ...], body: bytes, *, local: bool = False) -> bytes:
     """The stored form of what completes an awakeable, a promise or a signal; its type is not known here.
 
-    Raises `BadRequest` for a body that says it is JSON and is not.
+    What is no JSON, or says that it is bytes, is stored as bytes are that no annotation tells of: `bytes` and `Any`
+    read it alike. A client of the control socket (`local`) sends them so. Raises `BadRequest` for a body that says it
+    is JSON and is not.
     """
     media = content_types[0].partition(";")[0].strip().lower() if content_types else ""
     if media == _JSON:
         if not body or body[0] == 0:
             raise BadRequest(400, "the body is no JSON, as its content-type says")
         decoded(ANY.decode, body, "the body")
-    return body
+        return body
+    if not body or (local and body.startswith(BYTES_MARK)):
+        return body
+    return BYTES_MARK + body if media == _BYTES or not _is_json(body) else body
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        ANY.decode(body)
+    except SerializationError:
+        return False
+    return body[0] != 0

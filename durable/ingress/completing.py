@@ -57,5 +57,5 @@ async def _outcome(call: Call, ok: bool) -> Outcome:
     if not ok:
         code = 500 if call.envelope is None else call.envelope.code
         return outcome_of(TerminalError(body.decode("utf-8", "replace"), code))
-    data = completion_of(call.facts.content_type, body)
+    data = completion_of(call.facts.content_type, body, local=call.ingress.local)
     return Outcome(True, data) if data else EMPTY

@@ -26,7 +26,7 @@ from durable.remote.envelope import REQUEST, Envelope
 from durable.remote.wire import check, encoded_path, error_in, problem_in
 from durable.runtime.deadlocks import Deadlock
 from durable.runtime.registry import check_text
-from durable.serde import ANY, Serde, encoded
+from durable.serde import ANY, BYTES_MARK, Serde, encoded, unmarked
 from durable.service import Configuration
 from durable.store.filter import cursor_at
 from durable.store.paths import database_path
@@ -65,12 +65,12 @@ class Operating(Asking):
     def _outcome(answer: Answer) -> Outcome:
         """How an invocation ended. Raises what the answer says where it says something else.
 
-        A result that is no JSON has a NUL before it, as bytes have that are stored without an annotation: `decoder`
-        takes it off.
+        A result that is no JSON is marked, as bytes are that are stored without an annotation: `decoder` takes the
+        mark off.
         """
         if answer.status < 400:
             media = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
-            return Outcome(True, answer.body if media in ("", "application/json") else b"\0" + answer.body)
+            return Outcome(True, answer.body if media in ("", "application/json") else BYTES_MARK + answer.body)
         if answer.headers.get("x-restate-error-source") != "invocation":
             raise error_in(answer)
         told_of = problem_in(answer)
@@ -156,8 +156,8 @@ class Operating(Asking):
     async def _resolve(self, what: str, names: tuple[str, ...], value: Any, door: str, *, safe: bool = False) -> None:
         data = encoded(ANY, value, door, _VALUE_SIZE_MAX)
         media = "application/json"
-        if data[:1] == b"\0":
-            media, data = _BYTES, data if self._local else data[1:]
+        if (raw := unmarked(data)) is not None:
+            media, data = _BYTES, data if self._local else raw
         path = encoded_path("restate", what, *names, "resolve")
         said = self._said(Envelope())
         check(await self._invoke("POST", path, body=data, content_type=media, headers=said, safe=safe))
@@ -287,7 +287,7 @@ def decoder(serde: Serde[Any]) -> Callable[[bytes], Any]:
     """What reads the value of an outcome."""
     if serde is ANY:
         return serde.decode
-    return lambda data: serde.decode(data[1:] if data[:1] == b"\0" else data)
+    return lambda data: serde.decode(data.removeprefix(BYTES_MARK))
 
 
 class _State(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ import msgspec
 from durable.core.invocation import Flavor
 from durable.errors import InvalidRequestError
 from durable.runtime.registry import check_text
-from durable.serde import ANY, Serde, decoded, encoded, serde_for
+from durable.serde import ANY, Serde, decoded, encoded, serde_for, unmarked
 from durable.service import Handler
 from durable.signature import REQUIRED
 
@@ -43,8 +43,8 @@ class Target(msgspec.Struct, frozen=True, eq=False):
         data = encoded(self.input, arg, door, _VALUE_SIZE_MAX)
         if self.flavor is not None:
             decoded(self.input.decode, data, door)  # encoding does not check types
-        if self.input is ANY and data[:1] == b"\0":
-            return _BYTES, data[1:]
+        if self.input is ANY and (raw := unmarked(data)) is not None:
+            return _BYTES, raw
         return self.input.content_type, data
 
     def check_key(self, key: str | None) -> None:

@@ -121,7 +121,7 @@ async def invoking(api: EngineApi) -> list[object]:
         await told(late.output()),
         (await late.describe()).status,
         await told(api.call(fail, 418)),
-        await told(api.call(fail, 200)),
+        await told(api.call(fail, 418)),
         await told(api.call(fail, 404)),
         await told(api.call("Shop/none")),
         await told(api.call("None/none", key="k")),
