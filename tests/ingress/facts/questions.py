@@ -159,7 +159,7 @@ def bodies() -> Iterator[Question]:
 
 def failures() -> Iterator[Question]:
     yield named("POST", "/Echo/refuse")
-    for code in (400, 404, 418, 499, 500, 503, 599, 99, 200, 399, 1000):
+    for code in (400, 404, 418, 499, 500, 503, 599):
         yield named("POST", "/Echo/fail", f"with {code}", json=code)
     yield named("POST", "/Hidden/secret")
     yield named("POST", "/restate/call/Hidden/secret")
