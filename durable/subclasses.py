@@ -70,7 +70,7 @@ def attributes_of(error: TerminalError, size_max: int) -> Attributes:
         else:
             raw[name] = written[0]
     if lost:
-        log.warning(
+        log.invocation.warning(
             "%s: the attributes %s cannot be stored (no JSON form is known, or they are more than %s bytes): whoever "
             "gets this error gets it without them",
             name_of(type(error)),

@@ -5,7 +5,8 @@ back through `deliver`. When it is over, however it ended, nothing it still does
 """
 
 import asyncio
-from collections.abc import Callable, Generator, Sequence
+import sys
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextvars import Context
 from functools import partial
 from threading import get_ident
@@ -34,6 +35,7 @@ from durable.futures import DurableFuture
 from durable.outcomes import error_of
 from durable.runtime import ending, lines
 from durable.runtime.arrivals import Arrivals
+from durable.runtime.deadlines import around, suspect
 from durable.runtime.ending import Ending
 from durable.runtime.forgotten import Unused, tell
 from durable.runtime.operations import Operations
@@ -309,6 +311,9 @@ class Attempt(Ending):
         self.activity += 1
         if self._cancels.any:
             self._cancels.check_wait(future, self.delivered)
+        flow = asyncio.current_task()
+        if flow is not self.task or suspect(sys._getframe(1), _RUN):
+            self.loop.call_soon(self._refuse_limits, (flow,), context=self.context)  # when it waits
         arrivals = self._arrivals
         if future.outcome is None:
             if not arrivals.concurrent and not self._alone():
@@ -341,6 +346,15 @@ class Attempt(Ending):
             self._awaited = None
             if not arrivals.concurrent:
                 self._rest.mark()
+
+    def _refuse_limits(self, flows: "Iterable[asyncio.Task[Any] | None]") -> bool:
+        """Whether one of these waits within a time-out that no journal knows: then the attempt fails."""
+        if not self.active or self._failure is not None or self.broken is not None:
+            return False
+        found = around(flows)
+        if found is not None:
+            self.fail(UsageError(f"{NO_TIMEOUT} (It is a {found}.)"))
+        return found is not None
 
     def _alone(self) -> bool:
         """Whether the flow of now is the handler itself, and no other waits or is about to run."""
@@ -463,7 +477,7 @@ class Attempt(Ending):
             self.broken = stuck(replay, self.asked)
             self.fail(self.broken)
             self._end_failed()
-        elif self.idle:
+        elif self.idle and not self._refuse_limits(set(self._waiters.flow_of.values())):
             weight = 1 + self._received // WEIGHED if self._keep and self.may_stay else 0
             self.host.submit(Suspend(self.seq, self.number, self.waiting_for(), self.notified, weight))
             self._over("suspended", keep=weight > 0)
@@ -553,6 +567,9 @@ class Attempt(Ending):
                 self._steps.start_left_over()
             else:
                 self.host.left_behind(self)
+
+
+_RUN = Attempt._run.__code__
 
 
 def _follows_a_cancel(future: DurableFuture[Any], outcome: Outcome) -> bool:

@@ -1,0 +1,205 @@
+"""Is there a time-out of asyncio or anyio around a durable wait? Found before it fires, however long it is.
+
+Nobody tells: a time-out is an object in the frame of a coroutine that waits. So what a task waits for is followed from
+its first coroutine to the durable future at the end, and the context managers are looked at that each of them is in.
+Where the task is awaited by others (`gather`, task groups, `wait_for` of Python 3.11), those are looked at, too. That
+costs microseconds, so it is asked only where a coroutine has a `with` at all, or where there are several tasks.
+"""
+
+import asyncio
+import dis
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import AsyncExitStack, ExitStack
+from functools import partial
+from gc import get_referents
+from math import inf
+from types import CodeType, FrameType, MethodType
+from typing import Any
+
+from durable.futures import DurableFuture
+
+_Task = asyncio.Task[Any]
+
+#: Where a durable wait begins: what follows is the engine's.
+_DURABLE = DurableFuture.__await__.__code__
+#: What limits a wait by a parameter of its own.
+_LIMITING = (asyncio.wait_for.__code__, asyncio.wait.__code__)
+_OF_AS_COMPLETED = "as_completed.<locals>._wait_for_one"
+#: How `with` is compiled.
+_WITH = frozenset({"BEFORE_WITH", "BEFORE_ASYNC_WITH", "LOAD_SPECIAL"})
+_COROUTINES = 0x20 | 0x80 | 0x100 | 0x200
+#: Managers in managers in managers.
+_DEPTH_MAX = 10
+
+#: Whether code may limit what it awaits; None where no coroutine is left. By the code's id, beside the code itself.
+_known: dict[int, tuple[CodeType, bool | None]] = {}
+
+
+def suspect(frame: FrameType | None, end: CodeType) -> bool:
+    """Whether one of the coroutines that run here, up to that of `end`, may be within a time-out."""
+    while frame is not None:
+        code = frame.f_code
+        if code is end:
+            return False
+        known = _known.get(id(code))
+        may = _learn(code) if known is None else known[1]
+        if may is None:
+            return False
+        if may:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _learn(code: CodeType) -> bool | None:
+    may: bool | None = None
+    if code.co_flags & _COROUTINES:
+        may = code in _LIMITING or any(one.opname in _WITH for one in dis.get_instructions(code))
+    if len(_known) > 4096:
+        _known.clear()
+    _known[id(code)] = code, may
+    return may
+
+
+def around(tasks: Iterable[_Task | None]) -> str | None:
+    """Where there is a time-out around the durable wait of one of these tasks, if there is. They are suspended."""
+    harmless: set[_Task] = set()
+    for task in tasks:
+        if task is None or task.done() or not _waits(task):
+            continue
+        todo: list[tuple[_Task, _Task | None]] = [(task, None)]
+        seen: set[_Task] = set()
+        while todo:
+            one, child = todo.pop()
+            if one in seen:
+                continue
+            seen.add(one)
+            if one not in harmless:
+                found = list(_limits(one))
+                if not found:
+                    harmless.add(one)
+                for where, inside in found:
+                    if child is None or child not in inside:
+                        return where
+            todo.extend((parent, one) for parent in _awaiting(one))
+    return None
+
+
+def _waits(task: _Task) -> bool:
+    return any(frame.f_code is _DURABLE for _, frame in _chain(task))
+
+
+def _chain(task: _Task) -> Iterator[tuple[Any, FrameType]]:
+    """The coroutines and generators of a task, from its first one on, with their frames."""
+    link: Any = task.get_coro()
+    while link is not None:
+        for kind in ("cr", "gi", "ag"):
+            frame = getattr(link, f"{kind}_frame", None)
+            if frame is not None:
+                yield link, frame
+                if frame.f_code is _DURABLE:
+                    return
+                link = getattr(link, "cr_await" if kind == "cr" else "gi_yieldfrom" if kind == "gi" else "ag_await")
+                break
+        else:  # an `asend()`, or the iterator of a future
+            link = next((one for one in get_referents(link) if hasattr(one, "ag_frame")), None)
+
+
+def _limits(task: _Task) -> Iterator[tuple[str, set[_Task]]]:
+    """The time-outs that it is in: where, and which tasks of groups do not depend on them, being made further out."""
+    outside: set[_Task] = set()
+    scope = _scope_of(task)
+    if scope is not None:
+        yield scope, outside
+    for link, frame in _chain(task):
+        code = frame.f_code
+        if code in _LIMITING and frame.f_locals.get("timeout") is not None:
+            yield f"asyncio.{code.co_name}(timeout=…)", set(outside)
+        if code.co_qualname == _OF_AS_COMPLETED and frame.f_locals.get("timeout_handle") is not None:
+            yield "asyncio.as_completed(timeout=…)", set(outside)
+        for one in get_referents(link):
+            for manager in _managers(one, 0):
+                if isinstance(manager, asyncio.TaskGroup):
+                    outside.update(getattr(manager, "_tasks", ()))
+                elif _limited(manager):
+                    yield f"{type(manager).__name__} at {code.co_filename}:{frame.f_lineno}", set(outside)
+
+
+def _managers(one: Any, depth: int) -> Iterator[Any]:
+    """The context managers that something on a coroutine's stack stands for."""
+    kind = type(one)
+    if kind is MethodType:
+        if one.__func__.__name__ not in ("__aexit__", "__exit__", "_exit_wrapper"):
+            return
+        one = one.__self__
+        kind = type(one)
+    if depth > _DEPTH_MAX:
+        return
+    if issubclass(kind, AsyncExitStack | ExitStack):
+        for _, callback in list(getattr(one, "_exit_callbacks", ())):
+            yield from _managers(callback, depth + 1)
+    elif hasattr(kind, "_recreate_cm"):  # made by `@contextmanager`
+        for inner in get_referents(one.gen):
+            yield from _managers(inner, depth + 1)
+    elif kind is asyncio.TaskGroup or _is_limit(kind):
+        yield one
+
+
+def _is_limit(kind: type) -> bool:
+    return issubclass(kind, asyncio.Timeout) or (
+        kind.__name__ == "Timeout" and kind.__module__.startswith("async_timeout")
+    )
+
+
+def _limited(manager: Any) -> bool:
+    """Whether a time-out is entered and has an end."""
+    if isinstance(manager, asyncio.Timeout):
+        state = getattr(getattr(manager, "_state", None), "name", "ENTERED")
+        return state == "ENTERED" and manager.when() is not None
+    return getattr(manager, "deadline", None) is not None
+
+
+def _scope_of(task: _Task) -> str | None:
+    """A deadline of anyio that holds for the task: its cancel scopes are inherited."""
+    backend = sys.modules.get("anyio._backends._asyncio")
+    state = getattr(backend, "_task_states", {}).get(task)
+    scope = getattr(state, "cancel_scope", None)
+    while scope is not None:
+        if scope.deadline != inf:
+            return f"an anyio cancel scope with a deadline in {task.get_name()}"
+        if scope.shield:
+            return None
+        scope = getattr(scope, "_parent_scope", None)
+    return None
+
+
+def _awaiting(task: _Task) -> Iterator[_Task]:
+    """The tasks that wait for this one to end, in whatever way."""
+    todo: list[Any] = [task]
+    seen: set[int] = set()
+    while todo:
+        future = todo.pop()
+        if id(future) in seen:
+            continue
+        seen.add(id(future))
+        for callback, _ in list(getattr(future, "_callbacks", None) or ()):
+            owner = getattr(callback, "__self__", None)
+            if isinstance(owner, asyncio.Task):
+                yield owner
+            elif isinstance(owner, asyncio.TaskGroup):
+                parent = getattr(owner, "_parent_task", None)
+                if parent is not None:
+                    yield parent
+            todo.extend(one for one in _held_by(callback) if isinstance(one, asyncio.Future))
+
+
+def _held_by(callback: Any) -> Iterator[Any]:
+    if isinstance(callback, partial):
+        yield from callback.args
+        return
+    for cell in getattr(callback, "__closure__", None) or ():
+        try:
+            yield cell.cell_contents
+        except ValueError:  # empty
+            continue
