@@ -35,7 +35,7 @@ from durable.futures import DurableFuture
 from durable.outcomes import error_of
 from durable.runtime import ending, lines
 from durable.runtime.arrivals import Arrivals
-from durable.runtime.deadlines import around, suspect
+from durable.runtime.deadlines import around, place
 from durable.runtime.ending import Ending
 from durable.runtime.forgotten import Unused, tell
 from durable.runtime.operations import Operations
@@ -138,6 +138,8 @@ class Attempt(Ending):
         #: Whether a cancel waits until calls and steps have ended.
         self.cancel_accepted = invocation.cancelling > 0
         self._thread = get_ident()
+        #: Where it has been looked for time-outs around its waits.
+        self._looked_at: set[tuple[int, ...]] = set()
         #: The context variables of its handler.
         self._variables = self.context
 
@@ -312,7 +314,9 @@ class Attempt(Ending):
         if self._cancels.any:
             self._cancels.check_wait(future, self.delivered)
         flow = asyncio.current_task()
-        if flow is not self.task or suspect(sys._getframe(1), _RUN):
+        here = place(sys._getframe(1), _RUN, alone=flow is self.task)
+        if here is not None and here not in self._looked_at:
+            self._looked_at.add(here)
             self.loop.call_soon(self._refuse_limits, (flow,), context=self.context)  # when it waits
         arrivals = self._arrivals
         if future.outcome is None:
@@ -347,11 +351,11 @@ class Attempt(Ending):
             if not arrivals.concurrent:
                 self._rest.mark()
 
-    def _refuse_limits(self, flows: "Iterable[asyncio.Task[Any] | None]") -> bool:
+    def _refuse_limits(self, flows: "Iterable[asyncio.Task[Any] | None]", *, later: bool = False) -> bool:
         """Whether one of these waits within a time-out that no journal knows: then the attempt fails."""
         if not self.active or self._failure is not None or self.broken is not None:
             return False
-        found = around(flows)
+        found = around(flows, self.task, later=later)
         if found is not None:
             self.fail(UsageError(f"{NO_TIMEOUT} (It is a {found}.)"))
         return found is not None
@@ -477,7 +481,7 @@ class Attempt(Ending):
             self.broken = stuck(replay, self.asked)
             self.fail(self.broken)
             self._end_failed()
-        elif self.idle and not self._refuse_limits(set(self._waiters.flow_of.values())):
+        elif self.idle and not self._refuse_limits(self._waiters.flow_of.values(), later=True):
             weight = 1 + self._received // WEIGHED if self._keep and self.may_stay else 0
             self.host.submit(Suspend(self.seq, self.number, self.waiting_for(), self.notified, weight))
             self._over("suspended", keep=weight > 0)

@@ -1,9 +1,10 @@
 """Is there a time-out of asyncio or anyio around a durable wait? Found before it fires, however long it is.
 
-Nobody tells: a time-out is an object in the frame of a coroutine that waits. So what a task waits for is followed from
+Nobody tells: a time-out is an object in the frame of a coroutine that waits. What a task waits for is followed from
 its first coroutine to the durable future at the end, and the context managers are looked at that each of them is in.
 Where the task is awaited by others (`gather`, task groups, `wait_for` of Python 3.11), those are looked at, too. That
-costs microseconds, so it is asked only where a coroutine has a `with` at all, or where there are several tasks.
+costs microseconds, so it is asked once for each place in an attempt, and only where a coroutine there has a `with`,
+or where there are several tasks.
 """
 
 import asyncio
@@ -25,7 +26,6 @@ _Task = asyncio.Task[Any]
 _DURABLE = DurableFuture.__await__.__code__
 #: What limits a wait by a parameter of its own.
 _LIMITING = (asyncio.wait_for.__code__, asyncio.wait.__code__)
-_OF_AS_COMPLETED = "as_completed.<locals>._wait_for_one"
 #: How `with` is compiled.
 _WITH = frozenset({"BEFORE_WITH", "BEFORE_ASYNC_WITH", "LOAD_SPECIAL"})
 _COROUTINES = 0x20 | 0x80 | 0x100 | 0x200
@@ -36,20 +36,25 @@ _DEPTH_MAX = 10
 _known: dict[int, tuple[CodeType, bool | None]] = {}
 
 
-def suspect(frame: FrameType | None, end: CodeType) -> bool:
-    """Whether one of the coroutines that run here, up to that of `end`, may be within a time-out."""
+def place(frame: FrameType | None, end: CodeType, *, alone: bool) -> tuple[int, ...] | None:
+    """What tells this wait from others: where the coroutines stand that run here, up to that of `end`.
+
+    None where there can be no time-out around it: `alone` says that it is in the handler's own task.
+    """
+    stands: list[int] = []
+    may = not alone
     while frame is not None:
         code = frame.f_code
         if code is end:
-            return False
+            break
         known = _known.get(id(code))
-        may = _learn(code) if known is None else known[1]
-        if may is None:
-            return False
-        if may:
-            return True
+        limits = _learn(code) if known is None else known[1]
+        if limits is None:
+            break
+        may = may or limits
+        stands += (id(code), frame.f_lasti)
         frame = frame.f_back
-    return False
+    return tuple(stands) if may else None
 
 
 def _learn(code: CodeType) -> bool | None:
@@ -62,11 +67,15 @@ def _learn(code: CodeType) -> bool | None:
     return may
 
 
-def around(tasks: Iterable[_Task | None]) -> str | None:
-    """Where there is a time-out around the durable wait of one of these tasks, if there is. They are suspended."""
+def around(tasks: Iterable[_Task | None], handler: _Task | None, *, later: bool = False) -> str | None:
+    """Where there is a time-out around the durable wait of one of these tasks, if there is. They are suspended.
+
+    `handler` is the task that all of them began with; who waits for that is none of its flows.
+    `later`: they have waited for a while, and only those may have set one since that wait for them.
+    """
     harmless: set[_Task] = set()
     for task in tasks:
-        if task is None or task.done() or not _waits(task):
+        if task is None or task.done() or not (later or _waits(task)):
             continue
         todo: list[tuple[_Task, _Task | None]] = [(task, None)]
         seen: set[_Task] = set()
@@ -75,14 +84,15 @@ def around(tasks: Iterable[_Task | None]) -> str | None:
             if one in seen:
                 continue
             seen.add(one)
-            if one not in harmless:
+            if one not in harmless and not (later and child is None):
                 found = list(_limits(one))
                 if not found:
                     harmless.add(one)
                 for where, inside in found:
                     if child is None or child not in inside:
                         return where
-            todo.extend((parent, one) for parent in _awaiting(one))
+            if one is not handler:
+                todo.extend((parent, one) for parent in _awaiting(one))
     return None
 
 
@@ -112,12 +122,12 @@ def _limits(task: _Task) -> Iterator[tuple[str, set[_Task]]]:
     scope = _scope_of(task)
     if scope is not None:
         yield scope, outside
+    if any(map(_completes, getattr(task, "_callbacks", None) or ())):
+        yield "asyncio.as_completed(timeout=…)", outside
     for link, frame in _chain(task):
         code = frame.f_code
         if code in _LIMITING and frame.f_locals.get("timeout") is not None:
             yield f"asyncio.{code.co_name}(timeout=…)", set(outside)
-        if code.co_qualname == _OF_AS_COMPLETED and frame.f_locals.get("timeout_handle") is not None:
-            yield "asyncio.as_completed(timeout=…)", set(outside)
         for one in get_referents(link):
             for manager in _managers(one, 0):
                 if isinstance(manager, asyncio.TaskGroup):
@@ -126,13 +136,23 @@ def _limits(task: _Task) -> Iterator[tuple[str, set[_Task]]]:
                     yield f"{type(manager).__name__} at {code.co_filename}:{frame.f_lineno}", set(outside)
 
 
+def _completes(callback: Any) -> bool:
+    """Whether it is `as_completed` with a time-out that waits for a task with this callback."""
+    owner = getattr(callback[0], "__self__", None)
+    if type(owner).__name__ == "_AsCompletedIterator":  # from Python 3.13 on
+        return getattr(owner, "_timeout_handle", None) is not None
+    if not getattr(callback[0], "__qualname__", "").startswith("as_completed.<locals>"):
+        return False
+    return any(isinstance(one, asyncio.TimerHandle) for one in _held_by(callback[0]))
+
+
 def _managers(one: Any, depth: int) -> Iterator[Any]:
     """The context managers that something on a coroutine's stack stands for."""
-    kind = type(one)
+    kind, entered = type(one), False
     if kind is MethodType:
         if one.__func__.__name__ not in ("__aexit__", "__exit__", "_exit_wrapper"):
             return
-        one = one.__self__
+        one, entered = one.__self__, True
         kind = type(one)
     if depth > _DEPTH_MAX:
         return
@@ -142,7 +162,7 @@ def _managers(one: Any, depth: int) -> Iterator[Any]:
     elif hasattr(kind, "_recreate_cm"):  # made by `@contextmanager`
         for inner in get_referents(one.gen):
             yield from _managers(inner, depth + 1)
-    elif kind is asyncio.TaskGroup or _is_limit(kind):
+    elif (entered and kind is asyncio.TaskGroup) or _is_limit(kind):
         yield one
 
 

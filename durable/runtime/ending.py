@@ -332,6 +332,9 @@ class Ending:
         if self.host.cut_off() or not timed_out(error, asyncio.current_task(), self.task, ours=ours):
             return False
         self.broken = self.broken or UsageError(NO_TIMEOUT)
+        if self._failure is not None:  # it was refused already, and let its steps end: it does so no longer
+            self._steps.running.clear()
+            self._end_failed()
         return True
 
     def read_damage(self, cause: str) -> NoReturn:
