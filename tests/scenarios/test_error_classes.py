@@ -27,6 +27,7 @@ from durable import (
     handler,
 )
 from durable.ingress import create_app
+from durable.log import About
 from durable.outcomes import error_of, outcome_of
 from durable.runtime.failures import failure_of_exception, retry_after_ms
 from durable.testing import Sim, check
@@ -251,4 +252,4 @@ def test_a_saga_undoes_whatever_ends_its_invocation_and_nothing_else() -> None:
 def test_a_group_is_retried_after_the_longest_time_that_one_of_its_errors_names() -> None:
     both = ExceptionGroup("both", [RetryableError("a", "1h"), RetryableError("b", "2h"), ValueError("c")])
     assert failure_of_exception(both) is None
-    assert retry_after_ms(both, "S/go") == 2 * 60 * 60 * 1000
+    assert retry_after_ms(both, About("inv_1", "S/go")) == 2 * 60 * 60 * 1000
