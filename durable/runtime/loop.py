@@ -202,6 +202,9 @@ class Loop:
             if self.failure is None:
                 await self.store.sign_off()
             await self.store.close()
+        except EngineNotRunningError:  # abandoned meanwhile: there is nothing left to close
+            self._let_go()
+            return
         except BaseException:
             self._let_go()  # all the same
             raise

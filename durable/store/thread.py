@@ -157,8 +157,7 @@ class DatabaseThread(Generic[Found]):
             else:
                 if job is None:
                     break
-                if not self.forsaken:
-                    self._do(database, job)
+                self._do(database, job)
             if self._aside:
                 self._try_again(database)
             now = time.monotonic()
@@ -168,6 +167,9 @@ class DatabaseThread(Generic[Found]):
         self._give_up()
 
     def _do(self, database: sqlite3.Connection, job: _Job) -> None:
+        if self.forsaken:
+            self._tell(job.future, self._closed())
+            return
         try:
             result = job.work(database)
         except BaseException as error:
@@ -210,7 +212,6 @@ class DatabaseThread(Generic[Found]):
 
     def _give_up(self) -> None:
         """Nothing that was handed in is left without an answer."""
-        closed = EngineNotRunningError(f"the store {self._keeper.path} is closed")
         jobs, self._aside = self._aside, []
         while True:
             try:
@@ -220,7 +221,10 @@ class DatabaseThread(Generic[Found]):
             if job is not None:
                 jobs.append(job)
         for job in jobs:
-            self._tell(job.future, closed)
+            self._tell(job.future, self._closed())
+
+    def _closed(self) -> EngineNotRunningError:
+        return EngineNotRunningError(f"the store {self._keeper.path} is closed")
 
     def _tell(self, future: "asyncio.Future[Any]", error: BaseException | None, result: Any = None) -> None:
         with suppress(RuntimeError):  # the event loop is closed: there is nobody left to be told

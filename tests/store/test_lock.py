@@ -15,10 +15,20 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
 
 import pytest
 
-from durable import EngineLockedError, EngineNotRunningError, StorageBusyError, StorageReadOnlyError
+from durable import (
+    Context,
+    Engine,
+    EngineLockedError,
+    EngineNotRunningError,
+    StorageBusyError,
+    StorageReadOnlyError,
+    handler,
+)
 from durable.core.effects import Writes
 from durable.store.lock import FileLock
 from durable.store.sqlite import SqliteStore
@@ -346,6 +356,49 @@ def test_a_store_that_is_abandoned_is_let_go_at_once_and_writes_nothing_more(pat
             await store.commit(SOMETHING)
 
     play(story)
+
+
+@handler(service="Hello")
+async def hello(ctx: Context) -> None: ...
+
+
+@pytest.mark.parametrize("asked", ["a close", "a read"])
+def test_what_its_thread_had_just_taken_when_it_was_abandoned_is_answered(
+    path: Path, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    """Somebody abandons an engine while somebody else closes it, and waits for the store's last word."""
+    taken: list[Callable[[], None]] = []
+
+    class Taken(SimpleQueue[Any]):
+        def get(self, block: bool = True, timeout: float | None = None) -> Any:
+            job = super().get(block, timeout)
+            if job is not None and taken:
+                taken.pop()()
+            return job
+
+    monkeypatch.setattr("durable.store.thread.SimpleQueue", Taken)
+
+    async def story() -> None:
+        here = asyncio.get_running_loop()
+        engine = await Engine(path, services=[hello]).start()
+        await engine.call(hello)
+        store = engine._store
+        assert isinstance(store, SqliteStore) and store._thread is not None
+        thread = store._thread
+
+        def abandons() -> None:
+            here.call_soon_threadsafe(engine.abandon)
+            while not thread.forsaken:
+                time.sleep(0.001)
+
+        taken.append(abandons)
+        asking = asyncio.ensure_future(engine.close() if asked == "a close" else store.journal(1))
+        await asyncio.wait([asking], timeout=30)
+        assert asking.done() and not taken
+        told = asking.exception()
+        assert told is None if asked == "a close" else isinstance(told, EngineNotRunningError)
+
+    asyncio.run(story())
 
 
 @pytest.mark.process
