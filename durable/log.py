@@ -10,7 +10,7 @@ move a terminal's cursor. A traceback below it has several, and they cannot eith
 import logging
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from logging import Filter as Filter
@@ -153,6 +153,26 @@ def say(records: Kept) -> None:
     for logger, record in records:
         with suppress(Exception):  # a line that cannot be said is lost
             logger.handle(record)
+
+
+class Overheard(logging.Filter):
+    """Takes what other libraries say, where that is about us: none of it reaches their own log then."""
+
+    def __init__(self, names: Iterable[str], take: Callable[[str, BaseException | None], bool]) -> None:
+        """`take` is given a line, and the error that it is about; returns whether it is ours. It raises nothing."""
+        super().__init__()
+        self._take = take
+        for name in names:
+            logging.getLogger(name).addFilter(self)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line goes on."""
+        given = record.args if isinstance(record.args, tuple) else ()
+        error = next((one for one in given if isinstance(one, BaseException)), None)
+        try:
+            return not self._take(record.getMessage() if record.levelno > logging.DEBUG else "", error)
+        except Exception:  # whatever a line is made of
+            return True
 
 
 def printable(text: str) -> str:

@@ -1,11 +1,42 @@
-"""What the client library calls: imported only where it is there."""
+"""What the client library calls, and what it says: imported only where it is there.
+
+It tells its log why it cannot reach a broker, and raises an error that does not; it says the same many times a
+second, and shows passwords at DEBUG. So what it says for a subscription is heard by that one's reader alone.
+"""
 
 import inspect
 from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from typing import Any
 
 from aiokafka import ConsumerRebalanceListener
 from aiokafka.abc import AbstractTokenProvider
+
+from durable.log import Overheard
+
+Hear = Callable[[str, BaseException | None], None]
+#: Whom a line of the library is about: its tasks have the context of the task that began them.
+_hearing: ContextVar[Hear | None] = ContextVar("durable_kafka_hearing", default=None)
+
+
+def listen(hear: Hear) -> None:
+    """Have `hear` told what the library says, from now on, in this task and those that it begins."""
+    _hearing.set(hear)
+
+
+def _take(line: str, error: BaseException | None) -> bool:
+    hear = _hearing.get()
+    if hear is None:
+        return False  # of another consumer than ours
+    if line:
+        hear(line, error)
+    return True
+
+
+_PARTS = ("consumer", "fetcher", "group_coordinator", "subscription_state")
+_overheard = Overheard(
+    ["aiokafka", "aiokafka.cluster", "aiokafka.conn", *(f"aiokafka.consumer.{part}" for part in _PARTS)], _take
+)
 
 
 class Rebalanced(ConsumerRebalanceListener):  # type: ignore[misc]

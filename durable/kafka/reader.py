@@ -28,6 +28,8 @@ from durable.store import CommitRefused
 RETRY_S, RETRY_S_MAX = 0.2, 10.0
 #: How long it waits for records at a time; so often at least it looks whether the engine is still there.
 POLL_S = 0.5
+#: How long no broker may answer for a partition that is being read, beyond what a broker may wait for records.
+SILENCE_S = 5.0
 #: How long the end of a session may take.
 STOP_S = 2.0
 
@@ -78,6 +80,10 @@ class Reader:
         #: What the broker has been told.
         self._told: dict[int, int] = {}
         self._tell_at = 0.0
+        #: What the client could not do last.
+        self._complaint: BaseException | None = None
+        #: Since when, in ms since the epoch, no records came; 0 where that begins with the next poll.
+        self._quiet_since = 0
         self._abandoned = False
         #: Set to try again now; and to stop.
         self._wake, self._stop = asyncio.Event(), asyncio.Event()
@@ -137,7 +143,7 @@ class Reader:
             except Exception as error:
                 if self._host.failure is not None:
                     return
-                self._is("retrying", *told(error))
+                self._is("retrying", *self._told_of(error))
             if self._stop.is_set():
                 return
             if time.monotonic() - began > 2 * RETRY_S_MAX:
@@ -147,6 +153,19 @@ class Reader:
                 await asyncio.wait_for(self._wake.wait(), delay)
             delay = min(2 * delay, RETRY_S_MAX)
 
+    def _hear(self, line: str, error: BaseException | None) -> None:
+        """What the client says."""
+        log.kafka.debug("%s: %s", self.subscription.id, line)
+        if error is not None and told(error)[0] != "broker":  # and not what follows from that
+            self._complaint = error
+
+    def _told_of(self, error: Exception) -> tuple[str, str]:
+        """A word and a sentence for an error; where it only says that no broker was reached, for its cause."""
+        word, sentence = told(error)
+        if word == "connection" and self._complaint is not None:
+            return told(self._complaint)
+        return word, sentence
+
     # ---- a session ----
 
     async def _session(self) -> None:
@@ -155,7 +174,7 @@ class Reader:
             from aiokafka import AIOKafkaConsumer
         except ImportError:
             raise Failed("not-installed", "aiokafka is not installed: pip install 'durable-engine[kafka]'") from None
-        from durable.kafka.client import Rebalanced, token_provider
+        from durable.kafka.client import Rebalanced, listen, token_provider
 
         arguments = dict(read.client)
         if read.token is not None:
@@ -166,6 +185,8 @@ class Reader:
             raise Failed("bad-options", f"the client does not take these options: {error}") from error
         self.partitions.leave()
         self._joined, self._asked, self._told = False, [], {}
+        self._complaint, self._quiet_since = None, 0
+        listen(self._hear)
         starting = asyncio.ensure_future(consumer.start())
         try:
             await self._unless_stopped(asyncio.shield(starting))
@@ -177,7 +198,7 @@ class Reader:
         finally:
             await asyncio.wait([starting], timeout=STOP_S)  # cut off, it would leave a connection behind
             starting.cancel()
-            await self._leave(consumer)
+            await self._leave(consumer, read)
 
     async def _unless_stopped(self, work: Awaitable[T]) -> T:
         """Its result. Raises `Ended` where this is to stop first."""
@@ -201,11 +222,13 @@ class Reader:
         except (InvalidRequestError, OSError, ValueError) as error:
             raise Failed("bad-options", str(error)) from error
 
-    async def _leave(self, consumer: Any) -> None:
+    async def _leave(self, consumer: Any, read: Settings) -> None:
         """The end of a session, whatever it was: what the broker does not answer in time is left."""
         with suppress(Exception):
             if not self._abandoned and self._host.failure is None:
                 async with asyncio.timeout(STOP_S / 2):
+                    with suppress(Failed, Ended):
+                        await self._finish(consumer, read)
                     await self._tell(consumer)
         stopping = asyncio.ensure_future(consumer.stop())
         with suppress(Exception):
@@ -251,6 +274,7 @@ class Reader:
         await self._finish(consumer, read)
         if offers:
             await self._ask(consumer, read, offers)
+        self._mind_silence(consumer, read, quiet=not batches)
         if time.monotonic() >= self._tell_at:
             self._tell_at = time.monotonic() + read.commit_interval_s
             await self._tell_if_possible(consumer)
@@ -343,6 +367,7 @@ class Reader:
                 done, _ = await asyncio.wait([future], timeout=patience)
         finally:
             consumer.resume(*(consumer.assignment() & paused))
+            self._quiet_since = 0
 
     # ---- telling the broker ----
 
@@ -363,8 +388,33 @@ class Reader:
         except KafkaError as error:  # the group is being shared anew, or its coordinator is away: the next time
             log.kafka.info("%s: the broker was not told how far it is: %s", self.subscription.id, error)
 
+    def _mind_silence(self, consumer: Any, read: Settings, *, quiet: bool) -> None:
+        """Say so where no broker answers for a partition; the client goes on trying, and what comes is read."""
+        now = int(time.time() * 1000)
+        if not quiet or not 0 < self._quiet_since <= now:
+            self._quiet_since = now
+            if self.state == "retrying" and not quiet:
+                self._is("running")
+            return
+        silent = [
+            tp.partition
+            for tp in consumer.assignment()
+            if tp.partition in self.partitions.since and (consumer.last_poll_timestamp(tp) or 0) < self._quiet_since
+        ]
+        if self.state == "retrying":
+            if not silent:
+                self._is("running")
+        elif now - self._quiet_since >= 1000 * SILENCE_S + read.client.get("fetch_max_wait_ms", 500):
+            if silent:
+                cause = "nothing is heard" if self._complaint is None else told(self._complaint)[1]
+                self._is("retrying", "connection", f"no broker answers for partitions {sorted(silent)}: {cause}")
+            else:
+                self._quiet_since = now
+
     def _look(self, consumer: Any) -> None:
         """Where the partitions end that it reads."""
+        if self.state != "running":
+            return
         for tp in consumer.assignment():
             end = consumer.highwater(tp)
             if end is not None and tp.partition in self.partitions.since:

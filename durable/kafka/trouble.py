@@ -23,7 +23,7 @@ class Ended(Exception):
     """There is nothing to read any more: it was paused or deleted."""
 
 
-def told(error: Exception) -> tuple[str, str]:
+def told(error: BaseException) -> tuple[str, str]:
     """A word and a sentence for what went wrong."""
     if isinstance(error, Trouble):
         return error.reason, str(error)
@@ -35,6 +35,6 @@ def told(error: Exception) -> tuple[str, str]:
         word = "authentication"
     elif "Authorization" in name:
         word = "authorization"
-    elif "Connection" in name or "NoBrokers" in name:
+    elif "Connection" in name or "NoBrokers" in name or isinstance(error, OSError):
         word = "connection"
     return word, str(error) if str(error).startswith(name) else f"{name}: {error}".removesuffix(": ")

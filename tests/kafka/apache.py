@@ -1,6 +1,8 @@
 """A real Apache Kafka of one node, on loopback: its jars come from Maven Central, and need Java 17.
 
 They are kept in `~/.cache/durable-tests` (or `DURABLE_TEST_CACHE`) from one run to the next.
+
+Where it is asked to, it listens at two more ports: one with TLS and a login, one that wants a client's certificate.
 """
 
 import fcntl
@@ -17,6 +19,7 @@ from pathlib import Path
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic  # type: ignore[attr-defined]
 
+from tests.kafka.certificates import Certificates
 from tests.ports import reserved_port
 
 VERSION = "4.1.0"
@@ -27,6 +30,9 @@ _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
 """
 #: For how long a broker may start, on a busy machine; and for how long it is asked for something.
 START_S, ASK_S = 90, 30
+_PROTOCOLS = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT", "LOGIN": "SASL_SSL", "CERTIFICATE": "SSL"}
+#: Who may log in, and with what.
+USER, PASSWORD = "app", "s3cret of the app"
 _HEAP = ("-Xmx384m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
 
@@ -68,17 +74,22 @@ class Apache:
     #: The least that it takes is configured so.
     session_timeout_ms = 1500
 
-    def __init__(self, address: str = "") -> None:
+    def __init__(self, address: str = "", *, secured: bool = False) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._held = ExitStack()
         self.address = address
+        #: Where TLS and a login are wanted, and where a client's certificate is; "" where there are no such ports.
+        self.login_address = self.certificate_address = ""
         if address:
             self.session_timeout_ms = 6000
         else:
             self._folder = Path(tempfile.mkdtemp(prefix="durable-kafka-"))
-            ports = [self._held.enter_context(reserved_port()) for _ in range(2)]
-            self.address = f"127.0.0.1:{ports[0]}"
-            self._configure(*ports)
+            ports = [self._held.enter_context(reserved_port()) for _ in range(4)]
+            self.address, controller, *secured_addresses = (f"127.0.0.1:{port}" for port in ports)
+            if secured:
+                self.certificates = Certificates(self._folder)
+                self.login_address, self.certificate_address = secured_addresses
+            self._configure(controller)
             self.up()
         self._admin = AdminClient({"bootstrap.servers": self.address, "log_level": 0})
 
@@ -87,15 +98,19 @@ class Apache:
         """Whether it may be stopped."""
         return self._process is not None
 
-    def _configure(self, port: int, controller: int) -> None:
+    def _configure(self, controller: str) -> None:
+        open_to = {"PLAINTEXT": self.address}
+        if self.login_address:
+            open_to |= {"LOGIN": self.login_address, "CERTIFICATE": self.certificate_address}
+        listeners = [f"{name}://{address}" for name, address in open_to.items()]
         lines = {
             "process.roles": "broker,controller",
             "node.id": 1,
-            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
-            "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+            "controller.quorum.voters": f"1@{controller}",
+            "listeners": ",".join([*listeners, f"CONTROLLER://{controller}"]),
+            "advertised.listeners": ",".join(listeners),
             "controller.listener.names": "CONTROLLER",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "listener.security.protocol.map": ",".join(f"{name}:{protocol}" for name, protocol in _PROTOCOLS.items()),
             "log.dirs": self._folder / "logs",
             "auto.create.topics.enable": "false",
             "offsets.topic.replication.factor": 1,
@@ -107,11 +122,36 @@ class Apache:
             "group.min.session.timeout.ms": 500,
             "log.retention.check.interval.ms": 100,
         }
+        users = []
+        if self.login_address:
+            lines |= self._secured()
+            users = [f"SCRAM-SHA-{bits}=[name={USER},password={PASSWORD}]" for bits in (256, 512)]
         text = "".join(f"{name}={value}\n" for name, value in lines.items())
         (self._folder / "server.properties").write_text(text)
-        self._java(
-            "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qk", "-c", "server.properties"
-        ).wait()
+        format = ["format", "-t", "MkU3OEVBNTcwNTJENDM2Qk", "-c", "server.properties"]
+        for user in users:
+            format += ["--add-scram", user]
+        self._java("kafka.tools.StorageTool", *format).wait()
+
+    def _secured(self) -> dict[str, object]:
+        """TLS with a login of four kinds, and TLS with a client's certificate."""
+        modules = "org.apache.kafka.common.security"
+        return {
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": self.certificates.server,
+            "ssl.truststore.type": "PEM",
+            "ssl.truststore.location": self.certificates.ca,
+            "listener.name.certificate.ssl.client.auth": "required",
+            "listener.name.login.sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER",
+            "listener.name.login.plain.sasl.jaas.config": (
+                f'{modules}.plain.PlainLoginModule required user_{USER}="{PASSWORD}";'
+            ),
+            "listener.name.login.scram-sha-256.sasl.jaas.config": f"{modules}.scram.ScramLoginModule required;",
+            "listener.name.login.scram-sha-512.sasl.jaas.config": f"{modules}.scram.ScramLoginModule required;",
+            "listener.name.login.oauthbearer.sasl.jaas.config": (
+                f'{modules}.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";'
+            ),
+        }
 
     def _java(self, *what: str) -> "subprocess.Popen[bytes]":
         log = open(self._folder / "log.txt", "ab")  # noqa: SIM115 (it is the process's own)

@@ -14,6 +14,7 @@ import pytest
 from tests.kafka import test_faults, test_reading
 from tests.kafka.apache import Apache, missing
 from tests.kafka.campaign import Campaign
+from tests.kafka.logins import who_may_read_reads_and_no_secret_shows
 from tests.kafka.support import EARLIEST, engine_on, produce, taken, until
 from tests.kafka.test_reading import Counter, seen
 
@@ -80,6 +81,7 @@ STORIES: dict[str, Story] = {
     "records that are gone": told(test_faults.records_that_are_gone_are_counted),
     "partitions added": partitions_that_are_added_are_read_from_their_first_record,
     "a campaign": a_campaign,
+    "logins": who_may_read_reads_and_no_secret_shows,
     "a broker killed": a_broker_that_is_killed_and_started_again_has_lost_nothing,
 }
 
@@ -93,7 +95,7 @@ def test_every_story_is_true_of_a_real_broker(tmp_path: Path) -> None:
     if reason:
         assert not os.environ.get("CI"), f"in CI a broker must run, and {reason}"
         pytest.skip(f"no Apache Kafka: {reason}; DURABLE_TEST_KAFKA=host:port names one")
-    broker = Apache(address)
+    broker = Apache(address, secured=not address)
     try:
         for number, (name, story) in enumerate(STORIES.items()):
             topic = f"story-{os.getpid()}-{number}"
