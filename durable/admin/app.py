@@ -98,6 +98,7 @@ def create_app(
         created_at=time.time_ns() // 1_000_000,
         backup_folder=None if backup_folder is None else os.fspath(backup_folder),
     )
+    engine.measure()
     return App(admin, policy, authorize)
 
 

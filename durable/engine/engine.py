@@ -23,7 +23,7 @@ from durable.engine.door import Answering, Door, can_answer
 from durable.engine.follower import follower_of
 from durable.engine.forwarding import forwarding
 from durable.engine.life import Life
-from durable.engine.roles import Role
+from durable.engine.measuring import Measuring
 from durable.engine.serving import Serving
 from durable.engine.standby import Standby
 from durable.engine.subscribing import Subscribing
@@ -37,7 +37,7 @@ from durable.errors import (
 from durable.outcomes import error_of
 from durable.runtime.clock import Clock, SystemClock
 from durable.runtime.loop import Loop
-from durable.runtime.observer import Observer, observers_of, together
+from durable.runtime.observer import Observer, observers_of
 from durable.runtime.registry import (
     VALUE_SIZE_MAX,
     Registered,
@@ -57,7 +57,7 @@ O = TypeVar("O")  # noqa: E741
 
 
 @forwarding
-class Engine(Serving, Subscribing):
+class Engine(Serving, Subscribing, Measuring):
     """Durable handlers on one SQLite file, in this process.
 
         async with Engine("app.db", services=[checkout, Parcels(http)]) as engine:
@@ -186,7 +186,7 @@ class Engine(Serving, Subscribing):
             limits=self._limits,
             defaults=self._defaults.retry,
             declaration=_declaration,
-            observer=together([*self._observers, *telemetries.observers(self._telemetry, self._observers)]),
+            observer=self._counting([*self._observers, *telemetries.observers(self._telemetry, self._observers)]),
         )
 
     def _door(self) -> Door | None:
@@ -241,16 +241,6 @@ class Engine(Serving, Subscribing):
         """For ASGI frameworks: `Starlette(lifespan=engine.lifespan)`, `FastAPI(lifespan=engine.lifespan)`."""
         async with self:
             yield
-
-    @property
-    def failure(self) -> BaseException | None:
-        """Why the engine stopped by itself, if it did: an `EngineFailedError`."""
-        return None if self._life is None else self._life.failure
-
-    @property
-    def role(self) -> Role | None:
-        """`Role.HOLDER` while this engine runs the handlers; `Role.STANDBY` while another process does; or None."""
-        return None if self._life is None else self._life.role
 
     # ---- invoking ----
 

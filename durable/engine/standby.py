@@ -61,6 +61,13 @@ class Standby(Begun):
         return None if self.ends else self._standing.role
 
     @property
+    def holder_silent_s(self) -> float | None:
+        """For how long nobody who has the file has answered; None where somebody does."""
+        standing = self._standing
+        silent = standing.role is Role.STANDBY and standing.tries > 0
+        return self.event_loop.time() - standing.since if silent else None
+
+    @property
     def elsewhere(self) -> Follower | None:
         """Who is asked instead of our own engine."""
         return None if self._standing.role is Role.HOLDER else self._follower

@@ -38,6 +38,8 @@ from durable.store import CommitRefused, Opened, Store
 
 #: How long a commit may take that is under way when the time to shut down is over.
 LAST_COMMIT_S = 1.0
+#: How many commits are remembered, for whoever asks how the engine fares.
+COMMITS = 200
 #: When a timer fires again whose turn the store refused.
 REFUSED_AGAIN_S = 60.0
 
@@ -87,6 +89,9 @@ class Loop:
         #: Whether nothing is settled any more; and whether the store has been let go.
         self._over = False
         self._gone = False
+        #: When the last commits were made, on the event loop's clock, and how long they took; since when one is made.
+        self.commits: deque[tuple[float, float]] = deque(maxlen=COMMITS)
+        self.committing_since: float | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._loading: asyncio.Task[None] | None = None
         self._committing: asyncio.Future[None] | None = None
@@ -336,6 +341,19 @@ class Loop:
         else:
             self._loop.call_soon(then, context=self.context)
 
+    def time(self) -> float:
+        """By the clock of its event loop."""
+        return self._loop.time()
+
+    @property
+    def queued(self) -> int:
+        """How many commands wait to be settled."""
+        return len(self._queue)
+
+    def observe(self, observer: Observer | None) -> None:
+        """From now on, this one is told; attempts that run already tell whom they told before."""
+        self.observer = self.roster.observer = observer
+
     @property
     def crowded(self) -> bool:
         """Whether so many commands wait to be settled that nobody from outside may bring more: see `admitted`."""
@@ -405,7 +423,7 @@ class Loop:
             self._committed(turn)
             return
         try:
-            began = self._loop.time()
+            self.committing_since = began = self._loop.time()
             self._committing = asyncio.ensure_future(self.store.commit(turn.writes))
         except CommitRefused as refused:
             self._settle_again(turn, refused)
@@ -413,7 +431,7 @@ class Loop:
         self._committing.add_done_callback(lambda commit: self._commit_returned(turn, commit, began))
 
     def _commit_returned(self, turn: Turn, commit: "asyncio.Future[None]", began: float) -> None:
-        self._committing = None
+        self._committing = self.committing_since = None
         error = None if commit.cancelled() else commit.exception()
         if commit.cancelled():
             error = EngineFailedError("a commit was cancelled; whether it took effect is unknown")
@@ -423,7 +441,9 @@ class Loop:
             self._turning = False
             self.fail(error)
         else:
-            self._committed(turn, self._loop.time() - began)
+            now = self._loop.time()
+            self.commits.append((now, now - began))
+            self._committed(turn, now - began)
 
     def _committed(self, turn: Turn, seconds: float = 0.0) -> None:
         """What the turn decided is durable: go on with the next one, then act upon this one."""
@@ -444,6 +464,7 @@ class Loop:
 
     def _settle_again(self, turn: Turn, refused: CommitRefused) -> None:
         """Nothing of it was written: each of its commands gets a turn of its own, so that only one of them fails."""
+        self.committing_since = None
         log.engine.warning("%s; its %d commands are settled again, one by one", refused, len(turn.asked))
         self._loading = unmourned(self._loop.create_task(self._one_by_one(turn)))
 

@@ -48,6 +48,8 @@ from durable.store import Store
 
 #: How many of what is left at the end a line of the log names.
 NAMED_MAX = 10
+#: How many times are remembered at which the event loop stood still.
+STALLS = 100
 #: What only an attempt asks for.
 Asks = Record | Finished | OpenEntry | Finish | Fail | Suspend | Unloaded
 
@@ -99,7 +101,9 @@ class Roster:
         self.limits = engine.limits
         self._defaults = defaults
         self._watch = Watch(loop, self.attempts)
-        self._blocked = Blocked(loop, engine.clock, lambda: self.attempts or self._lingering, self._watch.stalled)
+        self._blocked = Blocked(loop, engine.clock, lambda: self.attempts or self._lingering, self._stalled)
+        #: When the event loop stood still last, on its own clock, and for how many seconds.
+        self.stalls: deque[tuple[float, float]] = deque(maxlen=STALLS)
         self.room = Room(slots)
         #: The suspect that is alone among its like: nobody need wait for it while it only waits.
         self._on_trial: Attempt | None = None
@@ -216,6 +220,10 @@ class Roster:
         """Keep it no longer: it has been for long enough, or does something by itself."""
         self.release(attempt.seq)
         self.submit(Cool(attempt.seq, attempt.number))
+
+    def _stalled(self, seconds: float) -> None:
+        self.stalls.append((self._loop.time(), seconds))
+        self._watch.stalled(seconds)
 
     def _end_trial(self) -> None:
         self._on_trial = None

@@ -62,6 +62,12 @@ class _Worker(threading.Thread):
         self.generation = _generation
 
     def run(self) -> None:
+        try:
+            self._work()
+        finally:
+            _counted(-1)
+
+    def _work(self) -> None:
         while True:
             try:
                 job = self.jobs.get(timeout=IDLE_S)
@@ -83,6 +89,7 @@ class _Worker(threading.Thread):
 
 _lock = threading.Lock()
 _idle: list[_Worker] = []
+_alive = 0
 _generation = 0
 
 
@@ -91,8 +98,25 @@ def _start(job: Job) -> None:
         worker = _idle.pop() if _idle else None
     if worker is None:
         worker = _Worker()
-        worker.start()
+        _counted(+1)
+        try:
+            worker.start()
+        except BaseException:
+            _counted(-1)
+            raise
     worker.jobs.put(job)
+
+
+def _counted(change: int) -> None:
+    global _alive
+    with _lock:
+        _alive += change
+
+
+def threads() -> tuple[int, int]:
+    """How many threads of this process are in a plain step, and how many wait for one."""
+    with _lock:
+        return max(0, _alive - len(_idle)), len(_idle)
 
 
 def end_idle_threads() -> None:
@@ -111,9 +135,10 @@ def end_idle_threads() -> None:
 
 def _forget_threads() -> None:
     """A forked child has none of them."""
-    global _lock
+    global _alive, _lock
     _lock = threading.Lock()
     _idle.clear()
+    _alive = 0
 
 
 os.register_at_fork(after_in_child=_forget_threads)

@@ -15,7 +15,7 @@ from durable.core.journal import Row
 from durable.core.sources import Cluster, GroupPartition, Position, Subscription
 from durable.core.world import Loaded
 from durable.errors import StorageError
-from durable.store.filter import Counts, Filter, Page
+from durable.store.filter import Backlog, Counts, Filter, Page
 
 
 class CommitRefused(StorageError):
@@ -138,6 +138,10 @@ class Store(Protocol):
 
     async def count(self, where: Filter) -> Counts:
         """How many invocations a filter selects, by status; its page does not matter."""
+        ...
+
+    def backlog(self) -> Backlog:
+        """How much is open. From any thread, which waits for it; commits do not. Raises a `StorageError`."""
         ...
 
     async def backup(self, path: str) -> None:

@@ -55,6 +55,22 @@ class Page(msgspec.Struct, frozen=True):
     next: Cursor | None
 
 
+class Waiting(msgspec.Struct):
+    """How many invocations of one handler are in one status."""
+
+    number: int
+    #: When the oldest of them was accepted, in ms since the epoch.
+    oldest: int
+
+
+class Backlog(msgspec.Struct, frozen=True):
+    """What is open."""
+
+    #: By service, handler and status.
+    invocations: dict[tuple[str, str, str], Waiting]
+    timers: int
+
+
 class Counts(msgspec.Struct, frozen=True):
     """How many invocations there are."""
 
@@ -78,6 +94,18 @@ def page_of(invocations: Iterable[Invocation], where: Filter) -> Page:
     wanted = sorted((one for one in invocations if matches(where, one)), key=cursor_of, reverse=True)
     found, limit = wanted[: where.limit], where.limit
     return Page(found, None if len(wanted) <= limit else cursor_of(found[-1]) if found else where.before)
+
+
+def backlog_of(invocations: Iterable[Invocation], timers: int) -> Backlog:
+    """What of them is open."""
+    found: dict[tuple[str, str, str], Waiting] = {}
+    for one in invocations:
+        if one.status is not Status.COMPLETED:
+            of = (one.submission.service, one.submission.handler, str(one.status))
+            waiting = found.setdefault(of, Waiting(0, one.created_at))
+            waiting.number += 1
+            waiting.oldest = min(waiting.oldest, one.created_at)
+    return Backlog(found, timers)
 
 
 def counts_of(invocations: Iterable[Invocation], where: Filter) -> Counts:

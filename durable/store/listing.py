@@ -22,7 +22,19 @@ from durable.core.invocation import Invocation, Status
 from durable.errors import StorageBusyError
 from durable.store.claims import is_mended
 from durable.store.faults import is_damage
-from durable.store.filter import NEVER, Counts, Cursor, Filter, Page, counts_of, cursor_of, page_of
+from durable.store.filter import (
+    NEVER,
+    Backlog,
+    Counts,
+    Cursor,
+    Filter,
+    Page,
+    Waiting,
+    backlog_of,
+    counts_of,
+    cursor_of,
+    page_of,
+)
 from durable.store.pages import rows_of
 from durable.store.rows import FIXED, MOVING, invocation_of
 
@@ -35,6 +47,8 @@ SECONDS_MAX = 10.0
 EXAMINE_S = 0.1
 #: How many rows are looked at at once: the first time, at most, and each time twice as many.
 _BATCH_MIN, _BATCH_MAX = 64, 1024
+#: All but those that have ended, which are most.
+_OPEN = frozenset(Status) - {Status.COMPLETED}
 #: Up to how many ranges are merged; where services have more handlers than that, rows are looked at.
 _RANGES_MAX = 500
 
@@ -128,6 +142,29 @@ def count(path: str, where: Filter, *, one_by_one: bool = False) -> Counts:
         return Counts({status: number for status, number in sorted(by_status.items()) if number > 0}, complete)
 
     return _careful(path, work, lambda database: counts_of(_every(database), where), one_by_one=one_by_one)
+
+
+def backlog(path: str) -> Backlog:
+    """How many are open, by handler and status; the index that knows both counts without a look at a row."""
+
+    def work(database: sqlite3.Connection) -> Backlog:
+        found: dict[tuple[str, str, str], Waiting] = {}
+        for text, values in _ranges(database, Filter(status=_OPEN)):
+            sql = f"SELECT count(*), min(created_at) FROM _invocations INDEXED BY {BY_HANDLER} WHERE {text}"
+            number, oldest = database.execute(sql, values).fetchone()
+            if number:
+                service, handler, status = map(str, values)
+                found[service, handler, status] = Waiting(number, oldest if isinstance(oldest, int) else 0)
+        return Backlog(found, _timers(database))
+
+    def without_indexes(database: sqlite3.Connection) -> Backlog:
+        return backlog_of(_every(database), _timers(database))
+
+    return _careful(path, work, without_indexes, one_by_one=False)
+
+
+def _timers(database: sqlite3.Connection) -> int:
+    return int(database.execute("SELECT count(*) FROM _timers").fetchone()[0])
 
 
 def _careful(path: str, work: Look[T], without_indexes: Look[T], *, one_by_one: bool) -> T:

@@ -17,7 +17,7 @@ from durable.core.turn import JOINED, promise_topic
 from durable.core.world import Loaded
 from durable.errors import EngineFailedError, EngineLockedError, EngineNotRunningError, StorageError
 from durable.store import CommitRefused, Expired, Opened, Sources
-from durable.store.filter import Counts, Filter, Page, counts_of, page_of
+from durable.store.filter import Backlog, Counts, Filter, Page, backlog_of, counts_of, page_of
 from durable.store.rows import (
     FIXED_COUNT,
     MOVING_NAMES,
@@ -274,6 +274,12 @@ class MemoryStore:
         """How many there are of each status."""
         self._check()
         return counts_of(map(self._invocation, self.tables.invocations), where)
+
+    def backlog(self) -> Backlog:
+        """How much is open."""
+        self._check()
+        rows = [invocation_of(row) for row in list(self.tables.invocations.values())]
+        return backlog_of(rows, len(self.tables.timers))
 
     async def backup(self, path: str) -> None:
         """There is no file to copy."""

@@ -23,7 +23,7 @@ from durable.store.backup import write_backup
 from durable.store.claims import is_mended, mend, taken
 from durable.store.faults import explain, is_damage
 from durable.store.file import DatabaseFile
-from durable.store.filter import Counts, Filter, Page
+from durable.store.filter import Backlog, Counts, Filter, Page
 from durable.store.format import check_version, migrate, migrations
 from durable.store.indexes import IndexCheck, make_again
 from durable.store.journals import NEAR_MAX, journal_rows, open_rows, page
@@ -300,6 +300,14 @@ class SqliteStore:
     async def count(self, where: Filter) -> Counts:
         """How many there are of each status, through a connection of its own."""
         return await self._look(partial(listing.count, self.path, where, one_by_one=bool(self._unread)))
+
+    def backlog(self) -> Backlog:
+        """How much is open, through a connection of its own."""
+        self._use()
+        try:
+            return listing.backlog(self.path)
+        except sqlite3.Error as error:
+            raise explain(error, self.path) from error
 
     async def _look(self, work: Callable[[], T]) -> T:
         self._use()
