@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from anyio import to_thread
 
 from durable.core.effects import Need, Timer, Writes
 from durable.core.invocation import Caller, Flavor, Invocation, Open, Problem, Signal, Status, Submission
@@ -15,7 +16,7 @@ from durable.core.turn import promise_topic
 from durable.core.waiting import Group
 from durable.errors import EngineNotRunningError, StorageError
 from durable.store import CommitRefused, Store
-from durable.store.filter import Filter, matches
+from durable.store.filter import Backlog, Filter, Waiting, matches
 from durable.store.rows import attach_journal
 from durable.views.invocations import view_of
 from tests.store.support import DAY, NOW, Stores, a_completed, a_row, an_invocation, opened, play, using
@@ -1292,5 +1293,50 @@ def test_a_journal_is_read_a_part_at_a_time(stores: Stores) -> None:
             assert list(await store.entries(1, 2, 2)) == whole[3:6], "an entry with all of its rows"
             assert list(await store.entries(1, 4, 100)) == whole[6:]
             assert list(await store.entries(1, 7, 100)) == list(await store.entries(2, 0, 9)) == []
+
+    play(story)
+
+
+# ---- what is open ----
+
+
+def test_what_is_open_is_counted_by_handler_and_status_with_the_oldest_of_each(stores: Stores) -> None:
+    """Also from another thread, which is where an exporter of metrics asks."""
+
+    async def story() -> None:
+        async with opened(stores()) as (store, _):
+            assert store.backlog() == Backlog({}, 0)
+
+            def one(seq: int, target: str, status: Status, at: int, **fields: Any) -> Invocation:
+                service, _, name = target.partition("/")
+                found = an_invocation(seq, status, service=service, handler=name, **fields)
+                return msgspec.structs.replace(found, created_at=at)
+
+            open_ones = [
+                one(1, "A/x", Status.PAUSED, NOW),
+                one(2, "A/x", Status.PAUSED, NOW - 5),
+                one(3, "A/x", Status.READY, NOW + 1, place=1),
+                one(4, "A/y", Status.RUNNING, NOW),
+                one(5, "B/x", Status.RUNNING, NOW),
+            ]
+            done = a_completed(seq=6)
+            await store.commit(
+                Writes(
+                    created={each.seq: each for each in [*open_ones, done]}, timers_added={(NOW, 4, 1), (NOW, 5, 1)}
+                )
+            )
+            expected = Backlog(
+                {
+                    ("A", "x", "paused"): Waiting(2, NOW - 5),
+                    ("A", "x", "ready"): Waiting(1, NOW + 1),
+                    ("A", "y", "running"): Waiting(1, NOW),
+                    ("B", "x", "running"): Waiting(1, NOW),
+                },
+                2,
+            )
+            assert store.backlog() == expected
+            assert await to_thread.run_sync(store.backlog) == expected
+        with pytest.raises(EngineNotRunningError):
+            store.backlog()
 
     play(story)
