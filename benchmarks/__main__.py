@@ -20,12 +20,14 @@ from benchmarks import (
     standby,
     table,
     throughput,
+    tracing,
     wakeup,
 )
 
 QUESTIONS = (
     throughput.sequential_step,
     throughput.concurrent_steps,
+    tracing.traces,
     throughput.invocations,
     throughput.objects,
     throughput.child_calls,
