@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from logging import Filter as Filter
 from logging import LogRecord as LogRecord
 from types import TracebackType
@@ -137,11 +137,16 @@ def to_stderr() -> None:
         _root.setLevel(logging.INFO)
 
 
+def keep(records: Kept) -> Token[Kept | None]:
+    """From now on keep what is said in this context, and in those that are copied from it."""
+    return _kept.set(records)
+
+
 @contextmanager
 def kept() -> Iterator[Kept]:
     """Keep what is said in this context, and in those that are copied from it; `say` says it after all."""
     records: Kept = []
-    token = _kept.set(records)
+    token = keep(records)
     try:
         yield records
     finally:

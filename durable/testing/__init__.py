@@ -20,10 +20,11 @@ assert check(services, scenario) == "charged o-1"
 from durable.core.limits import TINY, Limits
 from durable.store.memory import MemoryStore, Tables
 from durable.testing.checking import acheck, check
+from durable.testing.clocks import VirtualClock
 from durable.testing.findings import NotDeterministic, StepRanAgain
 from durable.testing.modes import Fault, Mode, mode_named, modes
 from durable.testing.simulation import Scenario, Services, Sim, simulate
-from durable.testing.virtual import ForgottenAwait, SimulationStuck, VirtualClock, VirtualLoop, run
+from durable.testing.virtual import ForgottenAwait, SimulationStuck, VirtualLoop, run
 
 __all__ = [
     "TINY",

@@ -1,5 +1,6 @@
 """What a simulation sees of handlers that no handler may do; and where everybody stands when nothing goes on."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -118,6 +119,14 @@ class Findings(Observer):
 
     # ---- where everybody stands ----
 
+    def only_chores(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether no timer is stored, and all that is scheduled on the event loop is the engine's own.
+
+        Who sleeps, in a handler, a step or the scenario, has something scheduled that is not.
+        """
+        scheduled: list[asyncio.TimerHandle] = getattr(loop, "_scheduled", [])
+        return not self._tables.timers and all(_ours(one) for one in scheduled if not one.cancelled())
+
     def on_stuck(self, error: Exception) -> bool:
         """Have an error tell where everybody stands."""
         for line in self.standing():
@@ -146,6 +155,11 @@ class Findings(Observer):
         if view.attempt > 1:
             whose += f" (attempt {view.attempt})"
         return f"{whose}: {', '.join(what) or 'nothing that is recorded'}{''.join(_failure(view))}"
+
+
+def _ours(handle: asyncio.TimerHandle) -> bool:
+    callback = getattr(handle, "_callback", None)
+    return type(getattr(callback, "__self__", None)).__module__.startswith("durable.")
 
 
 def _step(submission: Submission, entry: int, name: str) -> str:

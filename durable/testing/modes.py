@@ -34,6 +34,15 @@ class Mode(msgspec.Struct, frozen=True):
     every: int = 0
     how: How = "after"
 
+    @property
+    def group(self) -> str:
+        """What it is all about: "every-commit", "every-restart", "every-await", or "" for a mixture."""
+        if self.always_suspend and not self.every:
+            return "every-await"
+        if len(self.faults) != 1:
+            return ""
+        return "every-restart" if self.faults[0].how == "restart" else "every-commit"
+
 
 #: Nothing happens.
 UNDISTURBED = Mode("undisturbed")

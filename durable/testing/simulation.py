@@ -25,11 +25,12 @@ from durable.serde import serde_for
 from durable.service import Handler
 from durable.store.memory import MemoryStore, Tables
 from durable.testing.checkers import check_tables
+from durable.testing.clocks import VirtualClock
 from durable.testing.crashes import CommitLog, Faults, SimulatedCrash
 from durable.testing.faults import around
 from durable.testing.findings import Findings
 from durable.testing.modes import UNDISTURBED, Mode
-from durable.testing.virtual import VirtualClock, VirtualLoop, run
+from durable.testing.virtual import VirtualLoop, run
 from durable.views.invocations import InvocationView
 
 T = TypeVar("T")
@@ -64,6 +65,7 @@ class Sim:
         self.findings.on_failed = self._crashed
         if isinstance(loop, VirtualLoop):
             loop.virtual.on_stuck = self.findings.on_stuck
+            loop.virtual.only_chores = lambda: self.findings.only_chores(loop)
         self._services = services
         self._options = options
         self._up = asyncio.Event()

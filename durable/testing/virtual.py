@@ -16,7 +16,6 @@ from typing import Any, TypeVar, cast
 
 from anyio.to_thread import current_default_thread_limiter
 
-from durable.core.duration import Duration, parse
 from durable.errors import UsageError
 from durable.runtime.forgotten import NOTES
 
@@ -24,12 +23,12 @@ T = TypeVar("T")
 Events = list[tuple[selectors.SelectorKey, int]]
 Select = Callable[[float | None], Events]
 
-#: The virtual clock starts here: 2030-01-01 00:00 UTC, in ms since the epoch.
-EPOCH_MS = 1_893_456_000_000
 #: A scenario that is not over after this much virtual time never will be, in seconds: five years.
 LIFETIME_S = 5 * 365 * 86_400
 #: The same after so many jumps of the clock: somebody looks again and again for what never comes.
 JUMPS_MAX = 1_000_000
+#: After how many jumps it is asked whether anything can still happen.
+LOOK_EACH = 64
 #: How long real threads and sockets may take before a simulation is given up, in seconds.
 PATIENCE_S = 10.0
 #: Set where nobody waits any longer for the simulation that runs in this context.
@@ -67,6 +66,9 @@ class VirtualTime:
         self._executing = 0
         #: Up to where somebody moves it, and who is to be told when all that is due by then has happened.
         self._target: tuple[float, Callable[[], None]] | None = None
+        #: Asked now and then: whether nothing is left to happen but what the engine does by the hour.
+        self.only_chores: Callable[[], bool] = lambda: False
+        self._chores = 0
         #: Asked where nothing can happen any more: whether somebody takes the error.
         self.on_stuck: Callable[[SimulationStuck], bool] = lambda error: False
         self._given_up = GIVEN_UP.get()
@@ -152,12 +154,16 @@ class VirtualTime:
                 f"the clock has jumped {JUMPS_MAX} times in {self.passed:.0f} virtual seconds: somebody looks again "
                 "and again for what never comes"
             )
+        if self._jumps % LOOK_EACH == 0:
+            self._chores = self._chores + 1 if self.only_chores() else 0
+            if self._chores == 3:
+                return self._stuck("nobody has anything to do any more, and no timer is set that could change that")
         self.jump(timeout)
         return []
 
     def _stuck(self, why: str) -> Events:
         self._waited = 0.0
-        self._jumps = 0
+        self._jumps = self._chores = 0
         error = SimulationStuck(why)
         if not self.on_stuck(error):
             raise error
@@ -214,7 +220,7 @@ class _Jumping:
 
 @contextmanager
 def virtual(loop: asyncio.AbstractEventLoop, *, by_hand: bool = False) -> Iterator[VirtualTime]:
-    """Give an event loop a virtual time, until the block ends. Raises `UsageError` where that is not possible.
+    """Give the event loop that runs here a virtual time, until the block ends. Raises `UsageError` if it cannot be.
 
     Where sockets are open on it, somebody may wait for an answer: then time passes as it does.
     """
@@ -228,7 +234,8 @@ def virtual(loop: asyncio.AbstractEventLoop, *, by_hand: bool = False) -> Iterat
             f"virtual time needs asyncio's own event loop, not {type(loop).__module__}.{type(loop).__qualname__}"
         )
     time = VirtualTime(loop.time, by_hand=by_hand)
-    time.outside.append(_threads_at_work)
+    limiter = current_default_thread_limiter()
+    time.outside.append(lambda: limiter.borrowed_tokens > 0)  # a sync step runs, or something else of anyio's threads
     resolution, execute = own._clock_resolution, loop.run_in_executor
     own._selector, own.time, own._clock_resolution = _Jumping(time, selector), time.now, 1e-6
     own.run_in_executor = lambda *args: time.executing(execute(*args))
@@ -237,37 +244,6 @@ def virtual(loop: asyncio.AbstractEventLoop, *, by_hand: bool = False) -> Iterat
     finally:
         own._selector, own._clock_resolution = selector, resolution
         del own.time, own.run_in_executor
-
-
-def _threads_at_work() -> bool:
-    """Whether a sync step, or something else in a thread of anyio, runs. On the event loop only."""
-    return current_default_thread_limiter().borrowed_tokens > 0
-
-
-class VirtualClock:
-    """The engine's clock on a `VirtualLoop`, or on one that has a virtual time for a while."""
-
-    look_again_s = float("inf")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, time: VirtualTime | None = None) -> None:
-        self._loop = loop
-        self._time = time if time is not None else getattr(loop, "virtual", None)
-
-    def now_ms(self) -> int:
-        """`EPOCH_MS` plus the loop's time."""
-        passed = self._loop.time() if self._time is None else self._time.passed
-        return EPOCH_MS + round(passed * 1000)
-
-    async def advance(self, duration: Duration) -> None:
-        """Let time pass ("2 days", seconds, a `timedelta`): what is due happens in its order, each at its time.
-
-        Returns when all of it has happened, and what follows from it at once. With 0 that is all that can happen now.
-        """
-        if self._time is None:
-            raise UsageError("this clock cannot be moved: its event loop has no virtual time")
-        there = asyncio.Event()
-        self._time.move(parse(duration) / 1000, there.set)
-        await there.wait()
 
 
 def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -10,7 +10,8 @@ from durable.core.effects import Timer
 from durable.core.limits import Limits
 from durable.runtime.timers import Timers
 from durable.testing import run
-from durable.testing.virtual import EPOCH_MS, VirtualClock, VirtualLoop
+from durable.testing.clocks import EPOCH_MS, VirtualClock
+from durable.testing.virtual import VirtualLoop
 
 
 class Stored:
