@@ -1,26 +1,19 @@
 """For tests, ours and yours: virtual time, an in-memory store, and a crash at every commit.
 
-def services(sim):
-    async def charge(order: str) -> str:
-        sim.effect("charge")
-        return f"charged {order}"
+async def charge(order: str) -> str:
+    return f"charged {order}"
 
-    @handler(service="Shop")
-    async def checkout(ctx: Context, order: str) -> str:
-        return await ctx.run(charge, order)
+@handler(service="Shop")
+async def checkout(ctx: Context, order: str) -> str:
+    return await ctx.run(charge, order)
 
-    return [checkout]
-
-async def scenario(sim):
-    return await sim.call("Shop/checkout", "o-1")
-
-assert check(services, scenario) == "charged o-1"
+assert check([checkout], lambda sim: sim.call(checkout, "o-1")) == "charged o-1"
 """
 
 from durable.core.limits import TINY, Limits
 from durable.store.memory import MemoryStore, Tables
 from durable.testing.checking import acheck, check
-from durable.testing.clocks import VirtualClock
+from durable.testing.clocks import ClockByHand, VirtualClock
 from durable.testing.findings import NotDeterministic, StepRanAgain
 from durable.testing.modes import Fault, Mode, mode_named, modes
 from durable.testing.simulation import Scenario, Services, Sim, simulate
@@ -28,6 +21,7 @@ from durable.testing.virtual import ForgottenAwait, SimulationStuck, VirtualLoop
 
 __all__ = [
     "TINY",
+    "ClockByHand",
     "Fault",
     "ForgottenAwait",
     "Limits",
