@@ -20,6 +20,7 @@ from durable.errors import DurableError
 from durable.release import package_version
 from durable.runtime.loop import Loop
 from durable.runtime.observer import Observer, together
+from durable.runtime.resting import RestingLoop
 from durable.runtime.threads import threads
 from durable.store.filter import Backlog
 from durable.telemetry import metrics as of
@@ -76,8 +77,8 @@ class Measuring(Control):
         Works where it does not run or has failed, too; of one on standby it tells that, not how the holder fares.
         """
         path = self.path
-        facts: dict[str, Any] = {"role": self.role}
         loop = self._own_loop if self.role is Role.HOLDER else None
+        facts: dict[str, Any] = {"role": None if isinstance(loop, RestingLoop) else self.role}
         if self.failure is not None:
             facts["failure"] = str(self.failure)
         elif loop is not None:
@@ -133,7 +134,7 @@ class Measuring(Control):
 
     def _gauges(self, targets: Targets) -> Iterator[Measured]:
         """On whatever thread asks. What cannot be told at this moment is left out."""
-        role = self.role
+        role = None if isinstance(self._own_loop, RestingLoop) else self.role
         yield Measured(of.ENGINE, {(package_version(), str(role or "stopped")): 1})
         loop = self._own_loop if role is Role.HOLDER else None
         if loop is None:
