@@ -1,6 +1,7 @@
 """What is counted: the same numbers for Prometheus and for OpenTelemetry, bounded, and at nobody's expense."""
 
 import asyncio
+import inspect
 import re
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 from opentelemetry import metrics as api
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExporter, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
 from prometheus_client.parser import text_string_to_metric_families
 
 from durable import Context, Engine, ObjectContext, RetryPolicy, TerminalError, VirtualObject, handler
@@ -89,7 +91,14 @@ def rounded(points: dict[str, Points]) -> dict[str, Points]:
 def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemoryMetricReader]:
     """Of a meter provider that the process has installed."""
     reader = InMemoryMetricReader()
-    provider = MeterProvider([reader], shutdown_on_exit=False)
+    views = []
+    if "explicit_bucket_boundaries_advisory" not in inspect.signature(api.Meter.create_histogram).parameters:
+        views = [  # as docs/metrics.md says
+            View(instrument_name=one.name, aggregation=ExplicitBucketHistogramAggregation(one.bounds))
+            for one in FAMILIES.values()
+            if one.kind == "histogram"
+        ]
+    provider = MeterProvider([reader], shutdown_on_exit=False, views=views)
     monkeypatch.setattr(api, "get_meter_provider", lambda: provider)
     yield reader
     provider.shutdown()
