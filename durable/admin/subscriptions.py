@@ -25,7 +25,7 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     id: str
     source: str
     sink: str
-    #: Its own, and `client.id` and `group.id`; secrets are hidden.
+    #: Its own, with its `group.id`, and `client.id` unless its cluster has one; secrets are hidden.
     options: dict[str, str]
     state: str
     #: Why it is retrying, or has failed: a word for programs, and a sentence for people.
@@ -80,7 +80,8 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     created_at: MomentText
     #: Whether the program gives it: such a one is changed there.
     from_code: bool
-    subscriptions: list[str] | None = None
+    #: Those that read from it, where they are asked for; left out of a list.
+    subscriptions: list[Subscription] | None = None
     #: What is damaged of it.
     damage: str | None = None
 
@@ -136,13 +137,13 @@ def _subscription(view: SubscriptionView) -> Subscription:
     )
 
 
-def _cluster(view: ClusterView, *, with_subscriptions: bool = False) -> Cluster:
+def _cluster(view: ClusterView, subscriptions: list[Subscription] | None = None) -> Cluster:
     return Cluster(
         name=view.name,
         properties=view.properties,
         created_at=moments.instant(view.created_at),
         from_code=view.from_code,
-        subscriptions=list(view.subscriptions) if with_subscriptions else None,
+        subscriptions=subscriptions,
         damage=view.damage or None,
     )
 
@@ -200,7 +201,10 @@ async def list_kafka_clusters(call: Call) -> Response:
 async def get_kafka_cluster(call: Call) -> Response:
     """One Kafka cluster."""
     view = await call.engine.kafka_cluster(call.path["cluster"])
-    return json(view if call.exact else _cluster(view, with_subscriptions=call.query.include_subscriptions))
+    if call.exact:
+        return json(view)
+    found = await call.engine.subscriptions() if call.query.include_subscriptions else []
+    return json(_cluster(view, [_subscription(one) for one in found if one.id in view.subscriptions]))
 
 
 async def create_kafka_cluster(call: Call) -> Response:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from durable.core.commands import Command
+from durable.core.sources import GroupPartition, Position
 from durable.core.world import World
 from durable.runtime.observer import Observer
 
@@ -14,6 +15,8 @@ class Host(Protocol):
 
     world: World
     failure: BaseException | None
+    #: How far partitions have been taken, as far as that is durable: what people and brokers are told.
+    positions: dict[GroupPartition, Position]
     observer: Observer | None
 
     @property

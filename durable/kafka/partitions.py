@@ -32,8 +32,6 @@ class Partitions:
         self.fresh = True
         #: From where on nothing has been left out; those that are not here are not entered.
         self.since: dict[int, int] = {}
-        #: How far they have been taken, and that is durable: what the broker may be told.
-        self.stored: dict[int, int] = {}
         #: Where they end, as last heard.
         self.ends: dict[int, int] = {}
         self._looks = 0
@@ -41,7 +39,7 @@ class Partitions:
     def leave(self) -> None:
         """They may belong to somebody else by now."""
         self.fresh = True
-        self.since, self.stored = {}, {}
+        self.since = {}
 
     def place(self, number: int) -> GroupPartition:
         """A partition of its topic, as its group reads it."""
@@ -77,20 +75,19 @@ class Partitions:
             since = max(first, position.next - 1) if position.fingerprint else position.next
             with suppress(KafkaError):  # it is not assigned any more: that is told, too
                 consumer.seek(tp, since)
-                self.since[number], self.stored[number], self.ends[number] = since, position.next, end
+                self.since[number], self.ends[number] = since, end
         self._looks = 0
 
     async def _begin(self, consumer: Any, reset: str, start: str, assigned: Iterable[Any]) -> None:
-        """Keep a position for every partition of the topic that has none, also for those that others read.
-
-        The engine is asked even where there is none: once it answers, positions that were stored before are durable.
-        """
+        """Keep a position for every partition of the topic that has none, also for those that others read."""
         from aiokafka import TopicPartition
 
         topic = self._subscription.topic
         everywhere = {*(consumer.partitions_for_topic(topic) or ()), *(one.partition for one in assigned)}
         known = {place.partition for place in self._host.world.positions if place[:3] == self.place(0)[:3]}
         new = [TopicPartition(topic, number) for number in sorted(everywhere - known)]
+        if not new and not start:
+            return
         grown = bool(known) and not start
         found: dict[int, int] = {}
         if new and start not in ("earliest", "latest"):
@@ -169,6 +166,5 @@ class Partitions:
         if reply.result is Answer.GAP:
             self.fresh = True
             self.since.pop(number, None)
-            self.stored.pop(number, None)
             return None
         raise Ended

@@ -326,7 +326,7 @@ class Reader:
         if position is None:
             return
         if number in self.partitions.since:  # and not given to somebody else meanwhile
-            self.partitions.since[number] = self.partitions.stored[number] = position.next
+            self.partitions.since[number] = position.next
         for one in offered:
             if one.failure is not None and one.offset >= before:
                 log.kafka.warning(
@@ -373,9 +373,10 @@ class Reader:
 
     async def _tell(self, consumer: Any) -> None:
         """Commit how far the partitions are that it has."""
-        stored = self.partitions.stored
-        ours = {tp: stored[tp.partition] for tp in consumer.assignment() if tp.partition in stored}
-        new = {tp: next for tp, next in ours.items() if self._told.get(tp.partition) != next}
+        ours = [tp for tp in consumer.assignment() if tp.partition in self.partitions.since]
+        durable = self._host.positions
+        stored = {tp: at.next for tp in ours if (at := durable.get(self.partitions.place(tp.partition))) is not None}
+        new = {tp: next for tp, next in stored.items() if self._told.get(tp.partition) != next}
         if new:
             await consumer.commit(new)
             self._told |= {tp.partition: next for tp, next in new.items()}

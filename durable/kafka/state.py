@@ -30,7 +30,7 @@ class SubscriptionView(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     source: str
     sink: str
-    #: What holds, `group.id` and `client.id` included; secrets are hidden.
+    #: Its own, with its `group.id`, and `client.id` unless its cluster has one; secrets are hidden.
     options: dict[str, str]
     #: starting: it connects, or waits for its partitions. running. retrying: it tries again, see `cause`. failed: it
     #: waits for an operator, who mends the cause and calls `resume_subscription`. paused: by an operator.

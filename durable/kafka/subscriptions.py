@@ -224,7 +224,7 @@ class Subscriptions:
                 skipped=position.skipped,
                 taken_at=position.taken_at or None,
             )
-            for at, position in sorted(self._world.positions.items())
+            for at, position in sorted(self._host.positions.items())
             if at[:3] == place and not one.damage
         )
         lags = [at.lag for at in partitions if at.lag is not None]
@@ -255,11 +255,13 @@ class Subscriptions:
         )
 
     def _shown(self, one: Subscription) -> dict[str, str]:
-        """Its own options, and who it is for the broker: as Restate's server shows them."""
+        """As Restate's server shows them: its own, its group, its client's name unless its cluster has one."""
         if one.damage:
             return {}
-        holds = opt.effective(one.id, self._cluster(one.cluster) or {}, one.options)
-        return opt.shown(one.options) | {"client.id": str(holds["client.id"]), "group.id": one.group}
+        shown = opt.shown(one.options) | {"group.id": one.group}
+        if "client.id" not in {**(self._cluster(one.cluster) or {}), **one.options}:
+            shown["client.id"] = opt.DEFAULTS["client.id"]
+        return shown
 
     # ---- clusters ----
 

@@ -21,6 +21,7 @@ from durable.core.effects import (
     Unload,
 )
 from durable.core.invocation import Submission
+from durable.core.sources import GroupPartition, Position
 from durable.core.turn import Turn
 from durable.core.world import World
 from durable.runtime import lines
@@ -39,6 +40,7 @@ class Engine(Protocol):
     clock: Clock
     observer: Observer | None
     world: World
+    positions: dict[GroupPartition, Position]
 
     def fail(self, error: BaseException) -> None:
         """Nothing can be promised any more."""
@@ -97,6 +99,11 @@ class Deeds:
                 self._timers.remove(turn.writes.timers_removed)
             if turn.writes.timers_added:
                 self._timers.add(turn.writes.timers_added)
+            for place, position in turn.writes.positions.items():
+                if position is None:
+                    engine.positions.pop(place, None)
+                else:
+                    engine.positions[place] = position
             self._roster.room.make(engine.world.in_line, engine.world.free)
             if engine.observer is not None:
                 engine.observer.turn_committed(turn.size, turn.writes.rows, seconds)

@@ -17,6 +17,7 @@ from durable.core.effects import Need, Timer
 from durable.core.limits import Limits
 from durable.core.retry import RetryPolicy
 from durable.core.settle import advance
+from durable.core.sources import GroupPartition, Position
 from durable.core.turn import Turn
 from durable.core.world import World
 from durable.errors import EngineFailedError, EngineNotRunningError
@@ -100,6 +101,8 @@ class Loop:
         self.context = copy_context()
         #: Empty until the store is open.
         self.world = World(0, 0)
+        #: How far partitions of topics have been taken, as far as that is durable.
+        self.positions: dict[GroupPartition, Position] = {}
         self._replies = Replies(self._loop)
         self.roster = Roster(self, self._loop, defaults, max_concurrent)
         self.attempts = self.roster.attempts
@@ -159,6 +162,7 @@ class Loop:
         self.world.clusters |= opened.sources.clusters
         self.world.positions |= opened.sources.positions
         self.world.lost_positions = opened.sources.lost_positions
+        self.positions |= opened.sources.positions
 
     def _begin_keeping(self) -> None:
         """Notice the end of the event loop, and of the file."""

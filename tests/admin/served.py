@@ -57,7 +57,9 @@ async def main(path: str) -> None:
     with socket.socket(proto=socket.IPPROTO_TCP) as listening:  # so that answers are sent at once
         listening.bind(("127.0.0.1", 0))
         listening.listen()  # now: who reads the port may connect before the server is up
-        async with Engine(path, services=[greet, boom, sleeper, parent, Cart()], synchronous="NORMAL") as engine:
+        clusters = {"main": {"bootstrap.servers": "127.0.0.1:1"}}  # nobody is there
+        services = [greet, boom, sleeper, parent, Cart()]
+        async with Engine(path, services=services, synchronous="NORMAL", kafka_clusters=clusters) as engine:
             await engine.call(greet, "you")
             waiting = await engine.send(parent)
             failing = await engine.send(boom)

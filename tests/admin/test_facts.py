@@ -54,6 +54,7 @@ def asked(sides: tuple[Side, Side], pool: ThreadPoolExecutor, editor: str) -> It
     yield from compare(changes.verbs())
     yield from differences("afterwards", *changes.afterwards(sides))
     yield from compare(changes.refused())
+    yield from compare(changes.reading())
     yield from compare(changes.options())
     yield from compare(changes.state(editor))
     yield from compare(changes.steering())

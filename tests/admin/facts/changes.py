@@ -170,6 +170,61 @@ def refused() -> Iterator[Question]:
     yield "GET with Accept-Encoding", compressed
 
 
+def reading() -> Iterator[Question]:
+    """A Kafka cluster, and a subscription that reads from it; nobody is there."""
+    changed = {"bootstrap.servers": "127.0.0.1:2", "client.id": "us"}
+    source, sink = "kafka://more/topic", "service://Cart/add"
+    cluster = {"name": "more", "properties": {"bootstrap.servers": "127.0.0.1:1"}}
+    yield "POST /kafka-clusters of a new one", request("POST", "/kafka-clusters", json=cluster)
+    yield "POST /kafka-clusters again", request("POST", "/kafka-clusters", json=cluster)
+    yield "POST /kafka-clusters of a bad name", request("POST", "/kafka-clusters", json={**cluster, "name": "a b"})
+    yield "GET /kafka-clusters, one", request("GET", "/kafka-clusters")
+    yield "GET /kafka-clusters/{cluster}", request("GET", "/kafka-clusters/more")
+    yield "PATCH /kafka-clusters/{cluster}", request("PATCH", "/kafka-clusters/more", json={"properties": changed})
+    for label, own in (("plain", {}), ("reader", {"options": {"auto.offset.reset": "earliest", "client.id": "me"}})):
+        wanted = {"source": source, "sink": sink, **own}
+        yield f"POST /subscriptions, {label}", kept(label, request("POST", "/subscriptions", json=wanted))
+    yield "GET /subscriptions, two", request("GET", "/subscriptions")
+    for query in ("source=kafka://more/topic", "source=kafka://more/none", "sink=service://Cart/add&source=no"):
+        yield f"GET /subscriptions?{query}", request("GET", f"/subscriptions?{query}")
+    yield "GET /subscriptions/{subscription}", request("GET", "/subscriptions/{reader}")
+    yield "restate subscriptions list", call("subscriptions", "list")
+    yield "restate subscriptions describe", call("subscriptions", "describe", "{reader}")
+    yield (
+        "GET /kafka-clusters/{cluster} with subscriptions",
+        request("GET", "/kafka-clusters/more?include_subscriptions=true"),
+    )
+    yield "DELETE /kafka-clusters/{cluster} that is read", request("DELETE", "/kafka-clusters/more")
+    yield "DELETE /subscriptions/{subscription}", request("DELETE", "/subscriptions/{reader}")
+    yield "restate subscriptions delete", call("subscriptions", "delete", "{plain}")
+    yield "DELETE /kafka-clusters/{cluster} by force", request("DELETE", "/kafka-clusters/more?force=true")
+    yield "restate kafka-clusters create", call("kafka-clusters", "create", "other", "bootstrap.servers=127.0.0.1:1")
+    yield "restate kafka-clusters list", call("kafka-clusters", "list")
+    yield "restate kafka-clusters patch", call("kafka-clusters", "patch", "other", "--set", "client.id=me")
+    yield "restate kafka-clusters describe", call("kafka-clusters", "describe", "other")
+    yield (
+        "restate subscriptions create",
+        whether(call("subscriptions", "create", "kafka://other/t", sink, "auto.offset.reset=earliest")),
+    )
+    yield "restate kafka-clusters delete", call("kafka-clusters", "delete", "other", "--force")
+
+
+def kept(label: str, ask: Callable[[Side], Any]) -> Callable[[Side], Any]:
+    """An answer whose `id` is called `label` from now on."""
+
+    def asked(side: Side) -> Any:
+        answer = ask(side)
+        side.ids[label] = answer["body"].get("id", "none")
+        return answer
+
+    return asked
+
+
+def whether(ask: Callable[[Side], Any]) -> Callable[[Side], Any]:
+    """Only whether it was done: a new id stands in what is printed."""
+    return lambda side: ask(side)["status"]
+
+
 def shape(ask: Callable[[Side], Any]) -> Callable[[Side], Any]:
     """An answer, but for what it lists."""
 

@@ -13,7 +13,7 @@ TABLE = Path(__file__).parents[3] / "docs" / "differences.md"
 NOTHING = "–"  # noqa: RUF001
 #: What names an item of a list, wherever it stands there.
 _NAMES = ("name", "id", "key", "column_name", "invocation_id", "old_invocation_id")
-_INVOCATION = re.compile(r"\binv_1\w{33}\b")
+_ID = re.compile(r"\b(inv_1\w{33}|sub_1\w{22})\b")
 _FORMS = (
     (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z"), "TIME"),
     (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:[\d.]+ \+00:00|\w{3} \d\d? \w{3} \d{4} [\d:]+ \+00:00"), "TIME"),
@@ -144,7 +144,7 @@ def _orders(where: str, theirs: Any, ours: Any) -> Iterator[tuple[str, tuple[str
 def known(value: Any, names: Mapping[str, str]) -> Any:
     """A value with ids replaced by what they are called on both sides, and what must differ by its form."""
     if isinstance(value, str):
-        value = _INVOCATION.sub(lambda id: names.get(id[0], "INVOCATION"), value)
+        value = _ID.sub(lambda id: names.get(id[0], "INVOCATION" if id[0][0] == "i" else "SUBSCRIPTION"), value)
         for form, word in _FORMS:
             value = form.sub(word, value)
         return value
