@@ -9,6 +9,7 @@ import sys
 from benchmarks import (
     checksums,
     controls,
+    counting,
     crowds,
     importing,
     ingress,
@@ -47,6 +48,7 @@ QUESTIONS = (
     kafka.kafka,
     looking.looking,
     standby.take_over,
+    counting.metrics,
     importing.import_time,
 )
 

@@ -64,6 +64,7 @@ from durable.serde import Serde
 from durable.service import Handler, Service, VirtualObject, Workflow, handler
 from durable.store.restore import restore
 from durable.telemetry.logs import InvocationFilter, ReplayFilter
+from durable.views.health import Health
 from durable.views.invocations import ChildView, EntryView, InvocationView, TimerView, WaitView
 
 __all__ = [
@@ -92,6 +93,7 @@ __all__ = [
     "GoneError",
     "Handle",
     "Handler",
+    "Health",
     "InvalidRequestError",
     "InvocationCancelled",
     "InvocationFilter",

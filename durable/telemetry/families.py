@@ -11,8 +11,8 @@ Labels = tuple[str, ...]
 Kind = Literal["counter", "gauge", "histogram"]
 
 
-class Family(msgspec.Struct, frozen=True):
-    """One metric, by the name that OpenTelemetry has for it."""
+class Family(msgspec.Struct, frozen=True, eq=False):
+    """One metric, by the name that OpenTelemetry has for it. Each is itself: they are looked up for each value."""
 
     name: str
     kind: Kind

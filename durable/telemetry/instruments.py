@@ -5,9 +5,9 @@ one, which costs it five times what counting them costs us: they wait for that m
 """
 
 import sys
-from collections import deque
+from array import array
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from threading import Lock
 from time import monotonic
 from typing import Any
 from weakref import WeakMethod, ref
@@ -46,7 +46,10 @@ class Instruments:
         self._metrics = ref(metrics)
         meter = provider.get_meter("durable", package_version(), attributes={"durable.database": database})
         self._record: dict[Family, Callable[[float, dict[str, str]], None]] = {}
-        self._values: deque[tuple[Family, float, Labels]] = deque()
+        #: Values that wait, by where they belong, and how many more may.
+        self._waiting: dict[Family, dict[Labels, array[float]]] = {}
+        self._room = WAIT_MAX
+        self._lock = Lock()
         self._attributes: dict[tuple[Family, Labels], dict[str, str]] = {}
         #: What was computed at once, until it is asked for, and how long that is of this moment.
         self._latest: dict[Family, Measured] = {}
@@ -62,10 +65,16 @@ class Instruments:
 
     def record(self, family: Family, value: float, labels: Labels) -> None:
         """One value of a histogram."""
-        if len(self._values) < WAIT_MAX:
-            self._values.append((family, value, labels))
-        else:
-            self._hand_over(family, value, labels)
+        with self._lock:  # and not while values are handed over: nobody waits for the SDK
+            if self._room:
+                self._room -= 1
+                waiting = self._waiting.setdefault(family, {})
+                values = waiting.get(labels)
+                if values is None:
+                    values = waiting[labels] = array("d")
+                values.append(value)
+                return
+        self._hand_over(family, value, labels)
 
     def _hand_over(self, family: Family, value: float, labels: Labels) -> None:
         attributes = self._attributes.get((family, labels))
@@ -75,13 +84,15 @@ class Instruments:
 
     def observations(self, family: Family) -> Iterable[Any]:
         """The points of a counter or gauge, now; an export asks for them before it reads the histograms."""
-        with suppress(IndexError):
-            while True:
-                self._hand_over(*self._values.popleft())
-        points = self._points(family)
+        with self._lock:
+            waiting, self._waiting, self._room = self._waiting, {}, WAIT_MAX
+        for of, points in waiting.items():
+            for labels, values in points.items():
+                for value in values:
+                    self._hand_over(of, value, labels)
         return [
             self._observation(value, dict(zip(family.labels, labels, strict=True)))
-            for labels, value in points.items()
+            for labels, value in self._points(family).items()
             if not isinstance(value, Distribution)
         ]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from opentelemetry import metrics as api
 from opentelemetry.sdk.metrics import MeterProvider
@@ -222,6 +223,29 @@ def test_hostile_names_are_escaped() -> None:
 
     page = prometheus(asyncio.run(main()))
     assert page["durable.invocations.accepted"] == {(("target", 'S/a"b\\c\nd'),): 1}
+
+
+def test_topics_tell_how_far_they_are_and_one_that_reads_nothing_is_no_good_health(tmp_path: Path) -> None:
+    clusters = {"main": {"bootstrap.servers": "127.0.0.1:1"}}  # nobody listens there
+
+    async def main() -> None:
+        async with Engine(tmp_path / "a.db", services=[Cart()], kafka_clusters=clusters) as engine:
+            made = await engine.subscribe("kafka://main/orders", Cart.add)
+            labels = (("source", "kafka://main/orders"), ("subscription", made.id))
+            page = prometheus(await asyncio.to_thread(engine.metrics))
+            assert page["durable.kafka.records"] == {labels: 0}
+            assert page["durable.kafka.lag"] == {}, "it is not known"
+            while (await engine.subscription(made.id)).state != "retrying":  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            found = await engine.health()
+            assert found.verdict == "degraded"
+            assert f"{made.id} (kafka://main/orders) is retrying" in found.reasons[0]
+            view = msgspec.structs.replace(await engine.subscription(made.id), lag=7, taken=5)
+            engine._views = lambda: [view]  # type: ignore[method-assign]
+            page = prometheus(engine.metrics())
+            assert (page["durable.kafka.lag"], page["durable.kafka.records"]) == ({labels: 7}, {labels: 5})
+
+    asyncio.run(main())
 
 
 # ---- over HTTP ----
