@@ -37,6 +37,7 @@ from durable.runtime import ending, lines
 from durable.runtime.arrivals import Arrivals
 from durable.runtime.deadlines import around, place
 from durable.runtime.ending import Ending
+from durable.runtime.flows import all_wait
 from durable.runtime.forgotten import Unused, tell
 from durable.runtime.operations import Operations
 from durable.runtime.registry import KEY_LENGTH_MAX, Registered, check_text
@@ -138,6 +139,8 @@ class Attempt(Ending):
         #: Whether a cancel waits until calls and steps have ended.
         self.cancel_accepted = invocation.cancelling > 0
         self._thread = get_ident()
+        #: Whether it is to be told, when it is at rest, that it waits for something else than its journal has next.
+        self._stuck_asked = False
         #: Where it has been looked for time-outs around its waits.
         self._looked_at: set[tuple[int, ...]] = set()
         #: The context variables of its handler.
@@ -258,6 +261,7 @@ class Attempt(Ending):
 
     def at_rest(self) -> None:
         """See `arrivals.Receiver`."""
+        self._tell_if_stuck()
         if self._waiters.blocked and self._steps.quiet:
             self.host.parked(self)
 
@@ -379,6 +383,8 @@ class Attempt(Ending):
         try:
             if self._steps.quiet:
                 self.host.parked(self)
+            if self._arrivals.replay is not None:
+                self._tell_if_stuck()
             yield from waiter
         except asyncio.CancelledError as error:
             if self.active and self.timed_out(error):
@@ -463,6 +469,25 @@ class Attempt(Ending):
         arrivals = self._arrivals
         return arrivals.replaying and not arrivals.settling and bool(self._waiters.blocked) and self._steps.quiet
 
+    def _tell_if_stuck(self) -> None:
+        """Once it is at rest: where it waits, and the journal holds something else next, no time can help."""
+        if self._arrivals.replaying and not self._stuck_asked:
+            self._stuck_asked = True
+            self.when_at_rest(self._end_if_stuck)
+
+    def _end_if_stuck(self) -> None:
+        self._stuck_asked = False
+        flows = self._waiters.flow_of.values()
+        if self.is_stuck and self._failure is None and self.broken is None and all_wait(self, flows, self.loop):
+            self._stuck()
+
+    def _stuck(self) -> None:
+        replay = self._arrivals.replay
+        assert replay is not None, "who is stuck has more in its journal"
+        self.broken = stuck(replay, self.asked)
+        self.fail(self.broken)
+        self._end_failed()
+
     def give_way(self, *, warm: bool = False) -> None:
         """End if its handler only waits: once what was asked for is durable, and it is at rest.
 
@@ -476,11 +501,8 @@ class Attempt(Ending):
 
     def _unload(self) -> None:
         self.giving_way = False
-        replay = self._arrivals.replay
-        if self.is_stuck and replay is not None:
-            self.broken = stuck(replay, self.asked)
-            self.fail(self.broken)
-            self._end_failed()
+        if self.is_stuck:
+            self._stuck()
         elif self.idle and not self._refuse_limits(self._waiters.flow_of.values(), later=True):
             weight = 1 + self._received // WEIGHED if self._keep and self.may_stay else 0
             self.host.submit(Suspend(self.seq, self.number, self.waiting_for(), self.notified, weight))

@@ -12,13 +12,13 @@ import dis
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AsyncExitStack, ExitStack
-from functools import partial
 from gc import get_referents
 from math import inf
 from types import CodeType, FrameType, MethodType
 from typing import Any
 
 from durable.futures import DurableFuture
+from durable.runtime.flows import awaiting, held_by
 
 _Task = asyncio.Task[Any]
 
@@ -92,7 +92,7 @@ def around(tasks: Iterable[_Task | None], handler: _Task | None, *, later: bool 
                     if child is None or child not in inside:
                         return where
             if one is not handler:
-                todo.extend((parent, one) for parent in _awaiting(one))
+                todo.extend((parent, one) for parent in awaiting(one))
     return None
 
 
@@ -143,7 +143,7 @@ def _completes(callback: Any) -> bool:
         return getattr(owner, "_timeout_handle", None) is not None
     if not getattr(callback[0], "__qualname__", "").startswith("as_completed.<locals>"):
         return False
-    return any(isinstance(one, asyncio.TimerHandle) for one in _held_by(callback[0]))
+    return any(isinstance(one, asyncio.TimerHandle) for one in held_by(callback[0]))
 
 
 def _managers(one: Any, depth: int) -> Iterator[Any]:
@@ -192,34 +192,3 @@ def _scope_of(task: _Task) -> str | None:
             return None
         scope = getattr(scope, "_parent_scope", None)
     return None
-
-
-def _awaiting(task: _Task) -> Iterator[_Task]:
-    """The tasks that wait for this one to end, in whatever way."""
-    todo: list[Any] = [task]
-    seen: set[int] = set()
-    while todo:
-        future = todo.pop()
-        if id(future) in seen:
-            continue
-        seen.add(id(future))
-        for callback, _ in list(getattr(future, "_callbacks", None) or ()):
-            owner = getattr(callback, "__self__", None)
-            if isinstance(owner, asyncio.Task):
-                yield owner
-            elif isinstance(owner, asyncio.TaskGroup):
-                parent = getattr(owner, "_parent_task", None)
-                if parent is not None:
-                    yield parent
-            todo.extend(one for one in _held_by(callback) if isinstance(one, asyncio.Future))
-
-
-def _held_by(callback: Any) -> Iterator[Any]:
-    if isinstance(callback, partial):
-        yield from callback.args
-        return
-    for cell in getattr(callback, "__closure__", None) or ():
-        try:
-            yield cell.cell_contents
-        except ValueError:  # empty
-            continue

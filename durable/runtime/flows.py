@@ -1,0 +1,68 @@
+"""The tasks of a handler: which ones belong to it, and who waits for whom. asyncio does not tell, its objects do."""
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from contextvars import Context
+from functools import partial
+from gc import get_referents
+from typing import Any
+
+from durable.runtime.steps import CURRENT
+
+_Task = asyncio.Task[Any]
+
+
+def all_wait(one: object, waiting: Iterable[_Task | None], loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether nothing of a handler can go on without what these tasks wait for: none of its others, no timer.
+
+    It looks at all tasks and timers of the process: for the rare moment in which that must be known.
+    """
+    known = {task for task in waiting if task is not None}
+    todo = list(known)
+    while todo:
+        for parent in awaiting(todo.pop(), now=True):
+            if parent not in known:
+                known.add(parent)
+                todo.append(parent)
+    if any(task not in known and _belongs(task, one) for task in asyncio.all_tasks(loop)):
+        return False
+    timers = list(getattr(loop, "_scheduled", ()))
+    return not any(timer._context.get(CURRENT) is one for timer in timers if not timer.cancelled())
+
+
+def _belongs(task: _Task, one: object) -> bool:
+    if hasattr(task, "get_context"):  # from Python 3.12 on
+        return task.get_context().get(CURRENT) is one
+    return any(found.get(CURRENT) is one for found in get_referents(task) if isinstance(found, Context))
+
+
+def awaiting(task: _Task, *, now: bool = False) -> Iterator[_Task]:
+    """The tasks that wait for this one to end, in whatever way; or will, where their group has it (unless `now`)."""
+    todo: list[Any] = [task]
+    seen: set[int] = set()
+    while todo:
+        future = todo.pop()
+        if id(future) in seen:
+            continue
+        seen.add(id(future))
+        for callback, _ in list(getattr(future, "_callbacks", None) or ()):
+            owner = getattr(callback, "__self__", None)
+            if isinstance(owner, asyncio.Task):
+                yield owner
+            elif isinstance(owner, asyncio.TaskGroup):
+                parent = getattr(owner, "_parent_task", None)
+                if parent is not None and not (now and getattr(owner, "_on_completed_fut", None) is None):
+                    yield parent
+            todo.extend(one for one in held_by(callback) if isinstance(one, asyncio.Future))
+
+
+def held_by(callback: Any) -> Iterator[Any]:
+    """What a callback was made with."""
+    if isinstance(callback, partial):
+        yield from callback.args
+        return
+    for cell in getattr(callback, "__closure__", None) or ():
+        try:
+            yield cell.cell_contents
+        except ValueError:  # empty
+            continue
