@@ -23,12 +23,16 @@ A pydantic `SecretStr` is written masked.
 
 import datetime
 import decimal
+import fractions
 import functools
 import inspect
+import ipaddress
 import math
+import pathlib
 import sys
 import types
 import typing
+import zoneinfo
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import is_dataclass
@@ -38,6 +42,7 @@ from typing import Annotated, Any, Final, Generic, TypeVar, cast
 import msgspec
 
 from durable.errors import DurableError, SerializationError, ValueTooLargeError
+from durable.roundtrip import difference
 
 __all__ = [
     "ANY",
@@ -64,9 +69,32 @@ def _plain(value: Any) -> Any:
     for base, convert in _BASES.items():
         if isinstance(value, base):
             return convert(value)
+    if isinstance(value, _AS_TEXT):
+        return str(value)
     if hasattr(type(value), "__pydantic_serializer__") and hasattr(value, "model_dump"):
         return value.model_dump(mode="json", by_alias=True, round_trip=True, warnings="error")
     raise TypeError(f"no JSON form is known for {_name(type(value))}")
+
+
+#: What is written as its text, and read back from that.
+_AS_TEXT: Final = (
+    pathlib.PurePath,
+    ipaddress.IPv4Address,
+    ipaddress.IPv6Address,
+    ipaddress.IPv4Network,
+    ipaddress.IPv6Network,
+    ipaddress.IPv4Interface,
+    ipaddress.IPv6Interface,
+    fractions.Fraction,
+    zoneinfo.ZoneInfo,
+)
+
+
+def _from_text(kind: type, value: Any) -> Any:
+    """Read what `_AS_TEXT` has."""
+    if kind is object or not isinstance(value, str) or not issubclass(kind, _AS_TEXT):
+        return value
+    return kind(value)
 
 
 #: How the value of a subclass becomes one of the class itself, whatever the subclass overrides.
@@ -234,7 +262,11 @@ def _build(annotation: Any) -> Serde[Any]:
                     return extra
             target = target.__origin__
         elif isinstance(target, TypeVar):
-            annotation = target = target.__bound__ or Any
+            if not target.__bound__ and not target.__constraints__:
+                return _GENERIC
+            annotation = target = target.__bound__ or typing.Union[target.__constraints__]  # noqa: UP007
+        elif target is typing.LiteralString:
+            annotation = target = str
         elif isinstance(target, typing.NewType):
             target = target.__supertype__
         elif type(target).__name__ == "TypeAliasType":
@@ -261,27 +293,39 @@ def _cached(annotation: Any, order: tuple[Any, ...]) -> Serde[Any]:
 
 
 def _msgspec(annotation: Any) -> Serde[Any]:
-    for unknown in _custom_types(msgspec.inspect.type_info(annotation)):
-        raise TypeError(f"no JSON form is known for {_name(unknown)}")
-    decode = msgspec.json.Decoder(annotation).decode
-    schema = functools.partial(msgspec.json.schema, annotation, schema_hook=_schema_of_object)
-    return _json(annotation, _ENCODER.encode, decode, schema, _builtins)
+    info = msgspec.inspect.type_info(annotation)
+    records = False
+    for node in _nodes(info):
+        if isinstance(node, msgspec.inspect.CustomType) and not _is_read(node.cls):
+            raise TypeError(f"no JSON form is known for {_name(node.cls)}")
+        records = records or isinstance(node, _RECORDS)
+    decode = msgspec.json.Decoder(annotation, dec_hook=_from_text).decode
+    schema = functools.partial(msgspec.json.schema, annotation, schema_hook=_schema_of)
+    return _json(annotation, _ENCODER.encode, decode, schema, _builtins, faithful=records)
 
 
-def _schema_of_object(_: type) -> dict[str, Any]:
-    """For `object`, the one type msgspec reads and does not describe; an empty schema it would take for none."""
-    return {"description": "any value"}
+_RECORDS: Final = (msgspec.inspect.StructType, msgspec.inspect.DataclassType)
 
 
-def _custom_types(node: Any) -> Iterator[Any]:
-    """The types below `node` that msgspec accepts in a Decoder and then cannot decode."""
+def _is_read(kind: type) -> bool:
+    """Whether msgspec, or `_from_text`, reads this type, which it does not know."""
+    return kind is object or (isinstance(kind, type) and issubclass(kind, _AS_TEXT))  # every value is an object
+
+
+def _schema_of(kind: type) -> dict[str, Any]:
+    """For what is read from text; and for `object`, for which an empty schema would be taken for none."""
+    return {"type": "string"} if kind is not object else {"description": "any value"}
+
+
+def _nodes(node: Any) -> Iterator[Any]:
+    """All types below `node`."""
     todo, seen = [node], set()
     while todo:
         node = todo.pop()
+        yield node
         if isinstance(node, msgspec.inspect.CustomType):
-            if node.cls is not object:  # which every decoded value is
-                yield node.cls
-        elif isinstance(node, tuple):
+            continue
+        if isinstance(node, tuple):
             todo.extend(node)
         elif isinstance(node, msgspec.inspect.Type | msgspec.inspect.Field) and id(node) not in seen:
             seen.add(id(node))  # types may be recursive
@@ -318,7 +362,7 @@ def _pydantic(annotation: Any) -> Serde[Any]:
     write = functools.partial(adapter.dump_json, by_alias=True, round_trip=True, warnings="error")
     schema = functools.partial(_pydantic_schema, adapter)
     plain = functools.partial(adapter.dump_python, by_alias=True, round_trip=True, warnings="none")
-    return _json(annotation, write, adapter.validate_json, schema, plain, MAX_DEPTH_PYDANTIC)
+    return _json(annotation, write, adapter.validate_json, schema, plain, MAX_DEPTH_PYDANTIC, faithful=True)
 
 
 def _pydantic_schema(adapter: Any) -> dict[str, Any] | None:
@@ -340,8 +384,13 @@ def _json(
     schema: Callable[[], dict[str, Any] | None],
     plain: Callable[[Any], Any],
     depth_max: int = MAX_DEPTH,
+    *,
+    faithful: bool = False,
 ) -> Serde[Any]:
-    """`plain` gives the same value in dicts and lists."""
+    """`plain` gives the same value in dicts and lists.
+
+    `faithful`: what would come back as something else is refused.
+    """
     short = 2 * depth_max  # no document of so many bytes is nested deeper
     takes_bytes = bytes in typing.get_args(annotation)  # as a member of a union
 
@@ -354,7 +403,20 @@ def _json(
             raise _encode_error(annotation, value, f"{where}, and JSON has neither NaN nor infinity")
         if len(data) > short:
             _check_depth(data, depth_max)
+        if faithful:
+            check(value, data)
         return data
+
+    def check(value: Any, data: bytes) -> None:
+        try:
+            back = read(data)
+        except Exception as exc:
+            raise _encode_error(annotation, value, f"it could not be read back, {reason_of(exc)}") from exc
+        found = difference(value, back)
+        if annotation is TypeVar and value != back:
+            found = "a TypeVar does not say what to read it as"
+        if found is not None:
+            raise _encode_error(annotation, value, found)
 
     def decode(data: bytes) -> Any:
         if len(data) > short:
@@ -438,6 +500,9 @@ _BYTES: Final = (bytes, bytearray, memoryview)
 _ENCODER: Final = msgspec.json.Encoder(enc_hook=_plain)
 _RAW: Final = {kind: _raw(kind) for kind in (bytes, bytearray)}
 _NONE: Final[Serde[Any]] = Serde(_encode_none, _decode_none, "", lambda: {"type": "null"})
+_GENERIC: Final = _json(
+    TypeVar, msgspec.json.Encoder().encode, msgspec.json.Decoder().decode, dict, _builtins, faithful=True
+)
 _UNTYPED: Final = _json(Any, _ENCODER.encode, msgspec.json.Decoder().decode, dict, _builtins)
 
 #: For values without an annotation. Bytes are marked; an empty input is None.

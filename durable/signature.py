@@ -75,7 +75,17 @@ def return_annotation(fn: Callable[..., Any]) -> Any:
     annotation = _returns.get(function)
     if annotation is None:
         annotation = _returns[function] = _awaited(function, _resolve(function, raw))
-    return annotation
+    return _self_of(fn) if annotation is typing.Self else annotation
+
+
+def _self_of(fn: Any) -> Any:
+    """What `Self` means: the class of the object, or the class, that the method is bound to."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    owner = getattr(fn, "__self__", None)
+    if owner is None:
+        return Any
+    return owner if isinstance(owner, type) else type(owner)
 
 
 #: Weak, because a handler may define its steps anew in each call.

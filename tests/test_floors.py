@@ -19,6 +19,7 @@ core.turn
 core.lifecycle
 core.settle core.undo
 core
+roundtrip
 serde
 subclasses
 outcomes

@@ -1,0 +1,136 @@
+"""C-091: what goes in is what comes out, live and replayed, or it is refused where it goes in, or the table says."""
+
+import asyncio
+import datetime
+import decimal
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from durable import Engine, SerializationError, Workflow, WorkflowContext, handler
+from durable.serde import serde_for
+from durable.testing import MemoryStore
+from tests.runtime.support import settled
+from tests.values import table
+from tests.values.program import main
+from tests.values.table import CASES, REFUSED, Animal, Box, Case, Color, Dog, same
+
+PAGE = Path(__file__).parents[2] / "docs" / "values.md"
+REFUSALS = [case for case in CASES if case.back is REFUSED]
+
+
+def test_each_value_comes_back_through_each_door_and_a_replay_in_another_process_sees_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(tmp_path / "values.db")
+    asyncio.run(main(path, replayed=False))
+    live = json.loads(capsys.readouterr().out)
+    program = [sys.executable, "-m", "tests.values.program", path, "replayed"]
+    told = subprocess.run(program, capture_output=True, text=True, timeout=100, cwd=PAGE.parents[1])
+    assert told.returncode == 0, told.stderr
+    for seen in (live, json.loads(told.stdout)):
+        assert {CASES[int(place)].what: doors for place, doors in seen.items() if doors} == {}
+        assert len(seen) == len(CASES) - len(REFUSALS)
+
+
+@pytest.mark.parametrize("case", REFUSALS, ids=lambda case: case.what)
+def test_what_would_come_back_as_something_else_is_refused(case: Case) -> None:
+    with pytest.raises(SerializationError, match="cannot write a value of type"):
+        serde_for(case.annotation).encode(case.value())
+
+
+def test_a_refusal_names_the_door_and_what_would_be_lost() -> None:
+    async def step() -> Animal:
+        return Dog("a")
+
+    class Doors(Workflow):
+        @handler
+        async def run(self, ctx: WorkflowContext, door: str) -> Animal | None:
+            if door == "step":
+                await ctx.run(step)
+            if door == "state":
+                ctx.set("pet", Dog("a"), Animal)
+            if door == "promise":
+                await ctx.promise("pet", Animal).resolve(Dog("a"))
+            if door == "argument":
+                await ctx.call(Doors.take, Dog("a"), key=ctx.key)
+            return Dog("a") if door == "result" else None
+
+        @handler
+        async def take(self, ctx: Any, pet: Animal) -> None: ...
+
+    async def story() -> None:
+        async with Engine(services=[Doors()], store=MemoryStore()) as engine:
+            for door, called in {
+                "step": "the result of step 'step'",
+                "state": "the state value 'pet'",
+                "promise": "the value of promise 'pet'",
+                "argument": "the argument of Doors/take",
+                "result": "the result of Doors/run",
+            }.items():
+                failure = (await settled(engine, (await engine.send(Doors.run, door, key=door)).id)).last_failure
+                assert failure is not None
+                assert called in failure.message, failure.message
+                assert "is of the class `Dog` and would come back as `Animal`" in failure.message
+            with pytest.raises(SerializationError, match=r"the argument of Doors/take: .* `Animal`"):
+                await engine.call(Doors.take, Dog("a"), key="k")
+
+    asyncio.run(story())
+
+
+def test_the_page_of_the_documentation_is_the_table() -> None:
+    if os.environ.get("REWRITE_VALUES"):
+        PAGE.write_text(table.page())
+    assert PAGE.read_text() == table.page(), "REWRITE_VALUES=1 pytest tests/values"
+
+
+PLAIN: list[Any] = [int, str, bool, None, datetime.date, datetime.datetime, decimal.Decimal, uuid.UUID, Color, Path]
+VALUES: dict[Any, st.SearchStrategy[Any]] = {
+    int: st.integers(-(2**62), 2**62),
+    str: st.text(max_size=5),
+    bool: st.booleans(),
+    None: st.none(),
+    datetime.date: st.dates(),
+    datetime.datetime: st.datetimes(),
+    decimal.Decimal: st.decimals(allow_nan=False, allow_infinity=False),
+    uuid.UUID: st.uuids(),
+    Color: st.sampled_from(Color),
+    Path: st.text("abc/", min_size=1, max_size=5).map(pathlib.Path),
+}
+
+
+@st.composite
+def nested(draw: st.DrawFn, depth: int = 3) -> tuple[Any, st.SearchStrategy[Any]]:
+    """An annotation, and its values."""
+    shape = draw(st.sampled_from(["plain", "list", "dict", "pair", "optional", "box"] if depth else ["plain"]))
+    if shape == "plain":
+        kind = draw(st.sampled_from(PLAIN))
+        return kind, VALUES[kind]
+    inner, values = draw(nested(depth - 1))
+    if shape == "list":
+        return list[inner], st.lists(values, max_size=3)  # type: ignore[valid-type]
+    if shape == "dict":
+        return dict[str, inner], st.dictionaries(st.text(max_size=3), values, max_size=3)  # type: ignore[valid-type]
+    if shape == "pair":
+        return tuple[inner, int], st.tuples(values, VALUES[int])  # type: ignore[valid-type]
+    if shape == "box":
+        return Box[inner], values.map(lambda value: Box(value))  # type: ignore[valid-type]
+    return (inner | None) if inner is not None else inner, st.none() | values
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(st.data())
+def test_nested_annotations_give_back_what_they_were_given(data: st.DataObject) -> None:
+    annotation, values = data.draw(nested())
+    value = data.draw(values)
+    serde = serde_for(annotation)
+    assert same(value, serde.decode(serde.encode(value)))
