@@ -4,13 +4,21 @@ A field can be excluded, masked or private, a validator can change it again, a s
 handler would then go on with something else than it was given, and nobody would know.
 """
 
+import datetime
+import decimal
 import functools
-from typing import Any
+import uuid
+from typing import Any, NamedTuple
 
 import msgspec
 
-_encode = msgspec.json.Encoder(order="deterministic").encode
+_encode = msgspec.json.Encoder(order="sorted").encode
 _MARKS = ("__pydantic_fields__", "__struct_fields__", "__dataclass_fields__", "__attrs_attrs__")
+#: What is equal if it is equal: nothing is hidden in it.
+_PLAIN = frozenset({
+    int, str, float, bool, bytes, bytearray, type(None), decimal.Decimal, uuid.UUID,
+    datetime.datetime, datetime.date, datetime.time, datetime.timedelta,
+})  # fmt: skip
 
 
 def difference(value: Any, back: Any, path: str = "it") -> str | None:
@@ -20,33 +28,94 @@ def difference(value: Any, back: Any, path: str = "it") -> str | None:
     """
     if value is back:
         return None
-    mine, read = type(value), type(back)
-    if hasattr(mine, "get_secret_value") and not _equal(value, back):
-        return f"{path} is a secret, which pydantic writes masked"
-    if mine is read and hasattr(mine, "__struct_fields__") and _equal(value, back):
-        return None  # Structs are equal if they are of the same class, and all in them is
-    if mine is not read:
-        if _is_record(mine) and _is_record(read):
-            return f"{path} is of the class `{mine.__qualname__}` and would come back as `{read.__qualname__}`"
-        return None if _alike(value, back) else f"{path} would come back as another value"
-    if _is_record(mine):
-        theirs = _parts(back)
-        for name, part in _parts(value).items():
-            if name not in theirs:
-                return f"{path}.{name} would be lost"
-            if (found := difference(part, theirs[name], f"{path}.{name}")) is not None:
-                return found
-        return None
-    if issubclass(mine, dict) and value.keys() == back.keys():
-        return _first(difference(part, back[key], f"{path}[{key!r:.40}]") for key, part in value.items())
-    if issubclass(mine, list | tuple) and len(value) == len(back):
-        return _first(
-            difference(part, other, f"{path}[{place}]")
-            for place, (part, other) in enumerate(zip(value, back, strict=True))
-        )
-    if _same(mine.__eq__, object.__eq__) or _equal(value, back) or _alike(value, back):
+    mine: Any = type(value)
+    read: Any = type(back)
+    if mine is read:
+        if mine in _PLAIN and value == back:
+            return None
+        if mine is list or mine is tuple:
+            if value == back and set(map(type, value)) <= _PLAIN:
+                return None
+            if len(value) == len(back):
+                parts = enumerate(zip(value, back, strict=True))
+                return _first(difference(part, other, f"{path}[{place}]") for place, (part, other) in parts)
+        if mine is dict and value.keys() == back.keys():
+            if value == back and set(map(type, value.values())) <= _PLAIN:
+                return None
+            return _first(difference(part, back[key], f"{path}[{key!r:.40}]") for key, part in value.items())
+        layout = _layout(mine)
+        if layout.record:
+            return _of_records(value, back, layout, path)
+    elif _layout(mine).record and _layout(read).record:
+        return f"{path} is of the class `{mine.__qualname__}` and would come back as `{read.__qualname__}`"
+    if is_secret(mine):
+        return None if _equal(value, back) else f"{path} is a secret, which pydantic writes masked"
+    if (mine is read and _same(mine.__eq__, object.__eq__)) or _alike(value, back):
         return None  # of what knows no equality nothing can be said
     return f"{path} would come back as another value"
+
+
+def is_secret(kind: type) -> bool:
+    """Whether it is written masked."""
+    return hasattr(kind, "get_secret_value")
+
+
+def _of_records(value: Any, back: Any, layout: "_Layout", path: str) -> str | None:
+    if layout.struct and value == back:  # of the same class, and so is all in them
+        return None
+    theirs = _parts(back, layout)
+    for name, part in _parts(value, layout).items():
+        if name in layout.computed:
+            continue
+        if name not in theirs:
+            return f"{path}.{name} would be lost"
+        other = theirs[name]
+        if part is other or (type(part) in _PLAIN and type(other) is type(part) and part == other):
+            continue
+        if (found := difference(part, other, f"{path}.{name}")) is not None:
+            return found
+    return None
+
+
+class _Layout(NamedTuple):
+    """Where a class keeps what it holds."""
+
+    record: bool
+    struct: bool
+    pydantic: bool
+    #: Attributes that are not in `__dict__`.
+    slots: tuple[str, ...]
+    #: What is computed and kept, and no part of it.
+    computed: frozenset[str]
+
+
+@functools.lru_cache(maxsize=1024)
+def _layout(kind: type) -> _Layout:
+    slots: list[str] = list(getattr(kind, "__struct_fields__", ()))
+    computed: set[str] = set()
+    for base in kind.__mro__:
+        own = base.__dict__.get("__slots__", ())
+        slots += (own,) if isinstance(own, str) else own
+        computed.update(name for name, one in base.__dict__.items() if isinstance(one, functools.cached_property))
+    return _Layout(
+        record=any(hasattr(kind, mark) for mark in _MARKS),
+        struct=hasattr(kind, "__struct_fields__"),
+        pydantic=hasattr(kind, "__pydantic_fields__"),
+        slots=tuple(name for name in dict.fromkeys(slots) if not name.startswith("__")),
+        computed=frozenset(computed),
+    )
+
+
+def _parts(value: Any, layout: _Layout) -> dict[str, Any]:
+    """All that it holds, private parts too."""
+    parts: dict[str, Any] = getattr(value, "__dict__", {})
+    if layout.slots:
+        parts = {**parts, **{name: getattr(value, name) for name in layout.slots if hasattr(value, name)}}
+    if layout.pydantic:
+        private, extra = getattr(value, "__pydantic_private__", None), getattr(value, "__pydantic_extra__", None)
+        if private or extra:
+            parts = {**parts, **(private or {}), **(extra or {})}
+    return parts
 
 
 def _same(one: object, other: object) -> bool:
@@ -55,31 +124,6 @@ def _same(one: object, other: object) -> bool:
 
 def _first(found: Any) -> str | None:
     return next((one for one in found if one is not None), None)
-
-
-def _is_record(kind: type) -> bool:
-    return any(hasattr(kind, mark) for mark in _MARKS)
-
-
-def _parts(value: Any) -> dict[str, Any]:
-    """All that it holds, private parts too; what it has computed and keeps is no part of it."""
-    kind = type(value)
-    parts = dict(getattr(value, "__dict__", {}))
-    for base in kind.__mro__:
-        slots = base.__dict__.get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            if name not in ("__dict__", "__weakref__") and not name.startswith("__pydantic") and hasattr(value, name):
-                parts[name] = getattr(value, name)
-    for name in getattr(kind, "__struct_fields__", ()):
-        parts[name] = getattr(value, name)
-    if hasattr(kind, "__pydantic_fields__"):
-        parts |= getattr(value, "__pydantic_private__", None) or {}
-        parts |= getattr(value, "__pydantic_extra__", None) or {}
-    return {
-        name: part
-        for name, part in parts.items()
-        if not isinstance(getattr(kind, name, None), functools.cached_property)
-    }
 
 
 def _equal(value: Any, back: Any) -> bool:

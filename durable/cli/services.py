@@ -91,7 +91,12 @@ def _options(found: Mapping[str, Any]) -> list[tuple[str, object]]:
 def _retry(policy: Mapping[str, Any]) -> str:
     attempts = "without end" if policy.get("max_attempts") is None else f"{policy['max_attempts']} attempts"
     first, factor, longest = (policy[one] for one in ("initial_interval", "exponentiation_factor", "max_interval"))
-    return f"{attempts}, after {first}, {factor:g} times as long each, at most {longest}; then {_then(policy)}"
+    waits = f"after {first}, {factor:g} times as long each, at most {longest}{_during(policy)}"
+    return f"{attempts}, {waits}; then {_then(policy)}"
+
+
+def _during(policy: Mapping[str, Any]) -> str:
+    return f", for {policy['max_duration']} in all" if "max_duration" in policy else ""
 
 
 def _then(policy: Mapping[str, Any]) -> str:

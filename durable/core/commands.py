@@ -182,6 +182,8 @@ class Fail(msgspec.Struct, frozen=True, gc=False):
     #: How many cancels had reached it, and whether one was among them that the handler has not seen.
     cancels: int = 0
     cancel_due: bool = False
+    #: Whether the step's policy says itself that it is paused with no try left.
+    step_pauses: bool = False
 
 
 class Suspend(msgspec.Struct, frozen=True, gc=False):

@@ -133,7 +133,8 @@ class Invocation(msgspec.Struct):
     attempt: int = 0
     #: Failed attempts since the last journaled progress: the retry budget.
     failures: int = 0
-    #: The same for single steps that have a retry policy of their own, by entry.
+    #: The same for single steps that have a retry policy of their own, by entry. Where a policy limits how long tries
+    #: go on, the time of the first failure is beside it, by the negative number; that of the handler itself at 0.
     step_failures: dict[int, int] = {}
     problem: Problem | None = None
     #: The start of a scheduled one, the next retry of one that is backing off.

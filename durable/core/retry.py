@@ -39,11 +39,14 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     max_interval: _Interval | UnsetType = UNSET
     #: How many tries there are, counting the first: 1 is no retry, None is no limit. Default 70.
     max_attempts: int | UnsetType | None = UNSET
-    #: When tries run out: "pause" waits for an operator, "kill" fails with the last error. Default "pause".
+    #: How long after the first failure the next try may begin, also over restarts; None is no limit. Default None.
+    max_duration: _Interval | UnsetType | None = UNSET
+    #: When tries run out: "pause" waits for an operator, "kill" fails with the last error. Default "pause". A step's
+    #: own policy pauses only where it says so itself; otherwise the handler gets a `TerminalError`.
     on_max_attempts: Literal["pause", "kill"] | UnsetType = UNSET
 
     def __post_init__(self) -> None:
-        for name in ("initial_interval", "max_interval"):
+        for name in ("initial_interval", "max_interval", "max_duration"):
             _check_interval(self, name)
         _check_factor(self.factor)
         _check_max_attempts(self.max_attempts)
@@ -58,7 +61,7 @@ class RetryPolicy(msgspec.Struct, frozen=True):
         """
         if failures < 1:
             raise ValueError(f"expected failures counted from 1, found {failures}: nothing waits before a failure")
-        initial_ms, factor, delay_ms_max, _ = _numbers(self)
+        initial_ms, factor, delay_ms_max, _, _ = _numbers(self)
         if factor == 1 or initial_ms == 0:
             return min(initial_ms, delay_ms_max)
         try:
@@ -66,9 +69,16 @@ class RetryPolicy(msgspec.Struct, frozen=True):
         except OverflowError:  # beyond what a float holds is beyond any ceiling
             return delay_ms_max
 
-    def exhausted(self, failures: int) -> bool:
-        """Tell whether no try is left after `failures` failures in a row."""
-        max_attempts = _numbers(self)[3]
+    @property
+    def timed(self) -> bool:
+        """Whether it limits how long tries go on."""
+        return self.max_duration is not UNSET and self.max_duration is not None
+
+    def exhausted(self, failures: int, lasting_ms: int = 0) -> bool:
+        """Tell whether no try is left after `failures` in a row, the first one `lasting_ms` before the next try."""
+        _, _, _, max_attempts, max_duration_ms = _numbers(self)
+        if max_duration_ms is not None and lasting_ms > max_duration_ms:
+            return True
         return max_attempts is not None and failures >= max_attempts
 
     def merged_over(self, base: "RetryPolicy") -> "RetryPolicy":
@@ -78,11 +88,13 @@ class RetryPolicy(msgspec.Struct, frozen=True):
 
 
 @lru_cache(maxsize=256)
-def _numbers(policy: RetryPolicy) -> tuple[int, float, int, int | None]:
-    """First and longest wait in ms, factor, most attempts: few policies fail often."""
+def _numbers(policy: RetryPolicy) -> tuple[int, float, int, int | None, int | None]:
+    """First wait in ms, factor, longest wait, most attempts, longest time of all: few policies fail often."""
     full = policy.merged_over(DEFAULT)
-    longest_ms = _given_ms(full.max_interval)
-    return _given_ms(full.initial_interval), float(_given(full.factor)), longest_ms, _given(full.max_attempts)
+    longest_ms, duration = _given_ms(full.max_interval), full.max_duration
+    duration_ms = None if duration is None or duration is UNSET else parse(duration)
+    first_ms = _given_ms(full.initial_interval)
+    return first_ms, float(_given(full.factor)), longest_ms, _given(full.max_attempts), duration_ms
 
 
 _T = TypeVar("_T")
@@ -102,7 +114,7 @@ def _given_ms(value: Duration | UnsetType) -> int:
 
 def _check_interval(policy: RetryPolicy, name: str) -> None:
     value = getattr(policy, name)
-    if value is UNSET:
+    if value is UNSET or (value is None and name == "max_duration"):
         return
     try:
         ms = parse(value)
@@ -137,5 +149,6 @@ DEFAULT: Final = RetryPolicy(
     factor=2.0,
     max_interval="1m",
     max_attempts=70,
+    max_duration=None,
     on_max_attempts="pause",
 )

@@ -44,8 +44,13 @@ class Control(KeyState):
         """Ask an invocation to stop: its handler sees one `InvocationCancelled`, and can compensate.
 
         The calls it made are cancelled first and end before it is told; what it sent runs on. Returns when the cancel
-        is durable: `ACCEPTED`, or `DONE` for one that had not begun and so has ended already. With `kill=True` see
-        `kill`. Raises `NotFoundError`, or `ConflictError` where it is completed.
+        is durable: `ACCEPTED`, or `DONE` for one that had not begun and so has ended already.
+
+        What follows `ACCEPTED` is up to the handler: it can let the cancel end it (409), catch it and return, end
+        with another error, or have ended by itself. `await handle.result()` tells. It takes as long as its
+        running steps, its calls and its compensations do. One that is paused is started once more to see the cancel,
+        and is paused again where its code cannot run, with the cancel kept (see `advice`). A second cancel interrupts
+        again. With `kill=True` see `kill`. Raises `NotFoundError`, or `ConflictError` where it is completed.
         """
         if kill:
             return await self.kill(id, dry_run=dry_run)

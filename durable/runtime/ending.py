@@ -17,6 +17,7 @@ from durable.core.reasons import Reason
 from durable.errors import (
     AttemptEnded,
     DurableError,
+    JournalMismatchError,
     NotInHandlerError,
     StorageCorruptError,
     UsageError,
@@ -42,6 +43,8 @@ from durable.runtime.steps import NO_TIMEOUT, Step, Steps
 from durable.runtime.timeouts import timed_out
 from durable.runtime.waiters import Waiters
 
+#: The code of a journal mismatch, as in Restate.
+MISMATCH = 570
 #: How often a handler may catch `AttemptEnded` in one round of the event loop before it is left waiting for ever.
 STRIKES = 100
 
@@ -158,15 +161,18 @@ class Ending:
         if not self.active or self._failure is not None:
             return
         policy = self.handler.policy
-        step_policy = None
+        step_policy, step_pauses = None, False
         if step is not None and step.options.retry is not None:
             step_policy = step.options.retry.merged_over(policy)
+            step_pauses = step.options.retry.on_max_attempts == "pause"
         reason = reason_of(error) if step is None else reason_of_step(error, returned=returned)
 
         def failure() -> Fail:
             problem = problem_of(error, entry, step.name if step is not None else "", reason)
             if error is self.broken and isinstance(error, StorageCorruptError):
                 problem = msgspec.structs.replace(problem, reason=Reason.READS_DAMAGED)
+            if issubclass(type(error), JournalMismatchError):
+                problem = msgspec.structs.replace(problem, code=MISMATCH)
             return Fail(
                 self.seq,
                 self.number,
@@ -174,11 +180,12 @@ class Ending:
                 policy,
                 step_policy,
                 retry_after_ms(error, self.about),
-                Failure(problem.message, 500).outcome(),
+                Failure(problem.message, problem.code).outcome(),
                 step.recorded if step is not None else False,
                 step.seen if step is not None else 0,
                 self._cancels.count,
                 self.cancel_due,
+                step_pauses,
             )
 
         self._failure, self.error = failure, error

@@ -144,7 +144,10 @@ def view_of(invocation: Invocation) -> InvocationView:
         completed_at=invocation.completed_at,
         due_at=invocation.due_at,
         attempt=invocation.attempt,
-        failures=max([invocation.failures, *invocation.step_failures.values()]) + invocation.crashes,
+        failures=max(
+            [invocation.failures, *[count for entry, count in invocation.step_failures.items() if entry > 0]]
+        )
+        + invocation.crashes,
         last_failure=invocation.problem,
         advice=_advice(invocation),
         completion_result=None if outcome is None else ("success" if outcome.ok else "failure"),

@@ -48,6 +48,8 @@ class RetryPolicyView(msgspec.Struct, frozen=True, kw_only=True):
     max_interval: str | UnsetType = UNSET
     #: How many tries there are, counting the first; None is no limit.
     max_attempts: int | UnsetType | None = UNSET
+    #: How long after the first failure the next try may begin; left out where that is not limited.
+    max_duration: str | UnsetType = UNSET
     #: What happens when tries run out.
     on_max_attempts: Literal["Pause", "Kill"] | UnsetType = UNSET
 
@@ -251,6 +253,7 @@ def _retry_view(policy: RetryPolicy) -> RetryPolicyView:
         exponentiation_factor=UNSET if policy.factor is UNSET else float(policy.factor),
         max_interval=_interval(policy.max_interval),
         max_attempts=policy.max_attempts,
+        max_duration=UNSET if policy.max_duration is None else _interval(policy.max_duration),
         on_max_attempts=_ON_MAX_ATTEMPTS[policy.on_max_attempts],
     )
 

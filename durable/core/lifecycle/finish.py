@@ -7,7 +7,7 @@ from durable.core.effects import Interrupt, Then
 from durable.core.invocation import Invocation, Status
 from durable.core.journal import COMMAND, COMPLETION, Kind, Outcome, Row
 from durable.core.lifecycle.after import Again, BackOff, Stop, Wait, after
-from durable.core.lifecycle.record import attempt_of
+from durable.core.lifecycle.record import attempt_of, forget_tries
 from durable.core.retry import RetryPolicy
 from durable.core.turn import Turn
 
@@ -41,17 +41,36 @@ def fail(turn: Turn, command: Fail) -> None:
     elif command.step_policy is not None:
         entry = problem.entry
         failures = invocation.step_failures.get(entry, 0) + 1
-        if command.step_policy.exhausted(failures):
-            give_step_up(turn, invocation, command, failures)
+        if command.step_policy.exhausted(
+            failures, lasting_ms(turn, invocation, command, command.step_policy, failures)
+        ):
+            if command.step_pauses:
+                stop(turn, invocation)
+            else:
+                give_step_up(turn, invocation, command, failures)
         else:
             invocation.step_failures = {**invocation.step_failures, entry: failures}
             back_off(turn, invocation, command, command.step_policy, failures)
     else:
         invocation.failures += 1
-        if not command.policy.exhausted(invocation.failures):
+        lasting = lasting_ms(turn, invocation, command, command.policy, invocation.failures)
+        if not command.policy.exhausted(invocation.failures, lasting):
             back_off(turn, invocation, command, command.policy, invocation.failures)
         else:
             give_up(turn, invocation, command.policy, command.failure)
+
+
+def lasting_ms(turn: Turn, invocation: Invocation, command: Fail, policy: RetryPolicy, failures: int) -> int:
+    """How long tries will have gone on when the next one begins; 0 where the policy does not ask."""
+    if not policy.timed:
+        return 0
+    key = -command.problem.entry if command.step_policy is not None else 0
+    since = invocation.step_failures.get(key)
+    if since is None:
+        since = turn.now
+        invocation.step_failures = {**invocation.step_failures, key: since}
+    wait_ms = command.retry_after_ms
+    return turn.now - since + (policy.delay_ms(failures) if wait_ms is None else wait_ms)
 
 
 def give_up(turn: Turn, invocation: Invocation, policy: RetryPolicy, failure: Outcome | None) -> None:
@@ -90,7 +109,7 @@ def give_step_up(turn: Turn, invocation: Invocation, command: Fail, failures: in
     turn.writes.journal.append(step_row(turn, invocation, command, part, outcome))
     invocation.open.pop(entry, None)
     invocation.last_entry = max(invocation.last_entry, entry)
-    invocation.step_failures = {step: count for step, count in invocation.step_failures.items() if step != entry}
+    forget_tries(invocation, entry)
     turn.failed(invocation, Then.GO_ON, tries=failures)
     after(turn, invocation, Again())
 

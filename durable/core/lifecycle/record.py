@@ -59,8 +59,14 @@ def settle_budget(turn: Turn, invocation: Invocation, entry: int) -> None:
         invocation.failures = 0
         invocation.problem = None
         turn.trusted(invocation)
-        invocation.step_failures = {step: count for step, count in invocation.step_failures.items() if step != entry}
+        forget_tries(invocation, entry)
         turn.touch(invocation)
+
+
+def forget_tries(invocation: Invocation, entry: int) -> None:
+    """Failures of this step, and of the handler itself, do not count any more."""
+    gone = (0, entry, -entry)
+    invocation.step_failures = {key: one for key, one in invocation.step_failures.items() if key not in gone}
 
 
 def attempt_of(turn: Turn, seq: int, attempt: int) -> Invocation | None:
