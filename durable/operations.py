@@ -24,7 +24,7 @@ T_co = TypeVar("T_co", covariant=True)
 class Request(msgspec.Struct, frozen=True):
     """What the handler was asked."""
 
-    #: The invocation's id, the same on every attempt.
+    #: The invocation's id, the same on every attempt; another one after `restart_as_new`.
     id: str
     #: `service/handler` or `service/key/handler`.
     target: str
@@ -34,6 +34,9 @@ class Request(msgspec.Struct, frozen=True):
     attempt: int
     #: The raw input.
     body: bytes
+    #: The id of what was restarted, if it was, at first: the same on every attempt and after every `restart_as_new`.
+    #: Of what was never restarted, its id.
+    origin: str = ""
 
 
 class StepOptions(msgspec.Struct, frozen=True):

@@ -90,6 +90,8 @@ class Submission(msgspec.Struct, frozen=True):
     restarted_from: str | None = None
     #: The invocation whose random numbers it repeats, because it begins with that one's journal.
     seed: str | None = None
+    #: Of a restart: the id that the first of them had.
+    origin: str | None = None
 
     @property
     def target(self) -> str:

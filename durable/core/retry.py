@@ -39,11 +39,11 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     max_interval: _Interval | UnsetType = UNSET
     #: How many tries there are, counting the first: 1 is no retry, None is no limit. Default 70.
     max_attempts: int | UnsetType | None = UNSET
-    #: How long after the first failure the next try may begin, also over restarts; None is no limit. Default None.
-    max_duration: _Interval | UnsetType | None = UNSET
     #: When tries run out: "pause" waits for an operator, "kill" fails with the last error. Default "pause". A step's
     #: own policy pauses only where it says so itself; otherwise the handler gets a `TerminalError`.
     on_max_attempts: Literal["pause", "kill"] | UnsetType = UNSET
+    #: How long after the first failure the next try may begin, also over restarts; None is no limit. Default None.
+    max_duration: _Interval | UnsetType | None = UNSET
 
     def __post_init__(self) -> None:
         for name in ("initial_interval", "max_interval", "max_duration"):
@@ -149,6 +149,5 @@ DEFAULT: Final = RetryPolicy(
     factor=2.0,
     max_interval="1m",
     max_attempts=70,
-    max_duration=None,
     on_max_attempts="pause",
 )

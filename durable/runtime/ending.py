@@ -90,7 +90,13 @@ class Ending:
         self.handler = handler
         self.target = submission.target
         self.request = Request(
-            submission.id, submission.target, submission.headers, submission.idempotency_key, number, submission.input
+            submission.id,
+            submission.target,
+            submission.headers,
+            submission.idempotency_key,
+            number,
+            submission.input,
+            submission.origin or submission.id,
         )
         self.observer = host.observer
         self.loop = loop

@@ -34,6 +34,7 @@ _problem = msgspec.json.Decoder(Problem)
 _FIXED = columns(
     "seq id$ service$ handler$ key$? flavor$ input# headers$? idempotency_key$? caller_seq? caller_id$? caller_entry?"
     " caller_target$? caller_waits? completion_retention_ms journal_retention_ms created_at restarted_from$? seed$?"
+    " origin$?"
 )
 _MOVING = columns(
     "status$ attempt failures step_failures$? last_failure$? due_at? queued? waiting_for$? cancelling listened"
@@ -43,7 +44,7 @@ FIXED_NAMES = (*(column.name for column in _FIXED), "checksum")
 MOVING_NAMES = (*(column.name for column in _MOVING), "moving_checksum")
 FIXED, MOVING = ", ".join(FIXED_NAMES), ", ".join(MOVING_NAMES)
 FIXED_COUNT = len(FIXED_NAMES)
-_INPUT = FIXED_NAMES.index("input")
+_INPUT, _CREATED_AT = FIXED_NAMES.index("input"), FIXED_NAMES.index("created_at")
 _SPANS = (READABLE, FULL)
 _OUTPUT, _EXPIRES_AT = MOVING_NAMES.index("output"), MOVING_NAMES.index("expires_at")
 _STATUS, _JOURNAL_UNTIL = MOVING_NAMES.index("status"), MOVING_NAMES.index("journal_until")
@@ -75,6 +76,7 @@ def fixed(invocation: Invocation) -> tuple[Any, ...]:
         invocation.created_at,
         submission.restarted_from,
         submission.seed,
+        submission.origin,
     )
     return (*row, _fixed_checksum(row))
 
@@ -112,7 +114,8 @@ def _fixed_checksum(row: Sequence[Any]) -> int:
 
 def _asked(row: Sequence[Any]) -> tuple[Any, ...]:
     """What the upper half of `checksum` is over."""
-    return (row[:_INPUT], row[_INPUT + 1 :])
+    rest = row[_INPUT + 1 :]  # the last one was added later: where it is NULL the checksum is what it was
+    return (row[:_INPUT], rest if rest[-1] is not None else rest[:-1])
 
 
 def _moved(seq: int, row: Sequence[Any]) -> tuple[Any, ...]:
@@ -270,7 +273,7 @@ def _submission(own: Sequence[Any]) -> Submission:
     (
         _seq, id, service, handler, key, flavor, input, headers, idempotency_key,
         caller_seq, caller_id, caller_entry, caller_target, caller_waits,
-        completion_retention_ms, journal_retention_ms, _created_at, restarted_from, seed, _checksum,
+        completion_retention_ms, journal_retention_ms, _created_at, restarted_from, seed, origin, _checksum,
     ) = own  # fmt: skip
     caller = None
     if caller_id is not None:
@@ -289,6 +292,7 @@ def _submission(own: Sequence[Any]) -> Submission:
         journal_retention_ms=journal_retention_ms,
         restarted_from=restarted_from,
         seed=seed,
+        origin=origin,
     )
 
 
@@ -300,7 +304,7 @@ def _read(own: Sequence[Any], submission: Submission, moved: Sequence[Any]) -> I
     invocation = Invocation(
         seq=own[0],
         submission=submission,
-        created_at=own[FIXED_COUNT - 4],
+        created_at=own[_CREATED_AT],
         status=Status(status),
         attempt=attempt,
         failures=failures,

@@ -101,7 +101,7 @@ def test_what_was_asked_is_copied_and_who_asked_and_when_is_not() -> None:
     core.settle(Restart(asked.id, NEW))
     new = core.invocation(NEW)
     assert new.submission == msgspec.structs.replace(
-        asked, id=NEW, idempotency_key=None, caller=None, due_at=None, restarted_from=asked.id
+        asked, id=NEW, idempotency_key=None, caller=None, due_at=None, restarted_from=asked.id, origin=asked.id
     )
     assert new.created_at == core.now
     core.crash()

@@ -97,7 +97,9 @@ EVERY_FIELD = [
     pytest.param(
         an_invocation(restarted_from="inv_1" + "8" * 33, seed="inv_1" + "9" * 33), id="done again over a journal"
     ),
-    pytest.param(an_invocation(restarted_from="inv_1" + "8" * 33), id="done again from its start"),
+    pytest.param(
+        an_invocation(restarted_from="inv_1" + "8" * 33, origin="inv_1" + "7" * 33), id="done again from its start"
+    ),
     pytest.param(a_completed(1, journal_retention_ms=5), id="succeeded, journal kept for less long"),
     pytest.param(a_completed(1, journal_retention_ms=0, journal_kept=False), id="succeeded, journal never kept"),
     pytest.param(a_completed(1, journal_kept=False), id="succeeded, journal gone"),

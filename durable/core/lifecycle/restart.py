@@ -58,6 +58,7 @@ def restart(turn: Turn, command: Restart) -> None:
         due_at=None,
         restarted_from=old.id,
         seed=(old.submission.seed or old.run) if rows else None,
+        origin=old.submission.origin or old.id,
     )
     new = turn.create(submission, Status.PENDING)
     new.last_entry = command.from_entry
