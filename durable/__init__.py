@@ -6,6 +6,7 @@ things once and for all.
 
 from durable.api import EngineApi
 from durable.client import Applied, Handle
+from durable.combining import as_completed, gather, select, wait_completed
 from durable.context import (
     Context,
     ObjectContext,
@@ -54,7 +55,7 @@ from durable.errors import (
     ValueTooLargeError,
     WrongLoopError,
 )
-from durable.futures import DurableFuture, as_completed, gather, select, wait_completed
+from durable.futures import DurableFuture
 from durable.kafka.state import ClusterView, PartitionView, SubscriptionView
 from durable.operations import Awakeable, Call, Promise, Request, SendHandle
 from durable.remote.client import Client, connect

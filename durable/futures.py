@@ -1,13 +1,15 @@
-"""What a durable operation returns, and the combinators whose winner is read from the journal.
+"""What a durable operation returns, and what futures of futures have in common.
 
 A `DurableFuture` took its place in the journal when it was made; awaiting it any number of times gives the same
-outcome. `gather`, `select`, `as_completed` and `wait_completed` combine futures; what they return depends only on the
-order in which outcomes were recorded, so a replay decides as the first run did.
+outcome. What is made of several (`combining`, and a time-out here) depends only on the order in which outcomes were
+recorded, so a replay decides as the first run did.
+
+A member tells whoever watches it, once, so a crowd costs each of its members the same, however many there are.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Generator, Sequence
-from typing import Any, Generic, Literal, Protocol, TypeVar, cast, overload
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from durable.core.duration import Duration
 from durable.core.journal import Kind, Outcome, value_called
@@ -16,18 +18,12 @@ from durable.core.waiting import Group
 from durable.errors import (
     DurableTimeoutError,
     SerializationError,
-    TerminalError,
     UsageError,
 )
 from durable.outcomes import error_of
 from durable.serde import decoded
 
-T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-T1 = TypeVar("T1")
-T2 = TypeVar("T2")
-T3 = TypeVar("T3")
-T4 = TypeVar("T4")
 
 
 class Waits(Protocol):
@@ -71,9 +67,12 @@ class DurableFuture(Generic[T_co]):
         "made",
         "name",
         "outcome",
+        "race",
         "rank",
         "step",
     )
+    #: How many combinators are nested in it.
+    depth = 0
 
     def __init__(
         self, attempt: Waits, entry: int, kind: Kind, decode: Callable[[bytes], T_co] | None, name: str = ""
@@ -92,6 +91,8 @@ class DurableFuture(Generic[T_co]):
         #: When its outcome arrived among all of this attempt's; smaller is earlier.
         self.rank = 0
         self._id = ""
+        #: Finds the `wait_completed` that it took part in last: the next one over what that left goes on with it.
+        self.race: Callable[[], Any] | None = None
         #: What to execute, while it is not complete.
         self.step: Any = None
         #: Of a step that a cancel lets end: how many outcomes had been seen when it was asked for.
@@ -108,7 +109,7 @@ class DurableFuture(Generic[T_co]):
 
         The time-out is a durable timer: it goes on through restarts, and what won is recorded.
         """
-        return _Timeout(self._attempt, self, self._attempt.sleep(duration, "timeout"))
+        return Timeout(self._attempt, self, self._attempt.sleep(duration, "timeout"))
 
     # ---- for the attempt and the combinators ----
 
@@ -245,15 +246,16 @@ _LOST = {
     Kind.CALL: "An error of it is told to nobody; ctx.send() is for what nobody waits for.",
     Kind.SLEEP: "The handler did not wait.",
 }
-_DONE = Outcome(True, b"")
+#: The outcome of what is made of others.
+DONE = Outcome(True, b"")
 #: How many combinators may be nested: what is waited for is an expression of that depth.
 DEPTH_MAX = 100
 
 
-class _Combined(DurableFuture[T_co]):
+class Combined(DurableFuture[T_co]):
     """A future made of others. Its outcome is computed when it has come true."""
 
-    __slots__ = ("_depth", "_failed", "members")
+    __slots__ = ("_failed", "depth", "members")
     #: See `DurableFuture.operation`.
     OPERATION = "gather(…)"
 
@@ -261,12 +263,7 @@ class _Combined(DurableFuture[T_co]):
         super().__init__(attempt, 0, Kind.AWAKEABLE, None)
         self.members = tuple(members)
         self._failed: bool | None = None
-        self._depth: int = 1 + max((member._depth for member in members if isinstance(member, _Combined)), default=0)
-        if self._depth > DEPTH_MAX:
-            raise UsageError(
-                f"futures are combined {self._depth} levels deep, at most {DEPTH_MAX} are possible: collect them in "
-                "a list and combine them once"
-            )
+        self.depth: int = depth_over(self.members)
         for member in self.members:
             member.made = None
         attempt.made(self, 3)
@@ -274,7 +271,7 @@ class _Combined(DurableFuture[T_co]):
             self._settle(self.moment())
         else:
             for member in self.members:
-                if not member.completed:
+                if member.outcome is None:
                     member.watch(self._on_member)
 
     @property
@@ -293,18 +290,23 @@ class _Combined(DurableFuture[T_co]):
         return "Errors of what it combines are told to nobody."
 
     def came_true(self) -> bool:
+        """Whether it has its outcome, at the moment at which it is made."""
         raise NotImplementedError
 
     def moment(self) -> int:
-        """The rank of the outcome with which it came true."""
+        """The rank of the outcome with which it came true then."""
         return max((member.rank for member in self.members if member.completed), default=0)
 
+    def completes(self, member: DurableFuture[Any]) -> bool:
+        """Whether it has its outcome now that this member has one: called for each of them, once."""
+        raise NotImplementedError
+
     def _on_member(self, member: DurableFuture[Any]) -> None:
-        if self.outcome is None and self.came_true():
+        if self.outcome is None and self.completes(member):
             self._settle(member.rank)
 
     def _settle(self, rank: int) -> None:
-        self.complete(_DONE, rank)
+        self.complete(DONE, rank)
 
     def failed(self) -> bool:
         """A failure is one that `result` would raise."""
@@ -321,172 +323,75 @@ class _Combined(DurableFuture[T_co]):
         return self._failed
 
     def _open(self) -> tuple[int | Group, ...]:
-        return tuple(member.waiting_for() for member in self.members if not member.completed)
+        return open_of(self.members)
 
 
-class _Gathered(_Combined[list[Any]]):
-    __slots__ = ("_return_exceptions",)
+class First(Combined[T_co]):
+    """The member whose outcome was recorded first."""
 
-    def __init__(self, attempt: Waits, members: "Sequence[DurableFuture[Any]]", return_exceptions: bool) -> None:
-        self._return_exceptions = return_exceptions
+    __slots__ = ("_winner",)
+
+    def __init__(self, attempt: Waits, members: "Sequence[DurableFuture[Any]]") -> None:
+        self._winner: DurableFuture[Any] | None = None
         super().__init__(attempt, members)
 
     def came_true(self) -> bool:
-        if not self._return_exceptions and any(member.failed() for member in self.members):
-            return True
-        return all(member.completed for member in self.members)
-
-    def moment(self) -> int:
-        failed = [member.rank for member in self.members if member.failed()]
-        return min(failed) if failed and not self._return_exceptions else super().moment()
-
-    def result(self) -> list[Any]:
-        if not self._return_exceptions:
-            failed = [member for member in self.members if member.failed()]
-            if failed:
-                min(failed, key=lambda member: member.rank).result()
-        return [_value_or_error(member) for member in self.members]
-
-    def waiting_for(self) -> int | Group:
-        return Group("all", self._open(), fail_fast=not self._return_exceptions)
-
-
-class _First(_Combined[Any]):
-    """The member whose outcome was recorded first."""
-
-    __slots__ = ()
-
-    def came_true(self) -> bool:
+        """See `Combined`."""
         return any(member.completed for member in self.members)
 
     def moment(self) -> int:
+        """See `Combined`."""
         return self.winner().rank
 
+    def completes(self, member: DurableFuture[Any]) -> bool:
+        """See `Combined`."""
+        return True
+
     def winner(self) -> DurableFuture[Any]:
-        return min((member for member in self.members if member.completed), key=lambda member: member.rank)
-
-    def result(self) -> Any:
-        return self.winner()
-
-    def failed(self) -> bool:
-        return False
-
-    def waiting_for(self) -> int | Group:
-        return Group("any", self._open(), never_fails=True)
+        """Of several that came at the same moment (one combines the other), the one that is named first."""
+        if self._winner is None:
+            self._winner = min(
+                (member for member in self.members if member.completed), key=lambda member: member.rank
+            )
+        return self._winner
 
 
-class _Selected(_First):
-    __slots__ = ("_names",)
-    OPERATION = "select(…)"
+class Timeout(First[T_co]):
+    """A future and a timer."""
 
-    def __init__(self, attempt: Waits, named: "dict[str, DurableFuture[Any]]") -> None:
-        self._names = tuple(named)
-        super().__init__(attempt, tuple(named.values()))
-
-    def result(self) -> tuple[str, Any]:
-        winner = self.winner()
-        return self._names[self.members.index(winner)], winner.result()
-
-    def failed(self) -> bool:
-        return self.outcome is not None and self.winner().failed()
-
-    def waiting_for(self) -> int | Group:
-        return Group("any", self._open())
-
-
-class _Waited(_First):
-    __slots__ = ()
-    OPERATION = "wait_completed(…)"
-
-    def result(self) -> tuple[list[Any], list[Any]]:
-        winner = self.winner()
-        return [winner], [member for member in self.members if member is not winner]
-
-
-class _Timeout(_First):
     __slots__ = ()
     OPERATION = "with_timeout(…)"
 
-    def __init__(self, attempt: Waits, future: DurableFuture[Any], timer: DurableFuture[None]) -> None:
+    def __init__(self, attempt: Waits, future: DurableFuture[T_co], timer: DurableFuture[None]) -> None:
         super().__init__(attempt, (future, timer))
 
-    def result(self) -> Any:
+    def result(self) -> T_co:
+        """The value, or the error."""
         if self.winner() is self.members[0]:
-            return self.members[0].result()
+            return cast(T_co, self.members[0].result())
         self.attempt.raises()
         raise DurableTimeoutError("the durable wait timed out")
 
     def failed(self) -> bool:
+        """See `DurableFuture`."""
         return self.outcome is not None and (self.winner() is self.members[1] or self.members[0].failed())
 
     def waiting_for(self) -> int | Group:
+        """See `DurableFuture`."""
         return Group("any", self._open(), failing=(self.members[1].entry,))
 
 
-# ---- the combinators ----
+def open_of(members: Iterable[DurableFuture[Any]]) -> tuple[int | Group, ...]:
+    """What those wait for that have no outcome yet."""
+    return tuple(member.waiting_for() for member in members if member.outcome is None)
 
 
-@overload
-def gather(first: DurableFuture[T1], /) -> DurableFuture[tuple[T1]]: ...
-@overload
-def gather(first: DurableFuture[T1], second: DurableFuture[T2], /) -> DurableFuture[tuple[T1, T2]]: ...
-@overload
-def gather(
-    first: DurableFuture[T1], second: DurableFuture[T2], third: DurableFuture[T3], /
-) -> DurableFuture[tuple[T1, T2, T3]]: ...
-@overload
-def gather(
-    first: DurableFuture[T1], second: DurableFuture[T2], third: DurableFuture[T3], fourth: DurableFuture[T4], /
-) -> DurableFuture[tuple[T1, T2, T3, T4]]: ...
-@overload
-def gather(*futures: DurableFuture[T], return_exceptions: Literal[False] = False) -> DurableFuture[list[T]]: ...
-@overload
-def gather(*futures: DurableFuture[T], return_exceptions: bool) -> DurableFuture[list[T | TerminalError]]: ...
-def gather(*futures: DurableFuture[Any], return_exceptions: bool = False) -> DurableFuture[Any]:
-    """All results, in the order of the arguments.
-
-    The first recorded failure is raised at once; with `return_exceptions=True` failures are results.
-    """
-    return _Gathered(_one_attempt("gather", futures), futures, return_exceptions)
-
-
-def select(**futures: DurableFuture[Any]) -> DurableFuture[tuple[str, Any]]:
-    """The name and result of whichever outcome was recorded first; if that is a failure, it is raised."""
-    return _Selected(_one_attempt("select", tuple(futures.values())), futures)
-
-
-def wait_completed(
-    *futures: DurableFuture[T],
-) -> DurableFuture[tuple[list[DurableFuture[T]], list[DurableFuture[T]]]]:
-    """`(done, pending)` once one is done. `done` has exactly the first one, whatever came since."""
-    return _Waited(_one_attempt("wait_completed", futures), futures)
-
-
-async def as_completed(*futures: DurableFuture[T]) -> AsyncIterator[DurableFuture[T]]:
-    """The futures themselves, in the order in which their outcomes were recorded."""
-    left = list(futures)
-    while left:
-        first: DurableFuture[T] = await _First(_one_attempt("as_completed", left), left)
-        left.remove(first)
-        yield first
-
-
-def _one_attempt(name: str, futures: Sequence[DurableFuture[Any]]) -> Waits:
-    if not futures:
-        raise UsageError(f"{name}() needs at least one future")
-    for future in futures:
-        if not isinstance(future, DurableFuture):
-            raise UsageError(
-                f"{name}() takes what ctx.run(), ctx.sleep(), ctx.call() and their like return, not "
-                f"{type(future).__name__}: wrap ordinary awaitables into a step with ctx.run()"
-            )
-        if future.attempt is not futures[0].attempt:
-            raise UsageError(f"{name}(): the futures belong to different handlers or attempts")
-    return futures[0].attempt
-
-
-def _value_or_error(member: DurableFuture[Any]) -> Any:
-    try:
-        return member.result()
-    except TerminalError as error:
-        return error
+def depth_over(members: Sequence[DurableFuture[Any]]) -> int:
+    """How deep a combination of these is nested. Raises `UsageError` where that is too deep."""
+    depth = 1 + max((member.depth for member in members), default=0)
+    if depth > DEPTH_MAX:
+        raise UsageError(
+            f"futures are combined {depth} levels deep, at most {DEPTH_MAX} are possible: collect them in "
+            "a list and combine them once"
+        )
+    return depth

@@ -26,7 +26,7 @@ outcomes
 signature
 service store
 saga futures
-operations
+operations combining
 context
 runtime
 views telemetry

@@ -1,7 +1,8 @@
 """What a handler waits for, as a small expression over journal entries.
 
 A node is an entry number, or `Any` / `All` of nodes. A suspended invocation is started again only when its
-expression has come true, so that a handler waiting for a thousand calls is not replayed a thousand times.
+expression has come true, so that a handler waiting for a thousand calls is not replayed a thousand times. While it is
+in memory the expression is a `Waiting`, in which an entry is found at once.
 """
 
 from typing import Literal
@@ -46,24 +47,98 @@ def entries(node: int | Group) -> list[int]:
     return [entry for child in node.nodes for entry in entries(child)]
 
 
-def reduce(node: int | Group, entry: int, ok: bool) -> int | Group | None:
-    """What is left to wait for once `entry` has completed; None when the whole expression has come true."""
-    return _reduce(node, entry, ok)[0]
+class Waiting:
+    """What a handler still waits for. Entries come one by one, and each costs the same, however many there are."""
+
+    __slots__ = ("_places", "_root")
+
+    def __init__(self, node: int | Group) -> None:
+        #: By entry, where it stands: in which group, and at which place of that.
+        self._places: dict[int, list[tuple[_Part, int]]] = {}
+        self._root = _Part(Group("all", (node,)), None, 0)
+        empty: list[_Part] = []
+        self._index(self._root, empty)
+        for part in empty:  # an empty group waits for nothing
+            if not part.ended:
+                self._ended(part, failed=False)
+
+    def _index(self, part: "_Part", empty: "list[_Part]") -> None:
+        for place, child in enumerate(part.group.nodes):
+            if isinstance(child, int):
+                part.left[place] = child
+                self._places.setdefault(child, []).append((part, place))
+            else:
+                inner = part.left[place] = _Part(child, part, place)
+                self._index(inner, empty)
+        if not part.left:
+            empty.append(part)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Waiting) and other.node == self.node
+
+    __hash__ = None  # type: ignore[assignment]  # it changes
+
+    def __repr__(self) -> str:
+        return f"Waiting({self.node!r})"
+
+    @property
+    def over(self) -> bool:
+        """Whether the whole expression has come true."""
+        return not self._root.left
+
+    @property
+    def node(self) -> int | Group | None:
+        """What is left, as an expression; None when it has come true."""
+        return None if self.over else self._root.rest().nodes[0]
+
+    def entries(self) -> list[int]:
+        """Every entry that it still waits for."""
+        node = self.node
+        return [] if node is None else entries(node)
+
+    def came(self, entry: int, ok: bool) -> bool:
+        """An entry has completed. Whether that took something away from what is waited for."""
+        changed = False
+        for part, place in self._places.pop(entry, ()):
+            if not part.ended and place in part.left:
+                changed = True
+                self._take(part, place, failed=not ok, entry=entry)
+        return changed
+
+    def _take(self, part: "_Part", place: int, *, failed: bool, entry: int) -> None:
+        """A member has come true: so may have what it belongs to."""
+        del part.left[place]
+        group = part.group
+        if group.mode == "any":
+            self._ended(part, failed=not group.never_fails and (failed or entry in group.failing), entry=entry)
+        elif not part.left or (group.fail_fast and failed):
+            self._ended(part, failed=group.fail_fast and failed, entry=entry)
+
+    def _ended(self, part: "_Part", *, failed: bool, entry: int = 0) -> None:
+        part.end()
+        if part.outer is not None:
+            self._take(part.outer, part.place, failed=failed, entry=entry)
 
 
-def _reduce(node: int | Group, entry: int, ok: bool) -> tuple[int | Group | None, bool]:
-    """The same, and whether what came true is a failure."""
-    if isinstance(node, int):
-        return (None, not ok) if node == entry else (node, False)
-    left: list[int | Group] = []
-    for child in node.nodes:
-        rest, failed = _reduce(child, entry, ok)
-        if rest is not None:
-            left.append(rest)
-        elif node.mode == "any":
-            return None, not node.never_fails and (failed or entry in node.failing)
-        elif node.fail_fast and failed:
-            return None, True
-    if not left:
-        return None, False
-    return msgspec.structs.replace(node, nodes=tuple(left)), False
+class _Part:
+    """A group, and what is left of it."""
+
+    __slots__ = ("ended", "group", "left", "outer", "place")
+
+    def __init__(self, group: Group, outer: "_Part | None", place: int) -> None:
+        self.group = group
+        self.outer = outer
+        self.place = place
+        self.left: dict[int, int | _Part] = {}
+        self.ended = False
+
+    def end(self) -> None:
+        self.ended = True
+        for child in self.left.values():
+            if isinstance(child, _Part):
+                child.end()
+        self.left = {}
+
+    def rest(self) -> Group:
+        nodes = tuple(child if isinstance(child, int) else child.rest() for child in self.left.values())
+        return msgspec.structs.replace(self.group, nodes=nodes)

@@ -145,13 +145,13 @@ class Walk:
         """For whose end it waits, if it does nothing but wait."""
         attempt = self._attempts.get(one.seq)
         if one.status is Status.SUSPENDED and one.waiting is not None:
-            waiting = one.waiting
+            waiting = one.waiting.entries()
         elif one.status is Status.RUNNING and attempt is not None and attempt.idle:
-            waiting = attempt.waiting_for()
+            waiting = entries(attempt.waiting_for())
         else:
             return ()
         opened = _opened(one)
-        return [opened[entry] for entry in entries(waiting) if entry in opened]
+        return [opened[entry] for entry in waiting if entry in opened]
 
     def _waits(self, one: Invocation, other: Invocation) -> bool:
         """Whether it waits for just this other one, which was loaded at the same moment."""

@@ -308,7 +308,7 @@ class Roster:
         attempt = self.attempts.get(invocation.seq)
         if attempt is not None and attempt.active:
             return entries(attempt.waiting_for()) if attempt.idle else []
-        return [] if invocation.waiting is None else entries(invocation.waiting)
+        return [] if invocation.waiting is None else invocation.waiting.entries()
 
     # ---- what attempts need ----
 

@@ -92,7 +92,7 @@ def moving(invocation: Invocation) -> tuple[Any, ...]:
         _text(invocation.problem) if invocation.problem is not None else None,
         invocation.due_at,
         invocation.queued,
-        waiting.encode(invocation.waiting).decode() if invocation.waiting is not None else None,
+        _waiting_for(invocation),
         invocation.cancelling,
         int(invocation.listened),
         invocation.modified_at,
@@ -106,6 +106,11 @@ def moving(invocation: Invocation) -> tuple[Any, ...]:
         invocation.crashes,
     )
     return (*row, checksum(_moved(invocation.seq, row), None if outcome is None else outcome.value))
+
+
+def _waiting_for(invocation: Invocation) -> str | None:
+    left = None if invocation.waiting is None else invocation.waiting.node
+    return None if left is None else waiting.encode(left).decode()
 
 
 def _fixed_checksum(row: Sequence[Any]) -> int:
@@ -312,7 +317,7 @@ def _read(own: Sequence[Any], submission: Submission, moved: Sequence[Any]) -> I
         problem=_problem.decode(problem) if problem else None,
         due_at=due_at,
         queued=queued,
-        waiting=waiting.decode(waiting_for.encode()) if waiting_for else None,
+        waiting=waiting.Waiting(waiting.decode(waiting_for.encode())) if waiting_for else None,
         cancelling=cancelling,
         pausing=bool(pausing),
         listened=bool(listened),

@@ -9,7 +9,6 @@ from durable.core.invocation import Flavor, Invocation, Status
 from durable.core.journal import COMMAND, Kind
 from durable.core.lifecycle.cancel import has_leaves
 from durable.core.turn import output_topic
-from durable.core.waiting import entries
 from durable.store.memory import Tables
 from durable.store.rows import attach_journal, invocation_of
 
@@ -202,7 +201,7 @@ def suspended_wait_for_what_is_open(invocations: Invocations) -> None:
         waiting = invocation.waiting
         if invocation.status is Status.SUSPENDED:
             assert waiting is not None, f"I7 violated: {invocation.id} is suspended and waits for nothing"
-            gone = [entry for entry in entries(waiting) if entry not in invocation.open]
+            gone = [entry for entry in waiting.entries() if entry not in invocation.open]
             assert not gone, f"I7 violated: {invocation.id} waits for {waiting}, of which {gone} have come"
         else:
             assert waiting is None, f"I7 violated: {invocation.id} is {invocation.status} and waits for {waiting}"

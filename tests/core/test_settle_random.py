@@ -9,7 +9,6 @@ from durable.core.effects import Action, Completed, Failed, MayDeadlock, Paused,
 from durable.core.invocation import Invocation, Status
 from durable.core.journal import COMMAND, COMPLETION, Kind, Outcome
 from durable.core.turn import Turn
-from durable.core.waiting import entries
 from durable.testing.checkers import check_tables
 from tests.core.driver import TURNS, Driver, cold
 from tests.core.support import Core
@@ -52,7 +51,7 @@ def check_nobody_waits_in_vain(core: Core) -> None:
         assert one.cancels == sum(not entry for entry, _ in core.tables.journal.get(one.seq, {}))
         if one.status is Status.SUSPENDED:
             assert one.waiting is not None
-            assert set(entries(one.waiting)) <= one.open.keys(), "it sleeps through what it waits for"
+            assert set(one.waiting.entries()) <= one.open.keys(), "it sleeps through what it waits for"
         if one.status in (Status.SUSPENDED, Status.PAUSED):
             assert (one.due_at, [timer for timer in core.tables.timers if timer[1:] == (one.seq, 0)]) == (None, [])
 

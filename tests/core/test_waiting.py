@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from durable import DurableFuture, Duration, gather, select, wait_completed
 from durable.core.journal import EMPTY, Failure, Kind
-from durable.core.waiting import Group, decode, encode, entries, reduce
+from durable.core.waiting import Group, Waiting, decode, encode, entries
 
 ENTRIES = st.integers(1, 6)
 NODES: st.SearchStrategy[int | Group] = st.recursive(
@@ -27,6 +27,14 @@ ARRIVALS = st.builds(
 few = settings(max_examples=25)
 
 
+def reduce(node: int | Group, entry: int, ok: bool) -> int | Group | None:
+    waiting = Waiting(node)
+    changed = waiting.came(entry, ok)
+    assert changed == (waiting.node != node)
+    assert waiting.over == (waiting.node is None)
+    return waiting.node
+
+
 def holds(node: int | Group, arrived: set[int]) -> bool:
     """Whether an expression is true, from its meaning (and as if nothing failed fast)."""
     if isinstance(node, int):
@@ -35,10 +43,15 @@ def holds(node: int | Group, arrived: set[int]) -> bool:
 
 
 def left_after(node: int | Group, arrivals: list[tuple[int, bool]]) -> int | Group | None:
-    left: int | Group | None = node
+    """Taken away in memory, and with the expression stored and read again after each."""
+    waiting, left = Waiting(node), node
     for entry, ok in arrivals:
-        if left is not None:
-            left = reduce(left, entry, ok)
+        waiting.came(entry, ok)
+        after = reduce(left, entry, ok)
+        assert waiting.node == after
+        if after is None:
+            return None
+        left = after
     return left
 
 
@@ -197,9 +210,13 @@ def test_a_time_out_around_a_gather_that_fails_fast_ends_with_its_failure() -> N
 
 
 def test_a_large_gather_is_taken_apart_one_by_one() -> None:
-    left: int | Group | None = Group("all", tuple(range(1, 1001)))
+    left = Waiting(Group("all", tuple(range(1, 1001))))
     for entry in range(1, 1001):
-        assert left is not None
-        assert entries(left)[0] == entry
-        left = reduce(left, entry, True)
-    assert left is None
+        assert left.entries()[0] == entry
+        assert left.came(entry, True)
+    assert left.over
+
+
+def test_an_empty_group_waits_for_nothing() -> None:
+    assert Waiting(Group("any", (Group("all", ()), 1))).over
+    assert Waiting(Group("all", (Group("any", ()), 1))).node == Group("all", (1,))

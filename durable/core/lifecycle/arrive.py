@@ -3,7 +3,6 @@
 from durable.core.invocation import Invocation, Status
 from durable.core.journal import Kind, Outcome, Row
 from durable.core.turn import Turn
-from durable.core.waiting import reduce
 
 
 def arrive(turn: Turn, invocation: Invocation, entry: int, outcome: Outcome) -> None:
@@ -15,11 +14,10 @@ def arrive(turn: Turn, invocation: Invocation, entry: int, outcome: Outcome) -> 
         turn.trusted(invocation)
         turn.touch(invocation)
     if invocation.status is Status.SUSPENDED and invocation.waiting is not None:
-        waiting = reduce(invocation.waiting, entry, outcome.ok)
-        if waiting is None:
+        fewer = invocation.waiting.came(entry, outcome.ok)
+        if invocation.waiting.over:
             turn.start(invocation)
-        elif waiting != invocation.waiting:
-            invocation.waiting = waiting
+        elif fewer:
             turn.touch(invocation)
 
 
