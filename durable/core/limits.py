@@ -19,6 +19,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     idle_keys: int = 1024
     #: Up to how many invocations in memory, those that wait for a key stay there too.
     pending: int = 4096
+    #: Suspended invocations with many open entries stay in memory, up to so many entries of all of them.
+    wide: int = 100_000
     #: How many ordinals are reserved at a time; a start skips at most this many.
     ordinals: int = 1_000_000
     #: How many invocations one turn of recovery takes.
@@ -32,12 +34,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     journals: int = 32
     #: How many recorded outcomes are delivered before the event loop gets its turn.
     replayed: int = 1000
+    #: How many steps that run beside their handler begin in one round of the event loop.
+    begun: int = 100
     #: How many attempts may fail before others that fail have to wait until those failures are settled.
     failures: int = 50
 
 
 #: For tests: every boundary is crossed by the smallest scenario.
 TINY = Limits(
-    turn=1, door=1, ready=1, warm=1, idle_keys=1, pending=1, ordinals=1, recovered=1, cleaned=1, timers=1, due=1,
-    journals=1, replayed=1, failures=1,
+    turn=1, door=1, ready=1, warm=1, idle_keys=1, pending=1, wide=1, ordinals=1, recovered=1, cleaned=1, timers=1, due=1,
+    journals=1, replayed=1, begun=1, failures=1,
 )  # fmt: skip

@@ -33,6 +33,10 @@ class Loaded(msgspec.Struct):
     ready: list[tuple[int, int]] = []
 
 
+#: From how many open entries on a suspended invocation is not read again each time one of them completes.
+WIDE = 64
+
+
 class World:
     """Invocations, objects and ordinals the core decides with."""
 
@@ -91,6 +95,10 @@ class World:
         self.unnoted: list[Invocation] = []
         #: Touched by this turn and not running: they leave memory after it.
         self.visitors: set[int] = set()
+        #: Suspended, and with so many open entries that they are not read again for each that completes: how many
+        #: those are, those first that were looked at first; and how many that is together.
+        self.wide: dict[int, int] = {}
+        self.width = 0
         self._evict_above = limits.idle_keys
 
     def admit(self, need: Need, loaded: Loaded) -> None:
@@ -175,7 +183,10 @@ class World:
                 continue
             if invocation.status is Status.PENDING and len(self.invocations) < self.limits.pending:
                 continue
-            self.forget(seq)
+            if invocation.status is Status.SUSPENDED and len(invocation.open) >= WIDE:
+                self._keep_wide(seq, len(invocation.open))
+            else:
+                self.forget(seq)
         self.visitors.clear()
         self.topics.clear()
         self.waiting.clear()
@@ -192,6 +203,7 @@ class World:
         if invocation is not None:
             self.by_id.pop(invocation.id, None)
             self.signals.pop(seq, None)
+            self._narrow(seq)
             if seq in self.warm:
                 self.cool(seq)
 
@@ -204,6 +216,20 @@ class World:
             gone.append(next(iter(self.warm)))
             self.cool(gone[-1])
         return gone
+
+    def _keep_wide(self, seq: int, open_entries: int) -> None:
+        """It stays in memory; those that were looked at longest ago leave it, so that there is room."""
+        self._narrow(seq)
+        self.wide[seq] = open_entries
+        self.width += open_entries
+        while self.width > self.limits.wide:
+            first = next(iter(self.wide))
+            self._narrow(first)
+            if self.invocations[first].status is Status.SUSPENDED and first not in self.warm:
+                self.forget(first)
+
+    def _narrow(self, seq: int) -> None:
+        self.width -= self.wide.pop(seq, 0)
 
     def cool(self, seq: int) -> bool:
         """Its handler does not stay in memory; whether it did so far."""

@@ -127,7 +127,7 @@ class Attempt(Ending):
         #: How many outcomes the handler has seen.
         self.delivered = 0
         self._keyed = submission.service, submission.key, keyed
-        self._steps = Steps(self)
+        self._steps = Steps(self, host.limits.begun)
         self._arrivals = Arrivals(self, host.limits.replayed)
         self.unused = Unused(self._arrivals)
         self.context = host.context

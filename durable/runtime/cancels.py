@@ -19,12 +19,14 @@ from durable.runtime.waiters import Waiters
 class Cancel:
     """One that has come."""
 
-    __slots__ = ("outcome", "rank", "ready")
+    __slots__ = ("before", "outcome", "rank", "ready")
 
-    def __init__(self, rank: int, outcome: Outcome) -> None:
+    def __init__(self, rank: int, outcome: Outcome, before: "list[DurableFuture[Any]]") -> None:
         #: Its place among the outcomes.
         self.rank = rank
         self.outcome = outcome
+        #: The steps that ran when it came; of those that have ended since, some.
+        self.before = before
         #: The rank from which on it can be raised.
         self.ready: int | None = None
 
@@ -55,7 +57,8 @@ class Cancels:
 
     def came(self, rank: int, outcome: Outcome) -> None:
         """A cancel is the outcome of this rank."""
-        self._due.append(Cancel(rank, outcome))
+        before = [one for one in self._pending.values() if one.begun is not None and one.begun < rank]
+        self._due.append(Cancel(rank, outcome, before))
         self.any = True
 
     def raise_where_it_waits(self, rank: int) -> None:
@@ -63,7 +66,7 @@ class Cancels:
         if not self._due:
             return
         for one in self._due:
-            if one.ready is None and not self._steps_before(one.rank):
+            if one.ready is None and not self._steps_run(one):
                 one.ready = rank
                 self.count += 1
         if self._due[0].ready is None:
@@ -77,8 +80,12 @@ class Cancels:
         if waiters:
             self._raised(rank, {self._waiters.flow_of[waiter] for waiter in waiters})
 
-    def _steps_before(self, rank: int) -> bool:
-        return any(future.begun is not None and future.begun < rank for future in self._pending.values())
+    def _steps_run(self, one: Cancel) -> bool:
+        """Whether one still runs that did when the cancel came."""
+        before = one.before
+        while before and (before[-1].begun is None or self._pending.get(before[-1].entry) is not before[-1]):
+            before.pop()
+        return bool(before)
 
     def tell_after(self, future: DurableFuture[Any], outcome: Outcome, rank: int) -> None:
         """A call has failed, or something was given up: of that and the cancel, the cancel is told first."""

@@ -2,7 +2,8 @@
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from contextvars import ContextVar, Token, copy_context
 from inspect import CO_COROUTINE
@@ -115,6 +116,11 @@ class Owner(Protocol):
     observer: Observer | None
 
     @property
+    def ending(self) -> bool:
+        """Whether it is told to end: nothing begins any more."""
+        ...
+
+    @property
     def cancel_due(self) -> bool:
         """Whether a cancel is recorded that the handler has not seen: what may be interrupted does not begin."""
         ...
@@ -176,8 +182,11 @@ GONE: Any = Gone()
 class Steps:
     """The steps of one attempt that are not complete yet."""
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: Owner, at_once: int) -> None:
         self._owner: Owner = owner
+        #: How many of them may be about to begin: of a crowd, so many begin in one round of the event loop.
+        self._at_once = at_once
+        self._queued: deque[DurableFuture[Any]] = deque()
         #: Executions under way: their names, by entry.
         self.running: dict[int, str] = {}
         #: In which tasks.
@@ -208,7 +217,7 @@ class Steps:
     @property
     def quiet(self) -> bool:
         """Whether nothing is executed and nothing waits for the disk."""
-        return not self.running and not self._handed_in and not self._starting
+        return not self.running and not self._handed_in and not self._starting  # which goes on while some are queued
 
     def made(self, future: DurableFuture[Any], step: Step) -> None:
         """A step was asked for."""
@@ -255,14 +264,34 @@ class Steps:
             self._withheld.append(future)
             return
         future.step.started = True
+        if self._starting < self._at_once:
+            self._begin(future)
+        else:
+            self._queued.append(future)
+
+    def _begin(self, future: DurableFuture[Any]) -> None:
         future.step.context.run(_apart, InStep(self._owner, future.step.name))  # it is no flow of the handler
         task = unmourned(self._owner.loop.create_task(self._beside(future), context=future.step.context))
         self._tasks[task] = future
         self._starting += 1
         task.add_done_callback(self._gone)
 
-    async def _beside(self, future: DurableFuture[Any]) -> None:
+    def _began(self) -> None:
+        """One more has come to its first line, or never will: the next one of a crowd follows."""
         self._starting -= 1
+        if self._queued and self._owner.ending:
+            self._hold_back(self._queued)
+            self._queued = deque()
+        elif self._queued:
+            self._begin(self._queued.popleft())
+
+    def _hold_back(self, futures: "Iterable[DurableFuture[Any]]") -> None:
+        """They do not begin after all."""
+        for future in futures:
+            future.step.started = False
+
+    async def _beside(self, future: DurableFuture[Any]) -> None:
+        self._began()
         future.step.begun = True
         with suppress(AttemptEnded, asyncio.CancelledError):
             await self.execute(future, beside=True)
@@ -270,7 +299,7 @@ class Steps:
     def _gone(self, task: "asyncio.Task[None]") -> None:
         step = self._tasks.pop(task).step
         if step is not None and not step.begun:  # cancelled before its first line
-            self._starting -= 1
+            self._began()
             step.started = False
         error = None if task.cancelled() else task.exception()
         if error is not None and self._owner.active:  # a bug of ours: the handler must not wait for ever
@@ -388,6 +417,11 @@ class Steps:
 
     def interrupt(self) -> None:
         """A cancel has come: stop those that are open to interruption."""
+        held = [future for future in self._queued if future.step.options.interruptible]
+        if held:
+            self._hold_back(held)
+            self._queued = deque(future for future in self._queued if future.step.started)
+            self._withheld += held
         for task, future in list(self._tasks.items()):
             step = future.step
             if step is not None and step.options.interruptible and not step.interrupted:
@@ -410,6 +444,7 @@ class Steps:
         flows = {task for task in self._executing.values() if task is not None and task is not self._owner.task}
         for task in flows | self._tasks.keys():
             task.cancel()
+        self._queued.clear()
         self._unrecorded.clear()
         self._interrupted.clear()
         self._withheld.clear()

@@ -69,13 +69,29 @@ def open_calls(invocation: Invocation) -> list[str]:
 
 
 def has_leaves(invocation: Invocation) -> bool:
-    """Whether a cancel still has to wait: for a call, or for a step that ran already when it came."""
+    """Whether a cancel still has to wait: for a call, or for a step that ran already when it came.
+
+    They are gathered once, and those looked at that may be the last: asked each time that one of ten thousand ends,
+    this must not look at all of them again.
+    """
     running = invocation.status is Status.RUNNING
-    return any(
-        (waits.kind is Kind.CALL and entry not in invocation.kept)
-        or (running and waits.is_step and entry < invocation.cancelling)
-        for entry, waits in invocation.open.items()
-    )
+    at = (invocation.cancelling, invocation.attempt, running)
+    if invocation.leaves is None or invocation.leaves[0] != at:
+        invocation.leaves = at, [entry for entry in invocation.open if is_leaf(invocation, entry)]
+    leaves = invocation.leaves[1]
+    while leaves and not is_leaf(invocation, leaves[-1]):
+        leaves.pop()
+    return bool(leaves)
+
+
+def is_leaf(invocation: Invocation, entry: int) -> bool:
+    """Whether a cancel waits for this one."""
+    waits = invocation.open.get(entry)
+    if waits is None:
+        return False
+    if waits.kind is Kind.CALL:
+        return entry not in invocation.kept
+    return waits.is_step and invocation.status is Status.RUNNING and entry < invocation.cancelling
 
 
 def call_ended(turn: Turn, invocation: Invocation, entry: int, outcome: Outcome) -> None:
