@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from functools import partial
 from heapq import heappop, heappush
-from operator import is_
 from typing import Any, Literal, TypeVar, cast, overload
 from weakref import ref
 
@@ -206,8 +205,8 @@ class _Race:
         #: How many were asked for; and, as long as somebody wants them, those that were and have no outcome yet.
         self._asked = 0
         self._asking: deque[ref[_Next[Any]]] = deque()
-        #: Whether the last `wait_completed` has been answered and no other one goes on with it.
-        self.rests = False
+        #: What the last `wait_completed` has left, as long as no other one goes on with it.
+        self.rest: tuple[DurableFuture[Any], ...] = ()
         for place, member in self.left.items():
             member.made = None
             if member.outcome is not None:
@@ -250,7 +249,7 @@ class _Race:
         """Those that are left behind the first; this race can go on with them where none was named twice."""
         if self._repeated:
             return [member for member in self.left.values() if member is not first]
-        self.rests = True
+        self.rest = tuple(self.left.values())
         return _Pending(self)
 
     def is_timer(self, first: DurableFuture[Any]) -> bool:
@@ -335,19 +334,17 @@ class _Pending(list[DurableFuture[Any]]):
     """Those that are left, and the race, which the next `wait_completed` over them goes on with: they find it."""
 
     def __init__(self, race: _Race) -> None:
-        super().__init__(race.left.values())
+        super().__init__(race.rest)
         self._race = race
 
 
-def _going_on(futures: Sequence[DurableFuture[Any]]) -> _Race | None:
+def _going_on(futures: tuple[DurableFuture[Any], ...]) -> _Race | None:
     """The race of which these are just those that are left, if nobody else goes on with it."""
     found = futures[0].race if futures and isinstance(futures[0], DurableFuture) else None
     race: _Race | None = None if found is None else found()
-    if race is None or not race.rests or len(futures) != len(race.left):
+    if race is None or race.rest != futures:  # by identity, and fast
         return None
-    if not all(map(is_, futures, race.left.values())):
-        return None
-    race.rests = False
+    race.rest = ()
     return race
 
 

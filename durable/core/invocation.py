@@ -172,9 +172,6 @@ class Invocation(msgspec.Struct):
     early: dict[int, Outcome] = {}
     #: Outcomes of calls that ended under a pending cancel; they are delivered after it.
     kept: dict[int, Outcome] = {}
-    #: What the cancel that is under way may wait for, as far as it was looked for: under which circumstances, and
-    #: which entries.
-    leaves: tuple[tuple[int, int, bool], list[int]] | None = None
     #: How many outcomes from outside this attempt was sent. If `Suspend` reports fewer, it starts again at once.
     notified: int = 0
     #: A cancel came during this attempt; and how many came ever.

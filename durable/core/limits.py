@@ -33,7 +33,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     #: How many journals are read at the same time: a commit has to wait for them.
     journals: int = 32
     #: How many recorded outcomes are delivered before the event loop gets its turn.
-    replayed: int = 1000
+    replayed: int = 250
     #: How many steps that run beside their handler begin in one round of the event loop.
     begun: int = 100
     #: How many attempts may fail before others that fail have to wait until those failures are settled.
@@ -42,6 +42,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 #: For tests: every boundary is crossed by the smallest scenario.
 TINY = Limits(
-    turn=1, door=1, ready=1, warm=1, idle_keys=1, pending=1, wide=1, ordinals=1, recovered=1, cleaned=1, timers=1, due=1,
-    journals=1, replayed=1, begun=1, failures=1,
+    turn=1, door=1, ready=1, warm=1, idle_keys=1, pending=1, wide=1, ordinals=1, recovered=1, cleaned=1, timers=1,
+    due=1, journals=1, replayed=1, begun=1, failures=1,
 )  # fmt: skip

@@ -5,6 +5,7 @@ expression has come true, so that a handler waiting for a thousand calls is not 
 in memory the expression is a `Waiting`, in which an entry is found at once.
 """
 
+from collections.abc import Container
 from typing import Literal
 
 import msgspec
@@ -47,20 +48,28 @@ def entries(node: int | Group) -> list[int]:
     return [entry for child in node.nodes for entry in entries(child)]
 
 
+#: An expression with no more places than this is stored again whenever one of its entries has come.
+SHORT = 64
+
+
 class Waiting:
     """What a handler still waits for. Entries come one by one, and each costs the same, however many there are."""
 
-    __slots__ = ("_places", "_root")
+    __slots__ = ("_due", "_left", "_places", "_root", "_stored")
 
     def __init__(self, node: int | Group) -> None:
         #: By entry, where it stands: in which group, and at which place of that.
         self._places: dict[int, list[tuple[_Part, int]]] = {}
         self._root = _Part(Group("all", (node,)), None, 0)
+        #: How many places are left where an entry is mentioned; how many were when it was stored last; and whether
+        #: what is left does not follow from what was stored then.
+        self._left, self._due = 0, False
         empty: list[_Part] = []
         self._index(self._root, empty)
         for part in empty:  # an empty group waits for nothing
             if not part.ended:
                 self._ended(part, failed=False)
+        self._left = self._stored = len(self.entries())
 
     def _index(self, part: "_Part", empty: "list[_Part]") -> None:
         for place, child in enumerate(part.group.nodes):
@@ -97,13 +106,31 @@ class Waiting:
         return [] if node is None else entries(node)
 
     def came(self, entry: int, ok: bool) -> bool:
-        """An entry has completed. Whether that took something away from what is waited for."""
+        """An entry has completed: what waits for it waits no longer. Whether anything did."""
         changed = False
         for part, place in self._places.pop(entry, ()):
             if not part.ended and place in part.left:
                 changed = True
+                self._left -= 1
                 self._take(part, place, failed=not ok, entry=entry)
         return changed
+
+    def without(self, is_open: Container[int]) -> None:
+        """Take away the entries that have completed since it was stored."""
+        for entry in self.entries():
+            if entry not in is_open:
+                self.came(entry, True)
+
+    def worth_storing(self) -> bool:
+        """Whether it is to be stored again, now that an entry has come, after which it counts as stored.
+
+        That costs as much as it is long: of many entries it is stored as often as half of them have come, and
+        where `without` would not come to the same.
+        """
+        if self._left > SHORT and not self._due and 2 * self._left > self._stored:
+            return False
+        self._stored, self._due = self._left, False
+        return True
 
     def _take(self, part: "_Part", place: int, *, failed: bool, entry: int) -> None:
         """A member has come true: so may have what it belongs to."""
@@ -112,10 +139,12 @@ class Waiting:
         if group.mode == "any":
             self._ended(part, failed=not group.never_fails and (failed or entry in group.failing), entry=entry)
         elif not part.left or (group.fail_fast and failed):
+            if part.left:
+                self._due = True  # it is over, though not everything in it has come
             self._ended(part, failed=group.fail_fast and failed, entry=entry)
 
     def _ended(self, part: "_Part", *, failed: bool, entry: int = 0) -> None:
-        part.end()
+        self._left -= part.end()
         if part.outer is not None:
             self._take(part.outer, part.place, failed=failed, entry=entry)
 
@@ -132,12 +161,10 @@ class _Part:
         self.left: dict[int, int | _Part] = {}
         self.ended = False
 
-    def end(self) -> None:
-        self.ended = True
-        for child in self.left.values():
-            if isinstance(child, _Part):
-                child.end()
-        self.left = {}
+    def end(self) -> int:
+        """Nothing of it is waited for any more; returns how many places that were."""
+        left, self.left, self.ended = self.left, {}, True
+        return sum(child.end() if isinstance(child, _Part) else 1 for child in left.values())
 
     def rest(self) -> Group:
         nodes = tuple(child if isinstance(child, int) else child.rest() for child in self.left.values())

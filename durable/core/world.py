@@ -99,6 +99,9 @@ class World:
         #: those are, those first that were looked at first; and how many that is together.
         self.wide: dict[int, int] = {}
         self.width = 0
+        #: What the cancels that are under way may still wait for: entries, and when they were looked for (at which
+        #: cancel and attempt, and whether that ran).
+        self.leaves: dict[int, tuple[tuple[int, int, bool], list[int]]] = {}
         self._evict_above = limits.idle_keys
 
     def admit(self, need: Need, loaded: Loaded) -> None:
@@ -204,6 +207,7 @@ class World:
             self.by_id.pop(invocation.id, None)
             self.signals.pop(seq, None)
             self._narrow(seq)
+            self.leaves.pop(seq, None)
             if seq in self.warm:
                 self.cool(seq)
 

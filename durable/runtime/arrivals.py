@@ -73,6 +73,8 @@ class Arrivals:
         self.caught_up = 0
         #: Outcomes that came while the handler was not ready for them.
         self.news: deque[tuple[int, Outcome]] = deque()
+        #: How many of them are cancels.
+        self._new_cancels = 0
         #: Whether the next outcome waits until the handler has come to rest.
         self.settling = False
         #: Whether it ever had several flows: that one waits now says nothing of the others then.
@@ -91,6 +93,7 @@ class Arrivals:
     def add(self, entry: int, outcome: Outcome) -> None:
         """An outcome became durable."""
         self.news.append((entry, outcome))
+        self._new_cancels += not entry
         if self._started:
             self.pump()
 
@@ -171,7 +174,7 @@ class Arrivals:
         """Whether a cancel is among what is to be delivered."""
         if self.replay is not None and self.replay.cancels_left:
             return True
-        return bool(self.news) and any(not entry for entry, _ in self.news)
+        return self._new_cancels > 0
 
     def pump(self) -> None:
         """Hand over the outcomes that are due: to one flow until it is woken, to several one by one."""
@@ -214,6 +217,7 @@ class Arrivals:
                 return arrival
         while self.news:
             entry, outcome = self.news.popleft()
+            self._new_cancels -= not entry
             if entry == 0 or self._receiver.wants(entry):
                 return entry, outcome
         return None

@@ -430,6 +430,8 @@ def attach_journal(invocation: Invocation, rows: Iterable[Row]) -> None:
                 invocation.kept[row.entry] = Outcome(bool(row.ok), row.value or b"")
             else:
                 invocation.early[row.entry] = Outcome(bool(row.ok), row.value or b"")
+    if invocation.waiting is not None:
+        invocation.waiting.without(invocation.open)
 
 
 def _ref(row: Row) -> str | int | None:

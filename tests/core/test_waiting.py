@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -213,8 +214,38 @@ def test_a_large_gather_is_taken_apart_one_by_one() -> None:
     left = Waiting(Group("all", tuple(range(1, 1001))))
     for entry in range(1, 1001):
         assert left.entries()[0] == entry
-        assert left.came(entry, True)
+        left.came(entry, True)
     assert left.over
+
+
+@few
+@given(NODES, ARRIVALS)
+def test_what_is_stored_now_and_then_comes_to_the_same_with_what_is_open(
+    node: int | Group, arrivals: list[tuple[int, bool]]
+) -> None:
+    """A long expression is not stored each time. Whoever reads it again takes away what is not open any more."""
+    waiting, stored, is_open = Waiting(node), node, set(range(1, 7))
+    for entry, ok in arrivals:
+        is_open.discard(entry)
+        waiting.came(entry, ok)
+        if waiting.over:
+            return
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("durable.core.waiting.SHORT", 0)
+            if waiting.worth_storing():
+                assert waiting.node is not None
+                stored = waiting.node
+        again = Waiting(stored)
+        again.without(is_open)
+        assert again == waiting
+
+
+def test_a_long_expression_is_stored_as_often_as_half_of_it_has_come() -> None:
+    waiting, stored = Waiting(Group("all", tuple(range(1, 1001)))), 0
+    for entry in range(1, 900):
+        waiting.came(entry, True)
+        stored += waiting.worth_storing()
+    assert stored == 3
 
 
 def test_an_empty_group_waits_for_nothing() -> None:

@@ -17,7 +17,7 @@ def arrive(turn: Turn, invocation: Invocation, entry: int, outcome: Outcome) -> 
         fewer = invocation.waiting.came(entry, outcome.ok)
         if invocation.waiting.over:
             turn.start(invocation)
-        elif fewer:
+        elif fewer and invocation.waiting.worth_storing():
             turn.touch(invocation)
 
 

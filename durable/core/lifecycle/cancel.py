@@ -69,16 +69,18 @@ def open_calls(invocation: Invocation) -> list[str]:
 
 
 def has_leaves(invocation: Invocation) -> bool:
-    """Whether a cancel still has to wait: for a call, or for a step that ran already when it came.
+    """Whether a cancel still has to wait: for a call, or for a step that ran already when it came."""
+    return any(is_leaf(invocation, entry) for entry in invocation.open)
 
-    They are gathered once, and those looked at that may be the last: asked each time that one of ten thousand ends,
-    this must not look at all of them again.
-    """
-    running = invocation.status is Status.RUNNING
-    at = (invocation.cancelling, invocation.attempt, running)
-    if invocation.leaves is None or invocation.leaves[0] != at:
-        invocation.leaves = at, [entry for entry in invocation.open if is_leaf(invocation, entry)]
-    leaves = invocation.leaves[1]
+
+def leaves_left(turn: Turn, invocation: Invocation) -> bool:
+    """The same, asked each time that one of them ends: of ten thousand, not all may be looked at again."""
+    world, seq = turn.world, invocation.seq
+    at = (invocation.cancelling, invocation.attempt, invocation.status is Status.RUNNING)
+    before, leaves = world.leaves.get(seq, (None, []))
+    if before != at:
+        leaves = [entry for entry in invocation.open if is_leaf(invocation, entry)]
+        world.leaves[seq] = at, leaves
     while leaves and not is_leaf(invocation, leaves[-1]):
         leaves.pop()
     return bool(leaves)
@@ -106,13 +108,14 @@ def call_ended(turn: Turn, invocation: Invocation, entry: int, outcome: Outcome)
 
 def leaf_ended(turn: Turn, invocation: Invocation) -> None:
     """Something a cancel may have waited for has ended: if it was the last, the handler itself is told."""
-    if invocation.cancelling and not has_leaves(invocation):
+    if invocation.cancelling and not leaves_left(turn, invocation):
         deliver_cancel(turn, invocation)
 
 
 def deliver_cancel(turn: Turn, invocation: Invocation) -> None:
     """The cancel is an entry of its own; what the cancelled calls ended with comes after it."""
     invocation.cancelling = 0
+    turn.world.leaves.pop(invocation.seq, None)
     invocation.failures = 0
     invocation.step_failures = {}
     invocation.cancels += 1

@@ -138,8 +138,8 @@ def invoke(turn: Turn, invocation: Invocation, command: OpenEntry, asked: Invoke
         invocation.open[command.entry] = Open(Kind.CALL, asked.submission.id)
         turn.tell(Submit(asked.submission))
         if invocation.cancelling:
-            if invocation.leaves is not None:
-                invocation.leaves[1].append(command.entry)
+            if invocation.seq in turn.world.leaves:
+                turn.world.leaves[invocation.seq][1].append(command.entry)
             turn.tell(Cancel(asked.submission.id))
 
 

@@ -1,0 +1,354 @@
+"""Many at once: the same result in every mode, and each costs the same, however many they are."""
+
+import asyncio
+import gc
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from types import FrameType
+from typing import Any, Literal
+
+import pytest
+
+from durable import (
+    Context,
+    DurableFuture,
+    DurableTimeoutError,
+    Engine,
+    InvocationCancelled,
+    TerminalError,
+    UsageError,
+    as_completed,
+    gather,
+    handler,
+    select,
+    wait_completed,
+)
+from durable.core.ids import awakeable_id
+from durable.core.world import WIDE
+from durable.store.memory import MemoryStore
+from durable.testing import Sim, VirtualClock, check, run
+from tests.scenarios.support import failure_of
+
+Futures = Sequence[DurableFuture[int]]
+
+
+async def by_gather(futures: Futures) -> list[int]:
+    return list(await gather(*futures))
+
+
+async def by_asyncio(futures: Futures) -> list[int]:
+    return list(await asyncio.gather(*futures))
+
+
+async def by_as_completed(futures: Futures) -> list[int]:
+    return [await future async for future in as_completed(futures)]
+
+
+async def by_as_completed_in_a_plain_for(futures: Futures) -> list[int]:
+    return [await future for future in as_completed(*futures)]
+
+
+async def by_wait_completed(futures: Futures) -> list[int]:
+    found, left = [], list(futures)
+    while left:
+        [done], left = await wait_completed(*left)
+        found.append(await done)
+    return found
+
+
+async def by_select(futures: Futures) -> list[int]:
+    name, value = await select(**{f"f{place}": future for place, future in enumerate(futures)})
+    others = await gather(*(future for place, future in enumerate(futures) if f"f{place}" != name))
+    return [value, *others]
+
+
+async def by_time_outs(futures: Futures) -> list[int]:
+    return list(await gather(*(future.with_timeout("1h") for future in futures)))
+
+
+HOW: dict[str, Callable[[Futures], Awaitable[list[int]]]] = {
+    "gather": by_gather,
+    "asyncio.gather": by_asyncio,
+    "as_completed": by_as_completed,
+    "a plain for": by_as_completed_in_a_plain_for,
+    "wait_completed": by_wait_completed,
+    "select": by_select,
+    "time-outs": by_time_outs,
+}
+ways = pytest.mark.parametrize("how", HOW)
+
+
+async def number_of(number: int) -> int:
+    return number
+
+
+def asked(ctx: Context, what: str, width: int) -> list[DurableFuture[int]]:
+    if what == "steps":
+        return [ctx.run(number_of, number) for number in range(width)]
+    return [ctx.call("Wide/one", number) for number in range(width)]
+
+
+@handler(service="Wide")
+async def one(ctx: Context, number: int) -> int:
+    return number
+
+
+# ---- what comes out ----
+
+
+@pytest.mark.parametrize("what", ["steps", "calls"])
+def test_many_are_waited_for_in_every_way(what: str) -> None:
+    """C-016: all in one scenario; each way must see each of them once, and a replay the same order."""
+
+    def services(sim: Sim) -> Iterable[object]:
+        @handler(service="Wide")
+        async def all_ways(ctx: Context) -> int:
+            total = 0
+            for wait in HOW.values():
+                order = await wait(asked(ctx, what, 5))
+                assert sorted(order) == list(range(5))
+                total += sum(place * number for place, number in enumerate(order, 1))  # the order counts
+                assert await ctx.run(number_of, total) == total, "a replay saw another order"
+            return len(HOW)
+
+        return [all_ways, one]
+
+    async def scenario(sim: Sim) -> int:
+        found: int = await sim.call("Wide/all_ways")
+        return found
+
+    assert check(services, scenario) == len(HOW)
+
+
+def test_a_suspended_handler_with_more_open_entries_than_are_read_again_wakes_with_the_last() -> None:
+    """It stays in the core's memory meanwhile, but where that is full; a crash loses nothing."""
+    width = WIDE + 2
+
+    def services(sim: Sim) -> Iterable[object]:
+        @handler(service="Wide")
+        async def waits(ctx: Context) -> int:
+            awakeables = [ctx.awakeable(int) for _ in range(width)]
+            return sum(await gather(*awakeables))
+
+        return [waits]
+
+    async def scenario(sim: Sim) -> int:
+        handle = await sim.send("Wide/waits")
+        await asyncio.sleep(1)
+        for number in (*range(2, width + 1), 1):
+            id = awakeable_id(handle.id, number)
+            await sim.repeat(lambda engine, id=id, number=number: engine.resolve_awakeable(id, number))  # type: ignore[misc]
+        found: int = await sim.result(handle.id)
+        return found
+
+    assert check(services, scenario, most=4) == width * (width + 1) // 2
+
+
+# ---- as asyncio's ----
+
+
+def test_as_completed_takes_what_asyncios_does() -> None:
+    """Futures, a list or a generator of them; `async for` gives the futures, a plain `for` their results."""
+
+    def services(sim: Sim) -> Iterable[object]:
+        @handler(service="Wide")
+        async def takes(ctx: Context) -> list[Any]:
+            futures = {name: ctx.sleep(seconds) for name, seconds in (("b", 2), ("a", 1), ("c", 3))}
+            names = {future: name for name, future in futures.items()}
+            seen: list[Any] = [names[future] async for future in as_completed(list(futures.values()))]
+            seen += [names[future] async for future in as_completed(future for future in futures.values())]
+            seen += [await result for result in as_completed([ctx.run(number_of, 7)])]
+            nothing: list[DurableFuture[int]] = []
+            seen += [one async for one in as_completed(nothing)]
+            seen += list(as_completed())
+            both = [ctx.run(number_of, 1), ctx.run(number_of, 2)]
+            seen.append(await gather(*as_completed(both)))  # all that a plain `for` gives, at once
+            return seen
+
+        return [takes]
+
+    async def scenario(sim: Sim) -> list[Any]:
+        found: list[Any] = await sim.call("Wide/takes")
+        return found
+
+    assert check(services, scenario) == ["a", "b", "c", "a", "b", "c", 7, [1, 2]]
+
+
+@pytest.mark.parametrize("loop", ["async for", "for"])
+def test_a_time_out_of_as_completed_is_durable(loop: Literal["async for", "for"]) -> None:
+    def services(sim: Sim) -> Iterable[object]:
+        @handler(service="Wide")
+        async def hurries(ctx: Context) -> tuple[int, str]:
+            futures = [ctx.sleep(seconds) for seconds in (1, 2, 30, 40)]
+            seen = 0
+            try:
+                if loop == "async for":
+                    async for _ in as_completed(futures, timeout="10s"):
+                        seen += 1
+                else:
+                    for result in as_completed(*futures, timeout="10s"):
+                        await result
+                        seen += 1
+            except TimeoutError as error:
+                return seen, type(error).__name__
+            return seen, ""
+
+        @handler(service="Wide")
+        async def all_late(ctx: Context) -> list[str]:
+            late = await gather(
+                *as_completed([ctx.sleep(1), ctx.sleep(30), ctx.sleep(40)], timeout=2), return_exceptions=True
+            )
+            return [type(one).__name__ for one in late]
+
+        return [hurries, all_late]
+
+    async def scenario(sim: Sim) -> Any:
+        return await sim.call("Wide/hurries"), await sim.call("Wide/all_late")
+
+    late = ["NoneType", DurableTimeoutError.__name__, DurableTimeoutError.__name__]
+    assert check(services, scenario) == ((2, DurableTimeoutError.__name__), late)
+
+
+@pytest.mark.parametrize("wrong", [7, "text", ["text"], [None]])
+def test_as_completed_refuses_what_is_no_future(wrong: Any) -> None:
+    with pytest.raises(UsageError, match=r"as_completed\(\) takes what ctx.run\(\)"):
+        as_completed(wrong)
+
+
+def test_an_error_among_many_comes_out_of_each_way() -> None:
+    async def fails_at_three(number: int) -> int:
+        if number == 3:
+            raise TerminalError("three")
+        return number
+
+    def services(sim: Sim) -> Iterable[object]:
+        @handler(service="Wide")
+        async def fails(ctx: Context, how: str) -> list[int]:
+            return await HOW[how]([ctx.run(fails_at_three, number) for number in range(6)])
+
+        return [fails]
+
+    async def scenario(sim: Sim) -> list[str]:
+        return [(await failure_of(sim.call("Wide/fails", how))).message for how in HOW if how != "select"]
+
+    assert check(services, scenario, most=6) == ["three"] * (len(HOW) - 1)
+
+
+# ---- what each costs ----
+
+
+class Calls:
+    """How many functions are called meanwhile: a measure that no load changes."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> "Calls":
+        gc.collect()
+        gc.disable()
+        sys.setprofile(self._note)
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        sys.setprofile(None)
+        gc.enable()
+
+    def _note(self, frame: FrameType, event: str, arg: object) -> None:
+        self.count += 1
+
+
+def engine_with(*services: object, **options: Any) -> Engine:
+    clock = VirtualClock(asyncio.get_running_loop())
+    return Engine(services=services, store=MemoryStore(), clock=clock, **options)
+
+
+def calls_of(width: int, how: str, what: str) -> int:
+    """From the request to its answer."""
+    calls = Calls()
+
+    @handler(service="Wide", inactivity_timeout="1h")
+    async def many(ctx: Context) -> int:
+        return len(await HOW[how](asked(ctx, what, width)))
+
+    async def story() -> None:
+        async with engine_with(many, one) as engine:
+            with calls:
+                assert await engine.call(many) == width
+
+    run(story)
+    return calls.count
+
+
+@pytest.mark.parametrize("what", ["steps", "calls"])
+@ways
+def test_each_of_many_costs_the_same(how: str, what: str) -> None:
+    few, many = 60, 360
+    assert calls_of(many, how, what) / many < 1.1 * calls_of(few, how, what) / few
+
+
+def calls_of_a_cancel(width: int, what: str, inactivity_timeout: str | int) -> int:
+    """From the cancel to the end of all that it reaches."""
+    calls = Calls()
+
+    async def long(number: int) -> int:
+        await asyncio.sleep(1000)
+        return number
+
+    @handler(service="Wide")
+    async def sleeps(ctx: Context, number: int) -> int:
+        await ctx.sleep("1h")
+        return number
+
+    @handler(service="Wide")
+    async def many(ctx: Context) -> None:
+        options = ctx.with_options(interruptible=what == "interruptible steps")
+        work = [ctx.call(sleeps, n) if what == "calls" else options.run(long, n) for n in range(width)]
+        await gather(*work)
+
+    async def story() -> None:
+        async with engine_with(many, sleeps, inactivity_timeout=inactivity_timeout) as engine:
+            handle = await engine.send(many)
+            await asyncio.sleep(10)
+            with calls:
+                await engine.cancel(handle.id)
+                with suppress(InvocationCancelled):  # not where its steps end, and with them all that it does
+                    await handle.result()
+
+    run(story)
+    return calls.count
+
+
+@pytest.mark.parametrize("what", ["calls", "steps", "interruptible steps"])
+@pytest.mark.parametrize("inactivity_timeout", [0, "1h"])
+def test_a_cancel_of_many_costs_each_the_same(what: str, inactivity_timeout: str | int) -> None:
+    few, many = 60, 240
+    each_of_few = calls_of_a_cancel(few, what, inactivity_timeout) / few
+    assert calls_of_a_cancel(many, what, inactivity_timeout) / many < 1.1 * each_of_few
+
+
+def calls_of_arrivals(width: int) -> int:
+    """Half of what a suspended handler waits for comes, one by one."""
+    calls = Calls()
+
+    @handler(service="Wide", inactivity_timeout=0)
+    async def waits(ctx: Context) -> None:
+        await gather(*(ctx.awakeable(int).with_timeout("1d") for _ in range(width)))
+
+    async def story() -> None:
+        async with engine_with(waits) as engine:
+            handle = await engine.send(waits)
+            await asyncio.sleep(1)
+            assert (await handle.describe()).status == "suspended"
+            await engine.resolve_awakeable(awakeable_id(handle.id, 1), 1)  # read, and kept in memory from now on
+            with calls:
+                for number in range(3, width, 2):
+                    await engine.resolve_awakeable(awakeable_id(handle.id, number), number)
+
+    run(story)
+    return calls.count
+
+
+def test_what_arrives_costs_a_suspended_handler_the_same_however_much_it_waits_for() -> None:
+    few, many = 4 * WIDE, 16 * WIDE
+    assert calls_of_arrivals(many) / many < 1.1 * calls_of_arrivals(few) / few
