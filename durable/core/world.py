@@ -96,7 +96,7 @@ class World:
         #: Touched by this turn and not running: they leave memory after it.
         self.visitors: set[int] = set()
         #: Suspended, and with so many open entries that they are not read again for each that completes: how many
-        #: those are, those first that were looked at first; and how many that is together.
+        #: those are, those first that were suspended first; and how many that is together.
         self.wide: dict[int, int] = {}
         self.width = 0
         #: What the cancels that are under way may still wait for: entries, and when they were looked for (at which
@@ -222,7 +222,7 @@ class World:
         return gone
 
     def _keep_wide(self, seq: int, open_entries: int) -> None:
-        """It stays in memory; those that were looked at longest ago leave it, so that there is room."""
+        """It stays in memory; those that were suspended first leave it, so that there is room."""
         self._narrow(seq)
         self.wide[seq] = open_entries
         self.width += open_entries

@@ -44,13 +44,11 @@ def test_it_wakes_with_the_last_and_leaves_the_account() -> None:
     assert core.world.width == sum(core.world.wide.values())
 
 
-def test_there_is_room_for_some_and_those_looked_at_longest_ago_make_it() -> None:
+def test_there_is_room_for_some_and_those_suspended_first_make_it() -> None:
     core = Core(limits=Limits(wide=2 * WIDE))
     for number in (1, 2, 3):
         with_open(core, number, WIDE)
     assert core.world.invocations.keys() == {2, 3}
-    core.settle(completes(2, 1))
-    assert core.world.invocations.keys() == {3}, "the other one has too few by now"
     with_open(core, 4, WIDE)
     assert core.world.invocations.keys() == {3, 4}
 
