@@ -15,7 +15,7 @@ from pathlib import Path
 from durable.core.effects import Writes
 from durable.core.invocation import Caller, Flavor, Invocation, Problem, Status, Submission
 from durable.core.journal import COMMAND, Failure, Kind, Outcome, Row
-from durable.core.waiting import Waiting
+from durable.core.waiting import Awaited
 from durable.store.sqlite import SqliteStore
 from durable.store.statements import statements
 
@@ -68,7 +68,7 @@ def million(count: int, now: int) -> Iterator[tuple[Invocation, list[Row]]]:
                 one.due_at = now + 300 * DAY_MS + seq
             if one.status is Status.SUSPENDED:
                 rows.append(Row(seq, 2, COMMAND, Kind.SLEEP, None, str(now + 300 * DAY_MS), 1, None, None, None, now))
-                one.waiting = Waiting(2)
+                one.waiting = Awaited(2)
             if one.status in (Status.BACKING_OFF, Status.PAUSED):
                 one.failures = 3
                 one.problem = Problem(f"no answer from host {seq % 977}", "ConnectionError", "Traceback …\n" * 40)

@@ -342,6 +342,16 @@ class Recovered(msgspec.Struct, frozen=True, gc=False):
     token: int = 0
 
 
+class Lend(msgspec.Struct, frozen=True, gc=False):
+    """A step of it (or its handler) waits for the engine: as long as some do, its slot is another's.
+
+    `more`: 1 where one begins to wait, -1 where one goes on.
+    """
+
+    seq: int
+    more: int
+
+
 class Trust(msgspec.Struct, frozen=True, gc=False):
     """A suspect has run for long enough without harm: others like it may start beside it."""
 
@@ -501,6 +511,7 @@ Command = (
     | NoteDamage
     | Recovered
     | Trust
+    | Lend
     | Configure
     | Declare
     | Expire

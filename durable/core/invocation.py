@@ -18,7 +18,7 @@ import msgspec
 from durable.core.ids import IdSpan, claimed_id, run_number
 from durable.core.journal import INTERRUPTIBLE, Failure, Kind, Outcome
 from durable.core.reasons import Reason
-from durable.core.waiting import Waiting
+from durable.core.waiting import Awaited
 
 
 class Status(StrEnum):
@@ -144,7 +144,7 @@ class Invocation(msgspec.Struct):
     #: Its place in its key's queue, while it holds or waits for the key.
     queued: int | None = None
     #: What a suspended one waits for.
-    waiting: Waiting | None = None
+    waiting: Awaited | None = None
     #: A cancel was accepted and is not delivered yet: it waits until the open calls have ended, and the steps that
     #: ran when it came, which are those below this entry. 0: there is none.
     cancelling: int = 0

@@ -56,6 +56,7 @@ _APPLY: dict[type, Callable[[Turn, Any], None]] = {
     ask.NoteDamage: damage.note_damage,
     ask.Recovered: control.recovered,
     ask.Trust: slots.trust,
+    ask.Lend: slots.lend,
     ask.Configure: control.configure,
     ask.Declare: control.declare,
     ask.Subscribe: take.subscribe,

@@ -135,7 +135,7 @@ class Turn:
         elif is_suspect(invocation) and world.on_trial:
             self.wait(invocation)
             world.suspects[seq] = None
-        elif len(world.running) < world.slots and (world.recovering or (not world.ready and world.horizon is None)):
+        elif world.free > 0 and (world.recovering or (not world.ready and world.horizon is None)):
             self.run(invocation)
         else:
             self.wait(invocation)
@@ -186,6 +186,7 @@ class Turn:
         world, seq = self.world, invocation.seq
         if seq in world.running:
             world.running.remove(seq)
+            world.lent.pop(seq, None)
             self.trusted(invocation)
         else:
             world.ready.pop(seq, None)

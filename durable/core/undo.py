@@ -58,6 +58,7 @@ def _slots(world: World, touched: Set[int]) -> None:
             world.running.add(seq)
         else:
             world.running.discard(seq)
+            world.lent.pop(seq, None)
     if world.on_trial not in world.running:
         world.on_trial = 0
     world.ready.clear()

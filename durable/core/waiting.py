@@ -2,7 +2,7 @@
 
 A node is an entry number, or `Any` / `All` of nodes. A suspended invocation is started again only when its
 expression has come true, so that a handler waiting for a thousand calls is not replayed a thousand times. While it is
-in memory the expression is a `Waiting`, in which an entry is found at once.
+in memory the expression is a `Awaited`, in which an entry is found at once.
 """
 
 from collections.abc import Container
@@ -52,7 +52,7 @@ def entries(node: int | Group) -> list[int]:
 SHORT = 64
 
 
-class Waiting:
+class Awaited:
     """What a handler still waits for. Entries come one by one, and each costs the same, however many there are."""
 
     __slots__ = ("_due", "_left", "_places", "_root", "_stored")
@@ -83,12 +83,12 @@ class Waiting:
             empty.append(part)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Waiting) and other.node == self.node
+        return isinstance(other, Awaited) and other.node == self.node
 
     __hash__ = None  # type: ignore[assignment]  # it changes
 
     def __repr__(self) -> str:
-        return f"Waiting({self.node!r})"
+        return f"Awaited({self.node!r})"
 
     @property
     def over(self) -> bool:
@@ -116,10 +116,12 @@ class Waiting:
         return changed
 
     def without(self, is_open: Container[int]) -> None:
-        """Take away the entries that have completed since it was stored."""
-        for entry in self.entries():
-            if entry not in is_open:
-                self.came(entry, True)
+        """Take away the entries that have completed since it was stored; the last one would have woken somebody."""
+        waits_for = self.entries()
+        if any(entry in is_open for entry in waits_for):
+            for entry in waits_for:
+                if entry not in is_open:
+                    self.came(entry, True)
 
     def worth_storing(self) -> bool:
         """Whether it is to be stored again, now that an entry has come, after which it counts as stored.

@@ -56,6 +56,8 @@ class World:
         self.limits = limits
         #: Who has a slot.
         self.running: set[int] = set()
+        #: Who has lent it, because it waits for the engine itself: with how many of its flows.
+        self.lent: dict[int, int] = {}
         #: The first of those that wait for one, by place: these are in memory, and of the others only that there are.
         self.ready: OrderedDict[int, int] = OrderedDict()
         #: Everybody who waits and has a place up to here is in `ready`; None: there are no others.
@@ -157,8 +159,8 @@ class World:
 
     @property
     def free(self) -> int:
-        """How many slots nobody has."""
-        return self.slots - len(self.running)
+        """How many slots nobody has; negative for a while where some have taken back theirs."""
+        return self.slots + len(self.lent) - len(self.running)
 
     @property
     def in_line(self) -> int:

@@ -25,6 +25,7 @@ from durable.engine.forwarding import forwarding
 from durable.engine.life import Life
 from durable.engine.measuring import Measuring
 from durable.engine.serving import Serving
+from durable.engine.signals import closes_when_told
 from durable.engine.standby import Standby
 from durable.engine.subscribing import Subscribing
 from durable.errors import (
@@ -74,6 +75,8 @@ class Engine(Serving, Subscribing, Measuring):
       completion; 0 keeps nothing.
     - `max_concurrent_invocations` (1000): how many handlers run at a time; the others wait in the file, in order. A
       few thousand that wait for their calls may stay in memory beside them, for an `inactivity_timeout` at most.
+    - `max_step_threads` (128): how many plain (sync) steps run at a time, each in a thread of the engine's own; the
+      others wait. A step that waits for `engine.call()` does not count meanwhile.
     - `synchronous`: "FULL" survives power loss; "NORMAL" survives a killed process, and is faster.
     - `max_value_size` (64 MiB): the most bytes an argument, a result, a state value, a signal … may have when it is
       stored, and all headers of a request together; more is refused with `ValueTooLargeError`. Up to 256 MiB.
@@ -110,6 +113,7 @@ class Engine(Serving, Subscribing, Measuring):
         idempotency_retention: Duration = "1d",
         workflow_completion_retention: Duration = "1d",
         max_concurrent_invocations: int = 1000,
+        max_step_threads: int = 128,
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
         shutdown_timeout: Duration = "5s",
         busy_timeout: Duration = "5s",
@@ -129,6 +133,8 @@ class Engine(Serving, Subscribing, Measuring):
             raise UsageError(
                 f"max_concurrent_invocations must be an integer of at least 1, not {max_concurrent_invocations!r}"
             )
+        if not _is_int(max_step_threads) or max_step_threads < 1:
+            raise UsageError(f"max_step_threads must be an integer of at least 1, not {max_step_threads!r}")
         if not isinstance(retry, RetryPolicy):
             raise UsageError(f"retry takes a RetryPolicy(...), not {retry!r}")
         if isinstance(services, str | bytes) or not isinstance(services, Iterable):
@@ -149,6 +155,7 @@ class Engine(Serving, Subscribing, Measuring):
         super().__init__(store, Registry(services, defaults, max_value_size), clock or SystemClock())
         self._defaults = defaults
         self._max_concurrent = max_concurrent_invocations
+        self._max_threads = max_step_threads
         self._limits = limits
         self._observers = observers_of(observer)
         self._telemetry = telemetry
@@ -183,6 +190,7 @@ class Engine(Serving, Subscribing, Measuring):
             self._registry,
             self._clock,
             max_concurrent=self._max_concurrent,
+            max_threads=self._max_threads,
             limits=self._limits,
             defaults=self._defaults.retry,
             declaration=_declaration,
@@ -213,9 +221,12 @@ class Engine(Serving, Subscribing, Measuring):
         Running steps may finish and are recorded, within `shutdown_timeout`. Handlers are unwound, not failed: no
         compensation runs, and the next start continues them.
         """
+        await self._close_within(self._shutdown_s)
+
+    async def _close_within(self, grace_s: float) -> None:
         if self._life is not None:
             self._life.check_place()
-            await self._life.close(self._shutdown_s)
+            await self._life.close(grace_s)
 
     def abandon(self) -> None:
         """Stop at once and write nothing more, as if the process had been killed: for tests of what follows a crash.
@@ -238,9 +249,14 @@ class Engine(Serving, Subscribing, Measuring):
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
-        """For ASGI frameworks: `Starlette(lifespan=engine.lifespan)`, `FastAPI(lifespan=engine.lifespan)`."""
+        """For ASGI frameworks: `Starlette(lifespan=engine.lifespan)`, `FastAPI(lifespan=engine.lifespan)`.
+
+        When the process is told to end (SIGTERM, Ctrl-C), requests that wait for a result are told so after half of
+        `shutdown_timeout`: the server would wait for them, for ever.
+        """
         async with self:
-            yield
+            with closes_when_told(self._close_within, self._shutdown_s):
+                yield
 
     # ---- invoking ----
 

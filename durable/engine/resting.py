@@ -38,6 +38,7 @@ class RestingEngine(Engine):
             self._registry,
             self._clock,
             max_concurrent=1,
+            max_threads=1,
             limits=self._limits,
             defaults=DEFAULT,
             declaration=lambda registry, service: "",

@@ -39,6 +39,7 @@ from durable.runtime.deadlines import around, place
 from durable.runtime.ending import Ending
 from durable.runtime.flows import all_wait
 from durable.runtime.forgotten import Unused, tell
+from durable.runtime.lending import Lending
 from durable.runtime.operations import Operations
 from durable.runtime.registry import KEY_LENGTH_MAX, Registered, check_text
 from durable.runtime.rest import Rest
@@ -59,6 +60,8 @@ class Host(ending.Host, Protocol):
     #: The context variables that handlers begin with: those of whoever started the engine.
     context: Context
     limits: Limits
+    #: What those lend that wait for the engine.
+    lending: Lending
     #: Tells when a handler is at rest.
     rest: Rest
 
@@ -91,6 +94,8 @@ class Attempt(Ending):
     """See the module's docstring. Implements `futures.Waits`, `steps.Owner` and `arrivals.Receiver`."""
 
     host: Host
+    #: See `lending.Borrower`.
+    in_thread = False
 
     def __init__(
         self,
@@ -131,6 +136,7 @@ class Attempt(Ending):
         self._arrivals = Arrivals(self, host.limits.replayed)
         self.unused = Unused(self._arrivals)
         self.context = host.context
+        self.lending = host.lending
         self._rest = host.rest
         #: How many flows of the handler wait.
         self.flows = 0

@@ -21,19 +21,22 @@ from durable.core.sources import GroupPartition, Position
 from durable.core.turn import Turn
 from durable.core.world import World
 from durable.errors import EngineFailedError, EngineNotRunningError
+from durable.runtime.attempt import Attempt
 from durable.runtime.clock import Clock
 from durable.runtime.deadlocks import Deadlocks
 from durable.runtime.deeds import Deeds
 from durable.runtime.failures import describe
+from durable.runtime.lending import Lending
 from durable.runtime.observer import Observer
 from durable.runtime.recovery import Recovery
 from durable.runtime.refused import one_by_one
 from durable.runtime.registry import Registry
 from durable.runtime.replies import Replies, Wanted
 from durable.runtime.roster import Roster
+from durable.runtime.steps import CURRENT, InStep
 from durable.runtime.sweep import Sweep
 from durable.runtime.tasks import unmourned
-from durable.runtime.threads import end_idle_threads
+from durable.runtime.threads import Threads, end_idle_threads
 from durable.runtime.timers import Timers
 from durable.store import CommitRefused, Opened, Store
 
@@ -58,6 +61,7 @@ class Loop:
         clock: Clock,
         *,
         max_concurrent: int,
+        max_threads: int,
         limits: Limits,
         defaults: RetryPolicy,
         declaration: Callable[[Registry, str], str],
@@ -104,6 +108,7 @@ class Loop:
         #: How far partitions of topics have been taken, as far as that is durable.
         self.positions: dict[GroupPartition, Position] = {}
         self._replies = Replies(self._loop)
+        self.lending = Lending(self._loop, self.submit, Threads(self._loop, max_threads, self.context))
         self.roster = Roster(self, self._loop, defaults, max_concurrent)
         self.attempts = self.roster.attempts
         self.deadlocks = Deadlocks(store, self.attempts, self._loop, self._chore)
@@ -225,6 +230,7 @@ class Loop:
         """Begin nothing any more by itself."""
         self._closing = True
         self.timers.close()
+        self.lending.threads.close()
         self.deadlocks.close()
         self._sweep.close()
         for task in [*self._chores, *([self._keeper] if self._keeper is not None else ())]:
@@ -387,6 +393,9 @@ class Loop:
             raise EngineNotRunningError("the engine is shutting down")
         command, future = self._replies.expect(make, wanted)
         self.submit(command)
+        here = CURRENT.get()
+        if wanted is not Wanted.REPLY and isinstance(here, InStep | Attempt):
+            here.lending.lend(here, future)
         return future
 
     def _begin(self) -> None:

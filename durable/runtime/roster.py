@@ -37,6 +37,7 @@ from durable.runtime.attempt import Attempt
 from durable.runtime.blocked import Blocked
 from durable.runtime.clock import Clock
 from durable.runtime.failures import problem_of
+from durable.runtime.lending import Lending
 from durable.runtime.observer import Observer
 from durable.runtime.registry import Registered, Registry
 from durable.runtime.rest import Rest
@@ -64,6 +65,8 @@ class Runtime(Protocol):
     #: The context variables of whoever started the engine: handlers begin with them, and its callbacks run in them.
     context: Context
     observer: Observer | None
+    #: What those lend that wait for the engine.
+    lending: Lending
 
     def submit(self, command: Command) -> None:
         """Have a command settled in the next turn."""
@@ -99,6 +102,7 @@ class Roster:
         self.context = engine.context
         self.observer = engine.observer
         self.limits = engine.limits
+        self.lending = engine.lending
         self._defaults = defaults
         self._watch = Watch(loop, self.attempts)
         self._blocked = Blocked(loop, engine.clock, lambda: self.attempts or self._lingering, self._stalled)

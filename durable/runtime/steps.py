@@ -17,9 +17,9 @@ from durable.errors import AttemptEnded, UsageError
 from durable.futures import DurableFuture
 from durable.operations import StepOptions
 from durable.runtime.failures import failure_of_exception
+from durable.runtime.lending import Lending
 from durable.runtime.observer import Observer
 from durable.runtime.tasks import unmourned
-from durable.runtime.threads import run_in_thread
 from durable.runtime.variables import own_decimals, within
 from durable.serde import check_data, named, serde_for
 from durable.signature import return_annotation
@@ -114,6 +114,8 @@ class Owner(Protocol):
     loop: asyncio.AbstractEventLoop
     submission: Submission
     observer: Observer | None
+    #: What its steps lend while they wait for the engine; it has the threads.
+    lending: Lending
 
     @property
     def ending(self) -> bool:
@@ -162,12 +164,19 @@ class Owner(Protocol):
 class InStep:
     """Marks what a step's function does, and tasks that it leaves behind: it holds nothing of the attempt."""
 
-    __slots__ = ("attempt", "name", "submission")
+    __slots__ = ("attempt", "in_thread", "lending", "name", "seq", "submission")
 
     def __init__(self, owner: Owner, name: str) -> None:
         self.submission = owner.submission
         self.attempt = owner.number
+        self.seq = owner.seq
+        self.lending = owner.lending
         self.name = name
+        #: Whether it has a thread, by now.
+        self.in_thread = False
+
+    def __str__(self) -> str:
+        return f"the step {self.name!r} of {self.submission.target} {self.submission.id}"
 
 
 class Gone:
@@ -324,7 +333,7 @@ class Steps:
             in_step = _here if beside else step.context.run
             in_step(observer.step_started, submission, number, future.entry, step.name)
         try:
-            running = step.fn(*step.args, **step.kwargs) if step.direct else self._call(step)
+            running = step.fn(*step.args, **step.kwargs) if step.direct else self._call(step, here)
             if beside:
                 value = await running
             else:
@@ -361,14 +370,14 @@ class Steps:
             self._hand_in(future.entry, step, outcome)
         await self._owner.until_delivered(future)
 
-    async def _call(self, step: Step) -> Any:
+    async def _call(self, step: Step, here: InStep) -> Any:
         """One execution: an async function here, a sync one in a thread; `TimeoutError` when its time is over."""
         if step.options.timeout_ms is None:
-            return await call_step(step.fn, step.args, step.kwargs)
+            return await call_step(step.fn, step.args, step.kwargs, here)
         async with asyncio.timeout(step.options.timeout_ms / 1000) as limit:
             self._limits.add(limit)
             try:
-                return await call_step(step.fn, step.args, step.kwargs)
+                return await call_step(step.fn, step.args, step.kwargs, here)
             finally:
                 self._limits.discard(limit)
 
@@ -461,17 +470,19 @@ def _apart(here: InStep) -> None:
     own_decimals()
 
 
-async def call_step(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+async def call_step(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], here: InStep) -> Any:
     """An async function here, a sync one in a worker thread."""
-    if inspect.iscoroutinefunction(fn):
+    if inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None)):  # noqa: B004
         return await fn(*args, **kwargs)
-    return await _call_other(fn, args, kwargs)
 
+    def in_thread() -> Any:
+        here.in_thread = True
+        try:
+            return fn(*args, **kwargs)
+        finally:
+            here.in_thread = False
 
-async def _call_other(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    if inspect.iscoroutinefunction(getattr(fn, "__call__", None)):  # noqa: B004
-        return await fn(*args, **kwargs)
-    value = await run_in_thread(lambda: fn(*args, **kwargs))
+    value = await here.lending.threads.run(in_thread, here.__str__)
     return await value if inspect.isawaitable(value) else value
 
 

@@ -317,7 +317,7 @@ def _read(own: Sequence[Any], submission: Submission, moved: Sequence[Any]) -> I
         problem=_problem.decode(problem) if problem else None,
         due_at=due_at,
         queued=queued,
-        waiting=waiting.Waiting(waiting.decode(waiting_for.encode())) if waiting_for else None,
+        waiting=waiting.Awaited(waiting.decode(waiting_for.encode())) if waiting_for else None,
         cancelling=cancelling,
         pausing=bool(pausing),
         listened=bool(listened),

@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 from anyio.to_thread import current_default_thread_limiter
 
 from durable.errors import UsageError
+from durable.runtime import threads
 from durable.runtime.forgotten import NOTES
 
 T = TypeVar("T")
@@ -170,6 +171,12 @@ class VirtualTime:
         return []
 
 
+def _threads() -> Callable[[], bool]:
+    """Whether a plain step runs, or something else in anyio's threads. Made on the event loop."""
+    limiter = current_default_thread_limiter()
+    return lambda: threads.at_work() or limiter.borrowed_tokens > 0
+
+
 class VirtualLoop(asyncio.SelectorEventLoop):
     """An event loop whose clock jumps."""
 
@@ -234,8 +241,7 @@ def virtual(loop: asyncio.AbstractEventLoop, *, by_hand: bool = False) -> Iterat
             f"virtual time needs asyncio's own event loop, not {type(loop).__module__}.{type(loop).__qualname__}"
         )
     time = VirtualTime(loop.time, by_hand=by_hand)
-    limiter = current_default_thread_limiter()
-    time.outside.append(lambda: limiter.borrowed_tokens > 0)  # a sync step runs, or something else of anyio's threads
+    time.outside.append(_threads())
     resolution, execute = own._clock_resolution, loop.run_in_executor
     own._selector, own.time, own._clock_resolution = _Jumping(time, selector), time.now, 1e-6
     own.run_in_executor = lambda *args: time.executing(execute(*args))
@@ -256,8 +262,7 @@ def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     forgotten: list[str] = []
 
     async def with_threads() -> T:
-        limiter = current_default_thread_limiter()
-        loop.outside.append(lambda: limiter.borrowed_tokens > 0)
+        loop.outside.append(_threads())
         NOTES.set(forgotten)
         result = await main()
         if forgotten:

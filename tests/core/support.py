@@ -50,6 +50,8 @@ class Core:
         self.tables = self.store.tables
         self.world = World(next_ordinal=16, next_seq=1, slots=slots, limits=limits)
         self.now = 1_000_000
+        #: How many slots were lent at a time, at most: whoever has borrowed one keeps it.
+        self.borrowed = 0
 
     def settle(self, *commands: Command) -> Turn:
         """One whole turn: settle, commit, and forget what was loaded for it only."""
@@ -68,7 +70,8 @@ class Core:
         running = {one.seq for one in stored if one.status is Status.RUNNING}
         asked = {one.seq for one in stored if one.status is Status.RUNNING and one.seq not in world.running}
         assert running - asked == world.running, "who has a slot runs"
-        assert len(world.running) <= world.slots, "nobody runs without a slot"
+        self.borrowed = max(self.borrowed, len(world.lent))
+        assert len(world.running) <= world.slots + self.borrowed, "nobody runs without a slot"
         for seq in asked:  # what has not been recovered yet
             assert seq not in world.invocations or not world.invocations[seq].started, "who runs has a slot"
         waiting = [one for one in stored if one.status is Status.READY]
@@ -80,7 +83,7 @@ class Core:
             behind = world.horizon is not None and one.place > world.horizon
             known = behind or one.seq in world.ready or one.seq in world.suspects
             assert known, f"{one.id} waits for a slot and is forgotten"
-        free = len(world.running) < world.slots and not world.recovering
+        free = world.free > 0 and not world.recovering
         assert not free or not [one for one in waiting if one.seq not in world.suspects], "a slot is free"
         assert sum(world.warm.values()) == world.warmth <= world.limits.warm, "no more is kept than may be"
         kept = {one.seq for one in stored if one.status in (Status.SUSPENDED, Status.READY)}

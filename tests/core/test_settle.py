@@ -31,7 +31,7 @@ from durable.core.journal import CANCELLED, EMPTY, GIVEN_UP, Kind, Outcome, fail
 from durable.core.retry import RetryPolicy
 from durable.core.settle import advance
 from durable.core.turn import Turn
-from durable.core.waiting import Group, Waiting
+from durable.core.waiting import Awaited, Group
 from durable.core.world import World
 from durable.testing.checkers import check_tables
 from tests.core.support import (
@@ -446,7 +446,7 @@ def test_it_sleeps_on_until_the_whole_expression_has_come_true() -> None:
     core.settle(awakeable(one))
     core.settle(awakeable(one), suspend(one, Group("all", (1, 2, 3))))
     assert started(core.settle(CompleteEntry(one.id, 2, ONE))) == []
-    assert core.invocation(one.id).waiting == Waiting(Group("all", (1, 3)))
+    assert core.invocation(one.id).waiting == Awaited(Group("all", (1, 3)))
     assert started(core.settle(CompleteEntry(one.id, 1, ONE))) == []
     assert started(core.settle(CompleteEntry(one.id, 3, ONE))) == [one.seq]
 

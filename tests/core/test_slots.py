@@ -2,7 +2,7 @@
 
 import pytest
 
-from durable.core.commands import Cancel, CompleteEntry, Kill, Pause, Purge, Resume, Submit
+from durable.core.commands import Cancel, CompleteEntry, Kill, Lend, Pause, Purge, Resume, Submit
 from durable.core.effects import Interrupt, Unload
 from durable.core.invocation import Invocation, Status
 from durable.core.journal import CANCELLED, Kind
@@ -239,3 +239,27 @@ def test_an_attempt_that_goes_on_at_once_keeps_its_slot(limits: Limits) -> None:
     assert started(turn) == [one.seq], "the news came while it let its handler go"
     assert statuses(core, 2) == ["running", "ready"]
     assert Kind.AWAKEABLE in {kind for *_, kind, _ in entries(core, one)}
+
+
+def test_a_slot_that_is_lent_is_anothers_until_it_is_taken_back() -> None:
+    core = Core(slots=1)
+    core.settle(Submit(submission(1)))
+    core.settle(Submit(submission(2)), Submit(submission(3)))
+    assert core.world.running == {1}
+    assert started(core.settle(Lend(1, 1))) == [2]
+    core.settle(Lend(1, 1))
+    core.settle(Lend(1, -1))
+    assert core.world.running == {1, 2}, "two flows lent one slot, and one of them waits on"
+    core.settle(Lend(1, -1))
+    assert not started(core.settle(finish(core.invocation(id_of(1))))), "the one that borrowed it has it now"
+    assert started(core.settle(finish(core.invocation(id_of(2))))) == [3]
+    assert (core.world.lent, core.world.free) == ({}, 0)
+
+
+def test_who_ends_while_it_lends_has_nothing_to_take_back() -> None:
+    core = Core(slots=1)
+    core.settle(Submit(submission(1)))
+    core.settle(Lend(1, 1))
+    core.settle(finish(core.invocation(id_of(1))))
+    core.settle(Lend(1, -1), Lend(7, 1))
+    assert (core.world.lent, core.world.free) == ({}, 1)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from durable import DurableFuture, Duration, gather, select, wait_completed
 from durable.core.journal import EMPTY, Failure, Kind
-from durable.core.waiting import Group, Waiting, decode, encode, entries
+from durable.core.waiting import Awaited, Group, decode, encode, entries
 
 ENTRIES = st.integers(1, 6)
 NODES: st.SearchStrategy[int | Group] = st.recursive(
@@ -29,7 +29,7 @@ few = settings(max_examples=25)
 
 
 def reduce(node: int | Group, entry: int, ok: bool) -> int | Group | None:
-    waiting = Waiting(node)
+    waiting = Awaited(node)
     changed = waiting.came(entry, ok)
     assert changed == (waiting.node != node)
     assert waiting.over == (waiting.node is None)
@@ -45,7 +45,7 @@ def holds(node: int | Group, arrived: set[int]) -> bool:
 
 def left_after(node: int | Group, arrivals: list[tuple[int, bool]]) -> int | Group | None:
     """Taken away in memory, and with the expression stored and read again after each."""
-    waiting, left = Waiting(node), node
+    waiting, left = Awaited(node), node
     for entry, ok in arrivals:
         waiting.came(entry, ok)
         after = reduce(left, entry, ok)
@@ -211,7 +211,7 @@ def test_a_time_out_around_a_gather_that_fails_fast_ends_with_its_failure() -> N
 
 
 def test_a_large_gather_is_taken_apart_one_by_one() -> None:
-    left = Waiting(Group("all", tuple(range(1, 1001))))
+    left = Awaited(Group("all", tuple(range(1, 1001))))
     for entry in range(1, 1001):
         assert left.entries()[0] == entry
         left.came(entry, True)
@@ -224,7 +224,7 @@ def test_what_is_stored_now_and_then_comes_to_the_same_with_what_is_open(
     node: int | Group, arrivals: list[tuple[int, bool]]
 ) -> None:
     """A long expression is not stored each time. Whoever reads it again takes away what is not open any more."""
-    waiting, stored, is_open = Waiting(node), node, set(range(1, 7))
+    waiting, stored, is_open = Awaited(node), node, set(range(1, 7))
     for entry, ok in arrivals:
         is_open.discard(entry)
         waiting.came(entry, ok)
@@ -235,13 +235,13 @@ def test_what_is_stored_now_and_then_comes_to_the_same_with_what_is_open(
             if waiting.worth_storing():
                 assert waiting.node is not None
                 stored = waiting.node
-        again = Waiting(stored)
+        again = Awaited(stored)
         again.without(is_open)
         assert again == waiting
 
 
 def test_a_long_expression_is_stored_as_often_as_half_of_it_has_come() -> None:
-    waiting, stored = Waiting(Group("all", tuple(range(1, 1001)))), 0
+    waiting, stored = Awaited(Group("all", tuple(range(1, 1001)))), 0
     for entry in range(1, 900):
         waiting.came(entry, True)
         stored += waiting.worth_storing()
@@ -249,5 +249,5 @@ def test_a_long_expression_is_stored_as_often_as_half_of_it_has_come() -> None:
 
 
 def test_an_empty_group_waits_for_nothing() -> None:
-    assert Waiting(Group("any", (Group("all", ()), 1))).over
-    assert Waiting(Group("all", (Group("any", ()), 1))).node == Group("all", (1,))
+    assert Awaited(Group("any", (Group("all", ()), 1))).over
+    assert Awaited(Group("all", (Group("any", ()), 1))).node == Group("all", (1,))

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import re
 import threading
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -233,8 +234,9 @@ def test_a_step_that_ends_as_its_engine_does_leaves_no_thread_behind() -> None:
     before = set(threading.enumerate())
 
     async def story() -> None:
+        own = threads.Threads(asyncio.get_running_loop(), 1, copy_context())
         for _ in range(200):
-            await threads.run_in_thread(lambda: None)
+            await own.run(lambda: None, str)
             threads.end_idle_threads()  # at once: the thread may not have got that far
 
     asyncio.run(story())

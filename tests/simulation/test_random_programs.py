@@ -41,9 +41,11 @@ from durable.core.invocation import Invocation, Status
 from durable.core.journal import CANCELLED, KILLED, Kind
 from durable.core.limits import Limits
 from durable.runtime.attempt import Attempt
+from durable.runtime.lending import Lending
 from durable.runtime.observer import Observer
 from durable.runtime.registry import Registered, Registry
 from durable.runtime.rest import Rest
+from durable.runtime.threads import Threads
 from durable.service import Settings
 from durable.store.memory import Tables
 from durable.store.rows import invocation_of
@@ -358,6 +360,7 @@ class Verifier:
         self.commands: list[Command] = []
         #: Of the replay's event loop.
         self.rest: Rest
+        self.lending: Lending
 
     def submit(self, command: Command) -> None:
         self.commands.append(command)
@@ -397,7 +400,9 @@ async def replay(host: Verifier, tables: Tables, invocation: Invocation, *, to_t
     failed when a cancel was recorded and not yet told: a replay may be told first.)
     """
     host.commands.clear()
-    host.rest = Rest(asyncio.get_running_loop(), host.context)
+    loop = asyncio.get_running_loop()
+    host.rest = Rest(loop, host.context)
+    host.lending = Lending(loop, host.submit, Threads(loop, 10, host.context))
     submission = invocation.submission
     registered = host.registry.find(f"{submission.service}/{submission.handler}")
     attempt = Attempt(host, invocation, 99, registered, None, asyncio.get_running_loop())

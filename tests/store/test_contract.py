@@ -13,7 +13,7 @@ from durable.core.invocation import Caller, Flavor, Invocation, Open, Problem, S
 from durable.core.journal import CANCELLED, COMPLETION, EMPTY, INTERRUPTIBLE, KILLED, Kind, Outcome, Row
 from durable.core.sources import Cluster, GroupPartition, Position, Subscription
 from durable.core.turn import promise_topic
-from durable.core.waiting import Group, Waiting
+from durable.core.waiting import Awaited, Group
 from durable.errors import EngineNotRunningError, StorageError
 from durable.store import CommitRefused, Store
 from durable.store.filter import Backlog, Filter, Waiting, matches
@@ -83,11 +83,11 @@ EVERY_FIELD = [
         id="backing off",
     ),
     pytest.param(an_invocation(status=Status.PAUSED, attempt=70, failures=70, problem=Problem("no")), id="paused"),
-    pytest.param(an_invocation(status=Status.SUSPENDED, attempt=1, waiting=Waiting(12)), id="waits for one entry"),
+    pytest.param(an_invocation(status=Status.SUSPENDED, attempt=1, waiting=Awaited(12)), id="waits for one entry"),
     pytest.param(
         an_invocation(
             status=Status.SUSPENDED,
-            waiting=Waiting(Group("any", (1, Group("all", (2, 3), fail_fast=True), Group("all", (4,))))),
+            waiting=Awaited(Group("any", (1, Group("all", (2, 3), fail_fast=True), Group("all", (4,))))),
         ),
         id="waits for an expression",
     ),

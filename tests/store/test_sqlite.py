@@ -38,7 +38,7 @@ from durable.core.ids import FULL, READABLE, awakeable_id, claimed_id
 from durable.core.invocation import Caller, Status
 from durable.core.journal import Kind, Outcome, Row
 from durable.core.lifecycle.cancel import has_leaves
-from durable.core.waiting import Waiting
+from durable.core.waiting import Awaited
 from durable.store import CommitRefused, Expired, Opened, Store, journals, soundness
 from durable.store.faults import explain
 from durable.store.filter import Filter
@@ -325,7 +325,7 @@ def test_a_file_of_version_1_has_what_it_had(path: Path) -> None:
             assert has_leaves(one), "the cancel that was under way waits for the call"
             one.kept[1] = Outcome(False, cancelled)
             assert not has_leaves(one), "and not for a step: so it was when it was accepted"
-            assert (two.status, two.waiting, two.open[1].ref) == (Status.SUSPENDED, Waiting(1), NOW + 5)
+            assert (two.status, two.waiting, two.open[1].ref) == (Status.SUSPENDED, Awaited(1), NOW + 5)
             assert (three.outcome, three.journal_kept) == (Outcome(False, cancelled), True)
             assert [row.value for row in found.journals[3]] == [b"1"]
             assert found.keys[0].state == {"n": b"7"}

@@ -6,7 +6,7 @@ from durable.core.effects import Paused
 from durable.core.invocation import Invocation, Status
 from durable.core.lifecycle.cancel import give_steps_up, leaf_ended
 from durable.core.turn import Turn
-from durable.core.waiting import Group, Waiting
+from durable.core.waiting import Awaited, Group
 
 
 class Again(msgspec.Struct, frozen=True, gc=False):
@@ -51,7 +51,7 @@ def after(turn: Turn, invocation: Invocation, then: Then) -> None:
             turn.add_timer(retry_at, invocation.seq, 0)
         case Wait(waiting):
             turn.leave(invocation, Status.SUSPENDED)
-            invocation.waiting = Waiting(waiting)
+            invocation.waiting = Awaited(waiting)
         case Stop():
             park(turn, invocation)
     leaf_ended(turn, invocation)

@@ -1,6 +1,6 @@
 """Slots that became free in a turn go to those that wait for one, in the order in which they came to wait."""
 
-from durable.core.commands import Trust
+from durable.core.commands import Lend, Trust
 from durable.core.effects import Need
 from durable.core.invocation import Status
 from durable.core.turn import Turn, is_suspect, need_invocation
@@ -12,7 +12,7 @@ def hand_out(turn: Turn) -> Need | None:
     Whoever ran in two processes that crashed is started alone among its like, as soon as nothing stands against it.
     """
     world = turn.world
-    while not world.recovering and len(world.running) < world.slots:
+    while not world.recovering and world.free > 0:
         alone = bool(world.suspects) and not world.on_trial
         if alone:
             seq = next(iter(world.suspects))
@@ -41,6 +41,16 @@ def hand_out(turn: Turn) -> Need | None:
         else:
             turn.run(invocation)
     return None
+
+
+def lend(turn: Turn, command: Lend) -> None:
+    """As long as something in it waits for the engine, its slot is another's; then more run than there are slots."""
+    lent, seq = turn.world.lent, command.seq
+    if seq in turn.world.running:
+        turn.replaced.append((lent, seq, lent.get(seq)))
+        lent[seq] = lent.get(seq, 0) + command.more
+        if lent[seq] <= 0:
+            del lent[seq]
 
 
 def trust(turn: Turn, command: Trust) -> None:
