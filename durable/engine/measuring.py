@@ -75,7 +75,10 @@ class Measuring(Control):
         """How this engine fares, with a verdict (ok, degraded, failing) and its reasons: see `docs/metrics.md`.
 
         Works where it does not run or has failed, too; of one on standby it tells that, not how the holder fares.
+        Raises `ForkedEngineError`, `WrongLoopError`.
         """
+        if self._life is not None:
+            self._life.check_place()
         path = self.path
         loop = self._own_loop if self.role is Role.HOLDER else None
         facts: dict[str, Any] = {"role": None if isinstance(loop, RestingLoop) else self.role}
@@ -124,7 +127,7 @@ class Measuring(Control):
     def _own_loop(self) -> Loop | None:
         """Of its own life, if that has one."""
         life = self._life
-        if life is None or life.elsewhere is not None or life.over:
+        if life is None or life.forked or life.elsewhere is not None or life.over:
             return None
         with suppress(DurableError):
             return life.loop

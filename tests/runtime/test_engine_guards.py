@@ -38,7 +38,7 @@ from durable import (
     handler,
 )
 from durable.testing import run
-from tests.runtime.program import ASKS, ID, add, wait
+from tests.runtime.program import ASKS, ID, TELLS, add, wait
 from tests.runtime.support import complaints, engine_on
 
 REPOSITORY = Path(__file__).parents[2]
@@ -223,7 +223,7 @@ def test_a_forked_child_can_do_nothing_and_harms_nothing(path: Path) -> None:
     """R-24: every call is refused; however children leave, the parent works on."""
     with program("fork", path) as forks:
         told = json.loads(forks.told())
-        assert set(told) == {*ASKS, "close", "start"}
+        assert set(told) == {*ASKS, *TELLS, "close", "start"}
         for said in told.values():
             assert "forked child" in said
         assert forks.told() == "0", "a child that tears everything down"
@@ -268,13 +268,13 @@ def test_every_coroutine_function_of_an_engine_is_tried() -> None:
         for name, member in inspect.getmembers(Engine, inspect.iscoroutinefunction)
         if not name.startswith("_") and name not in ("start", "close", "serve")  # which starts it
     }
-    assert public == set(ASKS)
+    assert public == {*ASKS, *TELLS}
 
 
 # ---- one event loop ----
 
 
-@pytest.mark.parametrize("name", [*ASKS, "close"])
+@pytest.mark.parametrize("name", [*ASKS, *TELLS, "close"])
 def test_another_event_loop_is_refused(path: Path, name: str) -> None:
     """R-33: from a thread with a loop of its own, while the engine's runs. The error says what to do."""
 
@@ -283,7 +283,7 @@ def test_another_event_loop_is_refused(path: Path, name: str) -> None:
 
             async def elsewhere() -> None:
                 with pytest.raises(WrongLoopError, match="run_coroutine_threadsafe"):
-                    await (engine.close() if name == "close" else ASKS[name](engine))
+                    await (engine.close() if name == "close" else (ASKS | TELLS)[name](engine))
 
             await asyncio.to_thread(lambda: asyncio.run(elsewhere()))
             assert await engine.call(add, 1) == 2
