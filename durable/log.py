@@ -18,6 +18,8 @@ from logging import LogRecord as LogRecord
 from types import TracebackType
 from typing import NamedTuple
 
+DEBUG, INFO, WARNING, ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR
+
 _root = logging.getLogger("durable")
 _lost = False
 
@@ -56,15 +58,9 @@ class Log:
     def __init__(self, name: str) -> None:
         self._logger = logging.getLogger(f"durable.{name}")
 
-    @property
-    def debugging(self) -> bool:
-        """Whether anybody listens to the smallest events; asked before their lines are made."""
-        return self._logger.isEnabledFor(logging.DEBUG)
-
-    @property
-    def informing(self) -> bool:
-        """Whether anybody listens to what an operator may want to know."""
-        return self._logger.isEnabledFor(logging.INFO)
+    def hears(self, level: int) -> bool:
+        """Whether anybody listens to lines of this level; asked before what is dear to make."""
+        return self._logger.isEnabledFor(level)
 
     def debug(self, message: str, *arguments: object, about: About | None = None) -> None:
         """One event of many in the life of an invocation."""

@@ -85,7 +85,7 @@ class Deeds:
         failed: BaseException | None = None
         if self._engine.observer is not None:
             _tell_of_new_ones(self._engine.observer, turn)
-        if turn.writes.created and log.invocation.debugging:
+        if turn.writes.created and log.invocation.hears(log.DEBUG):
             for one in turn.writes.created.values():
                 lines.accepted(one)
         for action in turn.actions:

@@ -56,7 +56,7 @@ def completed(action: Completed, *, told: bool) -> None:
     if action.outcome.ok or told:
         _debug(submission, attempt, "completed")
         return
-    if not log.invocation.informing:
+    if not log.invocation.hears(log.INFO):
         return
     failure = failure_of(action.outcome)
     log.invocation.info(
@@ -70,7 +70,7 @@ def completed(action: Completed, *, told: bool) -> None:
 
 
 def _debug(submission: Submission, attempt: int | None, what: str, *arguments: object) -> None:
-    if log.invocation.debugging:
+    if log.invocation.hears(log.DEBUG):
         log.invocation.debug(
             f"%s %s: {what}", submission.target, submission.id, *arguments, about=about(submission, attempt)
         )
@@ -78,9 +78,12 @@ def _debug(submission: Submission, attempt: int | None, what: str, *arguments: o
 
 def failed(action: Failed, error: BaseException | None, now_ms: int) -> None:
     """An attempt failed; `error` is what left its handler or step, where this process has seen it."""
+    waits = _waits(action)
+    if not log.invocation.hears(log.ERROR if waits else log.WARNING):  # of thousands that fail at once, say
+        return
     submission, problem = action.invocation.submission, action.problem
     step = problem.name if problem is not None and problem.entry else ""
-    say = log.invocation.error if _waits(action) else log.invocation.warning
+    say = log.invocation.error if waits else log.invocation.warning
     say(
         "%s %s: attempt %d failed%s: %s; %s",
         submission.target,
