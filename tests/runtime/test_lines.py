@@ -107,6 +107,22 @@ def test_one_that_is_paused_is_an_error_and_its_retries_are_warnings(caplog: pyt
     assert third[1].endswith("paused at once (result-not-storable)")
 
 
+def test_a_step_whose_own_policy_pauses_counts_the_tries_of_the_step(caplog: pytest.LogCaptureFixture) -> None:
+    @handler(service="S")
+    async def pay(ctx: Context) -> None:
+        policy = RetryPolicy(initial_interval="5ms", max_attempts=3, on_max_attempts="pause")
+        await ctx.with_options(name="charge", retry=policy).run(gateway)
+
+    async def story(engine: Engine) -> None:
+        await settled(engine, (await engine.send(pay)).id)
+
+    tell(caplog, story, pay)
+    level, line = said(caplog)[-1]
+    assert level == "ERROR"
+    assert "attempt 3 failed in step 'charge'" in line
+    assert line.endswith("paused after 3 tries, no more are left: mend the cause, then engine.resume(id)")
+
+
 def test_one_that_fails_while_an_operator_pauses_it_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
     began, release = asyncio.Event(), asyncio.Event()
 

@@ -37,7 +37,7 @@ def fail(turn: Turn, command: Fail) -> None:
         after(turn, invocation, Again(cancelled=True))
     elif problem.reason:
         invocation.failures += 1
-        stop(turn, invocation)
+        stop(turn, invocation, invocation.failures)
     elif command.step_policy is not None:
         entry = problem.entry
         failures = invocation.step_failures.get(entry, 0) + 1
@@ -45,7 +45,7 @@ def fail(turn: Turn, command: Fail) -> None:
             failures, lasting_ms(turn, invocation, command, command.step_policy, failures)
         ):
             if command.step_pauses:
-                stop(turn, invocation)
+                stop(turn, invocation, failures)
             else:
                 give_step_up(turn, invocation, command, failures)
         else:
@@ -79,12 +79,12 @@ def give_up(turn: Turn, invocation: Invocation, policy: RetryPolicy, failure: Ou
         turn.failed(invocation, Then.END, tries=invocation.failures)
         turn.complete(invocation, failure)
     else:
-        stop(turn, invocation)
+        stop(turn, invocation, invocation.failures)
 
 
-def stop(turn: Turn, invocation: Invocation) -> None:
-    """It is not tried again until somebody resumes it."""
-    turn.failed(invocation, Then.PAUSE, tries=invocation.failures)
+def stop(turn: Turn, invocation: Invocation, tries: int) -> None:
+    """It is not tried again, after so many, until somebody resumes it."""
+    turn.failed(invocation, Then.PAUSE, tries=tries)
     after(turn, invocation, Stop())
 
 
