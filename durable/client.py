@@ -48,13 +48,24 @@ class Controls(Protocol):
 class Handle(Generic[T_co]):
     """An accepted invocation."""
 
-    def __init__(self, engine: Controls, id: str, decode: Callable[[bytes], T_co], *, accepted: bool = True) -> None:
+    def __init__(
+        self,
+        engine: Controls,
+        id: str,
+        decode: Callable[[bytes], T_co],
+        *,
+        accepted: bool = True,
+        input_differs: bool = False,
+    ) -> None:
         self._engine = engine
         self._decode = decode
         #: The invocation's id: log it, store it, `engine.invocation(id)` gives the handle back.
         self.id = id
         #: False where an idempotency key named an invocation that was there already.
         self.accepted = accepted
+        #: Whether that one was accepted with another input: the result is the first one's. (A client that asks from
+        #: another process is not told; the engine's log says so.)
+        self.input_differs = input_differs
 
     async def result(self) -> T_co:
         """Wait for the result. Raises the invocation's `TerminalError`, or `NotFoundError` once it is forgotten."""

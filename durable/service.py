@@ -6,7 +6,7 @@ A decorated handler stays an ordinary callable: `await checkout(fake_ctx, order)
 import inspect
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Any, Generic, Protocol, TypedDict, TypeVar, Unpack, cast, overload
+from typing import Any, Generic, Literal, Protocol, TypedDict, TypeVar, Unpack, cast, overload
 
 import msgspec
 
@@ -51,6 +51,9 @@ class Options(TypedDict, total=False):
     idempotency_retention: Duration
     #: How long a workflow's result, state and promises are kept. Default 1 day.
     workflow_completion_retention: Duration
+    #: Of an idempotency key that comes with another input: "answer" gives the first one's result and says so in the
+    #: log, "refuse" is a `ConflictError` (409). Default "answer".
+    on_key_reuse: Literal["answer", "refuse"]
     #: Free text for operators.
     metadata: Mapping[str, str]
 
@@ -76,6 +79,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     journal_retention_ms: int | None = None
     idempotency_retention_ms: int | None = None
     workflow_completion_retention_ms: int | None = None
+    on_key_reuse: str | None = None
     metadata: Mapping[str, str] = {}
 
     def over(self, base: "Settings") -> "Settings":
@@ -100,6 +104,8 @@ def settings_of(options: Options, where: str) -> Settings:
             if isinstance(value, Mapping) and not all(isinstance(text, str) for text in (*value, *value.values())):
                 raise DeclarationError(f"{where}: metadata maps strings to strings, unlike {value!r}")
             values[name] = value
+        elif name == "on_key_reuse":
+            values[name] = checked_reuse(value, where)
         elif name in Options.__annotations__:
             try:
                 values[f"{name}_ms"] = parse(cast(Duration, value))
@@ -109,6 +115,13 @@ def settings_of(options: Options, where: str) -> Settings:
             known = ", ".join(Options.__annotations__)
             raise DeclarationError(f"{where}: unknown option {name!r}; there are: {known}")
     return Settings(**values)
+
+
+def checked_reuse(value: object, where: str) -> str:
+    """One of the two. Raises `DeclarationError`."""
+    if value not in ("answer", "refuse"):
+        raise DeclarationError(f"{where}: on_key_reuse is 'answer' or 'refuse', not {value!r}")
+    return str(value)
 
 
 class Handler(Generic[I_contra, O_co]):

@@ -183,6 +183,8 @@ class Found(msgspec.Struct, frozen=True, gc=False):
     due_at: int | None
     #: When its result is forgotten; None while it has none.
     expires_at: int | None
+    #: What it was asked with.
+    input: bytes = b""
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):

@@ -433,7 +433,7 @@ def _found(invocation: Invocation) -> Found:
     if invocation.completed_at is not None:
         expires_at = invocation.completed_at + submission.completion_retention_ms
     due_at = invocation.due_at if invocation.status is Status.SCHEDULED else None
-    return Found(submission.service, submission.handler, due_at, expires_at)
+    return Found(submission.service, submission.handler, due_at, expires_at, submission.input)
 
 
 def is_suspect(invocation: Invocation) -> bool:

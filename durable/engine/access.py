@@ -21,7 +21,7 @@ from durable.errors import (
 from durable.runtime.clock import Clock
 from durable.runtime.loop import Loop
 from durable.runtime.registry import Registry
-from durable.runtime.replies import Wanted
+from durable.runtime.replies import Look, Wanted
 from durable.serde import encoded, serde_for
 from durable.store import Store
 
@@ -37,8 +37,8 @@ class Access:
         self._life: Life | Standby | None = None
         self._last_ordinal = 0
 
-    async def _ask(self, make: Any, id: str = "") -> Reply:
-        reply = await self._running().ask(make)
+    async def _ask(self, make: Any, id: str = "", look: Look | None = None) -> Reply:
+        reply = await self._running().ask(make, look=look)
         if reply.result is Answer.NOT_FOUND:
             raise unknown(id)
         assert isinstance(reply, Reply)

@@ -24,6 +24,7 @@ from durable.engine.follower import follower_of
 from durable.engine.forwarding import forwarding
 from durable.engine.life import Life
 from durable.engine.measuring import Measuring
+from durable.engine.reuse import Reuse
 from durable.engine.serving import Serving
 from durable.engine.signals import closes_when_told
 from durable.engine.standby import Standby
@@ -48,7 +49,7 @@ from durable.runtime.registry import (
 )
 from durable.runtime.replies import Wanted
 from durable.serde import reader
-from durable.service import Configuration, Handler, Options, Settings, settings_of
+from durable.service import Configuration, Handler, Options, Settings, checked_reuse, settings_of
 from durable.store import Store
 from durable.store.paths import MEMORY, database_path
 from durable.store.sqlite import SqliteStore
@@ -73,6 +74,8 @@ class Engine(Serving, Subscribing, Measuring):
     - `abort_timeout` (10 minutes): a handler that does not yield so long after that is interrupted.
     - `journal_retention`, `idempotency_retention`, `workflow_completion_retention` (1 day each): counted from
       completion; 0 keeps nothing.
+    - `on_key_reuse` ("answer"): what an idempotency key gets that comes with another input than the first time: that
+      one's result, and a line in the log; with "refuse" a `ConflictError`.
     - `max_concurrent_invocations` (1000): how many handlers run at a time; the others wait in the file, in order. A
       few thousand that wait for their calls may stay in memory beside them, for an `inactivity_timeout` at most.
     - `max_step_threads` (128): how many plain (sync) steps run at a time, each in a thread of the engine's own; the
@@ -112,6 +115,7 @@ class Engine(Serving, Subscribing, Measuring):
         journal_retention: Duration = "1d",
         idempotency_retention: Duration = "1d",
         workflow_completion_retention: Duration = "1d",
+        on_key_reuse: Literal["answer", "refuse"] = "answer",
         max_concurrent_invocations: int = 1000,
         max_step_threads: int = 128,
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
@@ -148,6 +152,7 @@ class Engine(Serving, Subscribing, Measuring):
             journal_retention_ms=parse(journal_retention),
             idempotency_retention_ms=parse(idempotency_retention),
             workflow_completion_retention_ms=parse(workflow_completion_retention),
+            on_key_reuse=checked_reuse(on_key_reuse, "Engine"),
         )
         if store is None:
             assert path is not None
@@ -310,13 +315,13 @@ class Engine(Serving, Subscribing, Measuring):
         """
         if self._running().crowded:
             await self._running().admitted()
-        handler, submit = self._submission(target, arg, key, idempotency_key, headers, None)
+        handler, submit, reuse = self._submission(target, arg, key, idempotency_key, headers, None)
         if handler.flavor is Flavor.WORKFLOW:
             outcome = await self._running().ask(submit, Wanted.NEW_OUTCOME)
             if not isinstance(outcome, Outcome):
                 raise error_of(already_started(f"{handler.service}/{key}").outcome())
         else:
-            outcome = await self._running().ask(submit, Wanted.OUTCOME)
+            outcome = await self._running().ask(submit, Wanted.OUTCOME, None if reuse is None else reuse.look)
         return value_of(outcome, handler.output.decode, f"the result of {handler.service}/{handler.name}")
 
     @overload
@@ -375,9 +380,11 @@ class Engine(Serving, Subscribing, Measuring):
         """
         if self._running().crowded:
             await self._running().admitted()
-        handler, submit = self._submission(target, arg, key, idempotency_key, headers, delay)
-        reply = await self._ask(submit)
-        return Handle(self, reply.id, handler.output.decode, accepted=reply.result is Answer.ACCEPTED)
+        handler, submit, reuse = self._submission(target, arg, key, idempotency_key, headers, delay)
+        reply = await self._ask(submit, look=None if reuse is None else reuse.look)
+        differs = reuse is not None and reuse.differs
+        accepted = reply.result is Answer.ACCEPTED
+        return Handle(self, reply.id, handler.output.decode, accepted=accepted, input_differs=differs)
 
     def _submission(
         self,
@@ -387,7 +394,7 @@ class Engine(Serving, Subscribing, Measuring):
         idempotency_key: str | None,
         headers: Mapping[str, str] | None,
         delay: Duration | None,
-    ) -> tuple[Registered, Any]:
+    ) -> tuple[Registered, Any, Reuse | None]:
         loop = self._running()
         handler = self._registry.find(target)
         if handler.settings.public is False:
@@ -413,7 +420,8 @@ class Engine(Serving, Subscribing, Measuring):
             id_span=self._registry.id_span,
             observer=loop.observer,
         )
-        return handler, lambda token: ask.Submit(submission, token)
+        reuse = None if idempotency_key is None else Reuse(handler, submission)
+        return handler, lambda token: ask.Submit(submission, token), reuse
 
     # ---- finding again ----
 

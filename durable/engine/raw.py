@@ -17,6 +17,7 @@ from durable.core.journal import Outcome
 from durable.engine.access import checked
 from durable.engine.engine import Engine
 from durable.engine.follower import Follower
+from durable.engine.reuse import Reuse
 from durable.errors import InvalidRequestError, NotFoundError, OutcomeUnknownError
 from durable.runtime.loop import Loop
 from durable.runtime.observer import Observer
@@ -130,7 +131,8 @@ class Raw:
         repeated = request.repeated_after_ms is not None
         if repeated and (found := await self._repeated(submission, request)):
             return found
-        answer = await loop.ask(partial(ask.Submit, submission, repeated=repeated), wanted)
+        look = None if request.idempotency_key is None else Reuse(request.handler, submission).look
+        answer = await loop.ask(partial(ask.Submit, submission, repeated=repeated), wanted, look)
         if isinstance(answer, Outcome):
             return Standing(submission.id, answer)
         if answer.result is Answer.ACCEPTED:

@@ -31,7 +31,7 @@ from durable.runtime.observer import Observer
 from durable.runtime.recovery import Recovery
 from durable.runtime.refused import one_by_one
 from durable.runtime.registry import Registry
-from durable.runtime.replies import Replies, Wanted
+from durable.runtime.replies import Look, Replies, Wanted
 from durable.runtime.roster import Roster
 from durable.runtime.steps import CURRENT, InStep
 from durable.runtime.sweep import Sweep
@@ -385,13 +385,15 @@ class Loop:
                 waiter.set_result(None)
                 room -= 1
 
-    def ask(self, make: Callable[[int], Command], wanted: Wanted = Wanted.REPLY) -> "asyncio.Future[Any]":
-        """Submit a command, and get what is wanted of it."""
+    def ask(
+        self, make: Callable[[int], Command], wanted: Wanted = Wanted.REPLY, look: Look | None = None
+    ) -> "asyncio.Future[Any]":
+        """Submit a command, and get what is wanted of it. See `Replies.expect`."""
         if self.failure is not None:
             raise self.failure
         if self._closing:
             raise EngineNotRunningError("the engine is shutting down")
-        command, future = self._replies.expect(make, wanted)
+        command, future = self._replies.expect(make, wanted, look)
         self.submit(command)
         here = CURRENT.get()
         if wanted is not Wanted.REPLY and isinstance(here, InStep | Attempt):

@@ -9,6 +9,10 @@ from typing import Any
 from durable.core.commands import Command
 from durable.core.effects import Answer, Completed, Reply
 from durable.core.journal import Outcome
+from durable.errors import DurableError
+
+#: Sees an answer before whoever asked does, and raises what is to be raised there instead.
+Look = Callable[[Reply], None]
 
 #: How many wait before it is looked, for the first time, who has left.
 LOOK_AT = 1000
@@ -30,17 +34,19 @@ class Replies:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._tokens = itertools.count(1)
-        self._askers: dict[int, tuple[asyncio.Future[Any], Wanted]] = {}
+        self._askers: dict[int, tuple[asyncio.Future[Any], Wanted, Look | None]] = {}
         self._waiters: dict[int, list[asyncio.Future[Outcome]]] = {}
         #: How many wait, and how many of them at most may have gone away unnoticed before it is looked.
         self._waiting, self._looked_at = 0, LOOK_AT
 
-    def expect(self, make: Callable[[int], Command], wanted: Wanted) -> "tuple[Command, asyncio.Future[Any]]":
-        """A command, and the future of what is wanted of it."""
+    def expect(
+        self, make: Callable[[int], Command], wanted: Wanted, look: "Look | None" = None
+    ) -> "tuple[Command, asyncio.Future[Any]]":
+        """A command, and the future of what is wanted of it. `look` sees the answer first, and may refuse it."""
         token = next(self._tokens)
         future: asyncio.Future[Any] = self._loop.create_future()
         command = make(token)
-        self._askers[token] = (future, wanted)
+        self._askers[token] = (future, wanted, look)
         return command, future
 
     def reply(self, reply: Reply) -> None:
@@ -48,7 +54,13 @@ class Replies:
         asker = self._askers.pop(reply.token, None)
         if asker is None or asker[0].done():
             return
-        future, wanted = asker
+        future, wanted, look = asker
+        if look is not None:
+            try:
+                look(reply)
+            except DurableError as error:
+                future.set_exception(error)
+                return
         if (
             wanted is Wanted.REPLY
             or reply.result is Answer.NOT_FOUND
@@ -73,7 +85,7 @@ class Replies:
 
     def refuse(self, token: int, error: Exception) -> None:
         """A command was not stored, and will not be."""
-        future, _ = self._askers.pop(token, (None, False))
+        future, *_ = self._askers.pop(token, (None,))
         if future is not None and not future.done():
             future.set_exception(error)
             future.exception()  # retrieved: the one who asked may be gone
@@ -88,7 +100,7 @@ class Replies:
 
     def fail_all(self, error: BaseException) -> None:
         """Nobody will be answered any more."""
-        asking = [future for future, _ in self._askers.values()]
+        asking = [future for future, _, _ in self._askers.values()]
         for future in [*asking, *itertools.chain.from_iterable(self._waiters.values())]:
             if not future.done():
                 future.set_exception(error)

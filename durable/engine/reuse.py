@@ -1,0 +1,53 @@
+"""An idempotency key that comes with another input than the first time: the result is that one's, and it is said."""
+
+from hashlib import sha256
+
+from durable import log
+from durable.core.effects import Answer, Reply
+from durable.core.invocation import Flavor, Submission
+from durable.errors import ConflictError
+from durable.roundtrip import difference
+from durable.runtime.lines import about
+from durable.runtime.registry import Registered
+
+
+class Reuse:
+    """Looks at the answer to a request that has an idempotency key, before whoever asked does.
+
+    The first input is stored as long as the key is, so it can be compared: as bytes, or else as what the handler
+    would read, because a set is written in any order, and an encrypted value differs each time.
+    """
+
+    def __init__(self, handler: Registered, submission: Submission) -> None:
+        self._handler = handler
+        self._submission = submission
+        #: Whether it was another input than that of the invocation that has the key.
+        self.differs = False
+
+    def look(self, reply: Reply) -> None:
+        """Raises `ConflictError` where the handler refuses that."""
+        submission, found = self._submission, reply.found
+        if submission.idempotency_key is None or submission.flavor is Flavor.WORKFLOW or found is None:
+            return
+        if reply.result is not Answer.PREVIOUSLY_ACCEPTED or self._same(submission.input, found.input):
+            return
+        self.differs = True
+        first, second = (sha256(data).hexdigest()[:12] for data in (found.input, submission.input))
+        said = (
+            f"the idempotency key {submission.idempotency_key!r} of {submission.target} belongs to {reply.id}, which "
+            f"was accepted with another input (its SHA-256 begins with {first}, this one's with {second})"
+        )
+        if self._handler.settings.on_key_reuse == "refuse":
+            raise ConflictError(f"{said}: use another key, or ask for the first one's result by its id")
+        log.invocation.warning(
+            "%s; this one is not executed, the answer is the first one's", said, about=about(submission)
+        )
+
+    def _same(self, given: bytes, found: bytes) -> bool:
+        if given == found:
+            return True
+        try:
+            decode = self._handler.input.decode
+            return difference(decode(given), decode(found)) is None
+        except Exception:  # it was written by other code
+            return False
