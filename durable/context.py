@@ -370,8 +370,9 @@ class ObjectContext(SharedObjectContext):
 
     def set(self, name: str, value: Any, type: Any = Any, /) -> None:
         """Write a state value."""
-        data = self._operations.encode(serde_for(type), value, f"the state value {name!r}")
-        self._write(Kind.SET, name, data, stable(value, data))
+        serde = serde_for(type)
+        data = self._operations.encode(serde, value, f"the state value {name!r}")
+        self._write(Kind.SET, name, data, stable(value, data, serde))
 
     def set_raw(self, name: str, value: bytes, /) -> None:
         """Write a state value that is serialized already."""

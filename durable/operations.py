@@ -269,7 +269,7 @@ class Promise(Generic[T]):
     def resolve(self, value: T) -> DurableFuture[None]:
         """Settle it with a value. Awaiting raises `TerminalError` (409) where it was settled before."""
         data = self._operations.encode(self._serde, value, f"the value of promise {self._name!r}")
-        return self._complete(Outcome(True, data), stable(value, data))
+        return self._complete(Outcome(True, data), stable(value, data, self._serde))
 
     def reject(self, message: str, code: int = 500) -> DurableFuture[None]:
         """Settle it with a failure. Awaiting raises `TerminalError` (409) where it was settled before."""

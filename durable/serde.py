@@ -147,6 +147,9 @@ class Serde(msgspec.Struct, Generic[T], frozen=True, eq=False):
     content_type: str = "application/octet-stream"
     #: Computes the JSON schema when someone asks for it.
     json_schema: Callable[[], dict[str, Any] | None] = lambda: None
+    #: Whether the same value gives the same bytes each time. With False (encryption with a nonce, a time in it) a
+    #: replay compares everything but these bytes: that a handler passes on another value now is not found.
+    stable: bool = True
 
     def schema(self) -> dict[str, Any] | None:
         """Return the JSON schema, a document that refers to nothing outside of it, or None where there is none."""
@@ -200,11 +203,14 @@ def _schema_text(serde: Serde[Any]) -> bytes | None:
         return None
 
 
-def stable(value: Any, data: bytes) -> bytes:
+def stable(value: Any, data: bytes, serde: Serde[Any] | None = None) -> bytes:
     """Bytes that stand for `value` in every process, given how it was encoded: sets and dicts are sorted.
 
-    A set is otherwise written in the order of its hashes, which every process seeds anew.
+    A set is otherwise written in the order of its hashes, which every process seeds anew. Nothing stands for what a
+    serializer writes that is not stable.
     """
+    if serde is not None and not serde.stable:
+        return b""
     try:
         return _encode_stable(value)
     except Exception:  # pydantic, or a serializer of the user's: as they write it

@@ -351,7 +351,7 @@ class Operations:
         data = handler.encode_input(arg)
         name = f"{handler.service}/{handler.name}" if key is None else f"{handler.service}/{key}/{handler.name}"
         given_up = kind is Kind.CALL and attempt.check_cancel(kind, name)
-        print_ = fingerprint(stable(arg, data), (idempotency_key or "").encode("utf-8", "replace"))
+        print_ = fingerprint(stable(arg, data, handler.input), (idempotency_key or "").encode("utf-8", "replace"))
         due_at = None if delay is None else attempt.host.now_ms() + _parse("delay", delay)
         entry = attempt.next_entry  # taken below, when nothing can be refused any more
         caller = Caller(attempt.seq, self.request.id, entry, attempt.target, kind is Kind.CALL)
