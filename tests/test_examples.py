@@ -169,6 +169,7 @@ FOLDERS = {
     "checkout": "The books match: nothing lost, nothing doubled.",
     "several_workers": "The books match: nothing lost, nothing doubled.",
     "kafka_orders": "every order was placed once, in order",
+    "observability": "one order, one trace, two lives of the engine",
     "trip_saga": "The trip is undone: every booking cancelled once, leaf first, through a SIGKILL.",
 }
 
@@ -215,6 +216,15 @@ def test_orders_are_read_from_a_topic() -> None:
     ended = run(sys.executable, "-m", "examples.kafka_orders")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stdout.splitlines()[-1] == FOLDERS["kafka_orders"]
+
+
+def test_an_orders_trace_is_drawn() -> None:
+    ended = run(sys.executable, "-m", "examples.observability")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    *drawn, last = ended.stdout.splitlines()
+    assert last == FOLDERS["observability"]
+    found = Counter(line.partition(" ms  ")[2].strip() for line in drawn)
+    assert found["invocation-end Shop/order success"] == 1, ended.stdout
 
 
 CONSOLE = ["fan_out", "hello", "human_approval", "keyed_counter", "saga", "sign_up"]

@@ -1,0 +1,1 @@
+"""What happened to this order? Its trace, in a terminal."""
