@@ -1,1 +1,1 @@
-"""What happened to this order? Its trace, in a terminal."""
+"""What happened to this order? Its trace, and the metrics, in a terminal."""

@@ -1,9 +1,10 @@
-"""What happened to this order? Its trace, in a terminal: one, although the engine was restarted in its middle.
+"""What happened to this order? Its trace and the engine's metrics, in a terminal.
 
     python -m examples.observability
 
-A real program has an exporter here that tells a collector (`OTLPSpanExporter`, see docs/telemetry.md); this one keeps
-the spans, and draws them. The engine finds the tracer provider by itself.
+The trace is one, although the engine is restarted in its middle. A real program has an exporter that tells a collector
+(`OTLPSpanExporter`, see docs/telemetry.md); this one keeps the spans, and draws them. The engine finds the tracer
+provider by itself. The metrics are what Prometheus reads at `/metrics` of the admin API (docs/metrics.md).
 """
 
 import asyncio
@@ -18,6 +19,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from durable import Context, Engine, RetryPolicy, handler
 
+#: Of the metrics, which are shown here.
+SHOWN = ("durable_invocations_completed", "durable_attempts", "durable_step_duration_seconds_count")
 tracer = trace.get_tracer("shop")
 calls_of_the_bank = 0
 
@@ -59,16 +62,18 @@ async def mail(ctx: Context, order: str) -> None:
     """Sent by `order`: nobody waits for it."""
 
 
-async def main(path: Path) -> None:
-    """Accept an order in one life of the engine, and end it in the next."""
+async def main(path: Path) -> str:
+    """Accept an order in one life of the engine, and end it in the next; returns that one's metrics."""
     services = [order, ship, mail]
     async with Engine(path, services=services) as engine:
         with tracer.start_as_current_span("POST /orders"):
             handle = await engine.send(order, "order-1")
         await asyncio.sleep(0.2)
     async with Engine(path, services=services) as engine:
+        engine.metrics()  # from the first question on it counts; an admin app asks it when it is made
         await engine.attach(handle.id)
         await asyncio.sleep(0.2)
+        return engine.metrics()
 
 
 def draw(spans: Sequence[ReadableSpan]) -> None:
@@ -95,6 +100,7 @@ if __name__ == "__main__":
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
     with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(main(Path(folder) / "shop.db"))
+        metrics = asyncio.run(main(Path(folder) / "shop.db"))
     draw(exporter.get_finished_spans())
+    print(*[line for line in metrics.splitlines() if line.startswith(SHOWN)], sep="\n")
     print("one order, one trace, two lives of the engine")
