@@ -2,8 +2,8 @@
 
     python -m examples.observability
 
-The trace is one, although the engine is restarted in its middle. A real program has an exporter that tells a collector
-(`OTLPSpanExporter`, see docs/telemetry.md); this one keeps the spans, and draws them. The engine finds the tracer
+The trace is one, although the engine is restarted in its middle. A real program's exporter tells a collector
+(`OTLPSpanExporter`, see docs/telemetry.md); this one's keeps the spans, to draw them. The engine finds the tracer
 provider by itself. The metrics are what Prometheus reads at `/metrics` of the admin API (docs/metrics.md).
 """
 
