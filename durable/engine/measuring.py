@@ -21,7 +21,6 @@ from durable.release import package_version
 from durable.runtime.loop import Loop
 from durable.runtime.observer import Observer, together
 from durable.runtime.resting import RestingLoop
-from durable.runtime.threads import threads
 from durable.store.filter import Backlog
 from durable.telemetry import metrics as of
 from durable.telemetry.exposition import exposition
@@ -181,8 +180,7 @@ def _of_memory(engine: Measuring, loop: Loop, targets: Targets) -> Iterator[Meas
     yield Measured(of.QUEUED, {(): loop.queued})
     running, slots = len(loop.world.running), loop.world.slots
     yield Measured(of.SLOTS, {("used",): running, ("free",): max(0, slots - running)})
-    busy, idle = threads()
-    yield Measured(of.THREADS, {("busy",): busy, ("idle",): idle})
+    yield Measured(of.THREADS, {(state,): number for state, number in loop.lending.threads.numbers.items()})
 
 
 def _of_the_disk(engine: Measuring, loop: Loop, targets: Targets) -> Iterator[Measured]:

@@ -62,6 +62,11 @@ class Threads:
         self._closed = False
 
     @property
+    def numbers(self) -> dict[str, int]:
+        """How many plain steps have a thread, wait for one, and have one although nobody waits for them."""
+        return {"running": len(self._running), "waiting": len(self._queue), "given-up": len(self._given_up)}
+
+    @property
     def given_up(self) -> int:
         """How many threads run a function that nobody waits for any more."""
         return len(self._given_up)
@@ -206,12 +211,6 @@ class _Worker(threading.Thread):
         self.generation = _generation
 
     def run(self) -> None:
-        try:
-            self._work()
-        finally:
-            _counted(-1)
-
-    def _work(self) -> None:
         while True:
             try:
                 job = self.jobs.get(timeout=IDLE_S)
@@ -233,7 +232,6 @@ class _Worker(threading.Thread):
 
 _lock = threading.Lock()
 _idle: list[_Worker] = []
-_alive = 0
 _generation = 0
 
 
@@ -242,25 +240,8 @@ def _start(job: Job) -> None:
         worker = _idle.pop() if _idle else None
     if worker is None:
         worker = _Worker()
-        _counted(+1)
-        try:
-            worker.start()
-        except BaseException:
-            _counted(-1)
-            raise
+        worker.start()
     worker.jobs.put(job)
-
-
-def _counted(change: int) -> None:
-    global _alive
-    with _lock:
-        _alive += change
-
-
-def threads() -> tuple[int, int]:
-    """How many threads of this process are in a plain step, and how many wait for one."""
-    with _lock:
-        return max(0, _alive - len(_idle)), len(_idle)
 
 
 def end_idle_threads() -> None:
@@ -279,10 +260,9 @@ def end_idle_threads() -> None:
 
 def _forget_threads() -> None:
     """A forked child has none of them."""
-    global _alive, _lock
+    global _lock
     _lock = threading.Lock()
     _idle.clear()
-    _alive = 0
 
 
 os.register_at_fork(after_in_child=_forget_threads)

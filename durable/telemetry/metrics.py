@@ -64,7 +64,13 @@ QUEUED = Family("durable.commands.queued", "gauge", "Commands that no transactio
 SLOTS = Family(
     "durable.slots", "gauge", "How many handlers may run at a time, by whether one does.", "{slot}", ("state",)
 )
-THREADS = Family("durable.step.threads", "gauge", "Threads of plain steps, by state.", "{thread}", ("state",))
+THREADS = Family(
+    "durable.step.threads",
+    "gauge",
+    "Plain steps by their thread: running, waiting for one, given-up.",
+    "{step}",
+    ("state",),
+)
 WAL = Family("durable.wal.size", "gauge", "The write-ahead log.", "By")
 FILE = Family("durable.database.size", "gauge", "The database without its write-ahead log.", "By")
 DISK = Family("durable.disk.free", "gauge", "What is left on its disk.", "By")

@@ -225,6 +225,34 @@ def test_hostile_names_are_escaped() -> None:
     assert page["durable.invocations.accepted"] == {(("target", 'S/a"b\\c\nd'),): 1}
 
 
+def test_plain_steps_are_told_by_whether_they_have_a_thread() -> None:
+    release, began = threading.Event(), threading.Event()
+
+    def block() -> None:
+        began.set()
+        release.wait(60)
+
+    @handler(service="S")
+    async def blocks(ctx: Context) -> None:
+        await ctx.run(block)
+
+    async def main() -> None:
+        async with Engine(services=[blocks], store=MemoryStore(), max_step_threads=1) as engine:
+            handles = [await engine.send(blocks) for _ in range(3)]
+            await asyncio.to_thread(began.wait, 60)
+            threads = engine._running().lending.threads
+            while threads.numbers["waiting"] < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            page = prometheus(engine.metrics())
+            assert {of[0][1]: number for of, number in page["durable.step.threads"].items()} == {
+                "running": 1, "waiting": 2, "given-up": 0,
+            }  # fmt: skip
+            release.set()
+            await asyncio.gather(*(handle.result() for handle in handles))
+
+    asyncio.run(main())
+
+
 def test_topics_tell_how_far_they_are_and_one_that_reads_nothing_is_no_good_health(tmp_path: Path) -> None:
     clusters = {"main": {"bootstrap.servers": "127.0.0.1:1"}}  # nobody listens there
 
