@@ -70,6 +70,17 @@ class ClockByHand(MovableClock):
 
         Returns when all of it has happened, and what follows from it at once. With 0 that is all that can happen now.
         """
+        if not self._advance(duration, PATIENCE_S):
+            raise UsageError(
+                f"nothing came to rest within {PATIENCE_S} s. (Was advance() called on the engine's event loop? It "
+                "waits for that loop, so call it from the thread of the test.)"
+            )
+
+    def settle(self, within_s: float) -> bool:
+        """Wait, for so long, until everything has happened that can happen now; whether it has."""
+        return self.loop is None or not self.loop.is_running() or self._advance(0, within_s)
+
+    def _advance(self, duration: Duration, within_s: float) -> bool:
         if self.loop is None:
             raise UsageError("this clock stands still: start the engine first, by entering your app's TestClient")
         there, failed = threading.Event(), list[BaseException]()
@@ -82,10 +93,7 @@ class ClockByHand(MovableClock):
                 there.set()
 
         self.loop.call_soon_threadsafe(move)
-        if not there.wait(PATIENCE_S):
-            raise UsageError(
-                f"nothing came to rest within {PATIENCE_S} s. (Was advance() called on the engine's event loop? It "
-                "waits for that loop, so call it from the thread of the test.)"
-            )
+        arrived = there.wait(within_s)
         if failed:
             raise failed[0]
+        return arrived

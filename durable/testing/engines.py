@@ -38,6 +38,8 @@ from durable.testing.virtual import ForgottenAwait, virtual
 T = TypeVar("T")
 #: How often one thing is asked, while the engine dies under it.
 REPEATS = 1000
+#: How long the end of a test waits for what its app still does.
+SETTLE_S = 2.0
 
 
 class InMemoryEngine(Engine):
@@ -139,7 +141,7 @@ class InMemoryEngine(Engine):
         if self._life is not None:
             self._life.abandon()
         self.leave_time()
-        self.check()
+        InMemoryEngine.check(self)
         check_tables(self.tables)
 
 
@@ -153,6 +155,11 @@ class AppEngine(InMemoryEngine):
 
     def __init__(self, services: Iterable[object] = (), **options: Any) -> None:
         super().__init__(services, ClockByHand(), UNDISTURBED, options)
+
+    def check(self) -> None:
+        """The same, once the engine, in its own thread, has done what it has to do by now."""
+        self.clock.settle(SETTLE_S)
+        super().check()
 
     async def close(self) -> None:
         """See `Engine.close`."""

@@ -1,5 +1,6 @@
 """The pytest plug-in, as a project uses it: under each plug-in that awaits tests, with crashes, with an app."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -159,7 +160,9 @@ def run(pytester: pytest.Pytester, *options: str, awaits: str = "anyio") -> pyte
     if awaits != "anyio" and find_spec("pytest_asyncio") is None:
         assert not os.environ.get("CI"), "CI has pytest-asyncio"
         pytest.skip("pytest-asyncio is not here")
-    return pytester.runpytest_inprocess("-p", "pytest_durable", "-p", "no:schemathesis", *chosen, *options)
+    result = pytester.runpytest_inprocess("-p", "pytest_durable", "-p", "no:schemathesis", *chosen, *options)
+    gc.collect()  # what was left open is complained of here, and not in the test of somebody else
+    return result
 
 
 SCOPE = ("-o", "asyncio_default_fixture_loop_scope=function")
