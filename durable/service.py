@@ -3,6 +3,7 @@
 A decorated handler stays an ordinary callable: `await checkout(fake_ctx, order)` in a unit test runs its body.
 """
 
+import functools
 import inspect
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -30,6 +31,7 @@ class AnyContext(Protocol):
 
 
 C = TypeVar("C", bound=AnyContext)
+C_contra = TypeVar("C_contra", bound=AnyContext, contravariant=True)
 I_contra = TypeVar("I_contra", contravariant=True)
 O_co = TypeVar("O_co", covariant=True)
 
@@ -130,13 +132,15 @@ class Handler(Generic[I_contra, O_co]):
     def __init__(
         self, fn: Callable[..., Awaitable[O_co]], name: str | None, shared: bool, settings: Settings
     ) -> None:
-        if not inspect.iscoroutinefunction(fn):
-            raise DeclarationError(f"@handler {fn!r}: a handler is an `async def` function taking a context")
-        self.fn = fn
+        if not inspect.isfunction(fn) or not inspect.iscoroutinefunction(fn):
+            raise DeclarationError(
+                f"@handler {_shown(fn)}: a handler is an `async def` function taking a context{_way(fn)}"
+            )
+        self.fn: Callable[..., Awaitable[O_co]] = fn
         self.name = name or fn.__name__
         self.shared = shared
         self.settings = settings
-        self.owner: type[_Declared] | None = None
+        self.owner: type[Any] | None = None
         self.instance: object | None = None
         #: The service of a free function; a method's is its class.
         self.service = _module_name(fn)
@@ -146,12 +150,9 @@ class Handler(Generic[I_contra, O_co]):
         self.__wrapped__ = fn
 
     def __set_name__(self, owner: type, name: str) -> None:
-        if not issubclass(owner, _Declared):
-            raise DeclarationError(
-                f"@handler {owner.__name__}.{name}: a class with handlers derives from Service, VirtualObject or "
-                "Workflow"
-            )
-        self.owner = owner
+        self.owner = (
+            owner  # which is checked later: what is raised here comes out as a RuntimeError before Python 3.12
+        )
 
     @overload
     def __get__(self, instance: None, owner: type) -> "Handler[I_contra, O_co]": ...
@@ -171,7 +172,10 @@ class Handler(Generic[I_contra, O_co]):
     @property
     def service_name(self) -> str:
         """The service it belongs to."""
-        return self.service if self.owner is None else self.owner.service_name()
+        if self.owner is None:
+            return self.service
+        check_homeless(self.owner)
+        return cast(str, self.owner.service_name())
 
     @property
     def flavor(self) -> Flavor:
@@ -206,6 +210,8 @@ class _Declared:
     def __init_subclass__(cls, *, name: str | None = None, **options: Unpack[Options]) -> None:
         super().__init_subclass__()
         cls._service_name = name
+        if cls.__bases__ != (_Declared,):  # not those three themselves
+            _check_class(cls)
         own = settings_of(options, f"class {cls.__name__}")
         cls._settings = own.over(cls._settings)
 
@@ -241,6 +247,22 @@ class Workflow(_Declared):
     """A `run` handler that executes once per key, and shared handlers that query and signal it."""
 
 
+class _MayBeEmpty(Protocol[C_contra, I_contra, O_co]):
+    """A function whose input has a default."""
+
+    def __call__(self, ctx: C_contra, arg: I_contra = ..., /) -> Awaitable[O_co]: ...
+
+
+class _MethodMayBeEmpty(Protocol[C_contra, I_contra, O_co]):
+    """The same of a class."""
+
+    def __call__(self, this: Any, ctx: C_contra, arg: I_contra = ..., /) -> Awaitable[O_co]: ...
+
+
+@overload
+def handler(fn: _MayBeEmpty[C, I, O], /) -> Handler[I | None, O]: ...
+@overload
+def handler(fn: _MethodMayBeEmpty[C, I, O], /) -> Handler[I | None, O]: ...
 @overload
 def handler(fn: Callable[[C], Awaitable[O]], /) -> Handler[None, O]: ...
 @overload
@@ -284,6 +306,10 @@ class _Decorator(Protocol):
     """`@handler(...)` with options: the same overloads as without."""
 
     @overload
+    def __call__(self, fn: _MayBeEmpty[C, I, O], /) -> Handler[I | None, O]: ...
+    @overload
+    def __call__(self, fn: _MethodMayBeEmpty[C, I, O], /) -> Handler[I | None, O]: ...
+    @overload
     def __call__(self, fn: Callable[[C], Awaitable[O]], /) -> Handler[None, O]: ...
     @overload
     def __call__(self, fn: Callable[[C, I], Awaitable[O]], /) -> Handler[I, O]: ...
@@ -295,6 +321,67 @@ class _Decorator(Protocol):
 
 def _is_handler(value: object) -> bool:
     return isinstance(value, Handler)
+
+
+_HOME = "Service, VirtualObject or Workflow"
+
+
+def check_homeless(owner: type) -> None:
+    """Whether handlers of this class belong to a service. Raises `DeclarationError`."""
+    homeless = None if issubclass(owner, _Declared) else next(_handler_names(owner), None)
+    if homeless is not None:
+        raise DeclarationError(
+            f"@handler {owner.__name__}.{homeless}: a class with handlers derives from {_HOME}: write "
+            f"`class {owner.__name__}(Service)`"
+        )
+
+
+def _check_class(cls: "type[_Declared]") -> None:
+    """Whether each of its handlers is one that can be called as it is written. Raises `DeclarationError`."""
+    kinds = [kind.__name__ for kind in (Service, VirtualObject, Workflow) if kind in cls.__mro__]
+    if len(kinds) > 1:
+        raise DeclarationError(f"class {cls.__name__} is both a {' and a '.join(kinds)}: derive it from one of them")
+    for base in cls.__mro__:
+        check_homeless(base)
+    for name, value in vars(cls).items():
+        if isinstance(value, staticmethod | classmethod) and _is_handler(value.__func__):
+            raise DeclarationError(
+                f"@handler {cls.__name__}.{name} is a {type(value).__name__}: a handler of a class is an ordinary "
+                f"method; write `async def {name}(self, ctx, …)`, or make it a function outside of the class"
+            )
+        hides = next((base for base in cls.__mro__[1:] if _is_handler(vars(base).get(name))), None)
+        if hides is not None and not _is_handler(value):
+            raise DeclarationError(
+                f"{cls.__name__}.{name} hides the handler {hides.__name__}.{name}: decorate it with @handler, too, "
+                "which takes its place, or give it another name"
+            )
+
+
+def _handler_names(cls: type) -> Iterator[str]:
+    return (name for base in cls.__mro__ for name, value in vars(base).items() if _is_handler(value))
+
+
+def _shown(fn: object) -> str:
+    return str(getattr(fn, "__qualname__", None) or repr(fn))
+
+
+def _way(fn: object) -> str:
+    """What to write instead of what cannot be a handler."""
+    if isinstance(fn, functools.partial):
+        inner = getattr(fn.func, "__name__", "it")
+        return f", not a functools.partial: write `async def name(ctx, …): return await {inner}(…)`"
+    if isinstance(fn, staticmethod | classmethod):
+        return (
+            f", not a {type(fn).__name__}: write an ordinary method (`async def name(self, ctx, …)`), or a function "
+            "outside of the class"
+        )
+    if inspect.isasyncgenfunction(fn):
+        return ", not a generator: it returns its result, and does not yield"
+    if inspect.isfunction(fn):
+        return f": write `async def {fn.__name__}(…)`"
+    if inspect.isclass(fn):
+        return ": decorate its methods"
+    return ""
 
 
 def _module_name(fn: Callable[..., Any]) -> str:

@@ -67,7 +67,7 @@ def annotation_at(fn: Callable[..., Any], place: int) -> Any:
 def return_annotation(fn: Callable[..., Any]) -> Any:
     """Return what a step function gives, awaited if need be: its annotation, or Any. A class gives itself."""
     function = fn if type(fn) is types.FunctionType else _function(fn)
-    if not isinstance(function, types.FunctionType):
+    if type(function) is not types.FunctionType:
         return Any if function is None else function
     raw = function.__annotations__.get("return", REQUIRED)
     if isinstance(raw, type) and not isinstance(raw, ABCMeta):
@@ -94,15 +94,17 @@ _returns: Final[weakref.WeakKeyDictionary[Callable[..., Any], Any]] = weakref.We
 
 def _function(fn: Any) -> Any:
     """The function whose annotations speak for a callable, the class if it is one, or None."""
-    fn = inspect.unwrap(fn)
-    if isinstance(fn, functools.partial):
+    with suppress(Exception):  # a proxy that answers to any attribute seems to be wrapped without an end
+        fn = inspect.unwrap(fn)
+    kind = type(fn)  # not its __class__: a mock claims to be what it stands for
+    if issubclass(kind, functools.partial):
         return _function(fn.func)
-    if isinstance(fn, types.MethodType):
+    if kind is types.MethodType:
         return _function(fn.__func__)
-    if isinstance(fn, types.FunctionType | type):
+    if kind is types.FunctionType or issubclass(kind, type):
         return fn
     call = inspect.unwrap(type(fn).__call__)
-    return call if isinstance(call, types.FunctionType) else None
+    return call if type(call) is types.FunctionType else None
 
 
 def _awaited(fn: Callable[..., Any], annotation: Any) -> Any:

@@ -65,7 +65,12 @@ CANCEL_WAITS = (
 )
 
 
-def advice(reason: str, *, cancelling: bool) -> str:
-    """What to do about an invocation that is paused for this reason; empty where it has none."""
-    text = ADVICE.get(reason, "")
-    return f"{text} {CANCEL_WAITS}" if text and cancelling else text
+#: What one needs that was paused because it had no tries left, and one that an operator holds.
+NO_TRIES_LEFT = "It has no tries left. Cure what the error names, and resume it; or cancel it, or kill it."
+HELD = "An operator has paused it: resume it, and it goes on where it was."
+
+
+def advice(reason: str, *, cancelling: bool, held: bool) -> str:
+    """What a paused invocation needs. `held`: an operator has paused it."""
+    text = ADVICE.get(reason, HELD if held else NO_TRIES_LEFT)
+    return f"{text} {CANCEL_WAITS}" if reason in ADVICE and cancelling else text

@@ -44,8 +44,9 @@ class Reading(Access):
     ) -> list[InvocationView]:
         """Invocations, newest first; the next page is `before=` the last one.
 
-        Several conditions must all be true: see `Wanted`. Raises `InvalidRequestError`; `StorageBusyError` where it
-        takes longer than ten seconds.
+        Several conditions must all be true: see `Wanted`. A listing says where each stands, and leaves out `input`,
+        `output`, `waits_for`, `children`, `timers` and `journal`: for these there is `describe(id)`. Raises
+        `InvalidRequestError`; `StorageBusyError` where it takes longer than ten seconds.
         """
         if before is not None and not isinstance(before, InvocationView):
             raise InvalidRequestError(f"before is the last invocation of the page before, not {before!r}")

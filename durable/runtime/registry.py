@@ -1,6 +1,7 @@
 """The handlers an engine knows, with everything about them resolved."""
 
 import inspect
+import typing
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -21,13 +22,14 @@ from durable.errors import (
     DeclarationError,
     InvalidRequestError,
     NotFoundError,
+    SerializationError,
     StorageCorruptError,
     TerminalError,
     ValueTooLargeError,
 )
 from durable.runtime.observer import Observer
 from durable.serde import Serde, decoded, encoded, serde_for
-from durable.service import Handler, Service, Settings, VirtualObject, Workflow
+from durable.service import Handler, Service, Settings, VirtualObject, Workflow, check_homeless
 from durable.signature import REQUIRED
 
 CONTEXTS: dict[Flavor, type[Context]] = {
@@ -297,8 +299,8 @@ class Registry:
             name,
             handler.flavor,
             fn,
-            serde_for(signature.input),
-            serde_for(signature.output),
+            _serde_of(signature.input, f"{service}/{name}: {_called(handler)} cannot be stored"),
+            _serde_of(signature.output, f"{service}/{name}: what it returns cannot be stored"),
             signature.has_input,
             signature.default,
             settings,
@@ -306,6 +308,19 @@ class Registry:
             CONTEXTS[handler.flavor],
             self.value_size_max,
         )
+
+
+def _called(handler: Handler[Any, Any]) -> str:
+    """A handler's input."""
+    parameters = list(inspect.signature(handler.fn).parameters)[1 if handler.owner is None else 2 :]
+    return f"its input {parameters[0]!r}" if parameters else "its input"
+
+
+def _serde_of(annotation: Any, wrong: str) -> Serde[Any]:
+    try:
+        return serde_for(annotation)
+    except SerializationError as error:
+        raise DeclarationError(f"{wrong}: {error}") from error
 
 
 async def _patch_state(ctx: ObjectContext, state: dict[str, bytes]) -> None:
@@ -345,11 +360,21 @@ def _check_flavor(handler: Handler[Any, Any]) -> None:
             "plain service always run beside each other: leave it out"
         )
     given, wanted = CONTEXTS[flavor], handler.context()
-    if any(wanted is one for one in CONTEXTS.values()) and not issubclass(given, wanted):
+    wanted = typing.get_origin(wanted) or wanted
+    if wanted is Any or not inspect.isclass(wanted) or getattr(wanted, "_is_protocol", False):
+        return
+    if issubclass(given, wanted):
+        return
+    if any(wanted is one for one in CONTEXTS.values()):
         raise DeclarationError(
             f"{name}: its context is annotated as {wanted.__name__}, but {_KINDS[flavor]} gets a {given.__name__}: "
             f"annotate it so, or {_WAYS[flavor]}"
         )
+    own = "self, " if handler.owner is not None else ""
+    raise DeclarationError(
+        f"{name}: the first parameter{' after self' if own else ''} is the context, but is annotated as "
+        f"{wanted.__name__}: write `async def {handler.fn.__name__}({own}ctx: {given.__name__}, …)`"
+    )
 
 
 _KINDS = {
@@ -376,6 +401,7 @@ def _handlers_of(service: object) -> list[Handler[Any, Any]]:
     if inspect.isclass(service) and issubclass(service, Service | VirtualObject | Workflow):
         raise DeclarationError(f"services: pass an instance, {service.__name__}(...), not the class")
     if not isinstance(service, Service | VirtualObject | Workflow):
+        check_homeless(type(service))
         raise DeclarationError(
             f"services: {service!r} is neither a function decorated with @handler nor an instance of a Service, "
             "VirtualObject or Workflow"

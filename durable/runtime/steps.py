@@ -1,6 +1,7 @@
 """The steps of one attempt: started when they are awaited or left behind, and recorded when they have ended."""
 
 import asyncio
+import functools
 import inspect
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -472,7 +473,7 @@ def _apart(here: InStep) -> None:
 
 async def call_step(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], here: InStep) -> Any:
     """An async function here, a sync one in a worker thread."""
-    if inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None)):  # noqa: B004
+    if _is_async(fn):
         return await fn(*args, **kwargs)
 
     def in_thread() -> Any:
@@ -486,10 +487,22 @@ async def call_step(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
     return await value if inspect.isawaitable(value) else value
 
 
+def _is_async(fn: Callable[..., Any]) -> bool:
+    try:
+        return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
+    except Exception:  # whatever a proxy raises that is asked for an attribute
+        return False
+
+
 def step_name(fn: Callable[..., Any]) -> str:
-    """The name a step is recorded under, unless `with_options(name=)` gives one."""
-    name = getattr(fn, "__name__", None)
-    if name is None:
-        inner = getattr(fn, "func", None)  # functools.partial
-        name = step_name(inner) if inner is not None else type(fn).__name__
-    return str(name)
+    """The name a step is recorded under, unless `with_options(name=)` gives one.
+
+    Its function's, or that of its class: a mock, or a proxy that answers to any attribute, has no name of its own.
+    """
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    try:
+        name = fn.__name__
+    except Exception:  # whatever a proxy raises
+        name = None
+    return name if type(name) is str and name else type(fn).__name__

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from durable.core.ids import awakeable_id
 from durable.core.invocation import Invocation, Problem, Status
 from durable.core.journal import COMMAND, COMPLETION, DETACHED, OPTIONAL, Kind, Row
 from durable.core.reasons import advice
@@ -20,7 +21,7 @@ class EntryView(msgspec.Struct, frozen=True, kw_only=True):
     result: str
     #: As the serializer wrote it; a failure is JSON. None where there is none, or nothing was found.
     value: bytes | None = None
-    #: A sleep's due time, a callee's id, a topic.
+    #: A sleep's due time, a callee's id, an awakeable's id, a topic.
     detail: str | None = None
     recorded_at: int
     completed_at: int | None = None
@@ -49,7 +50,7 @@ class WaitView(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     entry: int = 0
     name: str = ""
-    #: A callee's id, a holder's id, a topic.
+    #: A callee's id, a holder's id, an awakeable's id (which completes it), a topic.
     detail: str | None = None
     due_at: int | None = None
 
@@ -62,7 +63,10 @@ class TimerView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InvocationView(msgspec.Struct, frozen=True, kw_only=True):
-    """One invocation as `invocations()` and `describe()` show it. Times are ms since the epoch."""
+    """One invocation as `invocations()` and `describe()` show it. Times are ms since the epoch.
+
+    A listing leaves `input`, `output`, `waits_for`, `children`, `timers` and `journal` empty; `describe` does not.
+    """
 
     seq: int
     id: str
@@ -79,7 +83,7 @@ class InvocationView(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 0
     failures: int = 0
     last_failure: Problem | None = None
-    #: Of one that was paused at once, because no retry can help (`last_failure.reason`): what to do about it.
+    #: Of a paused one: what it needs.
     advice: str = ""
     #: "success" or "failure" once it is completed.
     completion_result: str | None = None
@@ -94,7 +98,7 @@ class InvocationView(msgspec.Struct, frozen=True, kw_only=True):
     pausing: bool = False
     headers: dict[str, str] = {}
 
-    # What follows is filled in by `describe` only.
+    # What follows is filled in by `describe` only: in a listing it is empty.
     #: The raw input and output, as the serializer wrote them.
     input: bytes | None = None
     output: bytes | None = None
@@ -165,9 +169,11 @@ def view_of(invocation: Invocation) -> InvocationView:
 
 def _advice(invocation: Invocation) -> str:
     problem = invocation.problem
-    if problem is None or invocation.status is not Status.PAUSED:
+    if invocation.status is not Status.PAUSED:
         return ""
-    return advice(problem.reason, cancelling=problem.cancel_waits or invocation.cancelling > 0)
+    reason = "" if problem is None else problem.reason
+    unseen = (problem is not None and problem.cancel_waits) or invocation.cancelling > 0
+    return advice(reason, cancelling=unseen, held=problem is None or invocation.pausing)
 
 
 def describe(
@@ -175,7 +181,7 @@ def describe(
 ) -> InvocationView:
     """All that is known of one. The entries `awaited` are as of now; `holder` holds its key."""
     view = view_of(invocation)
-    journal = entries_of(view, rows) if invocation.journal_kept else ()
+    journal = entries_of(view, rows, run=invocation.run_number) if invocation.journal_kept else ()
     return msgspec.structs.replace(
         view,
         journal=journal,
@@ -193,7 +199,9 @@ def journal_page(invocation: Invocation, rows: Sequence[Row], after: int | None,
     some = [row for row in rows if row.entry <= last]
     more = len(some) < len(rows)
     return JournalPage(
-        invocation.id, entries_of(view_of(invocation), some, after=after, to_end=not more), last if more else None
+        invocation.id,
+        entries_of(view_of(invocation), some, run=invocation.run_number, after=after, to_end=not more),
+        last if more else None,
     )
 
 
@@ -233,6 +241,13 @@ def _waits(
             yield WaitView(kind=one.kind, entry=one.entry, name=one.name, detail=one.detail, due_at=due_at)
 
 
+def _detail(id: str, row: Row, run: int) -> str | None:
+    """What the entry hangs on. An awakeable's id follows from its place; where it was copied, it is recorded."""
+    if row.kind == Kind.AWAKEABLE and row.detail is None:
+        return awakeable_id(id, row.entry, run)
+    return row.detail
+
+
 def _value(kind: str, ended: Row) -> bytes | None:
     """What came of an entry; None where it found nothing."""
     if kind in OPTIONAL and ended.ok:
@@ -241,9 +256,9 @@ def _value(kind: str, ended: Row) -> bytes | None:
 
 
 def entries_of(
-    invocation: InvocationView, rows: Sequence[Row], *, after: int | None = None, to_end: bool = True
+    invocation: InvocationView, rows: Sequence[Row], *, run: int = 0, after: int | None = None, to_end: bool = True
 ) -> tuple[EntryView, ...]:
-    """A journal as a person reads it: the input, what the handler did, the output.
+    """A journal as a person reads it: the input, what the handler did, the output. `run`: `Invocation.run_number`.
 
     Of a part of it, the input comes with its beginning (`after` is None), the output `to_end`.
     """
@@ -271,7 +286,7 @@ def entries_of(
                 name=row.name or "",
                 result=result,
                 value=None if ended is None else _value(row.kind, ended),
-                detail=row.detail,
+                detail=_detail(invocation.id, row, run),
                 recorded_at=row.at,
                 completed_at=None if ended is None else ended.at,
             )

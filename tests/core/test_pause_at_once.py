@@ -8,7 +8,7 @@ import pytest
 from durable.core.commands import Cancel, Fail, Kill, Pause, Resume
 from durable.core.effects import Failed
 from durable.core.invocation import Invocation, Status
-from durable.core.reasons import ADVICE, CANCEL_WAITS, Reason, advice
+from durable.core.reasons import ADVICE, CANCEL_WAITS, HELD, NO_TRIES_LEFT, Reason, advice
 from durable.core.retry import RetryPolicy
 from tests.core.support import (
     NO,
@@ -130,5 +130,7 @@ def test_an_operators_pause_and_a_kill_still_work() -> None:
 def test_each_reason_has_advice_and_a_waiting_cancel_is_named() -> None:
     assert set(ADVICE) == set(Reason)
     for reason in Reason:
-        assert advice(reason, cancelling=True) == f"{advice(reason, cancelling=False)} {CANCEL_WAITS}"
-    assert advice("", cancelling=True) == ""
+        told = advice(reason, cancelling=False, held=False)
+        assert advice(reason, cancelling=True, held=False) == f"{told} {CANCEL_WAITS}"
+    for held, told in ((True, HELD), (False, NO_TRIES_LEFT)):
+        assert advice("", cancelling=True, held=held) == told

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from durable import (
     Context,
+    Engine,
     InvocationView,
     ObjectContext,
     OutputNotReadyError,
@@ -17,7 +18,8 @@ from durable import (
     gather,
     handler,
 )
-from durable.testing import Mode, Sim, simulate
+from durable.store.memory import MemoryStore
+from durable.testing import Mode, Sim, VirtualClock, run, simulate
 
 SUSPENDED = Mode("always-suspend", always_suspend=True)
 
@@ -243,3 +245,64 @@ def test_what_an_entry_found_is_shown_as_it_was_written() -> None:
 
     simulate(services, scenario)
     simulate(services, scenario, SUSPENDED)
+
+
+# ---- what an operator needs to go on ----
+
+
+def engine_with(*services: object) -> Engine:
+    return Engine(services=services, store=MemoryStore(), clock=VirtualClock(asyncio.get_running_loop()))
+
+
+def test_an_awakeable_shows_the_id_that_completes_it() -> None:
+    """In what is waited for and in the journal, in every run of an idempotency key."""
+
+    @handler(service="S", idempotency_retention="1s")
+    async def waits(ctx: Context) -> str:
+        return await ctx.awakeable(str)
+
+    async def story() -> None:
+        async with engine_with(waits) as engine:
+            for key in (None, "one", "one"):  # the same key again is another run of the same id
+                handle = await engine.send(waits, idempotency_key=key)
+                await asyncio.sleep(1)
+                view = await handle.describe()
+                [waiting] = view.waits_for
+                assert waiting.detail == view.journal[1].detail
+                assert (await engine.journal(handle.id)).entries[1].detail == waiting.detail
+                assert waiting.detail is not None
+                await engine.resolve_awakeable(waiting.detail, "done")
+                assert await handle.result() == "done"
+                await asyncio.sleep(2)
+
+    run(story)
+
+
+def test_what_a_paused_one_needs_is_said_whatever_it_was_paused_for() -> None:
+    @handler(service="S", retry=RetryPolicy(max_attempts=1))
+    async def breaks(ctx: Context) -> None:
+        raise ValueError("no")
+
+    @handler(service="S")
+    async def sleeps(ctx: Context) -> None:
+        await ctx.sleep("1h")
+
+    async def story() -> None:
+        async with engine_with(breaks, sleeps) as engine:
+            failed, slept = await engine.send(breaks), await engine.send(sleeps)
+            await asyncio.sleep(1)
+            assert (await slept.describe()).advice == ""
+            await engine.pause(slept.id)
+            await asyncio.sleep(1)
+            assert "no tries left" in (await failed.describe()).advice
+            assert "An operator has paused it: resume it" in (await slept.describe()).advice
+            [listed] = await engine.invocations(handler="sleeps")
+            assert listed.advice == (await slept.describe()).advice
+
+    run(story)
+
+
+def test_a_listing_says_what_it_leaves_out() -> None:
+    for said in (Engine.invocations.__doc__, InvocationView.__doc__):
+        for field in ("input", "output", "waits_for", "children", "timers", "journal"):
+            assert f"`{field}`" in str(said)

@@ -56,8 +56,13 @@ def not_async(ctx: Context) -> int:
     return 1
 
 
-@handler  # type: ignore[type-var]
+@handler  # type: ignore[arg-type]
 async def no_context(amount: int) -> int:
+    return amount
+
+
+@handler
+async def counts(ctx: Context, amount: int = 1) -> int:
     return amount
 
 
@@ -65,6 +70,7 @@ async def main(engine: Engine) -> None:
     await engine.call(mistaken, "7")  # type: ignore[misc]
     await engine.call(mistaken)  # type: ignore[arg-type]
     await engine.call(tick, 3)  # type: ignore[misc]
+    await engine.call(counts, "7")  # type: ignore[misc]
     number: int = await engine.call(mistaken, 7)  # type: ignore[arg-type]
     handle = await engine.send(tick)
     text: str = await handle.result()  # type: ignore[assignment]

@@ -20,9 +20,8 @@ def test_mypy_understands_a_users_program_and_finds_every_planted_mistake(tmp_pa
     naked = tmp_path / "naked.py"
     naked.write_text(IGNORE.sub("", mistakes))
     command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--hide-error-context"]
-    done = subprocess.run(
-        [*command, str(HERE / "user_program.py"), str(naked)], capture_output=True, text=True, cwd=HERE.parent.parent
-    )
+    programs = [str(HERE / "user_program.py"), str(HERE / "default_program.py"), str(naked)]
+    done = subprocess.run([*command, *programs], capture_output=True, text=True, cwd=HERE.parent.parent)
     errors = [line for line in done.stdout.splitlines() if ": error:" in line]
     lines = [re.search(r"naked\.py:(\d+): error:", error) for error in errors]
     elsewhere = [error for error, line in zip(errors, lines, strict=True) if line is None]
@@ -36,8 +35,9 @@ def test_pyright_understands_a_client_in_its_strict_mode(tmp_path: Path) -> None
     (tmp_path / "right.py").write_text(right)
     wrong = right.replace("assert_type(await api.call(ping), str)", "assert_type(await api.call(ping), int)")
     (tmp_path / "wrong.py").write_text(wrong)
+    (tmp_path / "default.py").write_text((HERE / "default_program.py").read_text())
     settings = {
-        "include": ["right.py", "wrong.py"],
+        "include": ["right.py", "wrong.py", "default.py"],
         "typeCheckingMode": "strict",
         "extraPaths": [str(HERE.parent.parent)],
         "pythonVersion": f"{sys.version_info.major}.{sys.version_info.minor}",
