@@ -91,6 +91,9 @@ class Engine(Serving, Subscribing, Measuring):
     - `standby`: where another engine has the file, this one does not fail: what it is asked is asked of that one,
       through its control socket, and when that one is gone, one on standby takes over. So each worker of
       `uvicorn --workers 4` may have one: all can call, and the handlers run in one of them (see `role`).
+    - `strict`: whether a handler that reads the clock, draws at random, opens files or sockets, or invokes through
+      the engine, outside of its steps, and one that forgets an `await`, is paused as `misuse`, with the line. For
+      development and tests: Python code on the event loop runs about half as fast.
     - `telemetry`: whether it tells OpenTelemetry what happens; by default, if the process has a provider installed.
     - `kafka_clusters`: by name, the options of each cluster, which librdkafka named: see `subscribe`.
 
@@ -130,6 +133,7 @@ class Engine(Serving, Subscribing, Measuring):
         limits: Limits = Limits(),  # noqa: B008 (it is frozen)
         control_socket: bool = True,
         standby: bool = False,
+        strict: bool = False,
     ) -> None:
         if (path is None) == (store is None):
             raise ValueError("Engine(path, services=[...]) needs the path of its database file (or a store=)")
@@ -161,6 +165,7 @@ class Engine(Serving, Subscribing, Measuring):
         self._defaults = defaults
         self._max_concurrent = max_concurrent_invocations
         self._max_threads = max_step_threads
+        self._strict = strict
         self._limits = limits
         self._observers = observers_of(observer)
         self._telemetry = telemetry
@@ -196,6 +201,7 @@ class Engine(Serving, Subscribing, Measuring):
             self._clock,
             max_concurrent=self._max_concurrent,
             max_threads=self._max_threads,
+            strict=self._strict,
             limits=self._limits,
             defaults=self._defaults.retry,
             declaration=_declaration,
@@ -315,6 +321,7 @@ class Engine(Serving, Subscribing, Measuring):
         """
         if self._running().crowded:
             await self._running().admitted()
+        self._running().misplaced.asks("call", target)
         handler, submit, reuse = self._submission(target, arg, key, idempotency_key, headers, None)
         if handler.flavor is Flavor.WORKFLOW:
             outcome = await self._running().ask(submit, Wanted.NEW_OUTCOME)
@@ -380,6 +387,7 @@ class Engine(Serving, Subscribing, Measuring):
         """
         if self._running().crowded:
             await self._running().admitted()
+        self._running().misplaced.asks("send", target)
         handler, submit, reuse = self._submission(target, arg, key, idempotency_key, headers, delay)
         reply = await self._ask(submit, look=None if reuse is None else reuse.look)
         differs = reuse is not None and reuse.differs

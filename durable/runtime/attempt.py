@@ -62,6 +62,8 @@ class Host(ending.Host, Protocol):
     limits: Limits
     #: What those lend that wait for the engine.
     lending: Lending
+    #: Whether what may only be a mistake is an error.
+    strict: bool
     #: Tells when a handler is at rest.
     rest: Rest
 
@@ -165,7 +167,6 @@ class Attempt(Ending):
         mark = CURRENT.set(self)
         own_decimals()
         self._rest.mark()
-        returned = True
         try:
             over_already = not self.active  # killed or paused by the turn that began it
             if over_already:
@@ -194,6 +195,10 @@ class Attempt(Ending):
                     self._end_failed()  # if no other step of the handler is still to end
                     return
                 self._check_end()
+                forgotten = self.unused.forgotten(returned=not self._cancels.raised)
+                if forgotten and self.host.strict:
+                    self.broken = UsageError(f"the handler ended and never awaited {'; '.join(forgotten)}")
+                    raise self.broken
                 try:
                     outcome = Outcome(True, self.handler.encode_result(value))
                 except SerializationError as error:
@@ -204,10 +209,10 @@ class Attempt(Ending):
                 failure = self._raised(error)
                 if failure is None:
                     return
-                outcome, returned = failure, False
+                outcome, forgotten = failure, self.unused.forgotten(returned=False)
             self._finished = True
             self.host.submit(Finish(self.seq, self.number, outcome))
-            if forgotten := self.unused.forgotten(returned=returned and not self._cancels.raised):
+            if forgotten:
                 self.host.when_settled(partial(tell, self.about, forgotten))
             self._over("finished")
         finally:

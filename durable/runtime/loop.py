@@ -27,6 +27,7 @@ from durable.runtime.deadlocks import Deadlocks
 from durable.runtime.deeds import Deeds
 from durable.runtime.failures import describe
 from durable.runtime.lending import Lending
+from durable.runtime.misplaced import Misplaced
 from durable.runtime.observer import Observer
 from durable.runtime.recovery import Recovery
 from durable.runtime.refused import one_by_one
@@ -34,6 +35,7 @@ from durable.runtime.registry import Registry
 from durable.runtime.replies import Look, Replies, Wanted
 from durable.runtime.roster import Roster
 from durable.runtime.steps import CURRENT, InStep
+from durable.runtime.strict import lookout
 from durable.runtime.sweep import Sweep
 from durable.runtime.tasks import unmourned
 from durable.runtime.threads import Threads, end_idle_threads
@@ -62,6 +64,7 @@ class Loop:
         *,
         max_concurrent: int,
         max_threads: int,
+        strict: bool = False,
         limits: Limits,
         defaults: RetryPolicy,
         declaration: Callable[[Registry, str], str],
@@ -79,6 +82,9 @@ class Loop:
         #: A digest of what a service's code declares.
         self._declaration = declaration
         self.limits = limits
+        self.strict = strict
+        self._looking = False
+        self.misplaced = Misplaced(strict=strict)
         self._slots = max_concurrent
         self._defaults = defaults
         self._queue: list[Command] = []
@@ -141,6 +147,9 @@ class Loop:
             if not self._gone:
                 await self.store.close()
             raise
+        if self.strict:
+            self._looking = True
+            lookout.begin()
         self._begin_keeping()
         self._chore(recovery.run())
         self._chore(self.deadlocks.begin())
@@ -228,6 +237,7 @@ class Loop:
 
     def _stop(self) -> None:
         """Begin nothing any more by itself."""
+        self._look_away()
         self._closing = True
         self.timers.close()
         self.lending.threads.close()
@@ -235,6 +245,11 @@ class Loop:
         self._sweep.close()
         for task in [*self._chores, *([self._keeper] if self._keeper is not None else ())]:
             task.cancel()
+
+    def _look_away(self) -> None:
+        if self._looking:
+            self._looking = False
+            lookout.end()
 
     async def _commit_rest(self, deadline: float) -> None:
         """What was handed in becomes durable."""
@@ -253,6 +268,7 @@ class Loop:
             return
         self._over = True
         self._queue.clear()
+        self._look_away()
         try:
             if not self._loop.is_closed():
                 self._stop()

@@ -67,6 +67,8 @@ class Runtime(Protocol):
     observer: Observer | None
     #: What those lend that wait for the engine.
     lending: Lending
+    #: Whether what may only be a mistake is an error.
+    strict: bool
 
     def submit(self, command: Command) -> None:
         """Have a command settled in the next turn."""
@@ -103,6 +105,7 @@ class Roster:
         self.observer = engine.observer
         self.limits = engine.limits
         self.lending = engine.lending
+        self.strict = engine.strict
         self._defaults = defaults
         self._watch = Watch(loop, self.attempts)
         self._blocked = Blocked(loop, engine.clock, lambda: self.attempts or self._lingering, self._stalled)

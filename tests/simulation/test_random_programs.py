@@ -357,6 +357,7 @@ class Verifier:
         self.context = copy_context()
         self.observer: Observer | None = None
         self.limits = Limits()
+        self.strict = False
         self.commands: list[Command] = []
         #: Of the replay's event loop.
         self.rest: Rest
