@@ -28,6 +28,8 @@ Job = Callable[[], None]
 IDLE_S = 10.0
 #: How long a step waits for a thread before the log says who has them all; and how long until it says so again.
 PATIENCE_S, AGAIN_S = 10.0, 60.0
+#: How long a step has been given up before the log says that its thread goes on.
+SAY_S = 0.1
 #: How many places may be lent at the same time: each is one more thread.
 LENT_MAX = 1000
 #: How many steps a line of the log names.
@@ -159,9 +161,14 @@ class Threads:
 
     def _give_up(self, token: object, called: Callable[[], str]) -> None:
         self._given_up[token] = called
-        if self._closed:
+        if not self._closed:
+            self._loop.call_later(SAY_S, self._say, token, context=self._context)
+
+    def _say(self, token: object) -> None:
+        """What was given up still runs; and so does the engine: it did not end together with its event loop."""
+        called, count = self._given_up.get(token), len(self._given_up)
+        if called is None or self._closed:
             return
-        count = len(self._given_up)
         log.engine.warning(
             "%s was given up, but a thread cannot be stopped: it goes on to its end. %d such thread%s now%s",
             called(),
