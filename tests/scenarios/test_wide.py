@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from types import FrameType
@@ -16,6 +17,7 @@ from durable import (
     DurableTimeoutError,
     Engine,
     InvocationCancelled,
+    RetryPolicy,
     TerminalError,
     UsageError,
     as_completed,
@@ -25,6 +27,7 @@ from durable import (
     wait_completed,
 )
 from durable.core.ids import awakeable_id
+from durable.core.limits import Limits
 from durable.core.world import WIDE
 from durable.store.memory import MemoryStore
 from durable.testing import Sim, VirtualClock, check, run
@@ -352,3 +355,59 @@ def calls_of_arrivals(width: int) -> int:
 def test_what_arrives_costs_a_suspended_handler_the_same_however_much_it_waits_for() -> None:
     few, many = 4 * WIDE, 16 * WIDE
     assert calls_of_arrivals(many) / many < 1.1 * calls_of_arrivals(few) / few
+
+
+# ---- a crowd that has not begun yet ----
+
+
+@pytest.mark.parametrize("how", ["cancel", "kill", "pause", "fails", "close"])
+@pytest.mark.parametrize("interruptible", [True, False])
+def test_a_crowd_of_steps_that_is_about_to_begin_meets_an_end(how: str, interruptible: bool) -> None:
+    """One of them begins in each round of the event loop here: most have not when the end comes."""
+    width, begun = 200, Counter[int]()
+
+    async def note(number: int) -> int:
+        begun[number] += 1
+        await asyncio.sleep(0.01)
+        if how == "fails" and number == 3 and begun[3] == 1:
+            raise ConnectionError("once")
+        return number
+
+    @handler(service="Wide", retry=RetryPolicy(initial_interval="1s"))
+    async def many(ctx: Context) -> int:
+        steps = ctx.with_options(interruptible=interruptible)
+        return sum(await gather(*(steps.run(note, number) for number in range(width))))
+
+    async def story() -> None:
+        store, clock = MemoryStore(), VirtualClock(asyncio.get_running_loop())
+        options: dict[str, Any] = {"services": [many], "store": store, "clock": clock, "limits": Limits(begun=1)}
+        engine = await Engine(**options).start()
+        handle = await engine.send(many)
+        while len(begun) < 5:  # noqa: ASYNC110 (a step says so)
+            await asyncio.sleep(0)
+        ran = len(begun)
+        assert ran < width // 2
+        if how in ("cancel", "kill"):
+            await engine.cancel(handle.id, kill=how == "kill")
+            with suppress(
+                TerminalError
+            ):  # a cancel lets steps end that cannot be interrupted, and with them all is done
+                await handle.result()
+            assert (len(begun) < width) == (interruptible or how == "kill")
+        elif how == "pause":
+            await engine.pause(handle.id)
+            await asyncio.sleep(10)
+            assert (await handle.describe()).status == "paused"
+            assert len(begun) < width, "those that had not begun wait"
+            await engine.resume(handle.id)
+        elif how == "close":
+            await engine.close()
+            engine = await Engine(**options | {"store": MemoryStore(store.tables)}).start()
+            handle = engine.invocation(handle.id, int)
+        if how not in ("cancel", "kill"):
+            assert await handle.result() == width * (width - 1) // 2
+            assert max(begun.values()) <= 2
+            assert sum(begun.values()) <= width + 1, "what was done is not done again"
+        await engine.close()
+
+    run(story)
