@@ -12,6 +12,7 @@ errors log release
 core.journal core.waiting core.ids core.duration core.reasons core.limits
 core.retry core.replay
 core.invocation core.sources
+core.record_commands
 core.commands
 core.effects
 core.world

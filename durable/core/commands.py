@@ -8,8 +8,16 @@ import msgspec
 
 from durable.core.invocation import Problem, Submission
 from durable.core.journal import Kind, Outcome
+from durable.core.record_commands import (
+    Begin,
+    HoldSubscription,
+    Reposition,
+    SetCluster,
+    Subscribe,
+    Take,
+    Unsubscribe,
+)
 from durable.core.retry import RetryPolicy
-from durable.core.sources import Cluster, GroupPartition, Subscription
 from durable.core.waiting import Group
 
 
@@ -391,79 +399,6 @@ class Expire(msgspec.Struct, frozen=True, gc=False):
     #: A workflow's run, whose state goes with it.
     workflow: bool = False
     journal_only: bool = False
-    token: int = 0
-
-
-# ---- records ----
-
-
-class Subscribe(msgspec.Struct, frozen=True, gc=False):
-    """Keep a subscription."""
-
-    subscription: Subscription
-    token: int = 0
-
-
-class Unsubscribe(msgspec.Struct, frozen=True, gc=False):
-    """Forget a subscription; what it started goes on. The positions of its group stay, unless that was its own."""
-
-    id: str
-    token: int = 0
-
-
-class HoldSubscription(msgspec.Struct, frozen=True, gc=False):
-    """Have a subscription take nothing, or go on."""
-
-    id: str
-    held: bool
-    token: int = 0
-
-
-class Reposition(msgspec.Struct, frozen=True, gc=False):
-    """An operator has decided where a subscription goes on; `start` is one of `sources.STARTS`."""
-
-    id: str
-    start: str
-    token: int = 0
-
-
-class Begin(msgspec.Struct, frozen=True, gc=False):
-    """Keep where reading begins in partitions that have no position yet; those that have one stay as they are."""
-
-    id: str
-    positions: dict[GroupPartition, int]
-    token: int = 0
-
-
-class Offered(msgspec.Struct, frozen=True, gc=False):
-    """A record, as the invocation that it is to become."""
-
-    offset: int
-    submission: Submission
-    #: See `Position.fingerprint`; 0 where it was not computed.
-    fingerprint: int = 0
-    #: Why it cannot be run: it becomes an invocation that has failed already.
-    failure: Outcome | None = None
-
-
-class Take(msgspec.Struct, frozen=True, gc=False):
-    """Accept records of a partition, in their order, and move its position behind them."""
-
-    id: str
-    place: GroupPartition
-    #: The offset from which on the reader has left nothing out: nothing is taken where the position is before it.
-    since: int
-    records: tuple[Offered, ...]
-    token: int = 0
-    #: What lies between the position and `since` is gone from the broker: it is counted as skipped.
-    gone: bool = False
-
-
-class SetCluster(msgspec.Struct, frozen=True, gc=False):
-    """Keep a cluster that was named at run time, or forget it."""
-
-    name: str
-    cluster: Cluster | None
     token: int = 0
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from durable.core import commands as ask
+from durable.core import record_commands as records
 from durable.core.effects import Need
 from durable.core.lifecycle import (
     cancel,
@@ -59,13 +60,13 @@ _APPLY: dict[type, Callable[[Turn, Any], None]] = {
     ask.Lend: slots.lend,
     ask.Configure: control.configure,
     ask.Declare: control.declare,
-    ask.Subscribe: take.subscribe,
-    ask.Unsubscribe: take.unsubscribe,
-    ask.HoldSubscription: take.hold,
-    ask.Reposition: take.reposition,
-    ask.Begin: take.begin,
-    ask.Take: take.take,
-    ask.SetCluster: take.set_cluster,
+    records.Subscribe: take.subscribe,
+    records.Unsubscribe: take.unsubscribe,
+    records.HoldSubscription: take.hold,
+    records.Reposition: take.reposition,
+    records.Begin: take.begin,
+    records.Take: take.take,
+    records.SetCluster: take.set_cluster,
 }
 
 
@@ -96,7 +97,7 @@ _NEEDS: dict[type, Callable[[World, Any, Need], None]] = {
     ask.Expire: forget.needs_expire,
     ask.Recover: control.needs_seq,
     ask.NoteDamage: control.needs_seq,
-    ask.Take: take.needs,
+    records.Take: take.needs,
 }
 
 

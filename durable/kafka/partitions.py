@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any
 
 from durable import log
-from durable.core.commands import Begin, Take
 from durable.core.effects import Answer, Reply
+from durable.core.record_commands import Begin, Take
 from durable.core.sources import GroupPartition, Position, Subscription
 from durable.kafka.host import Host
 from durable.kafka.trouble import Ended, Failed, Trouble

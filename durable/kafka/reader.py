@@ -12,8 +12,8 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from durable import log
-from durable.core.commands import Offered, Take
 from durable.core.effects import Reply
+from durable.core.record_commands import Offered, Take
 from durable.core.sources import Subscription
 from durable.errors import EngineFailedError, EngineNotRunningError, InvalidRequestError
 from durable.kafka.host import Host

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 from zlib import crc32
 
-from durable.core.commands import Offered
 from durable.core.ids import claimed_id
 from durable.core.invocation import Caller, Flavor, Submission
 from durable.core.journal import Failure
+from durable.core.record_commands import Offered
 from durable.core.sources import Subscription
 from durable.errors import DurableError, InvalidRequestError, RequestError
 from durable.kafka.sources import is_keyed

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from durable.core import commands as ask
+from durable.core import record_commands as records
 from durable.core.effects import Answer
 from durable.core.ids import is_subscription_id
 from durable.core.sources import STARTS, Cluster, Subscription
@@ -152,7 +153,7 @@ class Subscriptions:
                 str(handler.flavor),
                 self._now_ms(),
             )
-            await self._ask(partial(ask.Subscribe, subscription))
+            await self._ask(partial(records.Subscribe, subscription))
             self._read(fresh_id)
         return self.view(fresh_id)
 
@@ -161,13 +162,13 @@ class Subscriptions:
         self._found(id)
         async with self._changing:
             await self._stop(id)
-            await self._ask(partial(ask.Unsubscribe, id), id)
+            await self._ask(partial(records.Unsubscribe, id), id)
 
     async def pause(self, id: str) -> None:
         """See `Engine.pause_subscription`."""
         self._found(id)
         async with self._changing:
-            await self._ask(partial(ask.HoldSubscription, id, True), id)
+            await self._ask(partial(records.HoldSubscription, id, True), id)
             await self._stop(id)
 
     async def resume(self, id: str, position: str | None) -> None:
@@ -178,9 +179,9 @@ class Subscriptions:
         async with self._changing:
             if position is not None:
                 await self._stop(id)
-                await self._ask(partial(ask.Reposition, id, position), id)
+                await self._ask(partial(records.Reposition, id, position), id)
             else:
-                await self._ask(partial(ask.HoldSubscription, id, False), id)
+                await self._ask(partial(records.HoldSubscription, id, False), id)
             self._read(id)
 
     async def _ask(self, make: Callable[[int], ask.Command], id: str = "") -> None:
@@ -297,7 +298,7 @@ class Subscriptions:
         async with self._changing:
             kept = self._world.clusters.get(name)
             created_at = self._now_ms() if kept is None else kept.created_at
-            await self._ask(partial(ask.SetCluster, name, Cluster(name, own, created_at)))
+            await self._ask(partial(records.SetCluster, name, Cluster(name, own, created_at)))
             await self._connect_again(name)
         return self.cluster(name)
 
@@ -310,7 +311,7 @@ class Subscriptions:
                 "force it; they would wait until there is one of that name"
             )
         async with self._changing:
-            await self._ask(partial(ask.SetCluster, name, None))
+            await self._ask(partial(records.SetCluster, name, None))
             await self._connect_again(name)
 
     def _changeable(self, name: str) -> ClusterView:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from durable import log
-from durable.core.commands import Command, Invoke, OpenEntry, Submit, Take
+from durable.core.commands import Command, Invoke, OpenEntry, Submit
 from durable.core.effects import (
     Action,
     Completed,
@@ -21,6 +21,7 @@ from durable.core.effects import (
     Unload,
 )
 from durable.core.invocation import Submission
+from durable.core.record_commands import Take
 from durable.core.sources import GroupPartition, Position
 from durable.core.turn import Turn
 from durable.core.world import World

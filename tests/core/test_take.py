@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
-from durable.core.commands import Begin, Command, HoldSubscription, Offered, Reposition, Subscribe, Take, Unsubscribe
+from durable.core.commands import Command
 from durable.core.effects import Answer, Reply
 from durable.core.invocation import Flavor, Status
 from durable.core.journal import Failure, failure_of
+from durable.core.record_commands import Begin, HoldSubscription, Offered, Reposition, Subscribe, Take, Unsubscribe
 from durable.core.sources import GroupPartition, Position, Subscription
 from durable.core.turn import Turn
 from tests.core.support import Core, id_of, submission

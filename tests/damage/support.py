@@ -18,9 +18,9 @@ from durable import (
     WorkflowContext,
     handler,
 )
-from durable.core.commands import Begin, Subscribe
 from durable.core.effects import Answer
 from durable.core.reasons import Reason
+from durable.core.record_commands import Begin, Subscribe
 from durable.core.sources import GroupPartition, Subscription
 from durable.errors import StorageError
 from durable.testing import run

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from durable import Context, Engine, ObjectContext, VirtualObject, handler
-from durable.core.commands import Begin, Subscribe, Take
 from durable.core.effects import Answer
 from durable.core.invocation import Flavor
+from durable.core.record_commands import Begin, Subscribe, Take
 from durable.core.sources import GroupPartition, Subscription
 from durable.kafka.records import Records, fingerprint
 from durable.testing import Sim, check

@@ -10,8 +10,8 @@ from opentelemetry.trace import SpanKind
 
 from durable import Context, Engine, handler
 from durable.client import Handle
-from durable.core.commands import Begin, Subscribe, Take
 from durable.core.invocation import Flavor
+from durable.core.record_commands import Begin, Subscribe, Take
 from durable.core.sources import GroupPartition, Subscription
 from durable.ingress import create_app
 from durable.kafka.records import Records

@@ -6,20 +6,20 @@ that has none here.
 
 import msgspec
 
-from durable.core.commands import (
+from durable.core.commands import Submit
+from durable.core.effects import Answer, Need
+from durable.core.invocation import Status
+from durable.core.lifecycle import submit
+from durable.core.record_commands import (
     Begin,
     HoldSubscription,
     Offered,
     Reposition,
     SetCluster,
-    Submit,
     Subscribe,
     Take,
     Unsubscribe,
 )
-from durable.core.effects import Answer, Need
-from durable.core.invocation import Status
-from durable.core.lifecycle import submit
 from durable.core.sources import Position
 from durable.core.turn import Turn, need_id
 from durable.core.world import World
