@@ -6,6 +6,7 @@ sqlite3 finds them prepared.
 """
 
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from typing import Any
 
 from durable.core.effects import Writes
@@ -26,9 +27,7 @@ def statements(writes: Writes) -> list[Statement]:
     if writes.journal:
         _many(out, "INSERT OR REPLACE INTO journal VALUES ", 12, with_checksums(writes.journal))
     if writes.created:
-        text = f"INSERT INTO _invocations ({rows.FIXED}, {rows.MOVING}) VALUES "
-        width = rows.FIXED_COUNT + len(rows.MOVING_NAMES)
-        _many(out, text, width, [rows.fixed(new) + rows.moving(new) for new in writes.created.values()])
+        _create(out, [rows.fixed(new) + rows.moving(new) for new in writes.created.values()])
     if writes.changed:
         _many(
             out,
@@ -76,6 +75,21 @@ def reserve_ordinals(number: int) -> Statement:
     return "INSERT OR REPLACE INTO meta VALUES (?, ?, ?)", row
 
 
+def _create(out: list[Statement], created: Sequence[Sequence[Any]]) -> None:
+    """New invocations. Of many that are alike, as a poll's records are, what they share is handed over once a chunk.
+
+    Handing over values takes as long as writing them: a row has forty, and those of a poll differ in a dozen.
+    """
+    if len(created) < _CHUNK:
+        _many(out, _INSERT, len(_COLUMNS), created)
+        return
+    shared = _shared(created[0])
+    if any(_shared(row) != shared for row in created):
+        _many(out, _INSERT, len(_COLUMNS), created)
+        return
+    _many(out, _INSERT_ALIKE, len(_OWN), [_own(row) for row in created], shared)
+
+
 def _forget(out: list[Statement], table: str, column: str, seqs: list[int]) -> None:
     _delete(out, table, (column,), [(seq,) for seq in seqs])
 
@@ -115,8 +129,10 @@ def _sources(out: list[Statement], writes: Writes) -> None:
             _many(out, f"INSERT OR REPLACE INTO {table} VALUES ", 3, kept)
 
 
-def _many(out: list[Statement], head: str, width: int, values: Sequence[Sequence[Any]]) -> None:
-    """`head` followed by as many rows as fit, in chunks of powers of two."""
+def _many(
+    out: list[Statement], head: str, width: int, values: Sequence[Sequence[Any]], shared: Sequence[Any] = ()
+) -> None:
+    """`head`, with what its rows share, followed by as many of them as fit, in chunks of powers of two."""
     start, left = 0, len(values)
     while left:
         size = _CHUNK if left >= _CHUNK else 1 << (left.bit_length() - 1)
@@ -126,7 +142,7 @@ def _many(out: list[Statement], head: str, width: int, values: Sequence[Sequence
             text = _texts[head, size] = head.replace("$rows", ", ".join([row] * size)) + (
                 "" if "$rows" in head else ", ".join([row] * size)
             )
-        flat: list[Any] = []
+        flat = list(shared)
         for row_values in values[start : start + size]:
             flat += row_values
         out.append((text, flat))
@@ -134,6 +150,24 @@ def _many(out: list[Statement], head: str, width: int, values: Sequence[Sequence
         left -= size
 
 
+_COLUMNS = (*rows.FIXED_NAMES, *rows.MOVING_NAMES)
+_INSERT = f"INSERT INTO _invocations ({rows.FIXED}, {rows.MOVING}) VALUES "
+#: In what new invocations differ, also those that are alike.
+_OWN = tuple(
+    _COLUMNS.index(name)
+    for name in (
+        "seq", "id", "key", "input", "headers", "status", "attempt", "queued", "place", "checksum", "moving_checksum"
+    )
+)  # fmt: skip
+_SHARED = tuple(place for place in range(len(_COLUMNS)) if place not in _OWN)
+_own, _shared = itemgetter(*_OWN), itemgetter(*_SHARED)
+_INSERT_ALIKE = (
+    f"INSERT INTO _invocations ({', '.join(_COLUMNS[place] for place in (*_SHARED, *_OWN))}) SELECT "
+    + ", ".join([f"?{number}" for number in range(1, len(_SHARED) + 1)])
+    + ", "
+    + ", ".join(f"column{number}" for number in range(1, len(_OWN) + 1))
+    + " FROM (VALUES $rows)"
+)
 _UPDATE = (
     "UPDATE _invocations SET "
     + ", ".join(f"{name} = new.column{place}" for place, name in enumerate(rows.MOVING_NAMES, 2))
