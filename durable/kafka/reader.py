@@ -22,6 +22,7 @@ from durable.kafka.partitions import Partitions
 from durable.kafka.records import Records
 from durable.kafka.state import State
 from durable.kafka.trouble import Ended, Failed, Trouble, told
+from durable.runtime.lines import about
 from durable.store import CommitRefused
 
 #: How long it waits before it tries again: at first, and at most.
@@ -337,6 +338,7 @@ class Reader:
                     number,
                     one.submission.id,
                     one.failure.value.decode(errors="replace"),
+                    about=about(one.submission),
                 )
 
     async def _one_by_one(self, number: int, offered: Sequence[Offered], records: Sequence[Any], before: int) -> None:
@@ -391,6 +393,9 @@ class Reader:
 
     def _mind_silence(self, consumer: Any, read: Settings, *, quiet: bool) -> None:
         """Say so where no broker answers for a partition; the client goes on trying, and what comes is read."""
+        if not self._joined or self.partitions.fresh:  # it is not there yet
+            self._quiet_since = 0
+            return
         now = int(time.time() * 1000)
         if not quiet or not 0 < self._quiet_since <= now:
             self._quiet_since = now

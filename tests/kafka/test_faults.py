@@ -228,13 +228,19 @@ async def test_records_that_cannot_be_run_become_failed_invocations_and_the_othe
         assert view.failed == 4
         await all_ended(engine, 5)
         found = {int(one.headers["kafka.offset"]): one for one in await engine.invocations(caller=id)}
+
+        async def said() -> bool:  # they are there before the reader hears of it
+            return len([line for line in caplog.records if "became the failed invocation" in line.getMessage()]) == 4
+
+        await until(said)
         assert [found[offset].key for offset in range(5)] == ["\\xff\\xfe", "nul\\x00", "k", "k", "k"]
         assert await engine.attach(found[4].id) == 7
         for offset, words in enumerate(("no UTF-8", "NUL", "Expected `int`", "1,024")):
             one = await engine.describe(found[offset].id)
             assert one.completion_result == "failure" and words in (one.output or b"").decode(), one
             assert one.input == bad[offset][1]
-            assert one.id in caplog.text
+            [line] = [said for said in caplog.records if one.id in said.getMessage() and said.name == "durable.kafka"]
+            assert vars(line)["invocation_id"] == one.id and vars(line)["key"] == one.key
         again = await engine.restart_as_new(found[0].id)
         assert await again.result() == 1
 
