@@ -10,7 +10,7 @@ from durable.core.duration import Duration
 from durable.core.ids import fingerprint
 from durable.core.journal import Kind, Outcome
 from durable.core.retry import RetryPolicy
-from durable.core.turn import promise_topic
+from durable.core.topics import promise_topic
 from durable.errors import TerminalError
 from durable.futures import DurableFuture
 from durable.outcomes import outcome_of

@@ -9,14 +9,14 @@ HOUSE = Path(__file__).parent.parent / "durable"
 #: From the ground up, a floor a line, its rooms in words. An import goes to a lower floor, or stays in its room.
 FLOORS = """
 errors log release
-core.journal core.waiting core.ids core.duration core.reasons core.limits
+core.journal core.waiting core.ids core.duration core.reasons core.limits core.topics
 core.retry core.replay
 core.invocation core.sources
 core.record_commands
 core.commands
 core.effects
 core.world
-core.turn
+core.turn core.needs
 core.lifecycle
 core.settle core.undo
 core

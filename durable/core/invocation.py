@@ -292,6 +292,11 @@ def damage(cause: str, reason: str = Reason.DAMAGED) -> Problem:
     return Problem(cause, DAMAGED_TYPE, reason=reason)
 
 
+def visits_a_workflow(submission: Submission) -> bool:
+    """Whether it runs on a key beside a workflow's run (or, for a patch of the state, may do so)."""
+    return submission.flavor is Flavor.WORKFLOW_SHARED or submission.handler == PATCH_STATE
+
+
 def run_id(service: str, key: str, span: IdSpan) -> str:
     """The id of a workflow's run on a key."""
     return claimed_id(service, key, "run", "", span=span)

@@ -26,7 +26,8 @@ from durable.core.lifecycle import (
     take,
     wake,
 )
-from durable.core.turn import Turn, need_invocation
+from durable.core.needs import need_invocation
+from durable.core.turn import Turn
 from durable.core.world import World
 
 _APPLY: dict[type, Callable[[Turn, Any], None]] = {

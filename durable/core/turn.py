@@ -15,14 +15,12 @@ from durable.core.effects import (
     Interrupt,
     KeepWarm,
     MayDeadlock,
-    Need,
     Reply,
     StartAttempt,
     Then,
     Writes,
 )
 from durable.core.invocation import (
-    PATCH_STATE,
     Flavor,
     Invocation,
     KeyedObject,
@@ -31,9 +29,11 @@ from durable.core.invocation import (
     Submission,
     forgotten,
     run_id,
+    visits_a_workflow,
 )
 from durable.core.journal import COMMAND, Kind, Outcome, Row
 from durable.core.sources import Position
+from durable.core.topics import output_topic, promise_topic
 from durable.core.world import World
 
 K = TypeVar("K")
@@ -439,83 +439,3 @@ def _found(invocation: Invocation) -> Found:
 def is_suspect(invocation: Invocation) -> bool:
     """Whether it was running in two processes, one after the other, that ended without a clean close."""
     return invocation.crashes >= SUSPECT
-
-
-def output_topic(id: str) -> str:
-    """The topic of an invocation's outcome."""
-    return f"output/{id}"
-
-
-#: How the detail of a call begins that joined an invocation instead of starting one.
-JOINED = output_topic("")
-
-
-def promise_topic(service: str, key: str, name: str) -> str:
-    """The topic of a workflow's promise. A service's name has no slash (`registry.check_names`)."""
-    return f"promise/{service}/{len(key)}/{key}/{name}"
-
-
-def need_invocation(world: World, need: Need, seq: int) -> None:
-    """Ask for an invocation, and for the object it runs on once the invocation is known."""
-    invocation = world.invocations.get(seq)
-    if invocation is not None:
-        need_surroundings(world, need, invocation)
-    elif seq not in world.absent:
-        need.seqs.add(seq)
-
-
-def need_id(world: World, need: Need, id: str) -> None:
-    """The same, by public id."""
-    invocation = world.find(id)
-    if invocation is not None:
-        need_surroundings(world, need, invocation)
-    elif id not in world.absent:
-        need.ids.add(id)
-
-
-def need_surroundings(world: World, need: Need, invocation: Invocation) -> None:
-    """Ask for what starting, completing or forgetting an invocation touches: its object, who listens to it."""
-    submission = invocation.submission
-    need_object(world, need, submission)
-    if invocation.listened:
-        need_topic(world, need, output_topic(invocation.id))
-    if submission.key is None:
-        return
-    if visits_a_workflow(submission):
-        need_run(world, need, submission.service, submission.key)
-    elif submission.flavor is Flavor.WORKFLOW and (
-        invocation.status is Status.COMPLETED or invocation.damaged or submission.completion_retention_ms <= 0
-    ):  # it may be forgotten
-        key = (submission.service, submission.key)
-        if key not in world.waiting:
-            need.waiting.add(key)
-
-
-def visits_a_workflow(submission: Submission) -> bool:
-    """Whether it runs on a key beside a workflow's run (or, for a patch of the state, may do so)."""
-    return submission.flavor is Flavor.WORKFLOW_SHARED or submission.handler == PATCH_STATE
-
-
-def need_run(world: World, need: Need, service: str, key: str) -> None:
-    """Ask for a workflow's run on a key: whether it is over decides whose state and promises those are."""
-    if (service, key) not in world.keys:
-        need.keys.add((service, key))
-    need_id(world, need, run_id(service, key, world.id_span))
-
-
-def need_object(world: World, need: Need, submission: Submission) -> None:
-    """Ask for the object a submission runs on."""
-    if submission.key is not None and (submission.service, submission.key) not in world.keys:
-        need.keys.add((submission.service, submission.key))
-
-
-def need_journal(world: World, need: Need, seq: int) -> None:
-    """Ask for a whole journal."""
-    if seq not in world.journals and seq not in world.unreadable:
-        need.journals.add(seq)
-
-
-def need_topic(world: World, need: Need, topic: str) -> None:
-    """Ask who listens to a topic."""
-    if topic not in world.topics:
-        need.topics.add(topic)

@@ -20,7 +20,7 @@ from durable import log
 from durable.core.effects import Key, Need
 from durable.core.invocation import Invocation, Status
 from durable.core.journal import Kind
-from durable.core.turn import JOINED
+from durable.core.topics import JOINED
 from durable.core.waiting import entries
 from durable.runtime.attempt import Attempt
 from durable.runtime.lines import about

@@ -11,7 +11,7 @@ from durable.core.invocation import Caller, KeyedObject, Submission
 from durable.core.journal import GIVEN_UP, Kind, Outcome, Row
 from durable.core.reasons import Reason
 from durable.core.retry import RetryPolicy
-from durable.core.turn import JOINED
+from durable.core.topics import JOINED
 from durable.errors import InvalidRequestError, NotFoundError, UsageError
 from durable.futures import DurableFuture
 from durable.operations import Request, StepOptions

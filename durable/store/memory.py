@@ -13,7 +13,7 @@ from durable.core.effects import Need, Timer, Writes
 from durable.core.invocation import Flavor, Invocation, KeyedObject, Signal, Status
 from durable.core.journal import Outcome, Row
 from durable.core.sources import Cluster, GroupPartition, Position, Subscription
-from durable.core.turn import JOINED, promise_topic
+from durable.core.topics import JOINED, promise_topic
 from durable.core.world import Loaded
 from durable.errors import EngineFailedError, EngineLockedError, EngineNotRunningError, StorageError
 from durable.store import CommitRefused, Expired, Opened, Sources

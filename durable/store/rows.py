@@ -21,7 +21,7 @@ from durable.core.invocation import (
     damage,
 )
 from durable.core.journal import COMMAND, COMPLETION, DETACHED, Kind, Outcome, Row
-from durable.core.turn import JOINED, output_topic
+from durable.core.topics import JOINED, output_topic
 from durable.core.world import Loaded
 from durable.errors import StorageCorruptError
 from durable.store.checksums import checksum, columns, complaint, differs

@@ -15,7 +15,7 @@ from durable.core.effects import Need, Timer, Writes
 from durable.core.ids import parse_stand_in_id
 from durable.core.invocation import Invocation, KeyedObject
 from durable.core.journal import Row
-from durable.core.turn import JOINED, promise_topic
+from durable.core.topics import JOINED, promise_topic
 from durable.core.world import Loaded
 from durable.errors import EngineFailedError, EngineNotRunningError, StorageCorruptError, UsageError
 from durable.store import CommitRefused, Expired, Opened, listing, soundness

@@ -8,7 +8,7 @@ from durable.core.effects import Writes
 from durable.core.invocation import Flavor, Invocation, Status
 from durable.core.journal import COMMAND, Kind
 from durable.core.lifecycle.cancel import has_leaves
-from durable.core.turn import output_topic
+from durable.core.topics import output_topic
 from durable.store.memory import Tables
 from durable.store.rows import attach_journal, invocation_of
 

@@ -8,7 +8,7 @@ from durable.core.ids import awakeable_id
 from durable.core.invocation import Invocation, Problem, Status
 from durable.core.journal import COMMAND, COMPLETION, DETACHED, OPTIONAL, Kind, Row
 from durable.core.reasons import advice
-from durable.core.turn import JOINED
+from durable.core.topics import JOINED
 
 
 class EntryView(msgspec.Struct, frozen=True, kw_only=True):

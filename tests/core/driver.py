@@ -36,7 +36,8 @@ from durable.core.invocation import Flavor, Invocation, Status
 from durable.core.journal import Kind
 from durable.core.limits import TINY, Limits
 from durable.core.retry import RetryPolicy
-from durable.core.turn import Turn, promise_topic
+from durable.core.topics import promise_topic
+from durable.core.turn import Turn
 from durable.core.waiting import Group
 from durable.core.world import World
 from tests.core.support import (

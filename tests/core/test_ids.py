@@ -24,7 +24,7 @@ from durable.core.ids import (
     run_number,
     seed,
 )
-from durable.core.turn import promise_topic
+from durable.core.topics import promise_topic
 
 ORDINALS = st.integers(0, READABLE[0] - 1)
 ENTROPY = st.integers(0, READABLE[1] - 1)

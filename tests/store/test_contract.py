@@ -12,7 +12,7 @@ from durable.core.effects import Need, Timer, Writes
 from durable.core.invocation import Caller, Flavor, Invocation, Open, Problem, Signal, Status, Submission
 from durable.core.journal import CANCELLED, COMPLETION, EMPTY, INTERRUPTIBLE, KILLED, Kind, Outcome, Row
 from durable.core.sources import Cluster, GroupPartition, Position, Subscription
-from durable.core.turn import promise_topic
+from durable.core.topics import promise_topic
 from durable.core.waiting import Awaited, Group
 from durable.errors import EngineNotRunningError, StorageError
 from durable.store import CommitRefused, Store

@@ -3,7 +3,7 @@
 from typing import Final
 
 from durable.admin.sql.column import Column, shown, time
-from durable.core.turn import JOINED
+from durable.core.topics import JOINED
 
 #: Kinds of entries in Restate's words.
 _COMMANDS: Final = {

@@ -17,7 +17,8 @@ from durable.core.invocation import Invocation, Problem, Status
 from durable.core.journal import Failure
 from durable.core.lifecycle.after import Again, BackOff, after
 from durable.core.lifecycle.finish import give_up
-from durable.core.turn import Turn, is_suspect, need_id, need_invocation
+from durable.core.needs import need_id, need_invocation
+from durable.core.turn import Turn, is_suspect
 from durable.core.world import World
 
 

@@ -3,7 +3,8 @@
 from durable.core.commands import Expire, Purge
 from durable.core.effects import Answer, Need
 from durable.core.invocation import Status
-from durable.core.turn import Turn, need_id, need_invocation
+from durable.core.needs import need_id, need_invocation
+from durable.core.turn import Turn
 from durable.core.world import World
 
 

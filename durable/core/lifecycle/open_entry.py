@@ -17,21 +17,15 @@ from durable.core.commands import (
     Tell,
 )
 from durable.core.effects import Need
-from durable.core.invocation import Invocation, Open, damage
+from durable.core.invocation import Invocation, Open, damage, visits_a_workflow
 from durable.core.journal import COMMAND, EMPTY, GIVEN_UP, Failure, Kind, Outcome, Row
 from durable.core.lifecycle.damage import hold
 from durable.core.lifecycle.promise import settle_promise
 from durable.core.lifecycle.record import attempt_of, settle_budget
+from durable.core.needs import need_id, need_run, need_topic
 from durable.core.reasons import Reason
-from durable.core.turn import (
-    Turn,
-    need_id,
-    need_run,
-    need_topic,
-    output_topic,
-    promise_topic,
-    visits_a_workflow,
-)
+from durable.core.topics import output_topic, promise_topic
+from durable.core.turn import Turn
 from durable.core.world import World
 
 #: A value that may be absent: `0`, or `1` (`FOUND`) followed by the value.

@@ -5,8 +5,9 @@ from durable.core.effects import Answer, Interrupt, Need, Unload
 from durable.core.invocation import Status
 from durable.core.lifecycle.after import Again, after, park
 from durable.core.lifecycle.record import attempt_of
+from durable.core.needs import need_id, need_journal
 from durable.core.reasons import Reason
-from durable.core.turn import Turn, need_id, need_journal
+from durable.core.turn import Turn
 from durable.core.world import World
 
 

@@ -3,7 +3,9 @@
 from durable.core.commands import Notify, SettlePromise
 from durable.core.effects import Answer, Need
 from durable.core.journal import Outcome
-from durable.core.turn import Turn, need_run, need_topic, promise_topic
+from durable.core.needs import need_run, need_topic
+from durable.core.topics import promise_topic
+from durable.core.turn import Turn
 from durable.core.world import World
 
 

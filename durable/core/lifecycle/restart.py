@@ -10,7 +10,8 @@ from durable.core.effects import Answer, Need
 from durable.core.ids import awakeable_id
 from durable.core.invocation import Flavor, Invocation, Status
 from durable.core.journal import CANCELLED, COMMAND, DETACHED, Kind, Row, given_up
-from durable.core.turn import Turn, need_id, need_journal
+from durable.core.needs import need_id, need_journal
+from durable.core.turn import Turn
 from durable.core.world import World
 
 

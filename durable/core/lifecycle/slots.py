@@ -3,7 +3,8 @@
 from durable.core.commands import Lend, Trust
 from durable.core.effects import Need
 from durable.core.invocation import Status
-from durable.core.turn import Turn, is_suspect, need_invocation
+from durable.core.needs import need_invocation
+from durable.core.turn import Turn, is_suspect
 
 
 def hand_out(turn: Turn) -> Need | None:

@@ -2,9 +2,20 @@
 
 from durable.core.commands import Notify, Submit
 from durable.core.effects import Answer, Need
-from durable.core.invocation import Caller, Flavor, Invocation, Open, Status, Submission, already_started
+from durable.core.invocation import (
+    Caller,
+    Flavor,
+    Invocation,
+    Open,
+    Status,
+    Submission,
+    already_started,
+    visits_a_workflow,
+)
 from durable.core.journal import Kind
-from durable.core.turn import Turn, need_id, need_object, need_run, output_topic, visits_a_workflow
+from durable.core.needs import need_id, need_object, need_run
+from durable.core.topics import output_topic
+from durable.core.turn import Turn
 from durable.core.world import World
 
 

@@ -10,6 +10,7 @@ from durable.core.commands import Submit
 from durable.core.effects import Answer, Need
 from durable.core.invocation import Status
 from durable.core.lifecycle import submit
+from durable.core.needs import need_id
 from durable.core.record_commands import (
     Begin,
     HoldSubscription,
@@ -21,7 +22,7 @@ from durable.core.record_commands import (
     Unsubscribe,
 )
 from durable.core.sources import Position
-from durable.core.turn import Turn, need_id
+from durable.core.turn import Turn
 from durable.core.world import World
 
 

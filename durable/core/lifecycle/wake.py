@@ -6,7 +6,8 @@ from durable.core.invocation import Invocation, Signal, Status
 from durable.core.journal import EMPTY, Kind
 from durable.core.lifecycle.arrive import arrive, keep
 from durable.core.lifecycle.cancel import call_ended
-from durable.core.turn import Turn, need_id, need_invocation
+from durable.core.needs import need_id, need_invocation
+from durable.core.turn import Turn
 from durable.core.world import World
 
 
