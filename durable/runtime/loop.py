@@ -7,12 +7,12 @@ the engine starts: there is no recovery besides the `Recover` command.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any
 
 from durable import log
-from durable.core.commands import Command, Declare, Fail, TimerFired
+from durable.core.commands import Command, Declare, TimerFired
 from durable.core.effects import Need, Timer
 from durable.core.limits import Limits
 from durable.core.retry import RetryPolicy
@@ -37,17 +37,14 @@ from durable.runtime.roster import Roster
 from durable.runtime.steps import CURRENT, InStep
 from durable.runtime.strict import lookout
 from durable.runtime.sweep import Sweep
-from durable.runtime.tasks import unmourned
+from durable.runtime.tasks import Chores, unmourned
 from durable.runtime.threads import Threads, end_idle_threads
 from durable.runtime.timers import Timers
+from durable.runtime.winding_down import wind_down
 from durable.store import CommitRefused, Opened, Store
 
-#: How long a commit may take that is under way when the time to shut down is over.
-LAST_COMMIT_S = 1.0
 #: How many commits are remembered, for whoever asks how the engine fares.
 COMMITS = 200
-#: When a timer fires again whose turn the store refused.
-REFUSED_AGAIN_S = 60.0
 
 
 class Loop:
@@ -106,21 +103,21 @@ class Loop:
         self._keeper: asyncio.Task[None] | None = None
         self._loading: asyncio.Task[None] | None = None
         self._committing: asyncio.Future[None] | None = None
-        self._chores: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
+        self._chores = Chores(self._loop, self.fail)
         self.context = copy_context()
         #: Empty until the store is open.
         self.world = World(0, 0)
         #: How far partitions of topics have been taken, as far as that is durable.
         self.positions: dict[GroupPartition, Position] = {}
-        self._replies = Replies(self._loop)
+        self.replies = Replies(self._loop)
         self.lending = Lending(self._loop, self.submit, Threads(self._loop, max_threads, self.context))
         self.roster = Roster(self, self._loop, defaults, max_concurrent)
         self.attempts = self.roster.attempts
-        self.deadlocks = Deadlocks(store, self.attempts, self._loop, self._chore)
+        self.deadlocks = Deadlocks(store, self.attempts, self._loop, self._chores.begin)
         self.timers = Timers(store, clock, self._loop, self._timers_due, self.fail, limits)
-        self._sweep = Sweep(self, self._loop, self._chore)
-        self.deeds = Deeds(self, self._replies, self.roster, self.deadlocks, self.timers)
+        self._sweep = Sweep(self, self._loop, self._chores.begin)
+        self.deeds = Deeds(self, self.replies, self.roster, self.deadlocks, self.timers)
         #: Do what a committed turn leads to.
         self.act = self.deeds.act
 
@@ -151,8 +148,8 @@ class Loop:
             self._looking = True
             lookout.begin()
         self._begin_keeping()
-        self._chore(recovery.run())
-        self._chore(self.deadlocks.begin())
+        self._chores.begin(recovery.run())
+        self._chores.begin(self.deadlocks.begin())
         self._sweep.begin()
         before = "; the engine before it ended without a clean close" if opened.crashed else ""
         services = len(self.registry.declared)
@@ -181,7 +178,7 @@ class Loop:
     def _begin_keeping(self) -> None:
         """Notice the end of the event loop, and of the file."""
         self._keeper = unmourned(self._loop.create_task(self._keep()))
-        self._chore(self.store.lost())
+        self._chores.begin(self.store.lost())
 
     def _declare(self, declared: dict[str, tuple[int, str]]) -> None:
         """A service that is not what it was has a new revision."""
@@ -198,13 +195,8 @@ class Loop:
             return
         self._stop()
         self.roster.close()
-        deadline = self._loop.time() + grace_s
         try:
-            await self._drain(deadline - grace_s / 5)
-            self.roster.end_all()
-            await self._drain(deadline)
-            self.roster.bury()
-            await self._commit_rest(max(deadline, self._loop.time() + LAST_COMMIT_S))
+            await wind_down(self, grace_s)
         except BaseException:
             self.abandon()
             raise
@@ -219,7 +211,7 @@ class Loop:
         self._over = True
         end_idle_threads()
         closed = EngineNotRunningError("the engine was closed before this was answered; attach again after a start")
-        self._replies.fail_all(closed)
+        self.replies.fail_all(closed)
         self._open_the_door()
         try:
             if self.failure is None:
@@ -243,24 +235,14 @@ class Loop:
         self.lending.threads.close()
         self.deadlocks.close()
         self._sweep.close()
-        for task in [*self._chores, *([self._keeper] if self._keeper is not None else ())]:
-            task.cancel()
+        self._chores.cancel()
+        if self._keeper is not None:
+            self._keeper.cancel()
 
     def _look_away(self) -> None:
         if self._looking:
             self._looking = False
             lookout.end()
-
-    async def _commit_rest(self, deadline: float) -> None:
-        """What was handed in becomes durable."""
-        while (self._queue and self.failure is None) or self.busy():
-            left = deadline - self._loop.time()
-            if left <= 0:
-                return
-            if busy := self.busy():
-                await asyncio.wait(busy, timeout=left)
-            else:
-                await asyncio.sleep(0)
 
     def abandon(self) -> None:
         """Stop at once and write nothing more, as if the process had been killed. Idempotent; needs no event loop."""
@@ -275,7 +257,7 @@ class Loop:
                 if self._loading is not None:
                     self._loading.cancel()
                 told = EngineNotRunningError("the engine was stopped before this was answered; attach after a start")
-                self._replies.fail_all(told)
+                self.replies.fail_all(told)
                 self._open_the_door()
                 self.roster.fail()
             self.roster.forget()
@@ -318,17 +300,6 @@ class Loop:
         self.abandon()
         return True
 
-    async def _drain(self, deadline: float) -> None:
-        """Wait until every coroutine of a handler has returned and nothing is left to commit."""
-        while self._loop.time() < deadline:
-            waits = [*self.roster.tasks(), *self.busy()]
-            if not waits:
-                if not self._queue or self.failure is not None:
-                    return
-                await asyncio.sleep(0)
-                continue
-            await asyncio.wait(waits, timeout=deadline - self._loop.time(), return_when=asyncio.FIRST_COMPLETED)
-
     def fail(self, error: BaseException) -> None:
         """Nothing can be promised any more: stop everything, tell everybody, acknowledge nothing."""
         if self.failure is not None or self._over:
@@ -340,7 +311,7 @@ class Loop:
         self.failure = error
         self.failed.set()
         self._queue.clear()
-        self._replies.fail_all(error)
+        self.replies.fail_all(error)
         self._open_the_door()
         self.deadlocks.close()
         self.roster.fail()
@@ -409,7 +380,7 @@ class Loop:
             raise self.failure
         if self._closing:
             raise EngineNotRunningError("the engine is shutting down")
-        command, future = self._replies.expect(make, wanted, look)
+        command, future = self.replies.expect(make, wanted, look)
         self.submit(command)
         here = CURRENT.get()
         if wanted is not Wanted.REPLY and isinstance(here, InStep | Attempt):
@@ -512,19 +483,6 @@ class Loop:
             self._begin()
             self._call_those_that_waited(settled)
 
-    def give_up(self, command: Command, refused: CommitRefused) -> Fail | None:
-        """See `refused.Host`."""
-        token = getattr(command, "token", 0)
-        failed = self.roster.refused(command, refused)
-        if token:
-            self._replies.refuse(token, refused)
-        elif failed is None:
-            log.engine.warning("%s: %s", type(command).__name__, refused)
-        if isinstance(command, TimerFired):  # its moment is stored: it comes again
-            timer = (command.due_at, command.seq, command.entry)
-            self.timers.add_later(timer, REFUSED_AGAIN_S)
-        return failed
-
     @property
     def stopped(self) -> bool:
         """See `refused.Host`."""
@@ -544,20 +502,8 @@ class Loop:
         """What a turn that is under way waits for."""
         return [future for future in (self._loading, self._committing) if future is not None]
 
-    # ---- timers and chores ----
+    # ---- timers ----
 
     def _timers_due(self, timers: list[Timer]) -> None:
         for due_at, seq, entry in timers:
             self.submit(TimerFired(due_at, seq, entry))
-
-    def _chore(self, work: Coroutine[Any, Any, None]) -> None:
-        task = unmourned(self._loop.create_task(work))
-        self._chores.add(task)
-        task.add_done_callback(self._chore_done)
-
-    def _chore_done(self, task: "asyncio.Task[None]") -> None:
-        self._chores.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            error = task.exception()
-            assert error is not None
-            self.fail(error)

@@ -7,14 +7,20 @@ import time
 from typing import Protocol
 
 from durable import log
-from durable.core.commands import Command, Fail
+from durable.core.commands import Command, Fail, TimerFired
 from durable.core.settle import advance
 from durable.core.turn import Turn
 from durable.core.undo import needs, undo
 from durable.core.world import World
 from durable.runtime.attempt import Attempt
 from durable.runtime.clock import Clock
+from durable.runtime.replies import Replies
+from durable.runtime.roster import Roster
+from durable.runtime.timers import Timers
 from durable.store import CommitRefused, Store
+
+#: When a timer fires again whose turn the store refused.
+REFUSED_AGAIN_S = 60.0
 
 
 class Host(Protocol):
@@ -24,6 +30,9 @@ class Host(Protocol):
     clock: Clock
     world: World
     attempts: dict[int, Attempt]
+    roster: Roster
+    replies: Replies
+    timers: Timers
 
     @property
     def stopped(self) -> bool:
@@ -34,10 +43,6 @@ class Host(Protocol):
         """Do what a turn leads to whose commit took so long."""
         ...
 
-    def give_up(self, command: Command, refused: CommitRefused) -> Fail | None:
-        """This command cannot be stored: tell who asked for it; returns how the attempt that did has failed."""
-        ...
-
 
 async def one_by_one(host: Host, refused: Turn) -> None:
     """Settle the commands of a refused turn again, in their order."""
@@ -46,7 +51,7 @@ async def one_by_one(host: Host, refused: Turn) -> None:
         culprit = await _alone(host, command)
         if culprit is None:
             continue
-        failed = host.give_up(command, culprit)
+        failed = _give_up(host, command, culprit)
         if failed is not None and await _alone(host, failed) is not None:
             log.invocation.warning(
                 "invocation number %d cannot even be paused, and waits for the next start", failed.seq
@@ -73,6 +78,20 @@ async def _alone(host: Host, command: Command) -> CommitRefused | None:
     if not host.stopped:
         host.act(turn, seconds)
     return None
+
+
+def _give_up(host: Host, command: Command, refused: CommitRefused) -> Fail | None:
+    """This command cannot be stored: tell who asked for it; returns how the attempt that did has failed."""
+    token = getattr(command, "token", 0)
+    failed = host.roster.refused(command, refused)
+    if token:
+        host.replies.refuse(token, refused)
+    elif failed is None:
+        log.engine.warning("%s: %s", type(command).__name__, refused)
+    if isinstance(command, TimerFired):  # its moment is stored: it comes again
+        timer = (command.due_at, command.seq, command.entry)
+        host.timers.add_later(timer, REFUSED_AGAIN_S)
+    return failed
 
 
 async def _undo(host: Host, turn: Turn) -> None:

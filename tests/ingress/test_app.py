@@ -304,7 +304,7 @@ def test_those_who_left_are_forgotten_however_many_they_are() -> None:
             await asyncio.wait(answering)
         loop = ingress.engine._loop
         assert loop is not None
-        assert sum(map(len, loop._replies._waiters.values())) <= 2000
+        assert sum(map(len, loop.replies._waiters.values())) <= 2000
         await ingress.engine.resolve_awakeable(id, "done")
         assert (await ingress.get("/restate/invocation/Echo/waiter/k/attach")).json() == "done"
 
