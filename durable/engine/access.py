@@ -111,6 +111,12 @@ def check_number(name: str, value: int | None, least: int) -> None:
 VALUE_SIZE_LIMIT = 256 * 1024 * 1024
 
 
+def check_count(name: str, value: int) -> None:
+    """Whether it can be how many there are at a time. Raises `UsageError`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UsageError(f"{name} must be an integer of at least 1, not {value!r}")
+
+
 def check_value_size(size: int) -> None:
     """Whether it can be a limit. Raises `UsageError`."""
     if isinstance(size, bool) or not isinstance(size, int) or not 1024 <= size <= VALUE_SIZE_LIMIT:

@@ -6,8 +6,6 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack, cast, overload
 
-import msgspec
-
 from durable import telemetry as telemetries
 from durable.client import Handle, value_of
 from durable.core import commands as ask
@@ -18,7 +16,8 @@ from durable.core.invocation import Flavor, already_started
 from durable.core.journal import Outcome
 from durable.core.limits import Limits
 from durable.core.retry import DEFAULT, RetryPolicy
-from durable.engine.access import check_value_size, checked
+from durable.engine.access import check_count, check_value_size, checked
+from durable.engine.changing import change_of
 from durable.engine.door import Answering, Door, can_answer
 from durable.engine.follower import follower_of
 from durable.engine.forwarding import forwarding
@@ -29,13 +28,7 @@ from durable.engine.serving import Serving
 from durable.engine.signals import closes_when_told
 from durable.engine.standby import Standby
 from durable.engine.subscribing import Subscribing
-from durable.errors import (
-    DeclarationError,
-    EngineNotRunningError,
-    InvalidRequestError,
-    NotFoundError,
-    UsageError,
-)
+from durable.errors import EngineNotRunningError, InvalidRequestError, UsageError
 from durable.outcomes import error_of
 from durable.runtime.clock import Clock, SystemClock
 from durable.runtime.loop import Loop
@@ -49,7 +42,7 @@ from durable.runtime.registry import (
 )
 from durable.runtime.replies import Wanted
 from durable.serde import reader
-from durable.service import Configuration, Handler, Options, Settings, checked_reuse, settings_of
+from durable.service import Configuration, Handler, Settings, checked_reuse
 from durable.store import Store
 from durable.store.paths import MEMORY, database_path
 from durable.store.sqlite import SqliteStore
@@ -137,12 +130,8 @@ class Engine(Serving, Subscribing, Measuring):
     ) -> None:
         if (path is None) == (store is None):
             raise ValueError("Engine(path, services=[...]) needs the path of its database file (or a store=)")
-        if not _is_int(max_concurrent_invocations) or max_concurrent_invocations < 1:
-            raise UsageError(
-                f"max_concurrent_invocations must be an integer of at least 1, not {max_concurrent_invocations!r}"
-            )
-        if not _is_int(max_step_threads) or max_step_threads < 1:
-            raise UsageError(f"max_step_threads must be an integer of at least 1, not {max_step_threads!r}")
+        check_count("max_concurrent_invocations", max_concurrent_invocations)
+        check_count("max_step_threads", max_step_threads)
         if not isinstance(retry, RetryPolicy):
             raise UsageError(f"retry takes a RetryPolicy(...), not {retry!r}")
         if isinstance(services, str | bytes) or not isinstance(services, Iterable):
@@ -489,26 +478,9 @@ class Engine(Serving, Subscribing, Measuring):
         `NotFoundError`, `InvalidRequestError`.
         """
         life = self._living()
-        if not self._registry.has(service):
-            raise NotFoundError(f"this engine has no service {service}")
-        unknown = options.keys() - Configuration.__annotations__.keys()
-        if unknown:
-            known = ", ".join(Configuration.__annotations__)
-            raise InvalidRequestError(
-                f"configure: {', '.join(sorted(unknown))} cannot be set at run time; what can: {known}"
-            )
-        if "workflow_completion_retention" in options and not self._registry.has(service, Flavor.WORKFLOW):
-            raise InvalidRequestError(f"configure: {service} is no workflow, it has no workflow_completion_retention")
-        said = {name: value for name, value in options.items() if value is not None}
-        try:
-            changes = settings_of(cast(Options, said), "configure")
-        except DeclarationError as error:
-            raise InvalidRequestError(str(error)) from None
-        fields = {name: name if name == "public" else f"{name}_ms" for name in options}
-        reset = {fields[name]: None for name, value in options.items() if value is None}
+        change = change_of(self._registry, service, options)
         async with life.configuring:  # each change is made to what the one before it left
-            before = self._registry.configured.get(service, Settings())
-            text = msgspec.json.encode(changes.over(msgspec.structs.replace(before, **reset))).decode()
+            text = change.over(self._registry.configured.get(service, Settings()))
             await self._ask(lambda token: ask.Configure(service, text, token))
             self._registry.configure(service, text)
 
@@ -525,7 +497,3 @@ def _declaration(registry: Registry, service: str) -> str:
     from durable.views.services import declaration  # only once an engine runs: it needs schema libraries
 
     return declaration(registry, service)
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
