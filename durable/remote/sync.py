@@ -3,12 +3,8 @@
 Its event loop runs in a thread of its own, so it works in any thread, beside any event loop, and after a fork.
 """
 
-import asyncio
 import os
-import threading
-from collections.abc import Callable, Coroutine, Mapping
-from concurrent.futures import Future
-from contextvars import copy_context
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
@@ -17,8 +13,8 @@ from durable.client import Applied, Handle
 from durable.core.duration import Duration, parse
 from durable.errors import InvalidRequestError
 from durable.kafka.state import ClusterView, SubscriptionView
+from durable.remote.background import Ask, Background
 from durable.remote.client import Client
-from durable.remote.wire import HOLDS_UP_A_LOOP
 from durable.runtime.deadlocks import Deadlock
 from durable.service import Configuration, Handler
 from durable.views.invocations import InvocationPage, InvocationView, JournalPage
@@ -31,8 +27,6 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
-
-Ask = Callable[[Client], Coroutine[Any, Any, T]]
 
 
 class SyncHandle(Generic[T_co]):
@@ -87,10 +81,7 @@ class SyncClient:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._opening = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._process = 0
+        self._background = Background(client)
 
     # ---- life ----
 
@@ -101,15 +92,7 @@ class SyncClient:
 
     def close(self) -> None:
         """End its thread and let the connections go. Idempotent; it is opened again when it is used again."""
-        with self._opening:
-            loop, thread = self._loop, self._thread
-            if loop is None or thread is None or self._process != os.getpid():
-                return
-            self._loop = self._thread = None
-            asyncio.run_coroutine_threadsafe(self._client.close(), loop).result()
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            loop.close()
+        self._background.close()
 
     def __enter__(self) -> Self:
         return self.open()
@@ -119,40 +102,13 @@ class SyncClient:
     ) -> None:
         self.close()
 
-    def _opened(self) -> asyncio.AbstractEventLoop:
-        """The event loop, on which the client is open; started in this process, if it is another one now."""
-        if self._process != os.getpid():
-            _inherited.append(self._loop)
-            self._opening, self._loop, self._thread = threading.Lock(), None, None
-            self._process = os.getpid()
-        with self._opening:
-            loop = self._loop
-            if loop is None:
-                loop = asyncio.new_event_loop()
-                thread = threading.Thread(target=loop.run_forever, name="durable-client", daemon=True)
-                thread.start()
-                try:
-                    _begun(loop, self._client.open).result()
-                except BaseException:
-                    loop.call_soon_threadsafe(loop.stop)
-                    thread.join()
-                    loop.close()
-                    raise
-                self._loop, self._thread = loop, thread
-            return loop
-
     def _run(self, ask: Ask[T], timeout: Duration | None = None) -> T:
         """Have it done on the event loop, and wait. Whoever is interrupted meanwhile stops waiting."""
         try:
             seconds = None if timeout is None else parse(timeout) / 1000
         except ValueError as error:
             raise InvalidRequestError(f"timeout: {error}") from None
-        asking = _begun(self._opened(), lambda: ask(self._client))
-        try:
-            return asking.result(seconds)
-        except BaseException:
-            asking.cancel()
-            raise
+        return self._background.run(ask, seconds)
 
     # ---- invoking ----
 
@@ -485,19 +441,8 @@ class SyncClient:
         self._run(lambda client: client.remove_kafka_cluster(name, force=force))
 
 
-#: Event loops of parent processes, which are not ended here: they share their file descriptors with those there.
-_inherited: list[object] = []
-
-
 async def _nothing(client: Client) -> None:
     """All that is to be done is to open it."""
-
-
-def _begun(loop: asyncio.AbstractEventLoop, ask: Callable[[], Coroutine[Any, Any, T]]) -> "Future[T]":
-    """Begin something on an event loop, which is told whether another one stands still meanwhile."""
-    context = copy_context()
-    context.run(HOLDS_UP_A_LOOP.set, asyncio._get_running_loop() is not None)
-    return context.run(asyncio.run_coroutine_threadsafe, ask(), loop)
 
 
 def connect_sync(
