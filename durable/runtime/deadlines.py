@@ -41,20 +41,31 @@ def place(frame: FrameType | None, end: CodeType, *, alone: bool) -> tuple[int, 
 
     None where there can be no time-out around it: `alone` says that it is in the handler's own task.
     """
-    stands: list[int] = []
     may = not alone
-    while frame is not None:
-        code = frame.f_code
+    outer = frame
+    while outer is not None and not may:  # the usual: a few frames, none of which can limit anything
+        code = outer.f_code
         if code is end:
-            break
+            return None
         known = _known.get(id(code))
         limits = _learn(code) if known is None else known[1]
         if limits is None:
+            return None
+        may = limits
+        outer = outer.f_back
+    return _stands(frame, end) if may else None
+
+
+def _stands(frame: FrameType | None, end: CodeType) -> tuple[int, ...]:
+    stands: list[int] = []
+    while frame is not None:
+        code = frame.f_code
+        known = _known.get(id(code))
+        if code is end or (_learn(code) if known is None else known[1]) is None:
             break
-        may = may or limits
         stands += (id(code), frame.f_lasti)
         frame = frame.f_back
-    return tuple(stands) if may else None
+    return tuple(stands)
 
 
 def _learn(code: CodeType) -> bool | None:

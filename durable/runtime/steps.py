@@ -4,7 +4,7 @@ import asyncio
 import functools
 import inspect
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from contextvars import ContextVar, Token, copy_context
 from inspect import CO_COROUTINE
@@ -41,10 +41,8 @@ def leave(mark: Token[object]) -> None:
     One that nobody waits for any more ends where garbage is collected, in whose context ever that is: there, nothing
     is undone.
     """
-    try:  # noqa: SIM105 (each step comes here)
+    with suppress(ValueError):  # another context
         CURRENT.reset(mark)
-    except ValueError:  # another context
-        pass
 
 
 class Step:
@@ -338,8 +336,12 @@ class Steps:
             if beside:
                 value = await running
             else:
-                step.context.run(_apart, here)
-                value = await within(step.context, running)
+                try:
+                    waited = step.context.run(_start, running, here)
+                except StopIteration as end:  # it waits for nothing
+                    value = end.value
+                else:
+                    value = await within(step.context, running, waited)
             returned = True
             data = step.encode(value)
             if type(data) is not bytes or len(data) > self._owner.value_size_max:
@@ -359,7 +361,10 @@ class Steps:
             elif not issubclass(type(error), Exception):
                 raise
         finally:
-            leave(mark)
+            try:  # noqa: SIM105 (each step comes here)
+                CURRENT.reset(mark)
+            except ValueError:  # see `leave`
+                pass
             self.running.pop(future.entry, None)
             self._executing.pop(future.entry, None)
             self._owner.a_step_ended()
@@ -469,6 +474,12 @@ def _apart(here: InStep) -> None:
     """What runs here is a step."""
     CURRENT.set(here)
     own_decimals()
+
+
+def _start(running: Coroutine[Any, Any, Any], here: InStep) -> Any:
+    """Run it up to where it waits for the first time."""
+    _apart(here)
+    return running.send(None)
 
 
 async def call_step(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], here: InStep) -> Any:

@@ -19,11 +19,10 @@ def own_decimals() -> None:
 
 
 @coroutine
-def within(context: Context, inner: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
-    """Await a coroutine here, in this task, but in another context."""
+def within(context: Context, inner: Coroutine[Any, Any, T], waited: Any) -> Generator[Any, Any, T]:
+    """Await a coroutine here, in this task, but in another context: it has begun there, and waits for `waited`."""
     run = context.run
     try:
-        waited = run(inner.send, None)
         while True:
             try:
                 yield waited  # a task sends nothing back
