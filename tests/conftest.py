@@ -45,6 +45,17 @@ def programs_are_compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield
 
 
+@pytest.fixture(autouse=True)
+def levels_of_loggers_are_as_before() -> Iterator[None]:
+    """A program that is nothing but an engine turns its log up; the next test in this process would hear more."""
+    loggers = [logging.getLogger(name) for name in ("", "durable")]
+    before = [one.level for one in loggers]
+    yield
+    for logger, level in zip(loggers, before, strict=True):
+        if logger.level != level:
+            logger.setLevel(level)
+
+
 class Down(logging.Handler):
     """A log collector that cannot be reached."""
 
