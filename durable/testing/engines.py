@@ -11,22 +11,16 @@ from functools import wraps
 from typing import Any, Self, TypeVar
 
 from durable import log
-from durable.client import Applied, Handle
+from durable.client import Handle
 from durable.core.invocation import Flavor
 from durable.core.limits import TINY
 from durable.engine import Engine
 from durable.engine.forwarding import FORWARDED
-from durable.errors import (
-    ConflictError,
-    DurableError,
-    EngineFailedError,
-    EngineNotRunningError,
-    NotFoundError,
-    UsageError,
-)
+from durable.errors import EngineFailedError, EngineNotRunningError, UsageError
 from durable.runtime.forgotten import NOTES
 from durable.runtime.observer import observers_of
 from durable.store.memory import MemoryStore, Tables
+from durable.testing.again import ONCE, Asked, asking, once, patch_state
 from durable.testing.checkers import check_tables
 from durable.testing.clocks import ClockByHand, MovableClock, VirtualClock
 from durable.testing.crashes import CommitLog, Faults, SimulatedCrash
@@ -297,13 +291,16 @@ class SimulatedEngine(InMemoryEngine):
 
     async def outlive(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask, and again where the engine dies meanwhile."""
+        asked = Asked()
         for _ in range(REPEATS):
             await self.ready()
             try:
-                return await ask()
+                with asking(asked):
+                    return await ask()
             except (EngineFailedError, EngineNotRunningError, SimulatedCrash):
                 if self.mode == UNDISTURBED:
                     raise
+                asked.repeated = True
                 await asyncio.sleep(0.001)
         raise AssertionError(
             f"the engine died {REPEATS} times while it was asked the same: it is not idempotent, or each time adds "
@@ -319,25 +316,9 @@ class SimulatedEngine(InMemoryEngine):
         return {**options, "idempotency_key": f"durable-engine-{self._numbers}"}
 
 
-#: What is raised by those that are asked again after they had done it, and what they would have returned.
-AGAIN: dict[str, tuple[type[DurableError], Any]] = {
-    "resolve_promise": (ConflictError, None),
-    "reject_promise": (ConflictError, None),
-    "purge": (NotFoundError, Applied.DONE),
-}
-
-
-def _outliving(name: str, method: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
-    again, done = AGAIN.get(name, ((), None))
-
+def _outliving(method: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
     async def ask(self: SimulatedEngine, *args: Any, **options: Any) -> Any:
-        interruptions = self.interruptions
-        try:
-            return await self.outlive(lambda: method(self, *args, **options))
-        except again:
-            if self.interruptions == interruptions:
-                raise
-            return done
+        return await self.outlive(lambda: method(self, *args, **options))
 
     return ask
 
@@ -363,5 +344,6 @@ async def _call(self: SimulatedEngine, target: Any, *args: Any, **options: Any) 
 for _name in FORWARDED:
     _method = getattr(Engine, _name)
     if asyncio.iscoroutinefunction(_method):
-        _ask = {"call": _call, "send": _send}.get(_name) or _outliving(_name, _method)
+        _own = patch_state if _name == "patch_state" else once(_name) if _name in ONCE else _method
+        _ask = {"call": _call, "send": _send}.get(_name) or _outliving(_own)
         setattr(SimulatedEngine, _name, wraps(_method)(_ask))

@@ -24,6 +24,7 @@ from durable.runtime.registry import Registered
 from durable.serde import serde_for
 from durable.service import Handler
 from durable.store.memory import MemoryStore, Tables
+from durable.testing.again import Asked, RepeatedEngine, asking
 from durable.testing.checkers import check_tables
 from durable.testing.clocks import VirtualClock
 from durable.testing.crashes import CommitLog, Faults, SimulatedCrash
@@ -235,16 +236,20 @@ class Sim:
     async def repeat(self, ask: Callable[[Engine], Awaitable[T]]) -> T:
         """`await ask(engine)` with the current engine, again with the next one if that engine was dying.
 
-        Raises `AssertionError` after `REPEATS` times.
+        Methods of the engine that meet their own success then (a cancel, of what it has ended) answer as they would
+        have the first time. Raises `AssertionError` after `REPEATS` times.
         """
         return await self._repeat(ask, REPEATS)
 
     async def _repeat(self, ask: Callable[[Engine], Awaitable[T]], most: int = REPEATS_IDEMPOTENT) -> T:
+        asked = Asked()
         for _ in range(most):
             await self._up.wait()
             try:
-                return await ask(self.engine)
+                with asking(asked):
+                    return await ask(self.engine)
             except (EngineFailedError, EngineNotRunningError, SimulatedCrash):
+                asked.repeated = True
                 await asyncio.sleep(0.001)
         raise AssertionError(
             f"the engine died {most} times while it was asked the same, and never answered: what you repeat must "
@@ -308,7 +313,10 @@ class Sim:
             if self.mode.minimal:
                 options |= {"limits": TINY, "max_concurrent_invocations": 1}
             options["observer"] = [*observers_of(options.get("observer")), self.findings]
-            self.engine = Engine(services=self._new_services(), store=store, clock=self.clock, **options)
+            self.engine = engine = RepeatedEngine(
+                services=self._new_services(), store=store, clock=self.clock, **options
+            )
+            engine.tables = self.tables
             try:
                 await self.engine.start()
             except (EngineFailedError, SimulatedCrash):
