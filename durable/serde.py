@@ -33,7 +33,7 @@ import sys
 import types
 import typing
 import zoneinfo
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import is_dataclass
 from itertools import accumulate, takewhile
@@ -42,7 +42,7 @@ from typing import Annotated, Any, Final, Generic, TypeVar, cast
 import msgspec
 
 from durable.errors import DurableError, SerializationError, ValueTooLargeError
-from durable.roundtrip import difference
+from durable.roundtrip import difference, nodes
 
 __all__ = [
     "ANY",
@@ -301,7 +301,7 @@ def _cached(annotation: Any, order: tuple[Any, ...]) -> Serde[Any]:
 def _msgspec(annotation: Any) -> Serde[Any]:
     info = msgspec.inspect.type_info(annotation)
     records = False
-    for node in _nodes(info):
+    for node in nodes(info):
         if isinstance(node, msgspec.inspect.CustomType) and not _is_read(node.cls):
             raise TypeError(f"no JSON form is known for {_name(node.cls)}")
         records = records or isinstance(node, _RECORDS)
@@ -321,21 +321,6 @@ def _is_read(kind: type) -> bool:
 def _schema_of(kind: type) -> dict[str, Any]:
     """For what is read from text; and for `object`, for which an empty schema would be taken for none."""
     return {"type": "string"} if kind is not object else {"description": "any value"}
-
-
-def _nodes(node: Any) -> Iterator[Any]:
-    """All types below `node`."""
-    todo, seen = [node], set()
-    while todo:
-        node = todo.pop()
-        yield node
-        if isinstance(node, msgspec.inspect.CustomType):
-            continue
-        if isinstance(node, tuple):
-            todo.extend(node)
-        elif isinstance(node, msgspec.inspect.Type | msgspec.inspect.Field) and id(node) not in seen:
-            seen.add(id(node))  # types may be recursive
-            todo.extend(getattr(node, name) for name in node.__struct_fields__ if name != "default")
 
 
 def _mentions_pydantic(annotation: Any, seen: set[int]) -> bool:
