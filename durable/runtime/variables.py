@@ -6,16 +6,27 @@ them holds is shared, as always. Only decimal's contexts, which are made to be c
 
 import decimal
 from collections.abc import Coroutine, Generator
-from contextvars import Context
+from contextvars import Context, ContextVar, copy_context
 from types import coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
+def _of_decimals() -> ContextVar[Any]:
+    decimal.getcontext()
+    return next(variable for variable in copy_context() if isinstance(variable.get(), decimal.Context))
+
+
+#: Where `decimal` keeps its context; unset where nobody has asked for it yet.
+_DECIMALS = Context().run(_of_decimals)
+
+
 def own_decimals() -> None:
     """From now on `decimal.getcontext()` changes nothing outside of this context."""
-    decimal.setcontext(decimal.getcontext().copy())
+    found = _DECIMALS.get(None)
+    if found is not None:
+        decimal.setcontext(found.copy())
 
 
 @coroutine
