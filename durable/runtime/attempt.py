@@ -372,7 +372,7 @@ class Attempt(Ending):
             return False
         found = around(flows, self.task, later=later)
         if found is not None:
-            self.fail(UsageError(f"{NO_TIMEOUT} (It is a {found}.)"))
+            self.fail(UsageError(f"{NO_TIMEOUT} (It is {found}.)"))
         return found is not None
 
     def _alone(self) -> bool:

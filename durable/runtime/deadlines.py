@@ -8,7 +8,9 @@ or where there are several tasks.
 """
 
 import asyncio
+import contextlib
 import dis
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AsyncExitStack, ExitStack
@@ -19,6 +21,7 @@ from typing import Any
 
 from durable.futures import DurableFuture
 from durable.runtime.flows import awaiting, held_by
+from durable.runtime.forgotten import OURS
 
 _Task = asyncio.Task[Any]
 
@@ -29,6 +32,8 @@ _LIMITING = (asyncio.wait_for.__code__, asyncio.wait.__code__)
 #: How `with` is compiled.
 _WITH = frozenset({"BEFORE_WITH", "BEFORE_ASYNC_WITH", "LOAD_SPECIAL"})
 _COROUTINES = 0x20 | 0x80 | 0x100 | 0x200
+#: Where the line is not that somebody has to change.
+_BETWEEN = (OURS, os.path.dirname(asyncio.__file__) + os.sep, contextlib.__file__)
 #: Managers in managers in managers.
 _DEPTH_MAX = 10
 
@@ -79,7 +84,9 @@ def _learn(code: CodeType) -> bool | None:
 
 
 def around(tasks: Iterable[_Task | None], handler: _Task | None, *, later: bool = False) -> str | None:
-    """Where there is a time-out around the durable wait of one of these tasks, if there is. They are suspended.
+    """Which time-out is around the durable wait of one of these tasks, if one is: "a Timeout at shop.py:7".
+
+    They are suspended.
 
     `handler` is the task that all of them began with; who waits for that is none of its flows.
     `later`: they have waited for a while, and only those may have set one since that wait for them.
@@ -132,19 +139,62 @@ def _limits(task: _Task) -> Iterator[tuple[str, set[_Task]]]:
     outside: set[_Task] = set()
     scope = _scope_of(task)
     if scope is not None:
-        yield scope, outside
-    if any(map(_completes, getattr(task, "_callbacks", None) or ())):
-        yield "asyncio.as_completed(timeout=…)", outside
+        yield f"a deadline of anyio{_at(_line_within(scope, task))}", outside
+    for callback in getattr(task, "_callbacks", None) or ():
+        if _completes(callback):
+            lines = (_line(one) for one in _iterating(callback))
+            yield f"an asyncio.as_completed(timeout=…){_at(next(lines, None))}", outside
     for link, frame in _chain(task):
         code = frame.f_code
         if code in _LIMITING and frame.f_locals.get("timeout") is not None:
-            yield f"asyncio.{code.co_name}(timeout=…)", set(outside)
+            yield f"an asyncio.{code.co_name}(timeout=…){_at(_line(task, frame))}", set(outside)
         for one in get_referents(link):
             for manager in _managers(one, 0):
                 if isinstance(manager, asyncio.TaskGroup):
                     outside.update(getattr(manager, "_tasks", ()))
                 elif _limited(manager):
-                    yield f"{type(manager).__name__} at {code.co_filename}:{frame.f_lineno}", set(outside)
+                    yield f"a {type(manager).__name__} at {code.co_filename}:{frame.f_lineno}", set(outside)
+
+
+def _at(line: str | None) -> str:
+    return "" if line is None else f" at {line}"
+
+
+def _line(task: _Task, end: FrameType | None = None) -> str | None:
+    """The user's innermost line that waits in a task, or the one that waits for what is done in the frame `end`."""
+    line: str | None = None
+    for _, frame in _chain(task):
+        if frame is end and line is not None:
+            break
+        file = frame.f_code.co_filename
+        if not file.startswith(_BETWEEN) and f"{os.sep}anyio{os.sep}" not in file:
+            line = f"{file}:{frame.f_lineno}"
+    return line
+
+
+def _line_within(scope: Any, task: _Task) -> str | None:
+    """The line that waits in the block of a cancel scope."""
+    host = getattr(scope, "_host_task", None) or task
+    for link, frame in _chain(host):
+        if any(_holds(one, scope) for one in get_referents(link)):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    return _line(host)
+
+
+def _holds(one: Any, scope: object, depth: int = 0) -> bool:
+    """Whether something on a coroutine's stack is the end of a `with` that has entered this scope."""
+    owner = getattr(one, "__self__", None) if type(one) is MethodType else None
+    if hasattr(type(owner), "_recreate_cm") and depth < _DEPTH_MAX:  # made by `@contextmanager`, as `fail_after` is
+        return any(_holds(inner, scope, depth + 1) for inner in get_referents(getattr(owner, "gen", None)))
+    return owner is scope
+
+
+def _iterating(callback: Any) -> Iterator[_Task]:
+    """The tasks that wait for the next result of an `as_completed`."""
+    owner = getattr(callback[0], "__self__", None)
+    for queue in (getattr(owner, "_done", None), *held_by(callback[0])):
+        for getter in getattr(queue, "_getters", ()):
+            yield from awaiting(getter)
 
 
 def _completes(callback: Any) -> bool:
@@ -191,14 +241,14 @@ def _limited(manager: Any) -> bool:
     return getattr(manager, "deadline", None) is not None
 
 
-def _scope_of(task: _Task) -> str | None:
-    """A deadline of anyio that holds for the task: its cancel scopes are inherited."""
+def _scope_of(task: _Task) -> Any:
+    """The cancel scope of anyio with a deadline that holds for the task, or None: they are inherited."""
     backend = sys.modules.get("anyio._backends._asyncio")
     state = getattr(backend, "_task_states", {}).get(task)
     scope = getattr(state, "cancel_scope", None)
     while scope is not None:
         if scope.deadline != inf:
-            return f"an anyio cancel scope with a deadline in {task.get_name()}"
+            return scope
         if scope.shield:
             return None
         scope = getattr(scope, "_parent_scope", None)

@@ -239,6 +239,22 @@ async def go(ctx: Context, name: str) -> None:
     await (REFUSED | ACCEPTED)[name](ctx)
 
 
+#: What it is called, by a word in the name of the way.
+KINDS = {
+    "wait for": "an asyncio.wait_for(timeout=…)",
+    "wait with": "an asyncio.wait(timeout=…)",
+    "as completed": "an asyncio.as_completed(timeout=…)",
+    "fail after": "a deadline of anyio",
+    "move on": "a deadline of anyio",
+}
+
+
+def lines_of(way: Way) -> set[int]:
+    """The lines of its body."""
+    code = way.__code__  # type: ignore[attr-defined]
+    return {line for _, _, line in code.co_lines() if line is not None and line > code.co_firstlineno}
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_time_out_is_refused_at_once_and_named(name: str) -> None:
     async def story() -> None:
@@ -249,7 +265,11 @@ def test_a_time_out_is_refused_at_once_and_named(name: str) -> None:
             assert failure is not None
             assert failure.reason == "misuse"
             assert "with_timeout" in failure.message
-            assert "(It is a" in failure.message
+            kind = next((kind for word, kind in KINDS.items() if word in name), "a Timeout")
+            said = f"(It is {kind} at {__file__}:"
+            assert said in failure.message
+            line = int(failure.message.partition(said)[2].removesuffix(".)"))
+            assert line in lines_of(REFUSED[name])
 
     asyncio.run(story())
 
