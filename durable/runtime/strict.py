@@ -6,10 +6,13 @@ strict engine runs): it sees calls from code that has imported the function by a
 which cannot be replaced. Whether a handler calls is told by the context variable that names it: a step is none.
 
 A clock or a random number counts where the user's own code asks for it: libraries note the time for themselves, as
-`logging` does. A file, a socket or a process counts whoever opens it, but not for a log, an import, or a traceback.
+`logging` does. A file, a socket or a process counts whoever opens it, but not for a traceback, or for what the
+standard library has to look up once: MIME types, time zones. What the user's code does while a line is logged, a
+module is imported, or the engine reads or writes a value, is not the handler's.
 """
 
 import datetime
+import dis
 import io
 import os
 import random
@@ -45,16 +48,22 @@ _NOT_THEIRS = tuple(
         *(f"{path}{os.sep}" for path in (*site.getsitepackages(), site.getusersitepackages())),
     }
 )
+_STDLIB = os.path.dirname(os.__file__) + os.sep
 #: On the way from the user's code through one of these, files are opened that are no part of what a handler does.
 _ASIDE = tuple(
-    f"{os.sep}{name}" for name in (f"logging{os.sep}", "linecache.py", "traceback.py", "warnings.py", "tokenize.py")
+    f"{_STDLIB}{name}"
+    for name in ("linecache.py", "traceback.py", "warnings.py", "tokenize.py", "mimetypes.py", f"zoneinfo{os.sep}")
 )
+#: What the user's code does when one of these has called it is not the handler's.
+_NOT_THE_HANDLERS = f"{_STDLIB}logging{os.sep}", "<frozen importlib", f"{OURS}serde.py"
+#: Those that ask the clock where they get no more arguments than so many.
+_MOMENTS: dict[Any, int] = {time.gmtime: 0, time.localtime: 0, time.ctime: 0, time.asctime: 0, time.strftime: 1}
 
 
 def _functions() -> dict[Any, tuple[str, str]]:
     """Those that are written in C."""
     found: dict[Any, tuple[str, str]] = {
-        one: (f"time.{one.__name__}", _CLOCK) for one in (time.time, time.time_ns, time.localtime, time.gmtime)
+        one: (f"time.{one.__name__}", _CLOCK) for one in (time.time, time.time_ns, *_MOMENTS)
     }
     for kind in (datetime.datetime, datetime.date):
         for name in ("now", "utcnow", "today"):
@@ -114,6 +123,8 @@ class Lookout:
             self._before(frame, event, argument)
         if event == "c_call":
             found = self._functions.get(argument)
+            if found is not None and argument in _MOMENTS and not _called_with(frame, _MOMENTS[argument]):
+                return
             caller: FrameType | None = frame
         elif event == "call":
             found = self._codes.get(frame.f_code)
@@ -133,7 +144,7 @@ class Lookout:
             caller = next(_theirs(caller), None)
         elif caller is not None and caller.f_code.co_filename.startswith(_NOT_THEIRS):
             return
-        if caller is not None:
+        if caller is not None and _is_the_handlers(caller):
             place = f"{caller.f_code.co_filename}:{caller.f_lineno}"
             attempt.broken = UsageError(f"{attempt.target}: {name}() in a handler, at {place}, asks {what}")
 
@@ -144,11 +155,29 @@ def _draws_from_its_own(frame: FrameType) -> bool:
     return isinstance(own, random.Random) and own is not random._inst and not isinstance(own, random.SystemRandom)
 
 
+def _called_with(frame: FrameType, most: int) -> bool:
+    """Whether a function is called here with at most so many arguments, as far as its caller's code tells."""
+    code = frame.f_code.co_code
+    return dis.opname[code[frame.f_lasti]] in ("CALL", "PRECALL") and code[frame.f_lasti + 1] <= most
+
+
+def _is_the_handlers(frame: FrameType | None) -> bool:
+    """Whether a user's function runs for the handler: not for a log, an import, or a value that the engine reads."""
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file.startswith(_NOT_THE_HANDLERS):
+            return False
+        if file.startswith(OURS):
+            return True
+        frame = frame.f_back
+    return True
+
+
 def _theirs(frame: FrameType | None) -> Iterator[FrameType]:
     """The user's own frames, from the innermost on; none where the way to it leads through a log or an import."""
     while frame is not None:
         file = frame.f_code.co_filename
-        if file.startswith((OURS, "<frozen importlib")) or any(aside in file for aside in _ASIDE):
+        if file.startswith((OURS, *_NOT_THE_HANDLERS, *_ASIDE)):
             return
         if not file.startswith(_NOT_THEIRS):
             yield frame

@@ -251,7 +251,7 @@ KINDS = {
 
 def lines_of(way: Way) -> set[int]:
     """The lines of its body."""
-    code = way.__code__  # type: ignore[attr-defined]
+    code = way.__code__
     return {line for _, _, line in code.co_lines() if line is not None and line > code.co_firstlineno}
 
 

@@ -5,6 +5,7 @@ import datetime
 import io
 import json
 import logging
+import mimetypes
 import os
 import random
 import secrets
@@ -15,12 +16,14 @@ import tempfile
 import time
 import traceback
 import uuid
+import zoneinfo
 from collections.abc import Callable
 from datetime import datetime as renamed
 from pathlib import Path
 from time import time as imported
 from typing import Any
 
+import pydantic
 import pytest
 
 from durable import Context, Engine, InvocationView, UsageError, handler
@@ -36,6 +39,9 @@ FOUND: dict[str, tuple[str, Callable[[], Any]]] = {
     "imported by name": ("time.time", lambda: imported()),
     "time.time_ns": ("time.time_ns", lambda: time.time_ns()),
     "time.localtime": ("time.localtime", lambda: time.localtime()),
+    "time.gmtime": ("time.gmtime", lambda: time.gmtime()),
+    "time.ctime": ("time.ctime", lambda: time.ctime()),
+    "time.strftime": ("time.strftime", lambda: time.strftime("%H:%M")),
     "datetime.now": ("datetime.now", lambda: datetime.datetime.now(datetime.UTC)),
     "under another name": ("datetime.now", lambda: renamed.now(datetime.UTC)),
     "date.today": ("date.today", lambda: datetime.date.today()),
@@ -53,9 +59,48 @@ FOUND: dict[str, tuple[str, Callable[[], Any]]] = {
     "a socket": ("socket.socket", lambda: socket.socket().close()),
     "a process": ("subprocess.Popen", lambda: subprocess.run(["true"], check=True)),
 }
+
+
+class Stamped(logging.Formatter):
+    """Writes the time, a number and what a file says into each line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return (
+            f"{datetime.datetime.now(datetime.UTC)} {uuid.uuid4()} {HERE.read_text()[:10]} {super().format(record)}"
+        )
+
+
+def told(record: logging.LogRecord) -> bool:
+    record.at = time.time()
+    return True
+
+
+def logs_with_the_users_formatter_and_filter() -> None:
+    logger = logging.Logger("stamped")
+    text = io.StringIO()
+    to = logging.StreamHandler(text)
+    to.setFormatter(Stamped())
+    to.addFilter(told)
+    logger.addHandler(to)
+    logger.warning("hello")
+    assert text.getvalue().endswith("hello\n")
+
+
+def looks_up_mime_types() -> None:
+    mimetypes.init()
+    mimetypes.guess_type("a.html")
+
+
 #: What must not be.
 LET_BE: dict[str, Callable[[], Any]] = {
     "a log line": lambda: logging.getLogger("theirs").warning("what the time was: %s", 7),
+    "a log line with a formatter and a filter of the user's": logs_with_the_users_formatter_and_filter,
+    "a moment in Greenwich": lambda: time.gmtime(7),
+    "a moment here": lambda: time.localtime(7.5),
+    "a moment in words": lambda: (time.ctime(7), time.asctime(time.gmtime(7)), time.strftime("%H", time.gmtime(7))),
+    "moments": lambda: list(map(time.gmtime, [1, 2])),
+    "MIME types": looks_up_mime_types,
+    "a time zone": lambda: zoneinfo.ZoneInfo.no_cache("Europe/Berlin"),
     "a generator with a seed": lambda: random.Random(7).randint(1, 6),
     "a shuffle with one": lambda: random.Random(7).shuffle([1, 2]),
     "an import": lambda: __import__("this" if False else "colorsys"),
@@ -157,6 +202,47 @@ def test_a_step_may_do_all_that(where: Any, what: str) -> None:
 def test_what_only_looks_like_it_is_let_be(what: str) -> None:
     view = outcome_of(in_the_handler(LET_BE[what]))
     assert view.status == "completed", view.last_failure
+
+
+class Order(pydantic.BaseModel):
+    """An input that looks at the clock when it is read, and at chance when it is written."""
+
+    number: int
+
+    @pydantic.field_validator("number")
+    @classmethod
+    def has_a_time(cls, number: int) -> int:
+        assert time.time() + random.random() > 0
+        return number
+
+    @pydantic.field_serializer("number")
+    def as_number(self, number: int) -> int:
+        assert uuid.uuid4()
+        return number
+
+
+def test_what_the_model_of_an_input_does_when_it_is_read_is_let_be() -> None:
+    @handler(service="Strict")
+    async def work(ctx: Context, order: Order) -> Order:
+        await ctx.sleep(1)
+        return order
+
+    @handler(service="Strict")
+    async def parent(ctx: Context, number: int) -> int:
+        return (await ctx.call(work, Order.model_construct(number=number))).number
+
+    @handler(service="Strict")
+    async def makes(ctx: Context, number: int) -> int:
+        return Order(number=number).number
+
+    async def story() -> None:
+        async with strict(work, parent, makes) as engine:
+            assert await engine.call(parent, 7) == 7
+            view = await settled(engine, (await engine.send(makes, 7)).id)  # this is the handler's own doing
+            assert view.last_failure is not None
+            assert "time.time() in a handler" in view.last_failure.message
+
+    run(story)
 
 
 def test_what_the_context_gives_is_let_be() -> None:
