@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
+from hypothesis.strategies import none
 
 HERE = Path(__file__).parent
 # A busy machine is no fault of the code: each test has a time limit, an example of Hypothesis has none.
@@ -28,7 +29,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What is imported by now stays: full garbage collections, of which there are many, need not look at it."""
+    """What is imported by now stays: full garbage collections, of which there are many, need not look at it.
+
+    Hypothesis makes its generator of random numbers at its first example, and warns where no garbage collection could
+    find who holds it: so that is before.
+    """
+    settings(max_examples=1, database=None)(given(none())(lambda _: None))()
     gc.collect()
     gc.freeze()
 
