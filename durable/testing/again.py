@@ -4,7 +4,8 @@ Who cancels an invocation and loses the answer to a crash asks again, and may he
 cancel. In a test that is no error. What had to be there before the first time tells it from one that is.
 """
 
-from collections.abc import Callable, Iterator
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
@@ -15,9 +16,10 @@ from uuid import uuid4
 from durable.client import Applied
 from durable.core.invocation import Invocation, Status
 from durable.engine import Engine
-from durable.errors import ConflictError, NotFoundError
+from durable.errors import ConflictError, EngineFailedError, EngineNotRunningError, NotFoundError
 from durable.store.memory import Tables
 from durable.store.rows import invocation_of
+from durable.testing.crashes import SimulatedCrash
 
 
 class WithTables(Protocol):
@@ -27,6 +29,7 @@ class WithTables(Protocol):
 
 
 E = TypeVar("E", bound=type[Any])
+T = TypeVar("T")
 #: What a method is called with, by name.
 Arguments = dict[str, Any]
 
@@ -54,6 +57,31 @@ def asking(asked: Asked) -> Iterator[None]:
         yield
     finally:
         _NOW.reset(token)
+
+
+async def outlive(
+    ready: Callable[[], Awaitable[object]], ask: Callable[[], Awaitable[T]], most: int, *, dies: bool = True
+) -> T:
+    """Ask when the engine is up, and again where it dies meanwhile. Raises `AssertionError` after so many times.
+
+    `dies`: whether it may; otherwise an engine that has failed is an error.
+    """
+    asked = Asked()
+    for _ in range(most):
+        await ready()
+        try:
+            with asking(asked):
+                return await ask()
+        except (EngineFailedError, EngineNotRunningError, SimulatedCrash):
+            if not dies:
+                raise
+            asked.repeated = True
+            await asyncio.sleep(0.001)
+    raise AssertionError(
+        f"the engine died {most} times while it was asked the same, and never answered: what you repeat must "
+        "be idempotent, or each time adds work that is done anew after each crash. Give an idempotency key; sim.send "
+        "and sim.call do"
+    )
 
 
 def _invocation(tables: Tables, id: Any) -> Invocation | None:

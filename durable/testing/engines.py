@@ -16,11 +16,11 @@ from durable.core.invocation import Flavor
 from durable.core.limits import TINY
 from durable.engine import Engine
 from durable.engine.forwarding import FORWARDED
-from durable.errors import EngineFailedError, EngineNotRunningError, UsageError
+from durable.errors import EngineFailedError, UsageError
 from durable.runtime.forgotten import NOTES
 from durable.runtime.observer import observers_of
 from durable.store.memory import MemoryStore, Tables
-from durable.testing.again import ONCE, Asked, asking, once, patch_state
+from durable.testing.again import ONCE, once, outlive, patch_state
 from durable.testing.checkers import check_tables
 from durable.testing.clocks import ClockByHand, MovableClock, VirtualClock
 from durable.testing.crashes import CommitLog, Faults, SimulatedCrash
@@ -291,21 +291,7 @@ class SimulatedEngine(InMemoryEngine):
 
     async def outlive(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask, and again where the engine dies meanwhile."""
-        asked = Asked()
-        for _ in range(REPEATS):
-            await self.ready()
-            try:
-                with asking(asked):
-                    return await ask()
-            except (EngineFailedError, EngineNotRunningError, SimulatedCrash):
-                if self.mode == UNDISTURBED:
-                    raise
-                asked.repeated = True
-                await asyncio.sleep(0.001)
-        raise AssertionError(
-            f"the engine died {REPEATS} times while it was asked the same: it is not idempotent, or each time adds "
-            "work that is done anew after each crash"
-        )
+        return await outlive(self.ready, ask, REPEATS, dies=self.mode != UNDISTURBED)
 
     def key(self, options: dict[str, Any], target: Any) -> dict[str, Any]:
         """The same options with an idempotency key, where the engine may die and the target has no key of its own."""

@@ -24,7 +24,7 @@ from durable.runtime.registry import Registered
 from durable.serde import serde_for
 from durable.service import Handler
 from durable.store.memory import MemoryStore, Tables
-from durable.testing.again import Asked, RepeatedEngine, asking
+from durable.testing.again import RepeatedEngine, outlive
 from durable.testing.checkers import check_tables
 from durable.testing.clocks import VirtualClock
 from durable.testing.crashes import CommitLog, Faults, SimulatedCrash
@@ -242,20 +242,7 @@ class Sim:
         return await self._repeat(ask, REPEATS)
 
     async def _repeat(self, ask: Callable[[Engine], Awaitable[T]], most: int = REPEATS_IDEMPOTENT) -> T:
-        asked = Asked()
-        for _ in range(most):
-            await self._up.wait()
-            try:
-                with asking(asked):
-                    return await ask(self.engine)
-            except (EngineFailedError, EngineNotRunningError, SimulatedCrash):
-                asked.repeated = True
-                await asyncio.sleep(0.001)
-        raise AssertionError(
-            f"the engine died {most} times while it was asked the same, and never answered: what you repeat must "
-            "be idempotent, or each time adds work that is done anew after each crash. Give an idempotency key, or "
-            "use sim.send and sim.call, which do"
-        )
+        return await outlive(self._up.wait, lambda: ask(self.engine), most)
 
     async def until(self, condition: Callable[[], Awaitable[bool] | bool], *, within: float = 3600.0) -> None:
         """Wait (in virtual time) until a condition holds: asked every 10 ms, after 10 s when 1 % more has passed."""
