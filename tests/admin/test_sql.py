@@ -233,8 +233,8 @@ def test_a_status_is_the_same_condition_whatever_index_it_is_given(database: Pat
 def test_a_subquery_computes_the_columns_that_are_asked_for() -> None:
     inner = "SELECT * FROM sys_invocation inv LIMIT 50000"
     assert to_sqlite(f"SELECT COUNT(1) FROM ({inner}) WHERE inv.status = 'x' AND target_service_name = 'y'") == (
-        'SELECT COUNT ( 1 ) FROM ( SELECT "target_service_name", "status" FROM sys_invocation inv LIMIT 50000 )'
-        " AS inv WHERE inv . status = 'x' AND target_service_name = 'y'"
+        'SELECT COUNT(1) FROM(SELECT "target_service_name", "status" FROM sys_invocation inv LIMIT 50000)'
+        " AS inv WHERE inv.status = 'x' AND target_service_name = 'y'"
     )
     assert "SELECT 1 FROM sys_invocation" in to_sqlite(f"SELECT COUNT(*) FROM ({inner})")
     for whole in (f"SELECT * FROM ({inner})", f"SELECT inv.* FROM ({inner})", f'SELECT "id" FROM ({inner})'):
@@ -259,11 +259,11 @@ def test_a_journal_is_commands_and_notifications(database: Path) -> None:
 
 def test_text_that_is_no_dialect_is_left_alone() -> None:
     assert to_sqlite("select 'index ilike ::', \"index\" -- now() index\n from t /* :: */") == (
-        "select 'index ilike ::' , \"index\" from t"
+        "select 'index ilike ::', \"index\" from t"
     )
-    assert to_sqlite("x ILIKE 'a%' and sj.index = 1") == "x LIKE 'a%' and sj . \"index\" = 1"
-    assert to_sqlite("first_value(x) over (order by y)") == "first_value ( x ) over ( order by y )"
-    assert to_sqlite("cast(null AS STRING)") == "cast ( null AS TEXT )"
+    assert to_sqlite("x ILIKE 'a%' and sj.index = 1") == "x LIKE 'a%' and sj.\"index\" = 1"
+    assert to_sqlite("first_value(x) over (order by y)") == "first_value(x) over(order by y)"
+    assert to_sqlite("cast(null AS STRING)") == "cast(null AS TEXT)"
     for wrong in ("x::text", "first_value(a ORDER BY b)", "x - interval '1 day'", "first_value((a)"):
         with pytest.raises(SqlError):
             to_sqlite(wrong)
@@ -277,13 +277,13 @@ def test_rows_come_in_order_of_time_whatever_it_is_written_as(database: Path) ->
         )
         assert [row["id"] for row in plain] == [row["id"] for row in same]
     assert to_sqlite("SELECT id FROM sys_invocation i ORDER BY i.created_at") == (
-        "SELECT id FROM sys_invocation i ORDER BY i . _created"
+        "SELECT id FROM sys_invocation i ORDER BY i._created"
     )
     for left_alone in (
         "SELECT id AS created_at FROM sys_invocation ORDER BY created_at",
         "SELECT created_at FROM sys_inbox ORDER BY created_at",
         "SELECT DISTINCT created_at FROM sys_invocation ORDER BY created_at",
-        "SELECT created_at FROM ( SELECT created_at FROM sys_invocation ) ORDER BY created_at",
+        "SELECT created_at FROM(SELECT created_at FROM sys_invocation) ORDER BY created_at",
     ):
         assert to_sqlite(left_alone) == left_alone
 
@@ -525,6 +525,12 @@ def test_json_for_those_who_ask_for_it_and_arrow_for_others(tmp_path: Path) -> N
         assert found == {"id": deployment, "services": ["Cart", "Greeter", "SignUp"]}
 
     over_http(tmp_path / "app.db", tell)
+
+
+def test_a_column_without_a_name_is_called_what_was_asked(database: Path) -> None:
+    [row] = rows(database, "SELECT count( * ), max(target) || '!', 3 * (1 + 2) FROM sys_invocation")
+    assert [*row] == ["count(*)", "max(target) || '!'", "3 * (1 + 2)"]
+    assert rows(database, "SELECT(1)") == [{"(1)": 1}]
 
 
 def test_what_cannot_be_asked_is_told_why(tmp_path: Path) -> None:

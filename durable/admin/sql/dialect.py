@@ -45,13 +45,22 @@ def to_sqlite(sql: str) -> str:
     """The statement as SQLite takes it. Raises `SqlError` for what has no counterpart."""
     asked = _only_what_is_asked(tokens(sql))
     if not _of_invocations(asked):
-        return " ".join(_rewrite(asked))
-    return " ".join(_by_number(_by_status(_rewrite(_earliest(asked)))))
+        return _written(_rewrite(asked))
+    return _written(_by_number(_by_status(_rewrite(_earliest(asked)))))
 
 
 def tokens(sql: str) -> list[str]:
     """Words, numbers, texts and signs, without comments and spaces."""
     return [match[0] for match in _TOKEN.finditer(sql) if match.lastgroup != "space"]
+
+
+def _written(tokens: Sequence[str]) -> str:
+    """One text again, as people write it: SQLite calls a column without an alias by it, as in `count(*)`."""
+    text = "".join(tokens[:1])
+    for before, token in pairwise(tokens):
+        close = before in ("(", ".") or token in (")", ",", ".") or (token == "(" and before.isidentifier())
+        text += token if close else f" {token}"
+    return text
 
 
 def _of_invocations(tokens: Sequence[str]) -> bool:

@@ -124,9 +124,10 @@ def query(path: str, sql: str, facts: Facts, limits: QueryLimits, *, show_payloa
     if "\0" in sql or sql.encode("utf-8", "replace").decode() != sql:
         raise SqlError("the statement has a NUL character, or is no valid Unicode")
     text = to_sqlite(sql).rstrip("; ")
-    if text.partition(" ")[0].lower() not in ("select", "with", "values"):
+    words = tokens(text)
+    if not words or words[0].lower() not in ("select", "with", "values"):
         raise SqlError("only SELECT can be asked")
-    named = check_growth(tokens(text), _sizes())
+    named = check_growth(words, _sizes())
     connection = sqlite3.connect("file::memory:", uri=True, isolation_level=None, timeout=limits.seconds)
     try:
         denied: list[str] = []
