@@ -4,8 +4,8 @@
 """
 
 import os
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, TypeVar, Unpack, overload
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, TypeVar, Unpack, cast, overload
 
 from durable.client import Applied, Handle
 from durable.core.duration import Duration
@@ -20,6 +20,15 @@ if TYPE_CHECKING:  # schemas need libraries that a start should not wait for
 
 I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
+F = TypeVar("F")
+
+
+def typed_as(declared: F) -> Callable[[Callable[..., Any]], F]:
+    """A method that type checkers see with the signatures of `declared`, which has them once for all who fulfil it.
+
+    (That its own parameters are the same is what `tests/remote/test_api.py` looks at.)
+    """
+    return lambda method: cast(F, method)
 
 
 class Wanted(TypedDict, total=False):
@@ -42,14 +51,8 @@ class Wanted(TypedDict, total=False):
     idempotency_key: str | None
 
 
-class EngineApi(Protocol):
-    """What `Engine` and `Client` have in common; `Engine` documents each method.
-
-    A target is a handler, or "service/handler". What is raised is the same, too; a `Client` may raise an
-    `EngineUnreachableError` besides.
-    """
-
-    # ---- invoking ----
+class Invokes(Protocol):
+    """Through what handlers are invoked. A target is a handler, or "service/handler"."""
 
     @overload
     async def call(
@@ -93,7 +96,12 @@ class EngineApi(Protocol):
         idempotency_key: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """Invoke a handler and wait for its result."""
+        """Invoke a handler and wait for its result.
+
+        With an idempotency key, a repeated call gets the result of the first. Raises the invocation's
+        `TerminalError`; `NotFoundError` for an unknown handler; `InvalidRequestError`, `SerializationError` for a bad
+        key or argument; `ValueTooLargeError` (413).
+        """
         ...
 
     @overload
@@ -142,8 +150,18 @@ class EngineApi(Protocol):
         idempotency_key: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Handle[Any]:
-        """Have a handler invoked, now or later; returns once that is durable."""
+        """Have a handler invoked, now or after `delay`; returns once that is durable.
+
+        Raises as `call`, but not what the handler raises: that comes from `handle.result()`.
+        """
         ...
+
+
+class EngineApi(Invokes, Protocol):
+    """What `Engine` and `Client` have in common; `Engine` documents each method.
+
+    What is raised is the same, too; a `Client` may raise an `EngineUnreachableError` besides.
+    """
 
     # ---- finding again ----
 

@@ -4,9 +4,10 @@ import os
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, Unpack, cast, overload
+from typing import Any, Literal, Self, TypeVar, Unpack, cast
 
 from durable import telemetry as telemetries
+from durable.api import EngineApi, Invokes, typed_as
 from durable.client import Handle, value_of
 from durable.core import commands as ask
 from durable.core.duration import Duration, parse
@@ -47,7 +48,6 @@ from durable.store import Store
 from durable.store.paths import MEMORY, database_path
 from durable.store.sqlite import SqliteStore
 
-I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
 
 
@@ -260,38 +260,7 @@ class Engine(Serving, Subscribing, Measuring):
 
     # ---- invoking ----
 
-    @overload
-    async def call(
-        self,
-        target: Handler[None, O],
-        /,
-        *,
-        key: str | None = None,
-        idempotency_key: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> O: ...
-    @overload
-    async def call(
-        self,
-        target: Handler[I, O],
-        arg: I,
-        /,
-        *,
-        key: str | None = None,
-        idempotency_key: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> O: ...
-    @overload
-    async def call(
-        self,
-        target: str,
-        arg: Any = None,
-        /,
-        *,
-        key: str | None = None,
-        idempotency_key: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Any: ...
+    @typed_as(Invokes.call)
     async def call(
         self,
         target: Handler[Any, Any] | str,
@@ -320,41 +289,7 @@ class Engine(Serving, Subscribing, Measuring):
             outcome = await self._running().ask(submit, Wanted.OUTCOME, None if reuse is None else reuse.look)
         return value_of(outcome, handler.output.decode, f"the result of {handler.service}/{handler.name}")
 
-    @overload
-    async def send(
-        self,
-        target: Handler[None, O],
-        /,
-        *,
-        key: str | None = None,
-        delay: Duration | None = None,
-        idempotency_key: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Handle[O]: ...
-    @overload
-    async def send(
-        self,
-        target: Handler[I, O],
-        arg: I,
-        /,
-        *,
-        key: str | None = None,
-        delay: Duration | None = None,
-        idempotency_key: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Handle[O]: ...
-    @overload
-    async def send(
-        self,
-        target: str,
-        arg: Any = None,
-        /,
-        *,
-        key: str | None = None,
-        delay: Duration | None = None,
-        idempotency_key: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Handle[Any]: ...
+    @typed_as(Invokes.send)
     async def send(
         self,
         target: Handler[Any, Any] | str,
@@ -422,12 +357,7 @@ class Engine(Serving, Subscribing, Measuring):
 
     # ---- finding again ----
 
-    @overload
-    def invocation(self, id: str, /) -> Handle[Any]: ...
-    @overload
-    def invocation(self, id: str, type: type[O], /) -> Handle[O]: ...
-    @overload
-    def invocation(self, id: str, type: Any, /) -> Handle[Any]: ...
+    @typed_as(EngineApi.invocation)
     def invocation(self, id: str, type: Any = Any, /) -> Handle[Any]:
         """The handle of an invocation; whether it exists shows when it is used. Raises `InvalidRequestError`."""
         return Handle(self, checked(id), reader(type))
@@ -448,22 +378,12 @@ class Engine(Serving, Subscribing, Measuring):
         id = claimed_id(handler.service, key, handler.name, idempotency_key, span=self._registry.id_span)
         return Handle(self, id, handler.output.decode)
 
-    @overload
-    async def attach(self, id: str, /) -> Any: ...
-    @overload
-    async def attach(self, id: str, type: type[O], /) -> O: ...
-    @overload
-    async def attach(self, id: str, type: Any, /) -> Any: ...
+    @typed_as(EngineApi.attach)
     async def attach(self, id: str, type: Any = Any, /) -> Any:
         """Wait for an invocation's result, decoded as `type`. Raises its error, or `NotFoundError`."""
         return await self.invocation(id, type).result()
 
-    @overload
-    async def output(self, id: str, /) -> Any: ...
-    @overload
-    async def output(self, id: str, type: type[O], /) -> O: ...
-    @overload
-    async def output(self, id: str, type: Any, /) -> Any: ...
+    @typed_as(EngineApi.output)
     async def output(self, id: str, type: Any = Any, /) -> Any:
         """An invocation's result as it is now. Raises `OutputNotReadyError`, its error, or `NotFoundError`."""
         return await self.invocation(id, type).output()

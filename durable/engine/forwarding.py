@@ -11,7 +11,7 @@ E = TypeVar("E")
 
 #: Methods of `EngineApi`, and what edges need beyond them, by the name that the follower has for each.
 FORWARDED = {
-    **{name: name for name, one in vars(EngineApi).items() if inspect.isfunction(one) and name[0] != "_"},
+    **{name: name for name, _ in inspect.getmembers(EngineApi, inspect.isfunction) if name[0] != "_"},
     "outcome": "stored_outcome",
     "outcome_now": "stored_outcome_now",
     "stored_state": "stored_state",

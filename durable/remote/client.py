@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar
 
+from durable.api import EngineApi, Invokes, typed_as
 from durable.client import Applied, Handle, value_of
 from durable.core.duration import Duration, parse, render_iso
 from durable.core.ids import claimed_id
@@ -22,7 +23,6 @@ from durable.service import Handler
 from durable.telemetry import carry_on
 from durable.views.invocations import InvocationView
 
-I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
 
 #: How many bytes of headers a control socket takes; a server on the network may take less.
@@ -62,38 +62,7 @@ class Client(Subscribing):
 
     # ---- invoking ----
 
-    @overload
-    async def call(
-        self,
-        target: Handler[None, O],
-        /,
-        *,
-        key: str | None = None,
-        idempotency_key: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> O: ...
-    @overload
-    async def call(
-        self,
-        target: Handler[I, O],
-        arg: I,
-        /,
-        *,
-        key: str | None = None,
-        idempotency_key: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> O: ...
-    @overload
-    async def call(
-        self,
-        target: str,
-        arg: Any = None,
-        /,
-        *,
-        key: str | None = None,
-        idempotency_key: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Any: ...
+    @typed_as(Invokes.call)
     async def call(
         self,
         target: Handler[Any, Any] | str,
@@ -113,41 +82,7 @@ class Client(Subscribing):
         outcome = await self._called(found, arg, key, idempotency_key, headers)
         return value_of(outcome, decoder(found.output), f"the result of {found}")
 
-    @overload
-    async def send(
-        self,
-        target: Handler[None, O],
-        /,
-        *,
-        key: str | None = None,
-        delay: Duration | None = None,
-        idempotency_key: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Handle[O]: ...
-    @overload
-    async def send(
-        self,
-        target: Handler[I, O],
-        arg: I,
-        /,
-        *,
-        key: str | None = None,
-        delay: Duration | None = None,
-        idempotency_key: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Handle[O]: ...
-    @overload
-    async def send(
-        self,
-        target: str,
-        arg: Any = None,
-        /,
-        *,
-        key: str | None = None,
-        delay: Duration | None = None,
-        idempotency_key: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Handle[Any]: ...
+    @typed_as(Invokes.send)
     async def send(
         self,
         target: Handler[Any, Any] | str,
@@ -254,12 +189,7 @@ class Client(Subscribing):
 
     # ---- finding again ----
 
-    @overload
-    def invocation(self, id: str, /) -> Handle[Any]: ...
-    @overload
-    def invocation(self, id: str, type: type[O], /) -> Handle[O]: ...
-    @overload
-    def invocation(self, id: str, type: Any, /) -> Handle[Any]: ...
+    @typed_as(EngineApi.invocation)
     def invocation(self, id: str, type: Any = Any, /) -> Handle[Any]:
         """See `Engine.invocation`."""
         return Handle(self, checked(id), decoder(serde_for(type)))
@@ -281,22 +211,12 @@ class Client(Subscribing):
         named = {"target": "idempotentInvocation", "service": found.service, "handler": found.name, "key": key}
         return self._claimed(found, key, found.name, idempotency_key, {**named, "idempotencyKey": idempotency_key})
 
-    @overload
-    async def attach(self, id: str, /) -> Any: ...
-    @overload
-    async def attach(self, id: str, type: type[O], /) -> O: ...
-    @overload
-    async def attach(self, id: str, type: Any, /) -> Any: ...
+    @typed_as(EngineApi.attach)
     async def attach(self, id: str, type: Any = Any, /) -> Any:
         """See `Engine.attach`. Waits on, however often the connection breaks."""
         return await self.invocation(id, type).result()
 
-    @overload
-    async def output(self, id: str, /) -> Any: ...
-    @overload
-    async def output(self, id: str, type: type[O], /) -> O: ...
-    @overload
-    async def output(self, id: str, type: Any, /) -> Any: ...
+    @typed_as(EngineApi.output)
     async def output(self, id: str, type: Any = Any, /) -> Any:
         """See `Engine.output`."""
         return await self.invocation(id, type).output()

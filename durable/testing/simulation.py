@@ -9,8 +9,9 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextvars import copy_context
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar
 
+from durable.api import Invokes, typed_as
 from durable.client import Applied, Handle
 from durable.core.duration import Duration
 from durable.core.invocation import Flavor
@@ -35,8 +36,6 @@ from durable.testing.virtual import VirtualLoop, run
 from durable.views.invocations import InvocationView
 
 T = TypeVar("T")
-I = TypeVar("I")  # noqa: E741
-O = TypeVar("O")  # noqa: E741
 
 #: How often one thing is asked at most: far more often than a scenario meets crashes. What may not be idempotent adds
 #: work each time, so it is given up sooner.
@@ -100,38 +99,7 @@ class Sim:
 
     # ---- for the driver ----
 
-    @overload
-    async def call(
-        self,
-        target: Handler[None, O],
-        /,
-        *,
-        key: str | None = None,
-        idempotency_key: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> O: ...
-    @overload
-    async def call(
-        self,
-        target: Handler[I, O],
-        arg: I,
-        /,
-        *,
-        key: str | None = None,
-        idempotency_key: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> O: ...
-    @overload
-    async def call(
-        self,
-        target: str,
-        arg: Any = None,
-        /,
-        *,
-        key: str | None = None,
-        idempotency_key: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Any: ...
+    @typed_as(Invokes.call)
     async def call(
         self,
         target: Any,
@@ -146,41 +114,7 @@ class Sim:
         handle = await self.send(target, arg, key=key, idempotency_key=idempotency_key, headers=headers)
         return await handle.result()
 
-    @overload
-    async def send(
-        self,
-        target: Handler[None, O],
-        /,
-        *,
-        key: str | None = None,
-        delay: Duration | None = None,
-        idempotency_key: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Handle[O]: ...
-    @overload
-    async def send(
-        self,
-        target: Handler[I, O],
-        arg: I,
-        /,
-        *,
-        key: str | None = None,
-        delay: Duration | None = None,
-        idempotency_key: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Handle[O]: ...
-    @overload
-    async def send(
-        self,
-        target: str,
-        arg: Any = None,
-        /,
-        *,
-        key: str | None = None,
-        delay: Duration | None = None,
-        idempotency_key: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Handle[Any]: ...
+    @typed_as(Invokes.send)
     async def send(
         self,
         target: Any,

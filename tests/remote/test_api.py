@@ -372,7 +372,7 @@ async def test_who_owns_the_file_may_do_more(tmp_path: Path) -> None:
 
 def test_both_fulfil_the_protocol_with_the_same_signatures() -> None:
     """The types are checked by mypy, where `reached` gives either; here names, defaults and kinds are."""
-    wanted = {name: one for name, one in vars(EngineApi).items() if inspect.isfunction(one) and name[0] != "_"}
+    wanted = {name: one for name, one in inspect.getmembers(EngineApi, inspect.isfunction) if name[0] != "_"}
     assert len(wanted) > 30
     for kind in (Engine, Client):
         for name, method in wanted.items():
