@@ -43,15 +43,17 @@ async def list_subscriptions(desk: Desk) -> None:
 @click.option(
     "--option", "options", multiple=True, metavar="NAME=VALUE", help="For the consumer; can be given again."
 )
-async def create(desk: Desk, source: str, sink: str, options: tuple[str, ...]) -> None:
-    """Have each record of a topic invoke a handler."""
+@click.option("--again", is_flag=True, help="Another one, also where there is one of this source, sink and group.")
+async def create(desk: Desk, source: str, sink: str, options: tuple[str, ...], again: bool) -> None:
+    """Have each record of a topic invoke a handler. Where there is such a subscription, it gets these options."""
     chosen: dict[str, Any] = {}
     for option in options:
         name, sign, value = option.partition("=")
         if not sign or not name:
             raise usage(f"--option {option!r}: expected NAME=VALUE")
         chosen[name] = value
-    answer = await desk.change("POST", "/subscriptions", {"source": source, "sink": sink, "options": chosen})
+    wanted = {"source": source, "sink": sink, "options": chosen, "again": again}
+    answer = await desk.change("POST", "/subscriptions", wanted)
     made = json_of(answer)
     if desk.out.form == "text":
         desk.out.text(made["id"])

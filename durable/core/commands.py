@@ -10,6 +10,7 @@ from durable.core.invocation import Problem, Submission
 from durable.core.journal import Kind, Outcome
 from durable.core.record_commands import (
     Begin,
+    ChangeSubscription,
     HoldSubscription,
     Reposition,
     SetCluster,
@@ -453,6 +454,7 @@ Command = (
     | Subscribe
     | Unsubscribe
     | HoldSubscription
+    | ChangeSubscription
     | Reposition
     | Begin
     | Take

@@ -21,6 +21,14 @@ class Unsubscribe(msgspec.Struct, frozen=True, gc=False):
     token: int = 0
 
 
+class ChangeSubscription(msgspec.Struct, frozen=True, gc=False):
+    """Have a subscription read with other options, from where it stands."""
+
+    id: str
+    options: dict[str, str]
+    token: int = 0
+
+
 class HoldSubscription(msgspec.Struct, frozen=True, gc=False):
     """Have a subscription take nothing, or go on."""
 

@@ -63,6 +63,7 @@ _APPLY: dict[type, Callable[[Turn, Any], None]] = {
     ask.Declare: control.declare,
     records.Subscribe: take.subscribe,
     records.Unsubscribe: take.unsubscribe,
+    records.ChangeSubscription: take.change,
     records.HoldSubscription: take.hold,
     records.Reposition: take.reposition,
     records.Begin: take.begin,

@@ -59,8 +59,10 @@ class Subscribing(Control):
         options are those of librdkafka, and override the cluster's; secrets among them are named as
         `${env:KAFKA_...}`. Returns once that is durable; whether the broker can be reached shows in its state.
 
-        Where there is a subscription with the same source, sink and options, that one is returned, so a program can
-        subscribe whenever it starts; with `again=True` a second one is made. Raises `InvalidRequestError`.
+        A program can subscribe whenever it starts: where there is a subscription with the same source, sink and
+        `group.id` (given, or its own), that one is returned. Options that have changed hold for it from now on, and
+        it goes on where it stands. With `again=True` another one is made. Raises `InvalidRequestError`, and
+        `ConflictError` where several are there that could be meant.
         """
         reading = self._reading()
         if isinstance(sink, Handler):

@@ -11,6 +11,9 @@ from durable.runtime.registry import Registered, Registry, check_text
 
 _CLUSTER = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*", re.ASCII)
 
+#: What a broker takes for the name of a topic.
+_TOPIC, _TOPIC_LENGTH = re.compile(r"[a-zA-Z0-9._-]+", re.ASCII), 249
+
 
 class Source(NamedTuple):
     """A topic of a cluster."""
@@ -22,28 +25,35 @@ class Source(NamedTuple):
 def source_of(uri: Any) -> Source:
     """Read `kafka://cluster/topic`. Raises `InvalidRequestError`."""
     check_text("source", uri)
-    parts = _split(uri)
-    if parts is None or parts.scheme != "kafka":
+    if _scheme(uri) != "kafka":
         raise InvalidRequestError(
             f"invalid source URI '{uri}': must have a scheme segment, with supported schemes: [kafka]."
         )
-    cluster, topic = parts.netloc, parts.path.removeprefix("/")
+    cluster, topic = _named(uri)
     if not cluster or not topic:
         raise InvalidRequestError(
             f"invalid source URI '{uri}': it names a cluster and a topic, as in kafka://my-cluster/my-topic"
         )
+    if len(topic) > _TOPIC_LENGTH or topic in (".", "..") or _TOPIC.fullmatch(topic) is None:
+        raise InvalidRequestError(
+            f"invalid source URI '{_shortened(uri)}': the name of a topic has at most {_TOPIC_LENGTH} characters, "
+            "all of them ASCII letters, digits, '.', '_' or '-', and is neither '.' nor '..'"
+        )
     return Source(cluster, topic)
+
+
+def _shortened(uri: str) -> str:
+    return uri if len(uri) <= 2 * _TOPIC_LENGTH else f"{uri[: 2 * _TOPIC_LENGTH]}…"
 
 
 def sink_of(uri: Any, registry: Registry) -> Registered:
     """The handler of `service://Service/handler`. Raises `InvalidRequestError`."""
     check_text("sink", uri)
-    parts = _split(uri)
-    if parts is None or parts.scheme != "service":
+    if _scheme(uri) != "service":
         raise InvalidRequestError(
             f"invalid sink URI '{uri}': must have a scheme segment, with supported schemes: [service]."
         )
-    service, name = parts.netloc, parts.path.removeprefix("/")
+    service, name = _named(uri)
     found = None if name.startswith("$") else registry.get(service, name)
     if found is None:
         known = sorted(f"service://{one.service}/{one.name}" for one in registry if one.name[0] != "$")
@@ -86,9 +96,14 @@ def is_keyed(flavor: str) -> bool:
     return flavor != Flavor.SERVICE
 
 
-def _split(uri: str) -> Any:
-    """The parts of a URI; its host as it was written, upper case included."""
+def _scheme(uri: str) -> str:
     try:
-        return urlsplit(uri)
+        return urlsplit(uri).scheme
     except ValueError:
-        return None
+        return ""
+
+
+def _named(uri: str) -> tuple[str, str]:
+    """What stands behind the scheme, as it was written: nothing of it is a query, a fragment or left out."""
+    host, _, rest = uri.partition("://")[2].partition("/")
+    return host, rest

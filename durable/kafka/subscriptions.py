@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from durable import log
 from durable.core import commands as ask
 from durable.core import record_commands as records
 from durable.core.effects import Answer
@@ -137,9 +138,12 @@ class Subscriptions:
         own = check_options(options)
         opt.check(own, where="options", kept=True)
         async with self._changing:
-            for one in [] if new else list(self._world.subscriptions.values()):
-                if (one.source, one.sink, one.options) == (source, sink, own):
-                    return self.view(one.id)
+            if not new:
+                group = str(opt.effective("", cluster, own)["group.id"])
+                there = self._one_like(source, sink, own, group)
+                if there is not None:
+                    await self._use(there, own)
+                    return self.view(there.id)
             subscription = Subscription(
                 fresh_id,
                 source,
@@ -156,6 +160,44 @@ class Subscriptions:
             await self._ask(partial(records.Subscribe, subscription))
             self._read(fresh_id)
         return self.view(fresh_id)
+
+    def _one_like(self, source: str, sink: str, options: dict[str, str], group: str) -> Subscription | None:
+        """The subscription that is meant; `group` is "" where it is to have its own. Raises `ConflictError`.
+
+        What makes it the same are its source, its sink and its group, not its other options.
+        """
+        same = [one for one in self._world.subscriptions.values() if (one.source, one.sink) == (source, sink)]
+        found = [one for one in same if one.group == group or (one.owns_group and not group)]
+        exactly = next((one for one in found if one.options == options), None)
+        if exactly is not None:
+            return exactly
+        if len(found) > 1:
+            raise ConflictError(
+                f"{source} invokes {sink} by {len(found)} subscriptions of which each could be meant, and none has "
+                f"these options: {', '.join(one.id for one in found)}. Delete those that are too many with "
+                "engine.unsubscribe(id), or make one more with again=True"
+            )
+        if same and not found:
+            beside = ", ".join(f"{one.id} (group.id {one.group})" for one in same)
+            log.kafka.warning(
+                "%s will invoke %s in one more group (%s), beside %s: each of them gets every record; "
+                "engine.unsubscribe(id) deletes one",
+                source,
+                sink,
+                group or "of its own",
+                beside,
+            )
+        return found[0] if found else None
+
+    async def _use(self, one: Subscription, options: dict[str, str]) -> None:
+        """Read with these options from now on, where it reads with others."""
+        if one.options == options:
+            return
+        changed = sorted(name for name in {*one.options, *options} if one.options.get(name) != options.get(name))
+        await self._ask(partial(records.ChangeSubscription, one.id, options), one.id)
+        log.kafka.warning("%s (%s) reads with other options from now on: %s", one.id, one.source, ", ".join(changed))
+        await self._stop(one.id)
+        self._read(one.id)
 
     async def unsubscribe(self, id: str) -> None:
         """See `Engine.unsubscribe`."""

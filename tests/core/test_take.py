@@ -8,7 +8,16 @@ from durable.core.commands import Command
 from durable.core.effects import Answer, Reply
 from durable.core.invocation import Flavor, Status
 from durable.core.journal import Failure, failure_of
-from durable.core.record_commands import Begin, HoldSubscription, Offered, Reposition, Subscribe, Take, Unsubscribe
+from durable.core.record_commands import (
+    Begin,
+    ChangeSubscription,
+    HoldSubscription,
+    Offered,
+    Reposition,
+    Subscribe,
+    Take,
+    Unsubscribe,
+)
 from durable.core.sources import GroupPartition, Position, Subscription
 from durable.core.turn import Turn
 from tests.core.support import Core, id_of, submission
@@ -55,6 +64,17 @@ def taken(core: Core) -> list[int]:
     """The offsets that became invocations, in the order of acceptance."""
     offsets = {id_of(1000 + offset): offset for offset in range(100)}
     return [offsets[str(row[1])] for _, row in sorted(core.tables.invocations.items())]
+
+
+def test_other_options_leave_a_subscription_where_it_stands() -> None:
+    core = subscribed()
+    core.settle(HoldSubscription("sub", True))
+    before = dict(core.world.positions)
+    assert answer(core, ChangeSubscription("sub", {"a": "b"}, token=1)).result is Answer.DONE
+    changed = core.world.subscriptions["sub"]
+    assert (changed.options, changed.paused, changed.group) == ({"a": "b"}, True, "g")
+    assert core.world.positions == before
+    assert answer(core, ChangeSubscription("other", {}, token=1)).result is Answer.NOT_FOUND
 
 
 def test_subscriptions_of_the_same_millisecond_are_told_apart_by_their_times() -> None:

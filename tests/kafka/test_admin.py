@@ -81,6 +81,18 @@ async def test_a_subscription_is_created_listed_and_deleted() -> None:
         ({"source": "kafka://no/t", "sink": "service://Counter/$patch-state"}, 400, "META0009", "cannot find"),
         ({"source": "kafka://no/t", "sink": "service://Inside/inside"}, 400, "META0009", "not public"),
         ({"source": "kafka://main", "sink": SINK}, 400, "META0009", "a cluster and a topic"),
+        ({"source": "kafka://main/", "sink": SINK}, 400, "META0009", "a cluster and a topic"),
+        ({"source": "kafka:///t", "sink": SINK}, 400, "META0009", "a cluster and a topic"),
+        *(
+            (
+                {"source": f"kafka://main/{topic}", "sink": SINK},
+                400,
+                "META0009",
+                "the name of a topic has at most 249",
+            )
+            for topic in ("t" * 250, ".", "..", "a/b", "/", "a b", "a?b", "a?", "a#", "ä", "a%20b", "a\nb")
+        ),
+        ({"source": "kafka://no/t", "sink": f"{SINK}?x=1"}, 400, "META0009", "cannot find service/handler"),
         (
             {"source": "kafka://no/t", "sink": SINK, "options": {"no": "no"}},
             400,
@@ -116,6 +128,13 @@ async def test_what_cannot_be_subscribed_to_is_refused_in_order(
         assert words in told["message"] and "s3cret" not in told["message"]
         assert told["message"].startswith("[META0009] ") == (code is not None)
         assert await engine.subscriptions() == []
+
+
+@pytest.mark.parametrize("topic", ["t" * 249, "...", "a.b_c-D9", "-"])
+async def test_every_name_that_a_topic_can_have_is_accepted(topic: str) -> None:
+    async with served() as (_, http):
+        answer = await http.post("/subscriptions", json={"source": f"kafka://main/{topic}", "sink": SINK})
+        assert (answer.status_code, answer.json()["source"]) == (201, f"kafka://main/{topic}")
 
 
 async def test_ids_are_looked_at() -> None:

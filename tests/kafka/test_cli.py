@@ -29,10 +29,14 @@ async def test_a_subscription_is_created_watched_and_steered(broker: Broker, top
         assert (listed["id"], listed["source"], listed["sink"], listed["taken"]) == (id, source, sink, 2)
         shown = (await ask("list")).out
         assert id in shown and "running" in shown and source in shown
+        more = await ask("create", source, sink, "--option", "max.poll.records=5", "--json")
+        assert (more.json["id"], more.json["options"]["max.poll.records"]) == (id, "5")
         assert (await ask("pause", id)).code == 0
         await state_of(engine, id, "paused")
         assert (await ask("resume", id, "--position", "earliest")).code == 0
         await state_of(engine, id, "running")
+        second = (await ask("create", source, sink, "--again")).out.strip()
+        assert second != id and (await ask("delete", second)).code == 0
         assert (await ask("delete", id)).code == 0
         assert await engine.subscriptions() == []
         again = await ask("delete", id)

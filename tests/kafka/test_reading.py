@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from durable import (
+    ConflictError,
     Context,
     Engine,
     ObjectContext,
@@ -253,6 +254,44 @@ async def test_to_subscribe_again_is_the_same_subscription(broker: Broker, topic
         source = f"kafka://main/{topic}"
         one = await engine.subscribe(source, Counter.add, EARLIEST)
         assert (await engine.subscribe(source, Counter.add, EARLIEST)).id == one.id
-        assert (await engine.subscribe(source, Counter.add, EARLIEST, again=True)).id != one.id
-        assert (await engine.subscribe(source, Counter.add)).id != one.id
-        assert len(await engine.subscriptions()) == 3
+        other = await engine.subscribe(source, Counter.add, EARLIEST, again=True)
+        assert other.id != one.id
+        assert (await engine.subscribe(source, Counter.add, EARLIEST)).id == one.id
+        with pytest.raises(ConflictError, match=f"{one.id}, {other.id}"):  # nobody knows which one is to change
+            await engine.subscribe(source, Counter.add)
+        assert [view.options["auto.offset.reset"] for view in await engine.subscriptions()] == ["earliest"] * 2
+
+
+@pytest.mark.parametrize("group", [{}, {"group.id": "one of many"}], ids=["own group", "named group"])
+async def test_options_that_change_in_code_hold_for_the_subscription_that_is_there(
+    broker: Broker, topic: str, tmp_path: Path, group: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The next version of a program asks for a larger poll: nothing is read twice, and nothing left out."""
+    path, source = tmp_path / "durable.db", f"kafka://main/{topic}"
+    async with engine_on(broker, Counter(), path=path) as engine:
+        first = await engine.subscribe(source, Counter.add, {**EARLIEST, **group})
+        produce(broker, topic, [(b"k", b"1"), (b"k", b"2")])
+        await until(lambda: seen(engine, [1, 2]))
+    async with engine_on(broker, Counter(), path=path) as engine:
+        changed = await engine.subscribe(source, Counter.add, {"max.poll.records": "7", **group})
+        assert changed.id == first.id and changed.options["max.poll.records"] == "7"
+        assert [one.id for one in await engine.subscriptions()] == [first.id]
+        assert "other options from now on: auto.offset.reset, max.poll.records" in caplog.text
+        produce(broker, topic, [(b"k", b"3")])
+        await until(lambda: seen(engine, [1, 2, 3]))
+    async with engine_on(broker, Counter(), path=path) as engine:
+        assert (await engine.subscription(first.id)).options == changed.options
+        assert await engine.count_invocations() == {"completed": 3}
+
+
+async def test_another_group_is_another_subscription_and_the_log_names_both(
+    broker: Broker, topic: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with engine_on(broker, Counter()) as engine:
+        source = f"kafka://main/{topic}"
+        one = await engine.subscribe(source, Counter.add)
+        assert one.id not in caplog.text
+        other = await engine.subscribe(source, Counter.add, {"group.id": "mine"})
+        assert other.id != one.id and len(await engine.subscriptions()) == 2
+        [line] = [line for line in caplog.messages if "beside" in line]
+        assert one.id in line and "mine" in line and "engine.unsubscribe" in line

@@ -272,6 +272,9 @@ async def subscribing(api: EngineApi) -> list[object]:
     found: list[object] = [
         (view.source, view.sink, view.options["auto.offset.reset"], view.options["group.id"] == view.id),
         (await api.subscribe(source, "service://Shop/greet", options)).id == view.id,
+        (await api.subscribe(source, greet, {**options, "max.poll.records": "7"})).id == view.id,
+        (await api.subscription(view.id)).options["max.poll.records"],
+        await told(api.subscribe(source, Cart.add, options)),
         [one.id for one in await api.subscriptions()] == [view.id, other.id, third.id],
         [one.sink for one in await api.subscriptions(source=source, sink="service://Cart/add")],
         await told(api.subscriptions(source="kafka://main/none")),
@@ -292,6 +295,7 @@ async def subscribing(api: EngineApi) -> list[object]:
         found.append(await told(api.resume_subscription(id)))
     for bad_source, bad_sink, bad in (
         ("kafka:/topic", "service://Shop/greet", None),
+        ("kafka://main/a b", "service://Shop/greet", None),
         (source, "service://Shop/none", None),
         ("kafka://none/topic", "service://Shop/greet", None),
         (source, "service://Shop/greet", {"none": "1"}),

@@ -13,6 +13,7 @@ from durable.core.lifecycle import submit
 from durable.core.needs import need_id
 from durable.core.record_commands import (
     Begin,
+    ChangeSubscription,
     HoldSubscription,
     Offered,
     Reposition,
@@ -48,6 +49,11 @@ def unsubscribe(turn: Turn, command: Unsubscribe) -> None:
         for place in [place for place in world.positions if place.group == subscription.group]:
             turn.put(world.positions, turn.writes.positions, place, None)
     turn.reply(command.token, Answer.DONE)
+
+
+def change(turn: Turn, command: ChangeSubscription) -> None:
+    """Its group and its positions stay as they are."""
+    _change(turn, command.id, command.token, options=command.options)
 
 
 def hold(turn: Turn, command: HoldSubscription) -> None:
