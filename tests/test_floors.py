@@ -20,7 +20,6 @@ core.turn core.needs
 core.lifecycle
 core.settle core.undo
 core
-roundtrip
 serde
 subclasses
 outcomes

@@ -6,9 +6,9 @@ from durable import log
 from durable.core.effects import Answer, Reply
 from durable.core.invocation import Flavor, Submission
 from durable.errors import ConflictError
-from durable.roundtrip import difference
 from durable.runtime.lines import about
 from durable.runtime.registry import Registered
+from durable.serde.roundtrip import difference
 
 
 class Reuse:

@@ -55,7 +55,7 @@ _ASIDE = tuple(
     for name in ("linecache.py", "traceback.py", "warnings.py", "tokenize.py", "mimetypes.py", f"zoneinfo{os.sep}")
 )
 #: What the user's code does when one of these has called it is not the handler's.
-_NOT_THE_HANDLERS = f"{_STDLIB}logging{os.sep}", "<frozen importlib", f"{OURS}serde.py"
+_NOT_THE_HANDLERS = f"{_STDLIB}logging{os.sep}", "<frozen importlib", f"{OURS}serde{os.sep}"
 #: Those that ask the clock where they get no more arguments than so many.
 _MOMENTS: dict[Any, int] = {time.gmtime: 0, time.localtime: 0, time.ctime: 0, time.asctime: 0, time.strftime: 1}
 

@@ -1,0 +1,84 @@
+"""The JSON form of values that msgspec does not know: of a subclass, a path, a model without an annotation."""
+
+import datetime
+import decimal
+import fractions
+import ipaddress
+import pathlib
+import zoneinfo
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from durable.serde.refusals import name_of
+
+
+def plain(value: Any) -> Any:
+    """What is written for a value that msgspec does not know: a subclass as its base, a model as pydantic has it."""
+    for base, convert in _BASES.items():
+        if isinstance(value, base):
+            return convert(value)
+    if isinstance(value, _AS_TEXT):
+        return str(value)
+    if hasattr(type(value), "__pydantic_serializer__") and hasattr(value, "model_dump"):
+        return value.model_dump(mode="json", by_alias=True, round_trip=True, warnings="error")
+    raise TypeError(f"no JSON form is known for {name_of(type(value))}")
+
+
+#: What is written as its text, and read back from that.
+_AS_TEXT: Final = (
+    pathlib.PurePath,
+    ipaddress.IPv4Address,
+    ipaddress.IPv6Address,
+    ipaddress.IPv4Network,
+    ipaddress.IPv6Network,
+    ipaddress.IPv4Interface,
+    ipaddress.IPv6Interface,
+    fractions.Fraction,
+    zoneinfo.ZoneInfo,
+)
+
+
+def from_text(kind: type, value: Any) -> Any:
+    """Read what `_AS_TEXT` has."""
+    if kind is object or not isinstance(value, str) or not issubclass(kind, _AS_TEXT):
+        return value
+    return kind(value)
+
+
+def is_read(kind: type) -> bool:
+    """Whether msgspec, or `from_text`, reads this type, which it does not know."""
+    return kind is object or (isinstance(kind, type) and issubclass(kind, _AS_TEXT))  # every value is an object
+
+
+def schema_of(kind: type) -> dict[str, Any]:
+    """For what is read from text; and for `object`, for which an empty schema would be taken for none."""
+    return {"type": "string"} if kind is not object else {"description": "any value"}
+
+
+#: How the value of a subclass becomes one of the class itself, whatever the subclass overrides.
+_BASES: Final[dict[type, Callable[[Any], Any]]] = {
+    str: str.__str__,
+    int: int.__int__,
+    float: float.__float__,
+    bytes: lambda value: bytes(memoryview(value)),
+    datetime.datetime: lambda value: datetime.datetime.combine(
+        datetime.date(value.year, value.month, value.day), value.timetz()
+    ),
+    datetime.date: lambda value: datetime.date(value.year, value.month, value.day),
+    datetime.time: lambda value: datetime.time(
+        value.hour, value.minute, value.second, value.microsecond, value.tzinfo, fold=value.fold
+    ),
+    datetime.timedelta: lambda value: datetime.timedelta(value.days, value.seconds, value.microseconds),
+    decimal.Decimal: decimal.Decimal,
+}
+
+ENCODER: Final = msgspec.json.Encoder(enc_hook=plain)
+
+encode_stable = msgspec.json.Encoder(order="deterministic", enc_hook=plain).encode
+
+
+def builtins(value: Any) -> Any:
+    """The same value, as the dicts, lists and plain values that are written."""
+    return msgspec.to_builtins(value, enc_hook=plain)

@@ -1,0 +1,72 @@
+"""Values without an annotation, bytes, and nothing."""
+
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from durable.serde.documents import BYTES_MARK, json_serde
+from durable.serde.forms import ENCODER, builtins
+from durable.serde.refusals import decode_error, encode_error
+from durable.serde.serde import Serde
+
+_BYTES: Final = (bytes, bytearray, memoryview)
+
+
+def _raw(kind: type) -> Serde[Any]:
+    """Bytes as they are; where they were written without an annotation, they are read without the mark."""
+
+    def encode(value: Any) -> bytes:
+        if not isinstance(value, _BYTES):
+            raise encode_error(kind, value, "it is not bytes")
+        data = bytes(value)
+        return BYTES_MARK + data if data.startswith(BYTES_MARK) else data
+
+    def decode(data: bytes) -> Any:
+        return kind(data.removeprefix(BYTES_MARK))
+
+    return Serde(encode, decode)
+
+
+def unmarked(data: bytes) -> bytes | None:
+    """The bytes that were written without an annotation; None for what is JSON."""
+    if data[:1] != b"\0":
+        return None
+    return data[len(BYTES_MARK) if data.startswith(BYTES_MARK) else 1 :]  # earlier versions wrote the NUL alone
+
+
+def _encode_none(value: Any) -> bytes:
+    if value is not None:
+        raise encode_error(None, value, "the annotation promises None")
+    return b""
+
+
+def _decode_none(data: bytes) -> None:
+    if data not in (b"", b"null"):
+        raise decode_error(None, f"expected nothing, got {len(data)} bytes")
+
+
+def _encode_any(value: Any) -> bytes:
+    if isinstance(value, _BYTES):
+        return BYTES_MARK + value
+    return _UNTYPED.encode(value)
+
+
+def _decode_any(data: bytes) -> Any:
+    if not data:
+        return None
+    found = unmarked(data)
+    return _UNTYPED.decode(data) if found is None else found
+
+
+RAW: Final = {kind: _raw(kind) for kind in (bytes, bytearray)}
+
+NONE: Final[Serde[Any]] = Serde(_encode_none, _decode_none, "", lambda: {"type": "null"})
+
+GENERIC: Final = json_serde(
+    TypeVar, msgspec.json.Encoder().encode, msgspec.json.Decoder().decode, dict, builtins, faithful=True
+)
+
+_UNTYPED: Final = json_serde(Any, ENCODER.encode, msgspec.json.Decoder().decode, dict, builtins)
+
+#: For values without an annotation. Bytes are marked; an empty input is None.
+ANY: Final[Serde[Any]] = Serde(_encode_any, _decode_any, "application/json", dict)
