@@ -5,9 +5,7 @@ back through `deliver`. When it is over, however it ended, nothing it still does
 """
 
 import asyncio
-import sys
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextvars import Context
+from collections.abc import Sequence
 from functools import partial
 from threading import get_ident
 from typing import Any, Protocol
@@ -15,57 +13,38 @@ from typing import Any, Protocol
 import msgspec
 
 from durable import log
-from durable.core.commands import Command, Finish, Suspend
+from durable.core.commands import Command, Finish
 from durable.core.ids import IdSpan
 from durable.core.invocation import Invocation, KeyedObject
 from durable.core.journal import CANCELLED, Kind, Outcome, Row, given_up
 from durable.core.limits import Limits
 from durable.core.reasons import Reason
-from durable.core.replay import stuck
-from durable.core.waiting import Group, entries
-from durable.errors import (
-    JournalMismatchError,
-    NotInHandlerError,
-    SerializationError,
-    UsageError,
-    ValueTooLargeError,
-    WrongLoopError,
-)
+from durable.errors import JournalMismatchError, SerializationError, UsageError, ValueTooLargeError
 from durable.futures import DurableFuture
 from durable.outcomes import error_of
-from durable.runtime import ending, lines
+from durable.runtime import lines, suspending
 from durable.runtime.arrivals import Arrivals
-from durable.runtime.deadlines import around, place
-from durable.runtime.ending import Ending
-from durable.runtime.flows import all_wait
+from durable.runtime.current import CURRENT, leave
 from durable.runtime.forgotten import Unused, tell
 from durable.runtime.lending import Lending
 from durable.runtime.operations import Operations
 from durable.runtime.registry import KEY_LENGTH_MAX, Registered, check_text
-from durable.runtime.rest import Rest
-from durable.runtime.steps import CURRENT, NO_TIMEOUT, InStep, Step, Steps, leave
+from durable.runtime.step import Step
+from durable.runtime.steps import Steps
+from durable.runtime.suspending import CALLS, Suspending
 from durable.runtime.tasks import unmourned
 from durable.runtime.variables import own_decimals
 from durable.service import Handler
 
-#: What waits for another invocation.
-CALLS = (Kind.CALL, Kind.ATTACH)
-#: A handler that is kept counts once more for so many bytes that it was handed.
-WEIGHED = 8 * 1024
 
-
-class Host(ending.Host, Protocol):
+class Host(suspending.Host, Protocol):
     """What an attempt needs of the runtime."""
 
-    #: The context variables that handlers begin with: those of whoever started the engine.
-    context: Context
     limits: Limits
     #: What those lend that wait for the engine.
     lending: Lending
     #: Whether what may only be a mistake is an error.
     strict: bool
-    #: Tells when a handler is at rest.
-    rest: Rest
 
     def now_ms(self) -> int:
         """The time."""
@@ -83,16 +62,8 @@ class Host(ending.Host, Protocol):
         """A step was made that nobody awaits yet: `start_left_over` is due soon."""
         ...
 
-    def parked(self, attempt: "Attempt") -> None:
-        """The handler only waits now."""
-        ...
 
-    def when_settled(self, then: Callable[[], None]) -> None:
-        """Call `then` when what was submitted so far is committed and has been acted upon."""
-        ...
-
-
-class Attempt(Ending):
+class Attempt(Suspending):
     """See the module's docstring. Implements `futures.Waits`, `steps.Owner` and `arrivals.Receiver`."""
 
     host: Host
@@ -117,40 +88,13 @@ class Attempt(Ending):
         self.is_first = number == 1 and invocation.last_entry == 0 and invocation.cancels == 0
         #: How many bytes a value may have.
         self.value_size_max = handler.value_size_max
-        #: When something last happened, on the event loop's clock.
-        self.touched = loop.time()
-        #: Completions from outside that were handed to it: see `Invocation.notified`.
-        self.notified = 0
-        #: Whether it ends as soon as its handler is at rest, if that only waits by then.
-        self.giving_way = False
-        #: Whether its handler may stay in memory then.
-        self._keep = False
-        #: How many other invocations its handler may wait for.
-        self.calls = 0
-        #: How many bytes it was handed.
-        self._received = len(submission.input)
-        #: Counts what its handler does.
-        self.activity = 0
-        #: How many outcomes the handler has seen.
-        self.delivered = 0
         self._keyed = submission.service, submission.key, keyed
         self._steps = Steps(self, host.limits.begun)
         self._arrivals = Arrivals(self, host.limits.replayed)
         self.unused = Unused(self._arrivals)
-        self.context = host.context
         self.lending = host.lending
-        self._rest = host.rest
-        #: How many flows of the handler wait.
-        self.flows = 0
-        #: What the first of them waits for.
-        self._awaited: DurableFuture[Any] | None = None
         #: Whether a cancel waits until calls and steps have ended.
         self.cancel_accepted = invocation.cancelling > 0
-        self._thread = get_ident()
-        #: Whether it is to be told, when it is at rest, that it waits for something else than its journal has next.
-        self._stuck_asked = False
-        #: Where it has been looked for time-outs around its waits.
-        self._looked_at: set[tuple[int, ...]] = set()
         #: The context variables of its handler.
         self._variables = self.context
 
@@ -310,122 +254,7 @@ class Attempt(Ending):
         self._steps.interrupt()
         self._steps.cancelled()
 
-    # ---- waiting ----
-
-    @property
-    def crowded(self) -> bool:
-        """Whether other flows of the handler wait too, or a cancel: then even a known outcome goes through `wait`."""
-        return self.flows > 0 or self._cancels.any
-
-    def wait(self, future: DurableFuture[Any]) -> Generator[Any, None, None]:
-        """Give way until the future has its outcome (and, for a step nobody started, run it here)."""
-        if future.outcome is None and (self._closing or self._failure is not None or not self.active) and self.deaf:
-            yield from self._never()
-        if CURRENT.get() is not self:
-            self._check_place()
-        if not self.active or self.broken is not None:
-            self._check_active()
-        self.activity += 1
-        if self._cancels.any:
-            self._cancels.check_wait(future, self.delivered)
-        flow = asyncio.current_task()
-        here = place(sys._getframe(1), _RUN, alone=flow is self.task)
-        if here is not None and here not in self._looked_at:
-            self._looked_at.add(here)
-            self.loop.call_soon(self._refuse_limits, (flow,), context=self.context)  # when it waits
-        arrivals = self._arrivals
-        if future.outcome is None:
-            if not arrivals.concurrent and not self._alone():
-                arrivals.concurrent = True
-            if arrivals.replay is not None or arrivals.news:
-                arrivals.waits(future)
-        if future.outcome is not None:
-            if self.flows:  # other flows were woken before this one asked: it goes on after them
-                yield
-                self._check_active()
-            return
-        steps, step = self._steps, future.step
-        if future is steps.left_over:
-            steps.left_over = None
-        to_start = step is not None and not step.started and not self.is_recorded(future)
-        self.flows += 1
-        self._awaited = future
-        try:
-            if to_start and not step.options.interruptible:
-                yield from steps.execute(future).__await__()
-                return
-            steps.start_left_over()
-            if to_start:
-                steps.left_over = future
-                steps.start_left_over()
-            yield from self._block(future)
-        finally:
-            self.flows -= 1
-            self.activity += 1
-            self._awaited = None
-            if not arrivals.concurrent:
-                self._rest.mark()
-
-    def _refuse_limits(self, flows: "Iterable[asyncio.Task[Any] | None]", *, later: bool = False) -> bool:
-        """Whether one of these waits within a time-out that no journal knows: then the attempt fails."""
-        if not self.active or self._failure is not None or self.broken is not None:
-            return False
-        found = around(flows, self.task, later=later)
-        if found is not None:
-            self.fail(UsageError(f"{NO_TIMEOUT} (It is {found}.)"))
-        return found is not None
-
-    def _alone(self) -> bool:
-        """Whether the flow of now is the handler itself, and no other waits or is about to run."""
-        return not self.flows and asyncio.current_task() is self.task and not self._rest.others(self)
-
-    async def until_delivered(self, future: DurableFuture[Any]) -> None:
-        """See `steps.Owner`."""
-        waiter = self._waiters.begin(future)
-        try:
-            await waiter
-        finally:
-            self._waiters.end(waiter)
-            del waiter  # an exception in it refers to this frame
-
-    def _block(self, future: DurableFuture[Any]) -> Generator[Any, None, None]:
-        waiter = self._waiters.begin(future)
-        self.touched = self.loop.time()
-        try:
-            if self._steps.quiet:
-                self.host.parked(self)
-            if self._arrivals.replay is not None:
-                self._tell_if_stuck()
-            yield from waiter
-        except asyncio.CancelledError as error:
-            if self.active and self.timed_out(error):
-                raise UsageError(NO_TIMEOUT) from None
-            raise
-        finally:
-            self._waiters.end(waiter)
-            del waiter  # an exception in it refers to this frame
-
-    def is_recorded(self, future: DurableFuture[Any]) -> bool:
-        """Whether its outcome is in the journal and only waits for the handler to come so far."""
-        replay = self._arrivals.replay
-        return replay is not None and replay.has_outcome(future.entry)
-
-    def _check_place(self) -> None:
-        """The context and its futures belong to one handler, and to its event loop."""
-        here = CURRENT.get()
-        if isinstance(here, InStep):
-            raise UsageError(
-                f"{self.target}: a step cannot use the context, because what a step does is not replayed. Use the "
-                "context in the handler, around the step. (A compensation is a step, too: to have a handler undo "
-                "something, use engine.send() with an idempotency key.)"
-            )
-        if here is not self:
-            raise NotInHandlerError(
-                f"this context (or future) belongs to {self.target} {self.request.id}: only that handler, and tasks "
-                "it started, can use it"
-            )
-        if get_ident() != self._thread:
-            raise WrongLoopError(f"{self.target}: a context can only be used on its own event loop, not in a thread")
+    # ---- taking entries ----
 
     def check_cancel(self, kind: Kind, name: str) -> bool:
         """See `operations.Journal`."""
@@ -448,93 +277,10 @@ class Attempt(Ending):
         replay = self._arrivals.replay
         return replay is not None and self.asked < replay.last
 
-    def waiting_for(self) -> int | Group:
-        """What would let the handler go on, as an expression."""
-        return self._waiters.expression()
-
-    @property
-    def idle(self) -> bool:
-        """Whether the handler only waits, for things that can come while it is unloaded."""
-        return (
-            self.active
-            and self._steps.quiet
-            and self._waiters.all_wait
-            and self._arrivals.none_left
-            and self._steps.left_over is None
-            and self._failure is None
-        )
-
-    @property
-    def may_stay(self) -> bool:
-        """Whether its handler waits in its one flow, and for other invocations: not for what may take days."""
-        blocked, flow_of, pending = self._waiters.blocked, self._waiters.flow_of, self._pending
-        if not self.calls or self._arrivals.concurrent or len(blocked) != 1:
-            return False
-        [(waiter, future)] = blocked.items()
-        awaited = (pending.get(entry) for entry in entries(future.waiting_for()))
-        return flow_of[waiter] is self.task and any(one is not None and one.kind in CALLS for one in awaited)
-
-    @property
-    def is_stuck(self) -> bool:
-        """Whether everything waits, and the journal has more: the code does not come to what is recorded."""
-        arrivals = self._arrivals
-        return arrivals.replaying and not arrivals.settling and bool(self._waiters.blocked) and self._steps.quiet
-
-    def _tell_if_stuck(self) -> None:
-        """Once it is at rest: where it waits, and the journal holds something else next, no time can help."""
-        if self._arrivals.replaying and not self._stuck_asked:
-            self._stuck_asked = True
-            self.when_at_rest(self._end_if_stuck)
-
-    def _end_if_stuck(self) -> None:
-        self._stuck_asked = False
-        flows = self._waiters.flow_of.values()
-        if self.is_stuck and self._failure is None and self.broken is None and all_wait(self, flows, self.loop):
-            self._stuck()
-
-    def _stuck(self) -> None:
-        replay = self._arrivals.replay
-        assert replay is not None, "who is stuck has more in its journal"
-        self.broken = stuck(replay, self.asked)
-        self.fail(self.broken)
-        self._end_failed()
-
-    def give_way(self, *, warm: bool = False) -> None:
-        """End if its handler only waits: once what was asked for is durable, and it is at rest.
-
-        By then immediate answers have arrived, no step is cut off, and no flow could still continue. `warm`: others
-        need its slot, and its handler may stay in memory.
-        """
-        self._keep = warm and (self._keep or not self.giving_way)
-        if not self.giving_way:
-            self.giving_way = True
-            self.host.when_settled(lambda: self.when_at_rest(self._unload))
-
-    def _unload(self) -> None:
-        self.giving_way = False
-        if self.is_stuck:
-            self._stuck()
-        elif self.idle and not self._refuse_limits(self._waiters.flow_of.values(), later=True):
-            weight = 1 + self._received // WEIGHED if self._keep and self.may_stay else 0
-            self.host.submit(Suspend(self.seq, self.number, self.waiting_for(), self.notified, weight))
-            self._over("suspended", keep=weight > 0)
-
-    def when_at_rest(self, then: Callable[[], None]) -> None:
-        """See `arrivals.Receiver`."""
-        self._rest.when_at_rest(self, then)
-
-    def one_waits(self) -> bool:
-        """See `arrivals.Receiver`."""
-        if self.flows != 1 or self._awaited is None or self._awaited.outcome is not None:
-            return False
-        return not (self._cancels.raised and self._waiters.woken(self.task))
-
     @property
     def told(self) -> bool:
         """See `arrivals.Receiver`."""
         return self._cancels.any
-
-    # ---- taking entries ----
 
     def submit(self, command: Command) -> None:
         """Have a command settled in the next turn."""
@@ -606,7 +352,7 @@ class Attempt(Ending):
                 self.host.left_behind(self)
 
 
-_RUN = Attempt._run.__code__
+Attempt.outermost = Attempt._run.__code__
 
 
 def _follows_a_cancel(future: DurableFuture[Any], outcome: Outcome) -> bool:

@@ -19,7 +19,8 @@ from typing import Any, ClassVar, NamedTuple
 from durable import log
 from durable.runtime.attempt import Attempt
 from durable.runtime.clock import Clock, SystemClock
-from durable.runtime.steps import CURRENT, InStep, Steps
+from durable.runtime.current import CURRENT, InStep
+from durable.runtime.steps import Steps
 
 #: How often the event loop is asked to answer: what blocks it is found at most that much too late.
 PERIOD_S = 0.25

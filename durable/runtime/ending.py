@@ -5,7 +5,7 @@ recorded; or at once, from outside. After that nothing the handler still does ha
 """
 
 import asyncio
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, NoReturn, Protocol
 
 import msgspec
@@ -14,6 +14,7 @@ from durable.core.commands import Command, Fail, Unloaded
 from durable.core.invocation import Invocation
 from durable.core.journal import Failure, Outcome
 from durable.core.reasons import Reason
+from durable.core.replay import stuck
 from durable.errors import (
     AttemptEnded,
     DurableError,
@@ -28,6 +29,7 @@ from durable.operations import Request
 from durable.runtime import lines
 from durable.runtime.arrivals import Arrivals
 from durable.runtime.cancels import Cancels
+from durable.runtime.deadlines import around
 from durable.runtime.failures import (
     contains_end,
     failure_of_exception,
@@ -36,11 +38,14 @@ from durable.runtime.failures import (
     reason_of_step,
     retry_after_ms,
 )
+from durable.runtime.flows import all_wait
 from durable.runtime.forgotten import Unused
 from durable.runtime.observer import Observer
 from durable.runtime.registry import Registered
-from durable.runtime.steps import NO_TIMEOUT, Step, Steps
-from durable.runtime.timeouts import timed_out
+from durable.runtime.rest import Rest
+from durable.runtime.step import Step
+from durable.runtime.steps import Steps
+from durable.runtime.timeouts import NO_TIMEOUT, timed_out
 from durable.runtime.waiters import Waiters
 
 #: The code of a journal mismatch, as in Restate.
@@ -53,6 +58,8 @@ class Host(Protocol):
     """What the end of an attempt needs of the runtime."""
 
     observer: Observer | None
+    #: Tells when a handler is at rest.
+    rest: Rest
 
     def submit(self, command: Command) -> None:
         """Have a command settled in the next turn."""
@@ -74,10 +81,12 @@ class Host(Protocol):
 class Ending:
     """The part of an `Attempt` that ends it."""
 
-    #: Set by the attempt, which owns both.
+    #: Set by the attempt, which owns them.
     _steps: Steps
     _arrivals: Arrivals
     unused: Unused
+    #: Counts what its handler does.
+    activity: int
 
     def __init__(
         self, host: Host, invocation: Invocation, number: int, handler: Registered, loop: asyncio.AbstractEventLoop
@@ -111,6 +120,9 @@ class Ending:
         self._pending: dict[int, DurableFuture[Any]] = {}
         self._waiters = Waiters(loop)
         self._cancels = Cancels(self._waiters, self._pending)
+        self._rest = host.rest
+        #: Whether it is to be told, when it is at rest, that it waits for something else than its journal has next.
+        self._stuck_asked = False
         #: Says how it has failed, once that can be reported.
         self._failure: Callable[[], Fail] | None = None
         #: And with what, until the log has said so.
@@ -221,6 +233,46 @@ class Ending:
     def cancel_due(self) -> bool:
         """Whether a cancel came that the handler has not seen."""
         return self._cancels.pending or self._arrivals.cancel_left
+
+    # ---- a wait that leads to nothing ----
+
+    def when_at_rest(self, then: Callable[[], None]) -> None:
+        """See `arrivals.Receiver`."""
+        self._rest.when_at_rest(self, then)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether everything waits, and the journal has more: the code does not come to what is recorded."""
+        arrivals = self._arrivals
+        return arrivals.replaying and not arrivals.settling and bool(self._waiters.blocked) and self._steps.quiet
+
+    def _tell_if_stuck(self) -> None:
+        """Once it is at rest: where it waits, and the journal holds something else next, no time can help."""
+        if self._arrivals.replaying and not self._stuck_asked:
+            self._stuck_asked = True
+            self.when_at_rest(self._end_if_stuck)
+
+    def _end_if_stuck(self) -> None:
+        self._stuck_asked = False
+        flows = self._waiters.flow_of.values()
+        if self.is_stuck and self._failure is None and self.broken is None and all_wait(self, flows, self.loop):
+            self._stuck()
+
+    def _stuck(self) -> None:
+        replay = self._arrivals.replay
+        assert replay is not None, "who is stuck has more in its journal"
+        self.broken = stuck(replay, self.asked)
+        self.fail(self.broken)
+        self._end_failed()
+
+    def _refuse_limits(self, flows: "Iterable[asyncio.Task[Any] | None]", *, later: bool = False) -> bool:
+        """Whether one of these waits within a time-out that no journal knows: then the attempt fails."""
+        if not self.active or self._failure is not None or self.broken is not None:
+            return False
+        found = around(flows, self.task, later=later)
+        if found is not None:
+            self.fail(UsageError(f"{NO_TIMEOUT} (It is {found}.)"))
+        return found is not None
 
     # ---- an end from outside ----
 

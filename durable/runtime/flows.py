@@ -7,7 +7,7 @@ from functools import partial
 from gc import get_referents
 from typing import Any
 
-from durable.runtime.steps import CURRENT
+from durable.runtime.current import CURRENT
 
 _Task = asyncio.Task[Any]
 

@@ -22,7 +22,9 @@ from durable.core.turn import Turn
 from durable.core.world import World
 from durable.errors import EngineFailedError, EngineNotRunningError
 from durable.runtime.attempt import Attempt
+from durable.runtime.backlog import Backlog
 from durable.runtime.clock import Clock
+from durable.runtime.current import CURRENT, InStep
 from durable.runtime.deadlocks import Deadlocks
 from durable.runtime.deeds import Deeds
 from durable.runtime.failures import describe
@@ -34,7 +36,6 @@ from durable.runtime.refused import one_by_one
 from durable.runtime.registry import Registry
 from durable.runtime.replies import Look, Replies, Wanted
 from durable.runtime.roster import Roster
-from durable.runtime.steps import CURRENT, InStep
 from durable.runtime.strict import lookout
 from durable.runtime.sweep import Sweep
 from durable.runtime.tasks import Chores, unmourned
@@ -84,13 +85,6 @@ class Loop:
         self.misplaced = Misplaced(strict=strict)
         self._slots = max_concurrent
         self._defaults = defaults
-        self._queue: list[Command] = []
-        #: How many commands turns have taken, and how many of them are settled and committed.
-        self._taken = self._settled = 0
-        #: Who is called once so many are: see `when_settled`.
-        self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
-        #: Who waits to submit, because so many commands wait to be taken.
-        self._at_the_door: deque[asyncio.Future[None]] = deque()
         self._turning = False
         self._kicked = False
         self._closing = False
@@ -106,6 +100,10 @@ class Loop:
         self._loop = asyncio.get_running_loop()
         self._chores = Chores(self._loop, self.fail)
         self.context = copy_context()
+        self._backlog = Backlog(self._loop, self.context, limits)
+        #: See `Backlog`.
+        self.when_settled = self._backlog.when_settled
+        self.admitted = self._backlog.admitted
         #: Empty until the store is open.
         self.world = World(0, 0)
         #: How far partitions of topics have been taken, as far as that is durable.
@@ -212,7 +210,6 @@ class Loop:
         end_idle_threads()
         closed = EngineNotRunningError("the engine was closed before this was answered; attach again after a start")
         self.replies.fail_all(closed)
-        self._open_the_door()
         try:
             if self.failure is None:
                 await self.store.sign_off()
@@ -231,6 +228,7 @@ class Loop:
         """Begin nothing any more by itself."""
         self._look_away()
         self._closing = True
+        self._backlog.open_the_door()
         self.timers.close()
         self.lending.threads.close()
         self.deadlocks.close()
@@ -249,7 +247,7 @@ class Loop:
         if self._gone:
             return
         self._over = True
-        self._queue.clear()
+        self._backlog.clear()
         self._look_away()
         try:
             if not self._loop.is_closed():
@@ -258,7 +256,6 @@ class Loop:
                     self._loading.cancel()
                 told = EngineNotRunningError("the engine was stopped before this was answered; attach after a start")
                 self.replies.fail_all(told)
-                self._open_the_door()
                 self.roster.fail()
             self.roster.forget()
         finally:
@@ -310,9 +307,9 @@ class Loop:
             error = wrapped
         self.failure = error
         self.failed.set()
-        self._queue.clear()
+        self._backlog.clear()
         self.replies.fail_all(error)
-        self._open_the_door()
+        self._backlog.open_the_door()
         self.deadlocks.close()
         self.roster.fail()
         if self.observer is not None:
@@ -325,18 +322,10 @@ class Loop:
         """Have a command settled in the next turn."""
         if self.failure is not None or self._over:
             return
-        self._queue.append(command)
+        self._backlog.commands.append(command)
         if not self._turning and not self._kicked:
             self._kicked = True
             self._loop.call_soon(self._begin, context=self.context)
-
-    def when_settled(self, then: Callable[[], None]) -> None:
-        """Call `then` when what was submitted so far is committed and has been acted upon."""
-        submitted = self._taken + len(self._queue)
-        if self._settled < submitted:
-            self._waiting.append((submitted, then))
-        else:
-            self._loop.call_soon(then, context=self.context)
 
     def time(self) -> float:
         """By the clock of its event loop."""
@@ -345,7 +334,7 @@ class Loop:
     @property
     def queued(self) -> int:
         """How many commands wait to be settled."""
-        return len(self._queue)
+        return len(self._backlog.commands)
 
     def observe(self, observer: Observer | None) -> None:
         """From now on, this one is told; attempts that run already tell whom they told before."""
@@ -353,24 +342,8 @@ class Loop:
 
     @property
     def crowded(self) -> bool:
-        """Whether so many commands wait to be settled that nobody from outside may bring more: see `admitted`."""
-        return len(self._queue) >= self.limits.door or bool(self._at_the_door)
-
-    def admitted(self) -> "asyncio.Future[None]":
-        """Done when, behind all who wait already, a turn has taken enough of what was submitted."""
-        turn: asyncio.Future[None] = self._loop.create_future()
-        self._at_the_door.append(turn)
-        return turn
-
-    def _open_the_door(self) -> None:
-        """Let in as many as the next turn can take; all of them, where there is none."""
-        ended = self._over or self._closing or self.failure is not None
-        room = self.limits.door - len(self._queue)
-        while self._at_the_door and (room > 0 or ended):
-            waiter = self._at_the_door.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                room -= 1
+        """See `Backlog`."""
+        return self._backlog.crowded
 
     def ask(
         self, make: Callable[[int], Command], wanted: Wanted = Wanted.REPLY, look: Look | None = None
@@ -390,16 +363,11 @@ class Loop:
     def _begin(self) -> None:
         """Take what is queued and settle it at once; where something has to be loaded first, in a task."""
         self._kicked = False
-        if self._turning or not self._queue or self.failure is not None or self._over:
+        if self._turning or not self._backlog.commands or self.failure is not None or self._over:
             return
-        most = self.limits.turn
-        commands, self._queue = self._queue[:most], self._queue[most:]
-        self._taken += len(commands)
         self._turning = True
-        if self._at_the_door:
-            self._open_the_door()
         try:
-            turn = Turn(self.world, commands, self.clock.now_ms())
+            turn = Turn(self.world, self._backlog.take(), self.clock.now_ms())
             need = advance(turn)
             if need is None:
                 self._commit(turn)
@@ -453,14 +421,10 @@ class Loop:
         self._turning = False
         if self.failure is not None or self._over:
             return
-        self._settled = settled = self._taken
+        settled = self._backlog.settled()
         self._begin()  # the disk works while what was committed is acted upon
         self.act(turn, seconds)
-        self._call_those_that_waited(settled)
-
-    def _call_those_that_waited(self, settled: int) -> None:
-        while self._waiting and self._waiting[0][0] <= settled:
-            self._loop.call_soon(self._waiting.popleft()[1], context=self.context)
+        self._backlog.acted_upon(settled)
 
     # ---- a turn that the store refused ----
 
@@ -479,9 +443,9 @@ class Loop:
             self._loading = None
         self._turning = False
         if not self.stopped:
-            self._settled = settled = self._taken
+            settled = self._backlog.settled()
             self._begin()
-            self._call_those_that_waited(settled)
+            self._backlog.acted_upon(settled)
 
     @property
     def stopped(self) -> bool:

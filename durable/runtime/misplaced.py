@@ -3,7 +3,7 @@
 from durable import log
 from durable.errors import UsageError
 from durable.runtime.attempt import Attempt
-from durable.runtime.steps import CURRENT
+from durable.runtime.current import CURRENT
 from durable.service import Handler
 
 

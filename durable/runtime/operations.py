@@ -18,7 +18,7 @@ from durable.operations import Request, StepOptions
 from durable.runtime.forgotten import Unused
 from durable.runtime.observer import Observer
 from durable.runtime.registry import Registered, check_headers, check_text
-from durable.runtime.steps import Step, step_name
+from durable.runtime.step import Step, step_name
 from durable.serde import Serde, check_data, encoded, stable
 from durable.service import Handler
 

@@ -13,7 +13,7 @@ from contextvars import Context
 from typing import Any, Protocol
 from weakref import ref
 
-from durable.runtime.steps import CURRENT
+from durable.runtime.current import CURRENT
 
 #: In how many rounds of the event loop, one after the other, nothing of a handler was about to run.
 REST = 2

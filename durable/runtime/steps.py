@@ -1,14 +1,9 @@
 """The steps of one attempt: started when they are awaited or left behind, and recorded when they have ended."""
 
 import asyncio
-import functools
-import inspect
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
-from contextvars import ContextVar, Token, copy_context
-from inspect import CO_COROUTINE
-from types import FunctionType
 from typing import Any, Protocol
 
 from durable.core.commands import Command, Finished, Record
@@ -16,87 +11,15 @@ from durable.core.invocation import Submission
 from durable.core.journal import CANCELLED, INTERRUPTIBLE, Kind, Outcome
 from durable.errors import AttemptEnded, UsageError
 from durable.futures import DurableFuture
-from durable.operations import StepOptions
+from durable.runtime.current import CURRENT, InStep
 from durable.runtime.failures import failure_of_exception
 from durable.runtime.lending import Lending
 from durable.runtime.observer import Observer
+from durable.runtime.step import Step, call_step
 from durable.runtime.tasks import unmourned
+from durable.runtime.timeouts import NO_TIMEOUT
 from durable.runtime.variables import own_decimals, within
-from durable.serde import check_data, named, serde_for
-from durable.signature import return_annotation
-
-NO_TIMEOUT = (
-    "asyncio.timeout() or wait_for() around a durable operation cannot be replayed: use `future.with_timeout(...)` "
-    "to give up waiting, or `ctx.with_options(timeout=...)` to limit one execution of a step"
-)
-
-
-#: The attempt whose handler runs here, or `InStep` where a step's function does. Tasks and threads inherit it.
-CURRENT: ContextVar[object] = ContextVar("durable_current", default=None)
-
-
-def leave(mark: Token[object]) -> None:
-    """Undo what was set in `CURRENT`, at the end of a coroutine.
-
-    One that nobody waits for any more ends where garbage is collected, in whose context ever that is: there, nothing
-    is undone.
-    """
-    with suppress(ValueError):  # another context
-        CURRENT.reset(mark)
-
-
-class Step:
-    """What one `ctx.run` wants executed."""
-
-    __slots__ = (
-        "args",
-        "begun",
-        "context",
-        "decode",
-        "direct",
-        "encode",
-        "fn",
-        "interrupted",
-        "kwargs",
-        "name",
-        "options",
-        "recorded",
-        "seen",
-        "started",
-    )
-
-    def __init__(
-        self,
-        fn: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        name: str,
-        options: StepOptions,
-        seen: int,
-    ) -> None:
-        serde = serde_for(return_annotation(fn))
-        self.fn = fn
-        self.args = args
-        self.kwargs = kwargs
-        self.name = name
-        self.options = options
-        #: How many outcomes the handler had seen when it asked.
-        self.seen = seen
-        #: The context variables of the flow that asked: a copy, so that what the step changes stays with it.
-        self.context = copy_context()
-        #: An async function without a time limit is awaited as it is: the hot path.
-        self.direct = (
-            type(fn) is FunctionType and bool(fn.__code__.co_flags & CO_COROUTINE) and options.timeout_ms is None
-        )
-        self.encode = serde.encode
-        self.decode = serde.decode
-        #: Whether a command row says that it is running.
-        self.recorded = False
-        self.started = False
-        #: Whether its task has come to its first line.
-        self.begun = False
-        #: Whether a cancel has stopped it.
-        self.interrupted = False
+from durable.serde import check_data, named
 
 
 class Owner(Protocol):
@@ -158,24 +81,6 @@ class Owner(Protocol):
     async def until_delivered(self, future: DurableFuture[Any]) -> None:
         """Wait for the outcome that was handed in to be durable."""
         ...
-
-
-class InStep:
-    """Marks what a step's function does, and tasks that it leaves behind: it holds nothing of the attempt."""
-
-    __slots__ = ("attempt", "in_thread", "lending", "name", "seq", "submission")
-
-    def __init__(self, owner: Owner, name: str) -> None:
-        self.submission = owner.submission
-        self.attempt = owner.number
-        self.seq = owner.seq
-        self.lending = owner.lending
-        self.name = name
-        #: Whether it has a thread, by now.
-        self.in_thread = False
-
-    def __str__(self) -> str:
-        return f"the step {self.name!r} of {self.submission.target} {self.submission.id}"
 
 
 class Gone:
@@ -480,40 +385,3 @@ def _start(running: Coroutine[Any, Any, Any], here: InStep) -> Any:
     """Run it up to where it waits for the first time."""
     _apart(here)
     return running.send(None)
-
-
-async def call_step(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], here: InStep) -> Any:
-    """An async function here, a sync one in a worker thread."""
-    if _is_async(fn):
-        return await fn(*args, **kwargs)
-
-    def in_thread() -> Any:
-        here.in_thread = True
-        try:
-            return fn(*args, **kwargs)
-        finally:
-            here.in_thread = False
-
-    value = await here.lending.threads.run(in_thread, here.__str__)
-    return await value if inspect.isawaitable(value) else value
-
-
-def _is_async(fn: Callable[..., Any]) -> bool:
-    try:
-        return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
-    except Exception:  # whatever a proxy raises that is asked for an attribute
-        return False
-
-
-def step_name(fn: Callable[..., Any]) -> str:
-    """The name a step is recorded under, unless `with_options(name=)` gives one.
-
-    Its function's, or that of its class: a mock, or a proxy that answers to any attribute, has no name of its own.
-    """
-    while isinstance(fn, functools.partial):
-        fn = fn.func
-    try:
-        name = fn.__name__
-    except Exception:  # whatever a proxy raises
-        name = None
-    return name if type(name) is str and name else type(fn).__name__

@@ -32,8 +32,8 @@ from typing import Any
 from durable import log
 from durable.errors import UsageError
 from durable.runtime.attempt import Attempt
+from durable.runtime.current import CURRENT
 from durable.runtime.forgotten import OURS
-from durable.runtime.steps import CURRENT
 
 _CLOCK = "the time: read it with ctx.now(), which is recorded"
 _CHANCE = "chance: draw with ctx.random() or ctx.uuid(), which come out the same on each attempt"

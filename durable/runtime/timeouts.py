@@ -12,6 +12,11 @@ from typing import Any
 
 _Task = asyncio.Task[Any]
 
+NO_TIMEOUT = (
+    "asyncio.timeout() or wait_for() around a durable operation cannot be replayed: use `future.with_timeout(...)` "
+    "to give up waiting, or `ctx.with_options(timeout=...)` to limit one execution of a step"
+)
+
 
 def timed_out(
     error: asyncio.CancelledError, task: _Task | None, handler: _Task | None, *, ours: bool = False

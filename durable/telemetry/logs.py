@@ -13,8 +13,8 @@ from typing import Any
 
 from durable.log import About, Filter, LogRecord
 from durable.runtime.attempt import Attempt
+from durable.runtime.current import CURRENT, InStep
 from durable.runtime.lines import about
-from durable.runtime.steps import CURRENT, InStep
 
 #: The attributes that records about an invocation have.
 FIELDS = About._fields

@@ -98,7 +98,7 @@ def test_a_burst_is_taken_a_few_at_a_time_and_in_its_order() -> None:
             async def send(number: int) -> None:
                 nonlocal most, in_memory
                 await engine.send(note, number)
-                most = max(most, len(loop._queue))
+                most = max(most, loop.queued)
                 in_memory = max(in_memory, len(loop.world.invocations))
 
             await asyncio.gather(*(send(number) for number in range(500)))

@@ -1,0 +1,174 @@
+"""How the flows of a handler wait: the part of an `Attempt` that awaits durable futures."""
+
+import asyncio
+import sys
+from collections.abc import Generator
+from contextvars import Context
+from threading import get_ident
+from types import CodeType
+from typing import Any, ClassVar, Protocol
+
+from durable.core.invocation import Invocation
+from durable.core.waiting import Group
+from durable.errors import NotInHandlerError, UsageError, WrongLoopError
+from durable.futures import DurableFuture
+from durable.runtime import ending
+from durable.runtime.current import CURRENT, InStep
+from durable.runtime.deadlines import place
+from durable.runtime.ending import Ending
+from durable.runtime.registry import Registered
+from durable.runtime.timeouts import NO_TIMEOUT
+
+
+class Host(ending.Host, Protocol):
+    """What waiting needs of the runtime."""
+
+    #: The context variables that handlers begin with: those of whoever started the engine.
+    context: Context
+
+    def parked(self, attempt: Any) -> None:
+        """The handler only waits now."""
+        ...
+
+
+class Waiting(Ending):
+    """See the module's docstring. Implements `futures.Waits`, and what `steps.Owner` says of waiting."""
+
+    host: Host
+    #: Where a handler's own frames end.
+    outermost: ClassVar[CodeType]
+
+    def __init__(
+        self, host: Host, invocation: Invocation, number: int, handler: Registered, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        super().__init__(host, invocation, number, handler, loop)
+        self.context = host.context
+        #: When something last happened, on the event loop's clock.
+        self.touched = loop.time()
+        #: Counts what its handler does.
+        self.activity = 0
+        #: How many outcomes the handler has seen.
+        self.delivered = 0
+        #: How many flows of the handler wait.
+        self.flows = 0
+        #: What the first of them waits for.
+        self._awaited: DurableFuture[Any] | None = None
+        self._thread = get_ident()
+        #: Where it has been looked for time-outs around its waits.
+        self._looked_at: set[tuple[int, ...]] = set()
+
+    @property
+    def crowded(self) -> bool:
+        """Whether other flows of the handler wait too, or a cancel: then even a known outcome goes through `wait`."""
+        return self.flows > 0 or self._cancels.any
+
+    def wait(self, future: DurableFuture[Any]) -> Generator[Any, None, None]:
+        """Give way until the future has its outcome (and, for a step nobody started, run it here)."""
+        if future.outcome is None and (self._closing or self._failure is not None or not self.active) and self.deaf:
+            yield from self._never()
+        if CURRENT.get() is not self:
+            self._check_place()
+        if not self.active or self.broken is not None:
+            self._check_active()
+        self.activity += 1
+        if self._cancels.any:
+            self._cancels.check_wait(future, self.delivered)
+        flow = asyncio.current_task()
+        here = place(sys._getframe(1), self.outermost, alone=flow is self.task)
+        if here is not None and here not in self._looked_at:
+            self._looked_at.add(here)
+            self.loop.call_soon(self._refuse_limits, (flow,), context=self.context)  # when it waits
+        arrivals = self._arrivals
+        if future.outcome is None:
+            if not arrivals.concurrent and not self._alone():
+                arrivals.concurrent = True
+            if arrivals.replay is not None or arrivals.news:
+                arrivals.waits(future)
+        if future.outcome is not None:
+            if self.flows:  # other flows were woken before this one asked: it goes on after them
+                yield
+                self._check_active()
+            return
+        steps, step = self._steps, future.step
+        if future is steps.left_over:
+            steps.left_over = None
+        to_start = step is not None and not step.started and not self.is_recorded(future)
+        self.flows += 1
+        self._awaited = future
+        try:
+            if to_start and not step.options.interruptible:
+                yield from steps.execute(future).__await__()
+                return
+            steps.start_left_over()
+            if to_start:
+                steps.left_over = future
+                steps.start_left_over()
+            yield from self._block(future)
+        finally:
+            self.flows -= 1
+            self.activity += 1
+            self._awaited = None
+            if not arrivals.concurrent:
+                self._rest.mark()
+
+    def _alone(self) -> bool:
+        """Whether the flow of now is the handler itself, and no other waits or is about to run."""
+        return not self.flows and asyncio.current_task() is self.task and not self._rest.others(self)
+
+    async def until_delivered(self, future: DurableFuture[Any]) -> None:
+        """See `steps.Owner`."""
+        waiter = self._waiters.begin(future)
+        try:
+            await waiter
+        finally:
+            self._waiters.end(waiter)
+            del waiter  # an exception in it refers to this frame
+
+    def _block(self, future: DurableFuture[Any]) -> Generator[Any, None, None]:
+        waiter = self._waiters.begin(future)
+        self.touched = self.loop.time()
+        try:
+            if self._steps.quiet:
+                self.host.parked(self)
+            if self._arrivals.replay is not None:
+                self._tell_if_stuck()
+            yield from waiter
+        except asyncio.CancelledError as error:
+            if self.active and self.timed_out(error):
+                raise UsageError(NO_TIMEOUT) from None
+            raise
+        finally:
+            self._waiters.end(waiter)
+            del waiter  # an exception in it refers to this frame
+
+    def is_recorded(self, future: DurableFuture[Any]) -> bool:
+        """Whether its outcome is in the journal and only waits for the handler to come so far."""
+        replay = self._arrivals.replay
+        return replay is not None and replay.has_outcome(future.entry)
+
+    def one_waits(self) -> bool:
+        """See `arrivals.Receiver`."""
+        if self.flows != 1 or self._awaited is None or self._awaited.outcome is not None:
+            return False
+        return not (self._cancels.raised and self._waiters.woken(self.task))
+
+    def waiting_for(self) -> int | Group:
+        """What would let the handler go on, as an expression."""
+        return self._waiters.expression()
+
+    def _check_place(self) -> None:
+        """The context and its futures belong to one handler, and to its event loop."""
+        here = CURRENT.get()
+        if isinstance(here, InStep):
+            raise UsageError(
+                f"{self.target}: a step cannot use the context, because what a step does is not replayed. Use the "
+                "context in the handler, around the step. (A compensation is a step, too: to have a handler undo "
+                "something, use engine.send() with an idempotency key.)"
+            )
+        if here is not self:
+            raise NotInHandlerError(
+                f"this context (or future) belongs to {self.target} {self.request.id}: only that handler, and tasks "
+                "it started, can use it"
+            )
+        if get_ident() != self._thread:
+            raise WrongLoopError(f"{self.target}: a context can only be used on its own event loop, not in a thread")
