@@ -1,10 +1,13 @@
 """Is there a time-out of asyncio or anyio around a durable wait? Found before it fires, however long it is.
 
-Nobody tells: a time-out is an object in the frame of a coroutine that waits. What a task waits for is followed from
-its first coroutine to the durable future at the end, and the context managers are looked at that each of them is in.
-Where the task is awaited by others (`gather`, task groups, `wait_for` of Python 3.11), those are looked at, too. That
-costs microseconds, so it is asked once for each place in an attempt, and only where a coroutine there has a `with`,
-or where there are several tasks.
+Nobody tells: a time-out is an object in the frame of a coroutine that waits, or somewhere behind one. What a task
+waits for is followed from its first coroutine to the durable future at the end, and the context managers are looked
+at that each of them is in. Where the task is awaited by others (`gather`, task groups, `wait_for` of Python 3.11),
+those are looked at, too. A time-out that no frame has is known by its timer.
+
+That costs microseconds, so it is asked where the handler has set timers (`alarms`). On an event loop that does not
+show them it is asked once for each place in an attempt, and only where a coroutine there has a `with`, or where there
+are several tasks; what no frame has is not found there.
 """
 
 import asyncio
@@ -12,14 +15,16 @@ import contextlib
 import dis
 import os
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import AsyncExitStack, ExitStack
 from gc import get_referents
 from math import inf
-from types import CodeType, FrameType, MethodType
+from types import CodeType, CoroutineType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from durable.futures import DurableFuture
+from durable.runtime.alarms import aimed_at
 from durable.runtime.flows import awaiting, held_by
 from durable.runtime.forgotten import OURS
 
@@ -36,6 +41,10 @@ _COROUTINES = 0x20 | 0x80 | 0x100 | 0x200
 _BETWEEN = (OURS, os.path.dirname(asyncio.__file__) + os.sep, contextlib.__file__)
 #: Managers in managers in managers.
 _DEPTH_MAX = 10
+#: How many objects are looked at to find the line.
+SEARCHED_MAX = 1000
+#: What leads from anything to everything, or to the coroutines further in.
+_LEADING_AWAY = (type, ModuleType, FunctionType, CoroutineType, asyncio.Task, asyncio.AbstractEventLoop)
 
 #: Whether code may limit what it awaits; None where no coroutine is left. By the code's id, beside the code itself.
 _known: dict[int, tuple[CodeType, bool | None]] = {}
@@ -83,17 +92,22 @@ def _learn(code: CodeType) -> bool | None:
     return may
 
 
-def around(tasks: Iterable[_Task | None], handler: _Task | None, *, later: bool = False) -> str | None:
+def around(
+    tasks: Iterable[_Task | None], handler: _Task | None, timers: Iterable[asyncio.TimerHandle] = ()
+) -> str | None:
     """Which time-out is around the durable wait of one of these tasks, if one is: "a Timeout at shop.py:7".
 
     They are suspended.
 
-    `handler` is the task that all of them began with; who waits for that is none of its flows.
-    `later`: they have waited for a while, and only those may have set one since that wait for them.
+    `handler` is the task that all of them began with; who waits for that is none of its flows. `timers`: those that
+    it has set.
     """
     harmless: set[_Task] = set()
+    aimed: dict[_Task, list[object]] = {}
+    for one, source in aimed_at(timers):
+        aimed.setdefault(one, []).append(source)
     for task in tasks:
-        if task is None or task.done() or not (later or _waits(task)):
+        if task is None or task.done() or not _waits(task):
             continue
         todo: list[tuple[_Task, _Task | None]] = [(task, None)]
         seen: set[_Task] = set()
@@ -102,12 +116,12 @@ def around(tasks: Iterable[_Task | None], handler: _Task | None, *, later: bool 
             if one in seen:
                 continue
             seen.add(one)
-            if one not in harmless and not (later and child is None):
-                found = list(_limits(one))
+            if one not in harmless:
+                found = list(_limits(one, aimed.get(one, ())))
                 if not found:
                     harmless.add(one)
                 for where, inside in found:
-                    if child is None or child not in inside:
+                    if child is None or (one in awaiting(child, now=True) if inside is None else child not in inside):
                         return where
             if one is not handler:
                 todo.extend((parent, one) for parent in awaiting(one))
@@ -134,12 +148,17 @@ def _chain(task: _Task) -> Iterator[tuple[Any, FrameType]]:
             link = next((one for one in get_referents(link) if hasattr(one, "ag_frame")), None)
 
 
-def _limits(task: _Task) -> Iterator[tuple[str, set[_Task]]]:
-    """The time-outs that it is in: where, and which tasks of groups do not depend on them, being made further out."""
+def _limits(task: _Task, aimed: Iterable[object]) -> Iterator[tuple[str, set[_Task] | None]]:
+    """The time-outs that it is in: where, and which tasks of groups do not depend on them, being made further out.
+
+    `aimed`: what has set a timer for this task. Where no frame has that, it is not known how far out it stands.
+    """
     outside: set[_Task] = set()
+    shown: list[object] = []
     scope = _scope_of(task)
     if scope is not None:
-        yield f"a deadline of anyio{_at(_line_within(scope, task))}", outside
+        host = getattr(scope, "_host_task", None) or task
+        yield f"a deadline of anyio{_at(_line_within(scope, host))}", outside
     for callback in getattr(task, "_callbacks", None) or ():
         if _completes(callback):
             lines = (_line(one) for one in _iterating(callback))
@@ -152,8 +171,18 @@ def _limits(task: _Task) -> Iterator[tuple[str, set[_Task]]]:
             for manager in _managers(one, 0):
                 if isinstance(manager, asyncio.TaskGroup):
                     outside.update(getattr(manager, "_tasks", ()))
-                elif _limited(manager):
+                    continue
+                shown.append(manager)
+                if _limited(manager):
                     yield f"a {type(manager).__name__} at {code.co_filename}:{frame.f_lineno}", set(outside)
+    for source in aimed:
+        if not any(source is one for one in shown):
+            yield f"{_called(source)}{_at(_line_within(source, task))}", None
+
+
+def _called(source: object) -> str:
+    kind = type(source)
+    return f"a {kind.__name__}" if _is_limit(kind) else "a timer that cancels it"
 
 
 def _at(line: str | None) -> str:
@@ -166,27 +195,35 @@ def _line(task: _Task, end: FrameType | None = None) -> str | None:
     for _, frame in _chain(task):
         if frame is end and line is not None:
             break
-        file = frame.f_code.co_filename
-        if not file.startswith(_BETWEEN) and f"{os.sep}anyio{os.sep}" not in file:
-            line = f"{file}:{frame.f_lineno}"
+        if _is_users(frame):
+            line = f"{frame.f_code.co_filename}:{frame.f_lineno}"
     return line
 
 
-def _line_within(scope: Any, task: _Task) -> str | None:
-    """The line that waits in the block of a cancel scope."""
-    host = getattr(scope, "_host_task", None) or task
-    for link, frame in _chain(host):
-        if any(_holds(one, scope) for one in get_referents(link)):
+def _is_users(frame: FrameType) -> bool:
+    file = frame.f_code.co_filename
+    return not file.startswith(_BETWEEN) and f"{os.sep}anyio{os.sep}" not in file
+
+
+def _line_within(limit: object, task: _Task) -> str | None:
+    """The line that waits in the block of a time-out, in this task."""
+    for link, frame in _chain(task):
+        if _is_users(frame) and not isinstance(limit, asyncio.Task) and _leads_to(link, limit):
             return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-    return _line(host)
+    return _line(task)
 
 
-def _holds(one: Any, scope: object, depth: int = 0) -> bool:
-    """Whether something on a coroutine's stack is the end of a `with` that has entered this scope."""
-    owner = getattr(one, "__self__", None) if type(one) is MethodType else None
-    if hasattr(type(owner), "_recreate_cm") and depth < _DEPTH_MAX:  # made by `@contextmanager`, as `fail_after` is
-        return any(_holds(inner, scope, depth + 1) for inner in get_referents(getattr(owner, "gen", None)))
-    return owner is scope
+def _leads_to(coroutine: Any, limit: object) -> bool:
+    """Whether something that a coroutine has, or is in the block of, has this time-out, however far behind."""
+    todo, seen = deque(get_referents(coroutine)), {id(coroutine)}
+    while todo and len(seen) < SEARCHED_MAX:
+        one = todo.popleft()
+        if one is limit:
+            return True
+        if id(one) not in seen and not issubclass(type(one), _LEADING_AWAY):
+            seen.add(id(one))
+            todo.extend(get_referents(one))
+    return False
 
 
 def _iterating(callback: Any) -> Iterator[_Task]:
@@ -204,7 +241,7 @@ def _completes(callback: Any) -> bool:
         return getattr(owner, "_timeout_handle", None) is not None
     if not getattr(callback[0], "__qualname__", "").startswith("as_completed.<locals>"):
         return False
-    return any(isinstance(one, asyncio.TimerHandle) for one in held_by(callback[0]))
+    return any(type(one).__name__ == "TimerHandle" for one in held_by(callback[0]))  # uvloop has its own
 
 
 def _managers(one: Any, depth: int) -> Iterator[Any]:

@@ -265,11 +265,13 @@ class Ending:
         self.fail(self.broken)
         self._end_failed()
 
-    def _refuse_limits(self, flows: "Iterable[asyncio.Task[Any] | None]", *, later: bool = False) -> bool:
-        """Whether one of these waits within a time-out that no journal knows: then the attempt fails."""
+    def refuse_limits(
+        self, flows: "Iterable[asyncio.Task[Any] | None]", timers: Iterable[asyncio.TimerHandle] = ()
+    ) -> bool:
+        """See `alarms.Waiting`."""
         if not self.active or self._failure is not None or self.broken is not None:
             return False
-        found = around(flows, self.task, later=later)
+        found = around(flows, self.task, timers)
         if found is not None:
             self.fail(UsageError(f"{NO_TIMEOUT} (It is {found}.)"))
         return found is not None

@@ -367,6 +367,7 @@ class Loop:
             return
         self._turning = True
         try:
+            self.roster.alarms.look()
             turn = Turn(self.world, self._backlog.take(), self.clock.now_ms())
             need = advance(turn)
             if need is None:

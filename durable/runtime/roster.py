@@ -33,6 +33,7 @@ from durable.core.reasons import ADVICE, Reason
 from durable.core.retry import RetryPolicy
 from durable.core.waiting import entries
 from durable.errors import StorageCorruptError
+from durable.runtime.alarms import Alarms
 from durable.runtime.attempt import Attempt
 from durable.runtime.blocked import Blocked
 from durable.runtime.clock import Clock
@@ -100,6 +101,7 @@ class Roster:
         self.when_settled = engine.when_settled
         self.cut_off = engine.cut_off
         self.rest = Rest(loop, engine.context)
+        self.alarms = Alarms(loop, engine.context)
         self._loop = loop
         self.context = engine.context
         self.observer = engine.observer

@@ -78,6 +78,10 @@ class Owner(Protocol):
         """Called whenever an execution is over, however it ended."""
         ...
 
+    def step_waits(self) -> None:
+        """The handler waits for a step that waits for something: perhaps for long."""
+        ...
+
     async def until_delivered(self, future: DurableFuture[Any]) -> None:
         """Wait for the outcome that was handed in to be durable."""
         ...
@@ -246,6 +250,7 @@ class Steps:
                 except StopIteration as end:  # it waits for nothing
                     value = end.value
                 else:
+                    self._owner.step_waits()
                     value = await within(step.context, running, waited)
             returned = True
             data = step.encode(value)

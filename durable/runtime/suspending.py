@@ -83,7 +83,12 @@ class Suspending(Waiting):
         self.giving_way = False
         if self.is_stuck:
             self._stuck()
-        elif self.idle and not self._refuse_limits(self._waiters.flow_of.values(), later=True):
+        elif self.idle and not self._limited():
             weight = 1 + self._received // WEIGHED if self._keep and self.may_stay else 0
             self.host.submit(Suspend(self.seq, self.number, self.waiting_for(), self.notified, weight))
             self._over("suspended", keep=weight > 0)
+
+    def _limited(self) -> bool:
+        """Whether a limit was set since its flows wait: then it has failed."""
+        timers = self._alarms.of(self)
+        return timers != [] and self.refuse_limits(self._waiters.flow_of.values(), timers or ())

@@ -13,6 +13,7 @@ from durable.core.waiting import Group
 from durable.errors import NotInHandlerError, UsageError, WrongLoopError
 from durable.futures import DurableFuture
 from durable.runtime import ending
+from durable.runtime.alarms import Alarms
 from durable.runtime.current import CURRENT, InStep
 from durable.runtime.deadlines import place
 from durable.runtime.ending import Ending
@@ -25,6 +26,8 @@ class Host(ending.Host, Protocol):
 
     #: The context variables that handlers begin with: those of whoever started the engine.
     context: Context
+    #: Which timers handlers have set.
+    alarms: Alarms
 
     def parked(self, attempt: Any) -> None:
         """The handler only waits now."""
@@ -54,6 +57,7 @@ class Waiting(Ending):
         #: What the first of them waits for.
         self._awaited: DurableFuture[Any] | None = None
         self._thread = get_ident()
+        self._alarms = host.alarms
         #: Where it has been looked for time-outs around its waits.
         self._looked_at: set[tuple[int, ...]] = set()
 
@@ -74,10 +78,6 @@ class Waiting(Ending):
         if self._cancels.any:
             self._cancels.check_wait(future, self.delivered)
         flow = asyncio.current_task()
-        here = place(sys._getframe(1), self.outermost, alone=flow is self.task)
-        if here is not None and here not in self._looked_at:
-            self._looked_at.add(here)
-            self.loop.call_soon(self._refuse_limits, (flow,), context=self.context)  # when it waits
         arrivals = self._arrivals
         if future.outcome is None:
             if not arrivals.concurrent and not self._alone():
@@ -95,6 +95,10 @@ class Waiting(Ending):
         to_start = step is not None and not step.started and not self.is_recorded(future)
         self.flows += 1
         self._awaited = future
+        if self._alarms.shown:
+            self._alarms.begun.append((self, flow))
+        else:
+            self._look_at_frames(flow)
         try:
             if to_start and not step.options.interruptible:
                 yield from steps.execute(future).__await__()
@@ -110,6 +114,17 @@ class Waiting(Ending):
             self._awaited = None
             if not arrivals.concurrent:
                 self._rest.mark()
+
+    def _look_at_frames(self, flow: "asyncio.Task[Any] | None") -> None:
+        """The event loop does not show its timers: each place is looked at once where a time-out may be around."""
+        here = place(sys._getframe(2), self.outermost, alone=flow is self.task)
+        if here is not None and here not in self._looked_at:
+            self._looked_at.add(here)
+            self.loop.call_soon(self.refuse_limits, (flow,), context=self.context)  # when it waits
+
+    def step_waits(self) -> None:
+        """See `steps.Owner`."""
+        self._alarms.look_soon()
 
     def _alone(self) -> bool:
         """Whether the flow of now is the handler itself, and no other waits or is about to run."""
@@ -128,6 +143,7 @@ class Waiting(Ending):
         waiter = self._waiters.begin(future)
         self.touched = self.loop.time()
         try:
+            self._alarms.look_soon()
             if self._steps.quiet:
                 self.host.parked(self)
             if self._arrivals.replay is not None:

@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
+from types import CodeType
 from typing import Any
 
 import anyio
 import pytest
+import uvloop
 
 from durable import Context, Engine, RetryPolicy, handler
 from durable.runtime.deadlines import around
@@ -169,6 +171,186 @@ async def fail_after_around_a_group(ctx: Context) -> None:
             group.start_soon(waits, ctx)
 
 
+class Limited:
+    """A manager whose time-out stands in no frame: it is entered by a method that has returned since."""
+
+    def __init__(self, seconds: float | None = LONG) -> None:
+        self.timeout = asyncio.timeout(seconds)
+
+    async def __aenter__(self) -> None:
+        await self.timeout.__aenter__()
+
+    async def __aexit__(self, *error: Any) -> None:
+        await self.timeout.__aexit__(*error)
+
+
+class LimitedByAnyio:
+    def __enter__(self) -> None:
+        self.scope = anyio.move_on_after(LONG)
+        self.scope.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self.scope.__exit__(*error)
+
+
+class Cancelling:
+    """A time-out of somebody's own making."""
+
+    def __enter__(self) -> None:
+        self.task = asyncio.current_task()
+        self.timer = asyncio.get_running_loop().call_later(LONG, self.end)
+
+    def end(self) -> None:
+        assert self.task is not None
+        self.task.cancel()
+
+    def __exit__(self, *error: Any) -> None:
+        self.timer.cancel()
+
+
+@refused
+async def a_timeout_in_a_class_of_ones_own(ctx: Context) -> None:
+    async with Limited():
+        await ctx.run(work)
+
+
+@refused
+async def a_timeout_in_a_class_around_gathered_flows(ctx: Context) -> None:
+    async with Limited():
+        await asyncio.gather(waits(ctx), waits(ctx))
+
+
+@refused
+async def a_timeout_in_a_class_around_a_group(ctx: Context) -> None:
+    async with Limited(), asyncio.TaskGroup() as group:
+        group.create_task(waits(ctx))
+
+
+@refused
+async def a_timeout_in_a_class_in_a_flow(ctx: Context) -> None:
+    async def flow() -> None:
+        async with Limited():
+            await waits(ctx)
+
+    await asyncio.gather(waits(ctx), flow())
+
+
+@refused
+async def a_timeout_in_a_class_in_a_stack(ctx: Context) -> None:
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(Limited())
+        await waits(ctx)
+
+
+@refused
+async def a_timeout_in_a_class_in_a_manager(ctx: Context) -> None:
+    @asynccontextmanager
+    async def managed() -> AsyncIterator[None]:
+        async with Limited():
+            yield
+
+    async with managed():
+        await waits(ctx)
+
+
+@refused
+async def a_timeout_in_a_class_in_a_decorator(ctx: Context) -> None:
+    def limiting(way: Way) -> Way:
+        async def within_a_limit(ctx: Context) -> None:
+            async with Limited():
+                await way(ctx)
+
+        return within_a_limit
+
+    await limiting(waits)(ctx)
+
+
+@refused
+async def a_timeout_that_is_entered_by_hand(ctx: Context) -> None:
+    limit = asyncio.timeout(LONG)
+    await limit.__aenter__()
+    await waits(ctx)
+
+
+@refused
+async def fail_after_in_a_class(ctx: Context) -> None:
+    with LimitedByAnyio():
+        await waits(ctx)
+
+
+@refused
+async def cancelled_by_a_class_of_ones_own(ctx: Context) -> None:
+    with Cancelling():
+        await waits(ctx)
+
+
+@refused
+async def cancelled_by_a_timer_of_the_event_loop(ctx: Context) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().call_later(LONG, task.cancel)
+    await ctx.sleep("1d")
+
+
+@refused
+async def cancelled_by_a_function(ctx: Context) -> None:
+    async def flow() -> None:
+        await ctx.sleep("1d")
+
+    task = asyncio.create_task(flow())
+    asyncio.get_running_loop().call_later(LONG, lambda: task.cancel("too late"))
+    await task
+
+
+@refused
+async def a_timeout_in_a_class_around_what_was_asked_for_before(ctx: Context) -> None:
+    answer = ctx.awakeable()
+    await ctx.run(work)
+    async with Limited():
+        await answer
+
+
+@accepted
+async def a_timeout_in_a_class_without_an_end(ctx: Context) -> None:
+    async with Limited(None):
+        await ctx.run(work)
+
+
+@accepted
+async def a_timeout_in_a_class_around_something_else_beside_a_flow_that_waits(ctx: Context) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(one_step(ctx))
+        async with Limited():
+            await asyncio.sleep(0.03)
+
+
+@accepted
+async def a_timeout_in_a_class_in_a_step(ctx: Context) -> None:
+    async def limited_work() -> None:
+        async with Limited():
+            await work()
+
+    await ctx.run(limited_work)
+    await asyncio.gather(ctx.run(limited_work), ctx.run(limited_work))
+
+
+@accepted
+async def a_deadline_that_an_inner_scope_is_shielded_from(ctx: Context) -> None:
+    with LimitedByAnyio(), anyio.CancelScope(shield=True):
+        await ctx.run(work)
+
+
+@accepted
+async def a_timer_for_something_else(ctx: Context) -> None:
+    async def beat() -> None:
+        await asyncio.sleep(LONG)
+
+    beating = asyncio.create_task(beat())
+    asyncio.get_running_loop().call_later(LONG, beating.cancel)
+    await ctx.run(work)
+    beating.cancel()
+
+
 @accepted
 async def a_timeout_without_an_end(ctx: Context) -> None:
     async with asyncio.timeout(None):
@@ -246,13 +428,19 @@ KINDS = {
     "as completed": "an asyncio.as_completed(timeout=…)",
     "fail after": "a deadline of anyio",
     "move on": "a deadline of anyio",
+    "cancelled": "a timer that cancels it",
 }
 
 
 def lines_of(way: Way) -> set[int]:
-    """The lines of its body."""
+    """The lines of its body, and of the functions in it."""
     code = way.__code__
-    return {line for _, _, line in code.co_lines() if line is not None and line > code.co_firstlineno}
+    within = [code]
+    for outer in within:
+        within += [one for one in outer.co_consts if isinstance(one, CodeType)]
+    return {
+        line for one in within for _, _, line in one.co_lines() if line is not None and line > code.co_firstlineno
+    }
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -281,6 +469,35 @@ def test_what_limits_no_durable_wait_is_accepted(name: str) -> None:
             await engine.call(go, name)
 
     asyncio.run(story())
+
+
+def test_it_is_found_among_thousands_of_timers() -> None:
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        others = [loop.call_later(LONG, print) for _ in range(5000)]
+        async with Engine(services=[go], store=MemoryStore()) as engine:
+            for name in ("a timeout around an awakeable", "a timeout in a class around gathered flows"):
+                assert (await settled(engine, (await engine.send(go, name)).id)).status == "paused"
+        for other in others:
+            other.cancel()
+
+    asyncio.run(story())
+
+
+#: What no frame shows.
+HIDDEN = ("in a class", "by hand", "cancelled")
+
+
+def test_on_an_event_loop_that_does_not_show_its_timers_frames_show_it() -> None:
+    async def story() -> None:
+        async with Engine(services=[go], store=MemoryStore()) as engine:
+            shown = [name for name in REFUSED if not any(word in name for word in HIDDEN)]
+            for name, handle in [(name, await engine.send(go, name)) for name in shown]:
+                assert (await settled(engine, handle.id)).status == "paused", name
+            await asyncio.gather(*(engine.call(go, name) for name in ACCEPTED))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(story())
 
 
 def test_the_step_that_had_begun_is_recorded_and_does_not_run_again() -> None:

@@ -40,6 +40,7 @@ from durable.core.ids import IdSpan
 from durable.core.invocation import Invocation, Status
 from durable.core.journal import CANCELLED, KILLED, Kind
 from durable.core.limits import Limits
+from durable.runtime.alarms import Alarms
 from durable.runtime.attempt import Attempt
 from durable.runtime.lending import Lending
 from durable.runtime.observer import Observer
@@ -361,6 +362,7 @@ class Verifier:
         self.commands: list[Command] = []
         #: Of the replay's event loop.
         self.rest: Rest
+        self.alarms: Alarms
         self.lending: Lending
 
     def submit(self, command: Command) -> None:
@@ -403,6 +405,7 @@ async def replay(host: Verifier, tables: Tables, invocation: Invocation, *, to_t
     host.commands.clear()
     loop = asyncio.get_running_loop()
     host.rest = Rest(loop, host.context)
+    host.alarms = Alarms(loop, host.context)
     host.lending = Lending(loop, host.submit, Threads(loop, 10, host.context))
     submission = invocation.submission
     registered = host.registry.find(f"{submission.service}/{submission.handler}")
