@@ -1,4 +1,4 @@
-"""Handles: what somebody outside holds of an invocation."""
+"""Handles: what code outside of handlers holds of an invocation."""
 
 from collections.abc import Callable
 from enum import StrEnum
@@ -15,7 +15,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Applied(StrEnum):
-    """What became of something an operator asked for."""
+    """What became of an operator's request."""
 
     #: It has taken effect. (An HTTP surface answers 200.)
     DONE = "done"
@@ -59,9 +59,9 @@ class Handle(Generic[T_co]):
     ) -> None:
         self._engine = engine
         self._decode = decode
-        #: The invocation's id: log it, store it, `engine.invocation(id)` gives the handle back.
+        #: The invocation's id. Log it or store it: `engine.invocation(id)` gives the handle back.
         self.id = id
-        #: False where an idempotency key named an invocation that was there already.
+        #: False if an idempotency key named an invocation that already existed.
         self.accepted = accepted
         #: Whether that one was accepted with another input: the result is the first one's. (A client that asks from
         #: another process is not told; the engine's log says so.)

@@ -1,7 +1,7 @@
 """Futures of futures: all of them, the first of them, each as it comes.
 
-Who is first is read from the journal, so a replay decides as the first run did. Each costs its members the same,
-however many they are: ten thousand are ten times as dear as a thousand.
+The journal says which one was first, so a replay makes the same decision. A member costs the same however many there
+are: ten thousand cost ten times as much as a thousand.
 """
 
 from collections import deque
@@ -43,22 +43,22 @@ def gather(*futures: DurableFuture[T], return_exceptions: bool) -> DurableFuture
 def gather(*futures: DurableFuture[Any], return_exceptions: bool = False) -> DurableFuture[Any]:
     """All results, in the order of the arguments.
 
-    The first recorded failure is raised at once; with `return_exceptions=True` failures are results.
+    The first recorded failure is raised at once. With `return_exceptions=True`, failures are among the results.
     """
     return _Gathered(_one_attempt("gather", futures), futures, return_exceptions)
 
 
 def select(**futures: DurableFuture[Any]) -> DurableFuture[tuple[str, Any]]:
-    """The name and result of whichever outcome was recorded first; if that is a failure, it is raised."""
+    """The name and result of the future whose outcome was recorded first. If that is a failure, it is raised."""
     return _Selected(_one_attempt("select", tuple(futures.values())), futures)
 
 
 def wait_completed(
     *futures: DurableFuture[T],
 ) -> DurableFuture[tuple[list[DurableFuture[T]], list[DurableFuture[T]]]]:
-    """`(done, pending)` once one is done. `done` has exactly the first one, whatever came since.
+    """`(done, pending)` as soon as one is done. `done` has exactly the first one, whatever has come since.
 
-    To wait for the next one, hand in `pending` as it is; `as_completed` does that for all of them.
+    To wait for the next one, pass `pending` on as it is; `as_completed` does that for all of them.
     """
     race = _going_on(futures)
     if race is None:
@@ -78,9 +78,9 @@ def as_completed(*futures: DurableFuture[T], timeout: Duration | None = None) ->
 def as_completed(*futures: Any, timeout: Duration | None = None) -> "AsCompleted[Any]":
     """The futures as they complete, in the order in which their outcomes were recorded.
 
-    Takes futures, or as asyncio's does an iterable of them. `async for` gives the futures themselves; a plain `for`
-    gives what can be awaited for the next result. After `timeout` (for all of them together, a durable timer) either
-    raises `DurableTimeoutError`, which is a `TimeoutError`.
+    Takes futures, or an iterable of them, as asyncio's does. `async for` gives the futures themselves; a plain `for`
+    gives awaitables for the next result. `timeout` is a durable timer for all of them together: when it expires,
+    either loop raises `DurableTimeoutError`, which is a `TimeoutError`.
     """
     several = futures[0] if len(futures) == 1 and not isinstance(futures[0], DurableFuture) else futures
     if not isinstance(several, Iterable):
@@ -144,7 +144,7 @@ class _Selected(First[tuple[str, Any]]):
 
 
 class AsCompleted(AsyncIterator[DurableFuture[T]], Iterator[DurableFuture[T]]):
-    """What `as_completed` returns: to be gone through once, with `async for` or with a plain `for`."""
+    """What `as_completed` returns: iterate over it once, with `async for` or with a plain `for`."""
 
     def __init__(self, futures: Sequence[DurableFuture[T]], timeout: Duration | None) -> None:
         if futures:
@@ -158,7 +158,7 @@ class AsCompleted(AsyncIterator[DurableFuture[T]], Iterator[DurableFuture[T]]):
         return self
 
     async def __anext__(self) -> DurableFuture[T]:
-        """The one that completes next."""
+        """The future that completes next."""
         if not self._left:
             raise StopAsyncIteration
         race = self._begun()
@@ -171,7 +171,7 @@ class AsCompleted(AsyncIterator[DurableFuture[T]], Iterator[DurableFuture[T]]):
         return self
 
     def __next__(self) -> DurableFuture[T]:
-        """Await it for the result of the one that completes next."""
+        """An awaitable for the result of the future that completes next."""
         if not self._left:
             raise StopIteration
         race = self._begun()

@@ -44,8 +44,9 @@ O = TypeVar("O")  # noqa: E741
 class Context:
     """What every handler gets: its steps, sleeps, calls, sends and waits all go through this.
 
-    A service's handlers get a `Context`; those of a virtual object an `ObjectContext`, with state, and of a workflow
-    a `WorkflowContext`, with promises too. Shared handlers get the `Shared…` ones, which only read state.
+    Handlers of a service get a `Context`. Handlers of a virtual object get an `ObjectContext`, which adds state; a
+    workflow's `run` gets a `WorkflowContext`, which adds promises too. Shared handlers get the `Shared…` variants,
+    which can only read state.
     """
 
     def __init__(self, operations: Operations) -> None:
@@ -66,10 +67,10 @@ class Context:
     @overload
     def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> DurableFuture[T]: ...
     def run(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> DurableFuture[Any]:
-        """Execute a plain function once and record its result; a sync one runs in a worker thread.
+        """Execute a plain function once and record its result; a sync function runs in a worker thread.
 
-        It starts when it is awaited, or when the handler goes on without it. A `TerminalError` it raises is recorded
-        and raised here; any other exception ends the attempt, which is retried by policy.
+        It starts when it is awaited, or when the handler goes on without awaiting it. If it raises a `TerminalError`,
+        that is recorded and raised here; any other exception ends the attempt, which is retried by policy.
         """
         return self._operations.run(_PLAIN, fn, args, kwargs)
 
@@ -81,20 +82,21 @@ class Context:
         timeout: Duration | None = None,
         interruptible: bool = False,
     ) -> "Step":
-        """`run` with a name, a retry policy of its own, a time limit per execution, or open to interruption.
+        """`run` with a name, its own retry policy, a time limit for each execution, or open to interruption.
 
-        With `retry`, exhausting it raises a `TerminalError` here; the invocation's own budget is not touched. After
-        `timeout` an execution counts as failed (a sync function's thread runs on to its end). A step that is not
-        `interruptible` ends and is recorded before a cancel is felt.
+        When the policy given as `retry` is exhausted, a `TerminalError` is raised here; the invocation's own retry
+        budget is not used. An execution that takes longer than `timeout` has failed (the thread of a sync function
+        runs on to its end). A cancel interrupts an `interruptible` step; it waits until any other step has ended and
+        is recorded.
         """
         return Step(self._operations, self._operations.options(name, retry, timeout, interruptible))
 
     def sleep(self, duration: Duration, *, name: str = "") -> DurableFuture[None]:
-        """Wait, through restarts, until `duration` has passed since now. Zero or less: return at once."""
+        """Wait for `duration`, across restarts. Zero or less returns at once."""
         return self._operations.sleep(duration, name)
 
     def now(self) -> datetime:
-        """The time, in UTC, recorded: a replay gets the same."""
+        """The current time, in UTC. It is recorded: a replay gets the same."""
         data = self._operations.read(Kind.NOW, "", lambda: str(self._operations.now_ms()).encode())
         return datetime.fromtimestamp(int(data) / 1000, UTC)
 
@@ -109,7 +111,7 @@ class Context:
         return _uuid.UUID(int=self.random().getrandbits(128), version=4)
 
     def saga(self) -> Saga:
-        """`async with ctx.saga() as saga:` undoes what was registered on a terminal error or a cancellation."""
+        """`async with ctx.saga() as saga:` runs what was registered if a terminal error or a cancellation ends it."""
         return Saga(self._operations)
 
     # ---- other handlers ----
@@ -156,7 +158,7 @@ class Context:
         idempotency_key: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Call[Any]:
-        """Invoke a handler and wait for its result. Its terminal error is raised here."""
+        """Invoke a handler and wait for its result. If it ends with a terminal error, that is raised here."""
         id, future = self._operations.invoke(Kind.CALL, target, arg, key, idempotency_key, headers, None)
         call = cast(Call[Any], future)
         call.id = id
@@ -208,7 +210,7 @@ class Context:
         idempotency_key: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> SendHandle[Any]:
-        """Invoke a handler, now or after `delay`, and go on. It is independent: no cancel or kill reaches it."""
+        """Invoke a handler, now or after `delay`, and go on. No cancel or kill of this invocation reaches it."""
         id, _ = self._operations.invoke(Kind.SEND, target, arg, key, idempotency_key, headers, delay)
         output = target.signature().output if isinstance(target, Handler) else Any
         return SendHandle(self, id, output)
@@ -220,7 +222,7 @@ class Context:
     @overload
     def attach(self, id: str, type: Any, /) -> DurableFuture[Any]: ...
     def attach(self, id: str, type: Any = Any, /) -> DurableFuture[Any]:
-        """Wait for the result of any invocation. `TerminalError`: an unknown one (404), a malformed id (400)."""
+        """Wait for the result of any invocation. Raises `TerminalError` if it is unknown (404) or malformed (400)."""
         return self._operations.open(
             Kind.ATTACH, "", AttachTo(_checked(id)), reader(type), detail=id, fingerprint=id.encode()
         )
@@ -232,14 +234,14 @@ class Context:
     @overload
     def output(self, id: str, type: Any, /) -> DurableFuture[Any]: ...
     def output(self, id: str, type: Any = Any, /) -> DurableFuture[Any]:
-        """The result of any invocation as it is now. Awaiting raises `OutputNotReadyError` while there is none."""
+        """The result of any invocation, if it has one now. Otherwise awaiting this raises `OutputNotReadyError`."""
         not_ready = OutputNotReadyError(f"invocation {id} has not completed yet")
         decode = found(reader(type), not_ready)
         asked = ReadOutput(_checked(id))
         return self._operations.open(Kind.OUTPUT, "", asked, decode, detail=id, fingerprint=id.encode())
 
     def cancel(self, id: str) -> None:
-        """Cancel another invocation, if there is one that has not ended. `TerminalError`: a malformed id (400)."""
+        """Cancel another invocation, unless it has ended. Raises `TerminalError` for a malformed id (400)."""
         asked = Tell(Cancel(_checked(id)))
         self._operations.note(Kind.CANCEL, "", asked, detail=id, fingerprint=id.encode())
 
@@ -252,7 +254,7 @@ class Context:
     @overload
     def awakeable(self, type: Any, /) -> Awakeable[Any]: ...
     def awakeable(self, type: Any = Any, /) -> Awakeable[Any]:
-        """A wait for the outside: hand `.id` to whoever will resolve it, then await it."""
+        """Something that the outside completes: hand its `.id` to whoever will resolve it, then await it."""
         decode = reader(type)
         future = cast(Awakeable[Any], self._operations.open(Kind.AWAKEABLE, "", AwaitAwakeable(), decode))
         future.id = future.id or awakeable_id(self.request.id, future.entry, self._operations.run_number)
@@ -284,16 +286,16 @@ class Context:
     @overload
     def signal(self, name: str, type: Any, /) -> DurableFuture[Any]: ...
     def signal(self, name: str, type: Any = Any, /) -> DurableFuture[Any]:
-        """Wait for the next signal of that name; one that came before is taken at once."""
+        """Wait for the next signal of that name. A signal that came earlier is taken at once."""
         return self._operations.open(Kind.SIGNAL, name, AwaitSignal(), reader(type), detail=name)
 
     def send_signal(self, id: str, name: str, value: Any = None) -> None:
-        """Hand a named signal to another invocation, which may wait for it now or later."""
+        """Send a named signal to another invocation, which may wait for it now or later."""
         data = self._operations.encode(serde_for(Any), value, f"the value of signal {name!r}")
         self._signal(id, name, Outcome(True, data), stable(value, data))
 
     def reject_signal(self, id: str, name: str, message: str, code: int = 500) -> None:
-        """Hand a failure to whoever waits for that signal."""
+        """Send a failure as a named signal: whoever waits for it gets a `TerminalError`."""
         outcome = outcome_of(TerminalError(message, code))
         self._signal(id, name, outcome, outcome.value)
 
@@ -307,7 +309,7 @@ _PLAIN = StepOptions()
 
 
 class Step:
-    """`ctx.with_options(...)`: one step with options."""
+    """What `ctx.with_options(...)` returns: `run` with these options."""
 
     def __init__(self, operations: Operations, options: StepOptions) -> None:
         self._operations = operations
@@ -323,7 +325,7 @@ class Step:
 
 
 class SharedObjectContext(Context):
-    """In a shared handler of a virtual object: its state can be read."""
+    """For shared handlers of a virtual object, which can read its state."""
 
     @property
     def key(self) -> str:
@@ -337,7 +339,7 @@ class SharedObjectContext(Context):
     @overload
     def get(self, name: str, type: Any, /) -> DurableFuture[Any]: ...
     def get(self, name: str, type: Any = Any, /) -> DurableFuture[Any]:
-        """A state value, None where it is not set. What was read is recorded: a replay gets the same."""
+        """A state value, or None if it is not set. What was read is recorded: a replay gets the same."""
         operations = self._operations
         data = operations.read(Kind.GET, name, lambda: _optional(operations.state(name)))
         return _known(operations, Kind.GET, data, found(reader(type), None), name)
@@ -351,7 +353,7 @@ class SharedObjectContext(Context):
         return _known(operations, Kind.STATE_KEYS, data, serde_for(list[str]).decode)
 
     def state_version(self) -> DurableFuture[str]:
-        """A name for the whole state as it is now, which changes when any value does; as in `Engine.get_state`."""
+        """A version of the whole state, which changes when any value does; as in `Engine.get_state`."""
         operations = self._operations
 
         def version() -> bytes:
@@ -363,9 +365,9 @@ class SharedObjectContext(Context):
 
 
 class ObjectContext(SharedObjectContext):
-    """In an exclusive handler of a virtual object: its state can be written.
+    """For exclusive handlers of a virtual object, which can read and write its state.
 
-    A write takes effect when it is made, and stays when the handler fails later.
+    A write takes effect when it is made, and stays even if the handler fails later.
     """
 
     def set(self, name: str, value: Any, type: Any = Any, /) -> None:
@@ -375,7 +377,7 @@ class ObjectContext(SharedObjectContext):
         self._write(Kind.SET, name, data, stable(value, data, serde))
 
     def set_raw(self, name: str, value: bytes, /) -> None:
-        """Write a state value that is serialized already."""
+        """Write a state value that is already serialized."""
         self._operations.check(value, f"the state value {name!r}")
         self._write(Kind.SET, name, value, value)
 
@@ -397,7 +399,7 @@ class ObjectContext(SharedObjectContext):
 
 
 class _Promises(Context):
-    """Named durable promises, which all handlers of a workflow's key share."""
+    """Named durable promises, shared by all handlers of one workflow key."""
 
     @overload
     def promise(self, name: str, /) -> Promise[Any]: ...
@@ -411,11 +413,11 @@ class _Promises(Context):
 
 
 class SharedWorkflowContext(_Promises, SharedObjectContext):
-    """In any handler of a workflow but `run`: state can be read, promises awaited and settled."""
+    """For all handlers of a workflow except `run`: they can read state, and await and settle promises."""
 
 
 class WorkflowContext(_Promises, ObjectContext):
-    """In a workflow's `run`."""
+    """For a workflow's `run`: it can read and write state, and await and settle promises."""
 
 
 # ---- small helpers ----

@@ -52,7 +52,7 @@ class Waits(Protocol):
 
 
 class DurableFuture(Generic[T_co]):
-    """The result of a durable operation: await it, or combine it with others. One that is forgotten is logged."""
+    """The result of a durable operation: await it, or combine it with others. If you forget to, the log says so."""
 
     __slots__ = (
         "_attempt",
@@ -105,9 +105,9 @@ class DurableFuture(Generic[T_co]):
         return self.result()
 
     def with_timeout(self, duration: Duration) -> "DurableFuture[T_co]":
-        """The same result, or `DurableTimeoutError` (a `TimeoutError`, code 408) when it takes longer.
+        """The same result, or `DurableTimeoutError` (a `TimeoutError`, code 408) if it takes longer than `duration`.
 
-        The time-out is a durable timer: it goes on through restarts, and what won is recorded.
+        The time-out is a durable timer: it survives restarts, and which of the two came first is recorded.
         """
         return Timeout(self._attempt, self, self._attempt.sleep(duration, "timeout"))
 
@@ -185,7 +185,7 @@ class DurableFuture(Generic[T_co]):
         return self.entry
 
     def add_done_callback(self, *args: Any, **kwargs: Any) -> None:
-        """Refused: what asyncio does with callbacks is not recorded. Raises `UsageError`."""
+        """Not supported, because what asyncio does with callbacks is not recorded. Raises `UsageError`."""
         raise UsageError(
             "asyncio.wait() and callbacks on a durable future cannot be replayed: use durable.wait_completed(), "
             "select(), as_completed() or gather()"
@@ -193,7 +193,10 @@ class DurableFuture(Generic[T_co]):
 
     @property
     def id(self) -> str:
-        """The callee's invocation, an awakeable's id; nothing else has one. A call is used by reading it."""
+        """The id of the invocation that was called, or of an awakeable; nothing else has one.
+
+        A call whose id was read is not forgotten.
+        """
         if self.kind is Kind.CALL:
             self.made = None
         return self._id

@@ -1,4 +1,4 @@
-"""Undoing, in reverse order, what a handler has done so far."""
+"""Undoing what a handler has done so far, in reverse order."""
 
 from asyncio import CancelledError
 from collections.abc import Callable
@@ -50,17 +50,19 @@ class Compensation(NamedTuple):
 
 
 class Saga:
-    """Compensations, run as journaled steps when the block ends in a terminal error or a cancellation.
+    """Compensations, which run as journaled steps if a terminal error or a cancellation ends the block.
 
-    A cancellation is an `InvocationCancelled`, or that the handler's own task group gives the flow of the block up.
-    What was raised `from` a terminal error is one, too.
-    Register a compensation *before* the step it undoes: then it is undone even if the step's outcome is unknown.
-    An error that will be retried runs no compensation. Every compensation is tried, in reverse order:
+    An exception raised `from` a terminal error counts as one. A cancellation is an `InvocationCancelled`; or the
+    handler's own task group cancels the flow that the block is in. An error that will be retried runs no
+    compensation.
 
-    - one that raises an ordinary exception is retried by its policy, like any step;
-    - one that fails for good (a `TerminalError`, or its own policy is exhausted) leaves a note on the error that
+    Register a compensation *before* the step it undoes, so that it runs even if the outcome of the step is unknown.
+    Every compensation is tried, in reverse order:
+
+    - if it raises an ordinary exception, it is retried by its policy, like any step;
+    - if it fails for good (a `TerminalError`, or its own policy is exhausted), it leaves a note on the error that
       ended the block, and the others go on; that error is raised in the end, whatever happened;
-    - a further cancel gives up the one that waits for its retry, and no other.
+    - if another cancel comes, the compensation that is waiting for its retry is given up, and no other.
     """
 
     def __init__(self, steps: Runs) -> None:
@@ -69,18 +71,18 @@ class Saga:
         self._entered = False
 
     def add_compensation(self, fn: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Have `fn(*args, **kwargs)` run as a step if the block fails. Raises `UsageError` outside the block.
+        """Run `fn(*args, **kwargs)` as a step if the block fails. Raises `UsageError` outside the block.
 
-        Being a step, it cannot use the context. To have a handler undo something, use `engine.send` with an
-        idempotency key (the invocation's id and what is undone, say); `engine.call` would wait for a second slot.
-        Or call it with `ctx.call` in an `except (TerminalError, InvocationCancelled):` block.
+        A compensation is a step, so it cannot use the context. To have a handler undo something, use `engine.send` in
+        `fn`, with an idempotency key (such as the invocation's id and what is undone); `engine.call` would wait for a
+        second slot. Or use `ctx.call` in an `except (TerminalError, InvocationCancelled):` block.
         """
         self.with_options().add_compensation(fn, *args, **kwargs)
 
     def with_options(
         self, *, name: str | None = None, retry: RetryPolicy | None = None, timeout: Duration | None = None
     ) -> "SagaStep":
-        """`add_compensation` with a name, a retry policy of its own, or a time limit per execution."""
+        """`add_compensation` with a name, its own retry policy, or a time limit for each execution."""
         return SagaStep(self._add, self._steps.options(name, retry, timeout, False))
 
     def _add(self, compensation: Compensation) -> None:
@@ -127,7 +129,7 @@ class Saga:
 
 
 class SagaStep:
-    """`saga.with_options(...)`: one compensation with options."""
+    """What `saga.with_options(...)` returns: `add_compensation` with these options."""
 
     def __init__(self, add: Callable[[Compensation], None], options: Any) -> None:
         self._add = add

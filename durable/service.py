@@ -37,15 +37,15 @@ O_co = TypeVar("O_co", covariant=True)
 
 
 class Options(TypedDict, total=False):
-    """What can be set on a handler, on its class, or (most of it) on the engine; the nearest one wins."""
+    """What can be set on a handler, on its class, or (most of it) on the engine; the nearest setting wins."""
 
     #: Whether it may be called from outside; other handlers always may. Default True.
     public: bool
     #: Merged field by field: handler over class over engine.
     retry: RetryPolicy
-    #: How long a handler may wait without anything happening before it is unloaded. Default 1 minute.
+    #: How long a handler may only wait before it is suspended. Default 1 minute.
     inactivity_timeout: Duration
-    #: How long after that a handler that does not yield is interrupted. Default 10 minutes.
+    #: How long after that a handler that does not yield may go on before it is interrupted. Default 10 minutes.
     abort_timeout: Duration
     #: How long the journal of a completed invocation is kept. Default 1 day.
     journal_retention: Duration
@@ -53,15 +53,15 @@ class Options(TypedDict, total=False):
     idempotency_retention: Duration
     #: How long a workflow's result, state and promises are kept. Default 1 day.
     workflow_completion_retention: Duration
-    #: Of an idempotency key that comes with another input: "answer" gives the first one's result and says so in the
-    #: log, "refuse" is a `ConflictError` (409). Default "answer".
+    #: What happens when an idempotency key comes with another input: "answer" gives the result of the first input and
+    #: logs it, "refuse" raises a `ConflictError` (409). Default "answer".
     on_key_reuse: Literal["answer", "refuse"]
     #: Free text for operators.
     metadata: Mapping[str, str]
 
 
 class Configuration(TypedDict, total=False):
-    """What `Engine.configure` sets: see `Options`. With None the class decides again."""
+    """What `Engine.configure` sets: see `Options`. None gives the decision back to the class."""
 
     public: bool | None
     idempotency_retention: Duration | None
@@ -236,11 +236,11 @@ class _Declared:
 
 
 class Service(_Declared):
-    """A group of stateless handlers. Options go into the class statement: `class Mail(Service, retry=…)`."""
+    """A group of stateless handlers. Set options in the class statement: `class Mail(Service, retry=…)`."""
 
 
 class VirtualObject(_Declared):
-    """Handlers that run on a key, one exclusive handler at a time, with durable state."""
+    """Handlers with durable state for each key; one exclusive handler at a time runs on a key."""
 
 
 class Workflow(_Declared):
@@ -286,9 +286,9 @@ def handler(
 ) -> Any:
     """Make an `async def` function durable.
 
-    A free function's service is its module's name (override with `service=`); a method's is its class. `shared=True`
-    lets a virtual object's handler run beside the exclusive one, with read-only state. (A workflow's are shared, all
-    but `run`.) Raises `DeclarationError`.
+    The service of a free function is named after its module, unless `service=` names another; that of a method is its
+    class. With `shared=True`, a virtual object's handler runs beside the exclusive one, and can only read state. (All
+    handlers of a workflow are shared, except `run`.) Raises `DeclarationError`.
     """
 
     def declare(function: Callable[..., Awaitable[Any]]) -> Handler[Any, Any]:

@@ -59,45 +59,45 @@ class Engine(Serving, Subscribing, Measuring):
             receipt = await engine.call(checkout, order, idempotency_key=order.id)
 
     `services` are functions decorated with `@handler` and instances of `Service`, `VirtualObject` and `Workflow`.
-    Durations are seconds, `timedelta`, or text such as "5m". Options given here are defaults, which classes and
-    handlers override:
+    Durations are seconds, a `timedelta`, or text such as "5m". Classes and handlers override the options given here:
 
     - `retry`: 500 ms, doubled up to 1 minute, 70 attempts, then paused.
-    - `inactivity_timeout` (1 minute): a handler that only waits is unloaded after that; it holds no memory then.
-    - `abort_timeout` (10 minutes): a handler that does not yield so long after that is interrupted.
-    - `journal_retention`, `idempotency_retention`, `workflow_completion_retention` (1 day each): counted from
-      completion; 0 keeps nothing.
-    - `on_key_reuse` ("answer"): what an idempotency key gets that comes with another input than the first time: that
-      one's result, and a line in the log; with "refuse" a `ConflictError`.
+    - `inactivity_timeout` (1 minute): a handler that has only waited for this long is suspended; it then holds no
+      memory.
+    - `abort_timeout` (10 minutes): a handler that does not yield for this long after that is interrupted.
+    - `journal_retention`, `idempotency_retention`, `workflow_completion_retention` (1 day each): how long a completed
+      invocation is kept, counted from its completion; 0 keeps nothing.
+    - `on_key_reuse` ("answer"): what happens when an idempotency key comes with another input than the first time.
+      "answer" gives the result of the first input and logs it; "refuse" raises a `ConflictError`.
     - `max_concurrent_invocations` (1000): how many handlers run at a time; the others wait in the file, in order. A
-      few thousand that wait for their calls may stay in memory beside them, for an `inactivity_timeout` at most.
-    - `max_step_threads` (128): how many plain (sync) steps run at a time, each in a thread of the engine's own; the
-      others wait. A step that waits for `engine.call()` does not count meanwhile.
+      few thousand more may stay in memory while they wait for their calls, for at most an `inactivity_timeout`.
+    - `max_step_threads` (128): how many plain (sync) steps run at a time, each in one of the engine's own threads;
+      the others wait. A step does not count while it waits for `engine.call()`.
     - `synchronous`: "FULL" survives power loss; "NORMAL" survives a killed process, and is faster.
-    - `max_value_size` (64 MiB): the most bytes an argument, a result, a state value, a signal … may have when it is
-      stored, and all headers of a request together; more is refused with `ValueTooLargeError`. Up to 256 MiB.
+    - `max_value_size` (64 MiB): the most bytes that a stored argument, result, state value, signal … may have, and
+      that all headers of a request may have together. More is refused with `ValueTooLargeError`. At most 256 MiB.
     - `shutdown_timeout` (5 seconds): how long leaving the `async with` block may take.
-    - `busy_timeout` (5 seconds): how long a start waits where another program (a database browser, a copy) has the
-      file locked, before it raises `StorageBusyError`. An engine that runs waits as long as it takes.
-    - `control_socket`: whether programs of the same user reach it through a socket beside the file
-      (`durable.connect("app.db")`), which needs the extra `http`.
-    - `standby`: where another engine has the file, this one does not fail: what it is asked is asked of that one,
-      through its control socket, and when that one is gone, one on standby takes over. So each worker of
-      `uvicorn --workers 4` may have one: all can call, and the handlers run in one of them (see `role`).
-    - `strict`: whether a handler that reads the clock, draws at random, opens files or sockets, or invokes through
-      the engine, outside of its steps, and one that forgets an `await`, is paused as `misuse`, with the line. For
+    - `busy_timeout` (5 seconds): how long a start waits if another program (a database browser, a copy) has locked
+      the file, before it raises `StorageBusyError`. A running engine waits as long as it takes.
+    - `control_socket`: whether programs of the same user can reach the engine through a socket beside the file
+      (`durable.connect("app.db")`); this needs the extra `http`.
+    - `standby`: if another engine has the file, this one does not fail. It forwards what it is asked to that engine,
+      through the control socket; when that engine is gone, one of those on standby takes over. So each worker of
+      `uvicorn --workers 4` may have an engine: all can call, and the handlers run in one of them (see `role`).
+    - `strict`: whether a handler is paused as `misuse`, with the line, if it forgets an `await`, or if it reads the
+      clock, draws at random, opens files or sockets, or invokes through the engine outside of its steps. For
       development and tests: Python code on the event loop runs about half as fast.
-    - `telemetry`: whether it tells OpenTelemetry what happens; by default, if the process has a provider installed.
-    - `kafka_clusters`: by name, the options of each cluster, which librdkafka named: see `subscribe`.
+    - `telemetry`: whether to report to OpenTelemetry; by default, if the process has a provider installed.
+    - `kafka_clusters`: the options of each cluster, by its name; options have librdkafka's names. See `subscribe`.
 
     `Engine(":memory:")` keeps everything in the memory of this engine object: nothing survives the process, and there
-    is nothing to back up. It is for tests and for work that need not survive. `~` in a path is the home directory.
+    is nothing to back up. It is for tests, and for work that need not survive. `~` in a path is the home directory.
 
-    An engine that was closed can be started again, in the same way, on another event loop too: one engine of a module
-    serves all its tests.
+    A closed engine can be started again in the same way, on another event loop too, so one module-level engine can
+    serve all tests.
 
-    `store`, `clock` and `limits` replace the file, the system's clock and how much is in memory at a time, for tests;
-    `observer` (or several) follows what happens.
+    For tests, `store` replaces the file, `clock` the system's clock, and `limits` how much is in memory at a time.
+    `observer` (one or several) follows what happens.
     """
 
     def __init__(
@@ -166,10 +166,11 @@ class Engine(Serving, Subscribing, Measuring):
     # ---- life ----
 
     async def start(self) -> Self:
-        """Open the file and go on with everything that is unfinished. `async with` does it for you.
+        """Open the file and go on with everything that is unfinished. `async with` does this for you.
 
-        Raises `EngineLockedError` where another engine has the file (with `standby`, `EngineUnreachableError` where
-        it does not answer for a minute), and other `StorageError`s; `EngineNotRunningError` where this one runs.
+        Raises `EngineLockedError` if another engine has the file (with `standby`, `EngineUnreachableError` if that
+        engine does not answer for a minute); `EngineNotRunningError` if this engine was already started; and other
+        `StorageError`s.
         """
         await self._previous_life()
         if self._follower is None or self.path is None:
@@ -216,9 +217,9 @@ class Engine(Serving, Subscribing, Measuring):
             life.abandon()
 
     async def close(self) -> None:
-        """End all attempts without losing anything they did, and let the file go. Idempotent.
+        """End all attempts without losing anything they did, and release the file. Idempotent.
 
-        Running steps may finish and are recorded, within `shutdown_timeout`. Handlers are unwound, not failed: no
+        Running steps may finish, and are recorded, within `shutdown_timeout`. Handlers are unwound, not failed: no
         compensation runs, and the next start continues them.
         """
         await self._close_within(self._shutdown_s)
@@ -231,7 +232,7 @@ class Engine(Serving, Subscribing, Measuring):
     def abandon(self) -> None:
         """Stop at once and write nothing more, as if the process had been killed: for tests of what follows a crash.
 
-        The file is let go; the next start goes on with what is durable. Handlers are unwound. Idempotent.
+        The file is released; the next start continues from what is durable. Handlers are unwound. Idempotent.
         """
         if self._life is not None:
             self._life.check_place()
@@ -251,8 +252,8 @@ class Engine(Serving, Subscribing, Measuring):
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
         """For ASGI frameworks: `Starlette(lifespan=engine.lifespan)`, `FastAPI(lifespan=engine.lifespan)`.
 
-        When the process is told to end (SIGTERM, Ctrl-C), requests that wait for a result are told so after half of
-        `shutdown_timeout`: the server would wait for them, for ever.
+        When the process is told to end (SIGTERM, Ctrl-C), requests that wait for a result get an error after half of
+        `shutdown_timeout`; otherwise the server would wait for them for ever.
         """
         async with self:
             with closes_when_told(self._close_within, self._shutdown_s):
@@ -273,9 +274,9 @@ class Engine(Serving, Subscribing, Measuring):
     ) -> Any:
         """Invoke a handler and wait for its result.
 
-        If the caller is cancelled the invocation goes on. With an idempotency key, a repeated call gets the result of
-        the first. Raises the invocation's `TerminalError`; `NotFoundError` for an unknown handler;
-        `InvalidRequestError`, `SerializationError` for a bad key or argument; `ValueTooLargeError` (413).
+        If the caller is cancelled, the invocation goes on. With an idempotency key, a repeated call gets the result
+        of the first. Raises the invocation's `TerminalError`; `NotFoundError` for an unknown handler;
+        `InvalidRequestError` or `SerializationError` for a bad key or argument; `ValueTooLargeError` (413).
         """
         if self._running().crowded:
             await self._running().admitted()
@@ -301,13 +302,13 @@ class Engine(Serving, Subscribing, Measuring):
         idempotency_key: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Handle[Any]:
-        """Have a handler invoked, now or after `delay`; returns once that is durable.
+        """Invoke a handler, now or after `delay`, without waiting for its result. Returns once that is durable.
 
-        However many are sent at once (`asyncio.gather` over a million of them), the engine takes a thousand at a
-        time, in order, and of the others it knows only that they wait: a burst costs what its tasks cost. Nor does it
-        keep in memory what has no slot yet (see `max_concurrent_invocations`).
+        You can send any number at once, such as `asyncio.gather` over a million sends. The engine takes a thousand at
+        a time, in order; the others only cost their tasks. An invocation that has no slot yet (see
+        `max_concurrent_invocations`) is not kept in memory either.
 
-        Raises as `call`, but not what the handler raises: that comes from `handle.result()`.
+        Raises the same errors as `call`, except those of the handler: they come from `handle.result()`.
         """
         if self._running().crowded:
             await self._running().admitted()
@@ -359,7 +360,7 @@ class Engine(Serving, Subscribing, Measuring):
 
     @typed_as(EngineApi.invocation)
     def invocation(self, id: str, type: Any = Any, /) -> Handle[Any]:
-        """The handle of an invocation; whether it exists shows when it is used. Raises `InvalidRequestError`."""
+        """The handle of an invocation. It is not looked up until it is used. Raises `InvalidRequestError`."""
         return Handle(self, checked(id), reader(type))
 
     def workflow(self, target: Handler[Any, O] | str, key: str) -> Handle[O]:
@@ -370,7 +371,7 @@ class Engine(Serving, Subscribing, Measuring):
         return Handle(self, id, handler.output.decode)
 
     def idempotent(self, target: Handler[Any, O] | str, idempotency_key: str, *, key: str | None = None) -> Handle[O]:
-        """The handle of the invocation an idempotency key names."""
+        """The handle of the invocation that an idempotency key names."""
         check_text("idempotency key", idempotency_key)
         if key is not None:
             check_text("key", key)
@@ -393,9 +394,9 @@ class Engine(Serving, Subscribing, Measuring):
     async def configure(self, service: str, **options: Unpack[Configuration]) -> None:
         """Set options of a service at run time: `public`, the timeouts and the retentions.
 
-        They are kept in the file, override what the class says (not what a handler says), and apply to invocations
-        accepted from now on. What is not named keeps its configured value; with None the class decides again. Raises
-        `NotFoundError`, `InvalidRequestError`.
+        They are stored in the file, override what the class sets (not what a handler sets), and apply to invocations
+        accepted from now on. An option that is not given keeps its configured value; None gives the decision back to
+        the class. Raises `NotFoundError`, `InvalidRequestError`.
         """
         life = self._living()
         change = change_of(self._registry, service, options)
