@@ -32,19 +32,19 @@ def typed_as(declared: F) -> Callable[[Callable[..., Any]], F]:
 
 
 class Wanted(TypedDict, total=False):
-    """Which invocations to list; None is no condition."""
+    """Which invocations to list. None means no condition."""
 
     service: str | None
     handler: str | None
     key: str | None
     #: One of scheduled, pending, ready, running, backing-off, suspended, paused, completed, or several.
     status: str | Iterable[str] | None
-    #: Why its last attempt was paused at once: one of those that `resume_all` takes.
+    #: Why it was paused at once: a reason that `resume_all` also takes.
     reason: str | None
     #: Accepted at this moment or later, or before it, in ms since the epoch.
     created_after: int | None
     created_before: int | None
-    #: Text in the last failure, or in the failure that it ended with. Case counts.
+    #: Text in the last failure, or in the failure that it ended with. Case-sensitive.
     failure: str | None
     #: The id of the invocation that called or sent it.
     caller: str | None
@@ -52,7 +52,7 @@ class Wanted(TypedDict, total=False):
 
 
 class Invokes(Protocol):
-    """Through what handlers are invoked. A target is a handler, or "service/handler"."""
+    """Invoking handlers. A target is a handler, or "service/handler"."""
 
     @overload
     async def call(
@@ -99,8 +99,8 @@ class Invokes(Protocol):
         """Invoke a handler and wait for its result.
 
         With an idempotency key, a repeated call gets the result of the first. Raises the invocation's
-        `TerminalError`; `NotFoundError` for an unknown handler; `InvalidRequestError`, `SerializationError` for a bad
-        key or argument; `ValueTooLargeError` (413).
+        `TerminalError`; `NotFoundError` for an unknown handler; `InvalidRequestError` or `SerializationError` for a
+        bad key or argument; `ValueTooLargeError` (413).
         """
         ...
 
@@ -150,9 +150,9 @@ class Invokes(Protocol):
         idempotency_key: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Handle[Any]:
-        """Have a handler invoked, now or after `delay`; returns once that is durable.
+        """Invoke a handler, now or after `delay`, without waiting for its result. Returns once that is durable.
 
-        Raises as `call`, but not what the handler raises: that comes from `handle.result()`.
+        Raises the same errors as `call`, except those of the handler: they come from `handle.result()`.
         """
         ...
 
@@ -160,7 +160,7 @@ class Invokes(Protocol):
 class EngineApi(Invokes, Protocol):
     """What `Engine` and `Client` have in common; `Engine` documents each method.
 
-    What is raised is the same, too; a `Client` may raise an `EngineUnreachableError` besides.
+    They raise the same errors; a `Client` may also raise an `EngineUnreachableError`.
     """
 
     # ---- finding again ----
@@ -172,7 +172,7 @@ class EngineApi(Invokes, Protocol):
     @overload
     def invocation(self, id: str, type: Any, /) -> Handle[Any]: ...
     def invocation(self, id: str, type: Any = Any, /) -> Handle[Any]:
-        """The handle of an invocation; whether it exists shows when it is used."""
+        """The handle of an invocation. It is not looked up until it is used."""
         ...
 
     def workflow(self, target: Handler[Any, O] | str, key: str) -> Handle[O]:
@@ -180,7 +180,7 @@ class EngineApi(Invokes, Protocol):
         ...
 
     def idempotent(self, target: Handler[Any, O] | str, idempotency_key: str, *, key: str | None = None) -> Handle[O]:
-        """The handle of the invocation an idempotency key names."""
+        """The handle of the invocation that an idempotency key names."""
         ...
 
     @overload
@@ -214,7 +214,7 @@ class EngineApi(Invokes, Protocol):
         ...
 
     async def pause(self, id: str, *, dry_run: bool = False) -> Applied:
-        """Let its steps end, then let nothing happen until it is resumed or cancelled."""
+        """Let running steps end; then nothing happens until it is resumed or cancelled."""
         ...
 
     async def resume(self, id: str, *, dry_run: bool = False) -> Applied:
@@ -222,11 +222,11 @@ class EngineApi(Invokes, Protocol):
         ...
 
     async def resume_all(self, *, reason: str | None = None, service: str | None = None) -> list[str]:
-        """Resume every paused invocation, of one service or paused for one reason."""
+        """Resume every paused invocation, or those of one service, or those paused for one reason."""
         ...
 
     async def restart_as_new(self, id: str, *, from_entry: int = 0, dry_run: bool = False) -> Handle[Any]:
-        """Do a completed invocation again as a new one."""
+        """Run a completed invocation again, as a new one."""
         ...
 
     async def purge(self, id: str, *, dry_run: bool = False) -> None:
@@ -248,11 +248,11 @@ class EngineApi(Invokes, Protocol):
         ...
 
     async def send_signal(self, id: str, name: str, value: Any = None) -> None:
-        """Hand a named signal to an invocation."""
+        """Send a named signal to an invocation."""
         ...
 
     async def reject_signal(self, id: str, name: str, message: str, code: int = 500) -> None:
-        """Hand a failure to whoever waits for that signal."""
+        """Send a failure as a named signal."""
         ...
 
     async def resolve_promise(self, workflow: str, key: str, name: str, value: Any = None) -> None:
@@ -268,7 +268,7 @@ class EngineApi(Invokes, Protocol):
     async def invocations(
         self, *, limit: int = 100, before: InvocationView | None = None, **wanted: Unpack[Wanted]
     ) -> list[InvocationView]:
-        """Invocations, newest first; the next page is `before=` the last one."""
+        """Invocations, newest first. For the next page, pass the last one as `before`."""
         ...
 
     async def page(
@@ -294,7 +294,7 @@ class EngineApi(Invokes, Protocol):
         ...
 
     async def services(self) -> "list[ServiceView]":
-        """The services: types, schemas, documentation, what holds for them, and their revision."""
+        """The services: their types, schemas, documentation, options in force, and revision."""
         ...
 
     async def service(self, name: str) -> "ServiceView":
@@ -335,11 +335,11 @@ class EngineApi(Invokes, Protocol):
         *,
         again: bool = False,
     ) -> SubscriptionView:
-        """Have each record of a topic invoke a handler."""
+        """Invoke a handler for each record of a topic."""
         ...
 
     async def subscriptions(self, *, source: str | None = None, sink: str | None = None) -> list[SubscriptionView]:
-        """All subscriptions, the oldest first, and how each of them fares."""
+        """All subscriptions, oldest first, and how each of them is doing."""
         ...
 
     async def subscription(self, id: str) -> SubscriptionView:
@@ -351,13 +351,13 @@ class EngineApi(Invokes, Protocol):
         ...
 
     async def pause_subscription(self, id: str) -> None:
-        """Have a subscription read nothing until it is resumed."""
+        """Stop a subscription from reading until it is resumed."""
         ...
 
     async def resume_subscription(
         self, id: str, *, position: Literal["stored", "committed", "earliest", "latest"] | None = None
     ) -> None:
-        """Have a subscription go on, or go on elsewhere."""
+        """Let a subscription go on, perhaps from another position."""
         ...
 
     async def kafka_clusters(self) -> list[ClusterView]:

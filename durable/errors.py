@@ -3,10 +3,10 @@
 Exception
 └── DurableError
     ├── TerminalError            ends an invocation; travels to callers with code, message and metadata
-    │   ├── InvocationCancelled      409, raised in a handler by a cancel, and to whoever waits for its result
-    │   ├── InvocationKilled         409, what callers of a killed invocation get
-    │   └── DurableTimeoutError      408, `future.with_timeout(...)` ran out (also a `TimeoutError`)
-    ├── RetryableError           a failure that names its own delay
+    │   ├── InvocationCancelled      409, raised by a cancel in the handler, and for those who wait for its result
+    │   ├── InvocationKilled         409, raised for callers of a killed invocation
+    │   └── DurableTimeoutError      408, `future.with_timeout(...)` expired (also a `TimeoutError`)
+    ├── RetryableError           a failure that says when to retry
     ├── SerializationError       a value that cannot be written, or bytes that do not fit the annotation
     │   └── ValueTooLargeError       413, a value of more than `max_value_size` bytes (also a `RequestError`)
     ├── UsageError               the API was used in a way that cannot work; says what to do instead
@@ -15,7 +15,7 @@ Exception
     │   ├── ForkedEngineError        an engine used in a forked child process
     │   ├── EngineNotRunningError    an engine used before it was started or after it was closed
     │   └── DeclarationError         a handler or service that cannot be registered as written
-    ├── RequestError             what was asked for cannot be done; `code` is its HTTP status
+    ├── RequestError             a request that cannot be carried out; `code` is its HTTP status
     │   ├── InvalidRequestError      400
     │   ├── NotFoundError            404
     │   ├── ConflictError            409
@@ -25,7 +25,7 @@ Exception
     │   └── OutputNotReadyError      470
     ├── EngineUnreachableError   a client found no engine where it looked (also a `ConnectionError`)
     │   └── OutcomeUnknownError      the connection broke: whether the call was accepted is unknown
-    ├── JournalMismatchError     the code asked for something else than its journal records
+    ├── JournalMismatchError     the code asked for something other than what its journal records
     └── StorageError             the database file
         ├── EngineLockedError        another engine holds the file
         ├── StorageFullError         no space left
@@ -127,18 +127,19 @@ class DurableError(Exception):
 class TerminalError(DurableError):
     """Ends the invocation: it is never retried, and every caller sees the same code, message and metadata.
 
-    Raise it from a handler or from a step. `code` is that of an HTTP error, 400 to 599 (default 500); `metadata` maps
-    strings to strings. Raises `UsageError` for others.
+    Raise it in a handler or in a step. `code` is that of an HTTP error, 400 to 599 (default 500); `metadata` maps
+    strings to strings. Raises `UsageError` for anything else.
 
-    A subclass comes back as itself, with its attributes, to handlers and callers alike: each attribute is stored by
-    its annotation, and `__init__` is not called again. Where that class is not there it is a `TerminalError`.
+    Handlers and callers get a subclass back as that class, with its attributes. Each attribute is stored by its
+    annotation, and `__init__` is not called again. In a process that does not have the class, it is a
+    `TerminalError`.
     """
 
     # for subclasses that do not call `super().__init__`
     message: str = ""
     code: int = 500
     metadata: dict[str, str] = {}  # noqa: RUF012 (only ever read)
-    #: The class that it was raised as, `module:Class`, where this process does not have that; otherwise empty.
+    #: The class it was raised as, `module:Class`, if this process does not have that class; otherwise empty.
     class_name: str = ""
 
     def __init__(self, message: str = "", code: int = 500, metadata: Mapping[str, str] | None = None) -> None:
@@ -173,7 +174,7 @@ def _checked_metadata(metadata: object) -> dict[str, str]:
 
 
 class InvocationCancelled(TerminalError):
-    """The invocation was cancelled. Raised once per cancel; afterwards the context works normally."""
+    """The invocation was cancelled. Raised once for each cancel; afterwards the context works normally."""
 
     def __init__(
         self, message: str = "cancelled", code: int = 409, metadata: Mapping[str, str] | None = None
@@ -182,16 +183,16 @@ class InvocationCancelled(TerminalError):
 
 
 class InvocationKilled(TerminalError):
-    """The invocation was killed: none of its code ran any more."""
+    """The invocation was killed: no more of its code ran."""
 
     def __init__(self, message: str = "killed", code: int = 409, metadata: Mapping[str, str] | None = None) -> None:
         super().__init__(message, code, metadata)
 
 
 class DurableTimeoutError(TerminalError, TimeoutError):
-    """A durable wait ran out of time.
+    """A durable wait timed out.
 
-    It is terminal because the journal has fixed it: a retry would meet the same time-out again.
+    It is terminal because the time-out is in the journal: a retry would meet it again.
     """
 
     def __init__(
@@ -201,9 +202,9 @@ class DurableTimeoutError(TerminalError, TimeoutError):
 
 
 class RetryableError(DurableError):
-    """A failure to be retried after `retry_after` (a duration) instead of the policy's own delay.
+    """A failure that is retried after `retry_after` (a duration) instead of the policy's own delay.
 
-    It counts as an attempt of the policy like any other failure.
+    It counts as an attempt, like any other failure.
     """
 
     message: str = ""
@@ -228,7 +229,7 @@ class UsageError(DurableError):
 
 
 class NotInHandlerError(UsageError):
-    """A durable operation was asked of a context whose handler is not running (any more)."""
+    """A context was used while its handler was not running (any more)."""
 
 
 class WrongLoopError(UsageError):
@@ -240,17 +241,17 @@ class ForkedEngineError(UsageError):
 
 
 class EngineNotRunningError(UsageError):
-    """The engine was not started yet, or is closed."""
+    """The engine has not been started yet, or is closed."""
 
     reason = ""
 
 
 class DeclarationError(UsageError):
-    """A handler or service that cannot be registered as it is written."""
+    """A handler or service cannot be registered as it is written."""
 
 
 class RequestError(DurableError):
-    """What was asked for cannot be done. `code` is the HTTP status an HTTP surface would answer with."""
+    """A request cannot be carried out. `code` is the status with which an HTTP API answers."""
 
     code = 400
 
@@ -269,19 +270,19 @@ class NotFoundError(RequestError):
 
 
 class ConflictError(RequestError):
-    """The thing exists and is in a state in which this cannot be done."""
+    """It exists, but its present state does not allow this."""
 
     code = 409
 
 
 class GoneError(RequestError):
-    """What would be needed was there and is not any more."""
+    """Something that this needs no longer exists, such as a journal."""
 
     code = 410
 
 
 class UnsupportedError(RequestError):
-    """This kind of thing cannot be done to this kind of invocation, ever."""
+    """This can never be done to this kind of invocation."""
 
     code = 422
 
@@ -293,7 +294,7 @@ class TooEarlyError(RequestError):
 
 
 class OutputNotReadyError(RequestError):
-    """The invocation exists and has not completed yet."""
+    """The invocation exists, but has not completed yet."""
 
     code = 470
 
@@ -301,7 +302,7 @@ class OutputNotReadyError(RequestError):
 class ValueTooLargeError(SerializationError, RequestError):
     """A value of more than `max_value_size` bytes. Nothing of it was accepted or stored.
 
-    `door` says where it was to go in, `size` how many bytes it has, `limit` how many are allowed.
+    `door` says what it was meant for, `size` how many bytes it has, `limit` how many are allowed.
     """
 
     code = 413
@@ -325,9 +326,9 @@ class EngineUnreachableError(DurableError, ConnectionError):
 
 
 class OutcomeUnknownError(EngineUnreachableError):
-    """The connection broke before an answer came, and what was asked for could not be repeated safely.
+    """The connection broke before an answer came, and the request could not be repeated safely.
 
-    It may have been accepted, once, or not at all. With an idempotency key it would have been repeated.
+    It was accepted once, or not at all. With an idempotency key it would have been repeated.
     """
 
 
@@ -379,8 +380,8 @@ class StorageReplacedError(StorageError):
 class EngineFailedError(StorageError):
     """A commit failed, so its outcome is unknown, and the engine stopped.
 
-    What was being submitted may or may not have been accepted: start the engine again and repeat the
-    submission with the same idempotency key.
+    A request that was under way may or may not have been accepted: start the engine again and repeat the request
+    with the same idempotency key.
     """
 
 

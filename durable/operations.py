@@ -24,18 +24,18 @@ T_co = TypeVar("T_co", covariant=True)
 class Request(msgspec.Struct, frozen=True):
     """What the handler was asked."""
 
-    #: The invocation's id, the same on every attempt; another one after `restart_as_new`.
+    #: The invocation's id: the same on every attempt, another one after `restart_as_new`.
     id: str
     #: `service/handler` or `service/key/handler`.
     target: str
     headers: Mapping[str, str]
     idempotency_key: str | None
-    #: 1 on the first attempt; grows with every retry, resumption and restart.
+    #: 1 on the first attempt; it grows with every retry, every resumption, and every restart of the engine.
     attempt: int
     #: The raw input.
     body: bytes
-    #: The id of what was restarted, if it was, at first: the same on every attempt and after every `restart_as_new`.
-    #: Of what was never restarted, its id.
+    #: The id that this invocation had before it was first restarted as new: the same on every attempt and after every
+    #: `restart_as_new`. If it was never restarted as new, this is its id.
     origin: str = ""
 
 
@@ -175,7 +175,7 @@ class Operations(Protocol):
 
 
 class Call(DurableFuture[T_co]):
-    """A call under way: await it for the result; `id` is the callee's invocation."""
+    """A call under way: await it for the result. `id` is the id of the invocation that was called."""
 
     __slots__ = ()
 
@@ -193,7 +193,7 @@ class Attaches(Protocol):
 
 
 class SendHandle(Generic[T_co]):
-    """A sent invocation, which runs on by itself."""
+    """A sent invocation, which runs independently of its sender."""
 
     def __init__(self, context: "Attaches", id: str, output: Any) -> None:
         self._context = context
@@ -211,7 +211,7 @@ class SendHandle(Generic[T_co]):
 
 
 class Awakeable(DurableFuture[T_co]):
-    """A wait for the outside: pass `id` on; whoever has it can resolve or reject it, once."""
+    """Something that the outside completes: pass `id` on; whoever has it can resolve or reject it, once."""
 
     __slots__ = ()
 
@@ -247,7 +247,7 @@ class Promise(Generic[T]):
         return self.future().__await__()
 
     def future(self) -> DurableFuture[T]:
-        """A wait for it that can be combined with others."""
+        """A future for it, which can be combined with others."""
         self.made = None
         operations = self._operations
         service, key = operations.service, operations.key or ""
@@ -257,22 +257,22 @@ class Promise(Generic[T]):
         )
 
     def with_timeout(self, duration: Duration) -> DurableFuture[T]:
-        """Wait for it at most that long."""
+        """Wait for it for at most `duration`. Raises `DurableTimeoutError`."""
         return self.future().with_timeout(duration)
 
     def peek(self) -> DurableFuture[T | None]:
-        """Its value if it is resolved, None if it is not yet settled. Raises what it was rejected with."""
+        """Its value if it was resolved, None if it is not settled yet. Raises its error if it was rejected."""
         self.made = None
         asked = PeekPromise(self._operations.service, self._operations.key or "")
         return self._operations.open(Kind.PEEK_PROMISE, self._name, asked, found(self._read, None))
 
     def resolve(self, value: T) -> DurableFuture[None]:
-        """Settle it with a value. Awaiting raises `TerminalError` (409) where it was settled before."""
+        """Settle it with a value. Awaiting this raises `TerminalError` (409) if it was settled before."""
         data = self._operations.encode(self._serde, value, f"the value of promise {self._name!r}")
         return self._complete(Outcome(True, data), stable(value, data, self._serde))
 
     def reject(self, message: str, code: int = 500) -> DurableFuture[None]:
-        """Settle it with a failure. Awaiting raises `TerminalError` (409) where it was settled before."""
+        """Settle it with a failure. Awaiting this raises `TerminalError` (409) if it was settled before."""
         outcome = outcome_of(TerminalError(message, code))
         return self._complete(outcome, outcome.value)
 

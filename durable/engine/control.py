@@ -37,20 +37,20 @@ RESUME_BATCH = 100
 class Control(KeyState):
     """Cancel, kill, pause, resume, restart, purge; awakeables, signals and promises completed from outside.
 
-    With `dry_run=True` the first six change nothing: they return, or raise, what they would.
+    With `dry_run=True`, the first six change nothing; they only return, or raise, what they otherwise would.
     """
 
     async def cancel(self, id: str, *, kill: bool = False, dry_run: bool = False) -> Applied:
         """Ask an invocation to stop: its handler sees one `InvocationCancelled`, and can compensate.
 
-        The calls it made are cancelled first and end before it is told; what it sent runs on. Returns when the cancel
-        is durable: `ACCEPTED`, or `DONE` for one that had not begun and so has ended already.
+        The calls it made are cancelled first, and end before its handler sees the cancel; what it sent runs on.
+        Returns when the cancel is durable: `ACCEPTED`, or `DONE` if it had not begun and so has already ended.
 
         What follows `ACCEPTED` is up to the handler: it can let the cancel end it (409), catch it and return, end
-        with another error, or have ended by itself. `await handle.result()` tells. It takes as long as its
-        running steps, its calls and its compensations do. One that is paused is started once more to see the cancel,
-        and is paused again where its code cannot run, with the cancel kept (see `advice`). A second cancel interrupts
-        again. With `kill=True` see `kill`. Raises `NotFoundError`, or `ConflictError` where it is completed.
+        with another error, or have ended by itself. `await handle.result()` tells which. This takes as long as its
+        running steps, its calls and its compensations take. A paused invocation is started once more to see the
+        cancel; if its code cannot run, it is paused again and the cancel is kept (see `advice`). A second cancel
+        interrupts again. For `kill=True` see `kill`. Raises `NotFoundError`; `ConflictError` if it is completed.
         """
         if kill:
             return await self.kill(id, dry_run=dry_run)
@@ -62,17 +62,17 @@ class Control(KeyState):
         """End an invocation now, with every call it waits for, without running any more of their code.
 
         Nothing is compensated, state that was set stays, the key is free, what was sent runs on. Callers get
-        `InvocationKilled` (409). Raises `NotFoundError`, or `ConflictError` where it is completed.
+        `InvocationKilled` (409). Raises `NotFoundError`; `ConflictError` if it is completed.
         """
         reply = await self._ask(lambda token: ask.Kill(checked(id), token, dry_run), id)
         _refuse_completed(id, reply.result)
         return Applied.DONE
 
     async def pause(self, id: str, *, dry_run: bool = False) -> Applied:
-        """Let the steps that run end and be recorded, then let nothing happen until it is resumed or cancelled.
+        """Let running steps end and be recorded; then nothing happens until it is resumed or cancelled.
 
-        What arrives meanwhile (results, signals, due timers) is stored. Returns `ACCEPTED`, or `UNCHANGED` where it
-        is paused already. Raises `NotFoundError`, or `ConflictError` for one that has not begun or is completed.
+        What arrives meanwhile (results, signals, due timers) is stored. Returns `ACCEPTED`, or `UNCHANGED` if it is
+        already paused. Raises `NotFoundError`; `ConflictError` if it has not begun or is completed.
         """
         reply = await self._ask(lambda token: ask.Pause(checked(id), token, dry_run), id)
         if reply.result in (Status.SCHEDULED, Status.PENDING, Status.COMPLETED):
@@ -80,10 +80,10 @@ class Control(KeyState):
         return Applied.UNCHANGED if reply.result is Status.PAUSED else Applied.ACCEPTED
 
     async def resume(self, id: str, *, dry_run: bool = False) -> Applied:
-        """Start a paused invocation again with a fresh retry budget; retry at once one that is backing off.
+        """Start a paused invocation again with a fresh retry budget; or retry at once one that is backing off.
 
-        Returns `DONE`, or `UNCHANGED` where it runs already. Raises `NotFoundError`, `TooEarlyError` (425) for one
-        that is scheduled or waits for its key, `ConflictError` where it is completed.
+        Returns `DONE`, or `UNCHANGED` if it is already running. Raises `NotFoundError`; `TooEarlyError` (425) if it
+        is scheduled or waits for its key; `ConflictError` if it is completed.
         """
         reply = await self._ask(lambda token: ask.Resume(checked(id), token, dry_run), id)
         if reply.result in (Status.SCHEDULED, Status.PENDING):
@@ -92,14 +92,13 @@ class Control(KeyState):
         return Applied.UNCHANGED if reply.result in (Status.RUNNING, Status.READY) else Applied.DONE
 
     async def resume_all(self, *, reason: str | None = None, service: str | None = None) -> list[str]:
-        """Resume every paused invocation, of one service or paused for one reason; returns the ids of those.
+        """Resume every paused invocation, or those of one service, or those paused for one reason. Returns their ids.
 
         `reason` is one of those that pause at once: "result-not-storable", "value-not-storable",
         "input-not-readable", "value-not-readable", "value-too-large", "handler-gone", "journal-mismatch", "misuse",
-        "commit-refused", "damaged", "reads-damaged". Without one, all are resumed, also those that ran out of tries
-        or that an operator has paused. One that cannot be resumed (its row is damaged) is left out, and one that is
-        paused while this works may be.
-        Raises `InvalidRequestError`.
+        "commit-refused", "damaged", "reads-damaged". Without a reason, all are resumed, including those that ran out
+        of attempts or that an operator has paused. An invocation that cannot be resumed (its row is damaged) is left
+        out, and one that is paused while this runs may be. Raises `InvalidRequestError`.
         """
         check_reason(reason)
         if service is not None:
@@ -119,13 +118,13 @@ class Control(KeyState):
             before = page.next
 
     async def restart_as_new(self, id: str, *, from_entry: int = 0, dry_run: bool = False) -> Handle[Any]:
-        """Do a completed invocation again as a new one, with the same input and headers; the old one stays as it is.
+        """Run a completed invocation again, as a new one with the same input and headers. The old one stays as it is.
 
         `from_entry=n` keeps the first n entries of its journal with their outcomes: they are replayed, not executed,
         and random numbers repeat. A second call starts a second one. (A dry run returns the old one.) Raises
-        `NotFoundError`; `ConflictError` (409) where it is not completed, `TooEarlyError` (425) where it has not
-        begun; `UnsupportedError` (422) for a workflow; `GoneError` (410) where its journal is gone;
-        `InvalidRequestError` (400) for an entry it does not have, or one before that which has no outcome.
+        `NotFoundError`; `ConflictError` (409) if it is not completed; `TooEarlyError` (425) if it has not begun;
+        `UnsupportedError` (422) for a workflow; `GoneError` (410) if its journal is gone; `InvalidRequestError` (400)
+        if it does not have that entry, or if one of the entries to keep has no outcome.
         """
         check_number("from_entry", from_entry, 0)
         new_id = self._new_id(self._clock.now_ms())
@@ -153,15 +152,15 @@ class Control(KeyState):
     async def purge(self, id: str, *, dry_run: bool = False) -> None:
         """Forget a completed invocation: its result, its journal, its idempotency key.
 
-        A workflow's run takes the workflow's state and promises with it; an object's state stays. Raises
-        `NotFoundError`, or `ConflictError` where it is not completed.
+        For a workflow's run, the workflow's state and promises go with it; an object's state stays. Raises
+        `NotFoundError`; `ConflictError` if it is not completed.
         """
         await self._purge(id, journal_only=False, dry_run=dry_run)
 
     async def purge_journal(self, id: str, *, dry_run: bool = False) -> None:
-        """Forget only the journal of a completed invocation: its result stays, it cannot be restarted any more.
+        """Forget only the journal of a completed invocation: its result stays, but it can no longer be restarted.
 
-        Raises as `purge`.
+        Raises the same errors as `purge`.
         """
         await self._purge(id, journal_only=True, dry_run=dry_run)
 
@@ -177,12 +176,12 @@ class Control(KeyState):
     async def resolve_awakeable(self, id: str, value: Any = None) -> None:
         """Complete an awakeable. A second completion is ignored.
 
-        Raises `InvalidRequestError` for a malformed id, `NotFoundError` for one that names no invocation.
+        Raises `InvalidRequestError` if the id is malformed, `NotFoundError` if there is no such invocation.
         """
         await self._complete_awakeable(id, Outcome(True, self._encode(value, "the value of an awakeable")))
 
     async def reject_awakeable(self, id: str, message: str, code: int = 500) -> None:
-        """Complete an awakeable with a `TerminalError`. Otherwise as `resolve_awakeable`."""
+        """Complete an awakeable with a `TerminalError`. Otherwise like `resolve_awakeable`."""
         await self._complete_awakeable(id, outcome_of(TerminalError(message, code)))
 
     async def _complete_awakeable(self, id: str, outcome: Outcome) -> None:
@@ -193,11 +192,14 @@ class Control(KeyState):
         await self._ask(lambda token: ask.CompleteEntry(invocation, entry, outcome, token, run), id)
 
     async def send_signal(self, id: str, name: str, value: Any = None) -> None:
-        """Hand a named signal to an invocation, which may wait for it now or later. Raises `NotFoundError`."""
+        """Send a named signal to an invocation, which may wait for it now or later. Raises `NotFoundError`."""
         await self._signal(id, name, Outcome(True, self._encode(value, f"the value of signal {name!r}")))
 
     async def reject_signal(self, id: str, name: str, message: str, code: int = 500) -> None:
-        """Hand a failure to whoever waits for that signal. Raises `NotFoundError`."""
+        """Send a failure as a named signal: the handler that waits for it gets a `TerminalError`.
+
+        Raises `NotFoundError`.
+        """
         await self._signal(id, name, outcome_of(TerminalError(message, code)))
 
     async def _signal(self, id: str, name: str, outcome: Outcome) -> None:
@@ -205,12 +207,12 @@ class Control(KeyState):
         await self._ask(lambda token: ask.SendSignal(checked(id), name, outcome, token), id)
 
     async def resolve_promise(self, workflow: str, key: str, name: str, value: Any = None) -> None:
-        """Settle a workflow's promise. Raises `ConflictError` where it was settled before."""
+        """Settle a workflow's promise. Raises `ConflictError` if it was settled before."""
         outcome = Outcome(True, self._encode(value, f"the value of promise {name!r}"))
         await self._settle_promise(workflow, key, name, outcome)
 
     async def reject_promise(self, workflow: str, key: str, name: str, message: str, code: int = 500) -> None:
-        """Settle a workflow's promise with a `TerminalError`. Raises `ConflictError` where it was settled before."""
+        """Settle a workflow's promise with a `TerminalError`. Raises `ConflictError` if it was settled before."""
         await self._settle_promise(workflow, key, name, outcome_of(TerminalError(message, code)))
 
     async def _settle_promise(self, workflow: str, key: str, name: str, outcome: Outcome) -> None:

@@ -53,10 +53,10 @@ class Measuring(Control):
         return None if self._life is None else self._life.role
 
     def measure(self) -> None:
-        """Count from now on what `metrics` and `GET /metrics` show. Idempotent.
+        """Start counting what `metrics` and `GET /metrics` show. Idempotent.
 
-        That begins by itself with `durable.admin.create_app(engine)`, with a meter provider of OpenTelemetry, or
-        when `metrics` is called first.
+        `durable.admin.create_app(engine)`, a meter provider of OpenTelemetry, and the first call of `metrics` start
+        it, too.
         """
         if self._metrics is None:
             self._metrics = Metrics(self._gauges)
@@ -65,16 +65,16 @@ class Measuring(Control):
                 loop.observe(self._all_told())
 
     def metrics(self) -> str:
-        """The metrics of this engine as Prometheus reads them: see `docs/metrics.md`. Raises nothing."""
+        """The metrics of this engine, in Prometheus' format: see `docs/metrics.md`. Raises nothing."""
         self.measure()
         assert self._metrics is not None, "it is made once"
         return exposition(self._metrics.measured())
 
     async def health(self) -> Health:
-        """How this engine fares, with a verdict (ok, degraded, failing) and its reasons: see `docs/metrics.md`.
+        """How this engine is doing: a verdict (ok, degraded, failing) and its reasons. See `docs/metrics.md`.
 
-        Works where it does not run or has failed, too; of one on standby it tells that, not how the holder fares.
-        Raises `ForkedEngineError`, `WrongLoopError`.
+        It also works if the engine is not running or has failed. An engine on standby reports on itself, not on the
+        holder. Raises `ForkedEngineError`, `WrongLoopError`.
         """
         if self._life is not None:
             self._life.check_place()

@@ -42,11 +42,11 @@ class Reading(Access):
     async def invocations(
         self, *, limit: int = 100, before: InvocationView | None = None, **wanted: Unpack[Wanted]
     ) -> list[InvocationView]:
-        """Invocations, newest first; the next page is `before=` the last one.
+        """Invocations, newest first. For the next page, pass the last one as `before`.
 
-        Several conditions must all be true: see `Wanted`. A listing says where each stands, and leaves out `input`,
-        `output`, `waits_for`, `children`, `timers` and `journal`: for these there is `describe(id)`. Raises
-        `InvalidRequestError`; `StorageBusyError` where it takes longer than ten seconds.
+        If several conditions are given, all must be true: see `Wanted`. A listing leaves out `input`, `output`,
+        `waits_for`, `children`, `timers` and `journal`; `describe(id)` has them. Raises `InvalidRequestError`;
+        `StorageBusyError` if it takes longer than ten seconds.
         """
         if before is not None and not isinstance(before, InvocationView):
             raise InvalidRequestError(f"before is the last invocation of the page before, not {before!r}")
@@ -58,7 +58,7 @@ class Reading(Access):
     ) -> InvocationPage:
         """A page of what `invocations` lists, in bounded time however many there are: for people who wait for it.
 
-        Where many rows must be looked at to find some (a text in failures, a status on a key), a page may end early,
+        If many rows must be looked at to find a few (a text in failures, a status on a key), a page may end early,
         with less than `limit`; `next` goes on from there. Raises `InvalidRequestError`.
         """
         where = _filter(wanted, limit, _cursor(cursor), self._clock.now_ms())
@@ -78,7 +78,7 @@ class Reading(Access):
         return InvocationPage(shown, None if page.next is None else "-".join(map(str, page.next)))
 
     async def count_invocations(self, **wanted: Unpack[Wanted]) -> dict[str, int]:
-        """How many invocations there are, by status; takes what `invocations` takes, but for the page."""
+        """How many invocations there are, by status. Takes the same conditions as `invocations`."""
         return (await self._running().store.count(_filter(wanted, 1, None, self._clock.now_ms()))).by_status
 
     async def describe(self, id: str) -> InvocationView:
@@ -128,12 +128,12 @@ class Reading(Access):
 
     @property
     def path(self) -> str | None:
-        """The database file; None where the store is no file."""
+        """The database file; None if the store is not a file."""
         return getattr(self._store, "path", None)
 
     @property
     def damage(self) -> tuple[str, ...]:
-        """What was found wrong with the file since the start, beyond single invocations; each was logged, too."""
+        """What was found wrong with the file since the start, beyond single invocations. Each was also logged."""
         return tuple(getattr(self._store, "damage", ()))
 
     def now_ms(self) -> int:
@@ -145,7 +145,7 @@ class Reading(Access):
         self._living()
 
     async def services(self) -> "list[ServiceView]":
-        """The services of this engine: types, schemas, documentation, what holds for them, and their revision."""
+        """The services of this engine: their types, schemas, documentation, options in force, and revision."""
         from durable.views.services import service_views
 
         loop = self._running()
@@ -160,17 +160,17 @@ class Reading(Access):
         raise NotFoundError(f"this engine has no service {name}; it has: {known}")
 
     async def deadlocks(self) -> list[Deadlock]:
-        """Handlers that wait for each other in a circle: none of them goes on by itself.
+        """Handlers that wait for each other in a circle, so that none of them can go on.
 
-        Each is logged once as well. Cancelling or killing any member frees the others.
+        Each deadlock is also logged once. Cancelling or killing any member frees the others.
         """
         return await self._running().deadlocks.find()
 
     async def backup(self, path: str | os.PathLike[str]) -> None:
         """Write a consistent copy of the database to a new file while everything goes on.
 
-        (A copy of the main file alone is not one: what was committed last is in the file beside it.) Raises a
-        `StorageError`, for instance where `path` exists.
+        (A copy of the main file alone is not enough: the last commits are in the file beside it.) Raises a
+        `StorageError`, for instance if `path` exists.
         """
         if not isinstance(path, str | os.PathLike):
             raise InvalidRequestError(f"backup(path) takes the path of a new file, not {path!r}")

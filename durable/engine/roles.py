@@ -30,7 +30,7 @@ class Role(StrEnum):
 
     #: It has the file, and runs the handlers.
     HOLDER = "holder"
-    #: Another engine has it, and is asked; when that one is gone, this one may become the holder.
+    #: Another engine has the file, and this one forwards to it; when it is gone, this one may become the holder.
     STANDBY = "standby"
 
 

@@ -26,12 +26,12 @@ class Serving(Control):
 
             asyncio.run(Engine("orders.db", services=[checkout]).serve())
 
-        Starts the engine and closes it again, unless it runs already. A port of None leaves that one out. `ingress`
-        and `admin` are what `create_app(engine, ...)` made, where its defaults will not do: other host names, a
-        token. At the end, clients that wait have `grace` to get their answers; they are told to come back then, and
-        what they wait for goes on after the next start. Needs the extra `http`.
+        Starts the engine and closes it again, unless it is already running. A port of None leaves that API out. Pass
+        apps made by `create_app(engine, ...)` as `ingress` and `admin` if the defaults do not fit (other host names,
+        a token). At the end, waiting clients have `grace` to get their answers; after that they are told to come
+        back, and what they wait for goes on after the next start. Needs the extra `http`.
 
-        Raises `UsageError` where a port is taken, before anything has started; what `start` raises; the engine's
+        Raises `UsageError` if a port is taken, before anything has started; the errors of `start`; and the engine's
         failure, if that ends it.
         """
         try:

@@ -26,9 +26,9 @@ class KeyState(Reading):
         return StateView(await self.stored_state(service, key))
 
     async def stored_state(self, service: str, key: str) -> dict[str, bytes]:
-        """As `get_state`, but as the serializers wrote it; also of services that this engine no longer has.
+        """Like `get_state`, but as the serializers wrote it, and for services that this engine no longer has, too.
 
-        Raises `StorageCorruptError` where some of it is damaged.
+        Raises `StorageCorruptError` if some of it is damaged.
         """
         check_text("service", service, recorded=True)
         check_text("key", key, recorded=True)
@@ -52,10 +52,10 @@ class KeyState(Reading):
     ) -> None:
         """Replace the whole state of one key: names that are not in `state` are deleted.
 
-        Waits for its turn behind the key's exclusive invocations. With `expected_version` (of what `get_state` gave)
-        nothing is changed, and a `ConflictError` raised, where the state is another one by then. With an idempotency
-        key it can be repeated after a crash and takes effect once. Raises `NotFoundError`, `SerializationError`, and
-        `ValueTooLargeError`: for a value, or for all of them together (as base64).
+        Waits for its turn behind the key's exclusive invocations. With `expected_version` (the version of what
+        `get_state` returned), nothing is changed and a `ConflictError` is raised if the state has changed by then.
+        With an idempotency key, it can be repeated after a crash and takes effect once. Raises `NotFoundError`,
+        `SerializationError`, and `ValueTooLargeError`: for a value, or for all of them together (as base64).
         """
         self.check_stateful(service)
         values = {name: self._encode(value, f"the state value {name!r}") for name, value in state.items()}
@@ -71,10 +71,10 @@ class KeyState(Reading):
         expected_version: str | None = None,
         idempotency_key: str | None = None,
     ) -> "asyncio.Future[Outcome]":
-        """`patch_state` with values that are serialized already, for those who do not wait for the key to be free.
+        """`patch_state` with serialized values, for callers that do not wait for the key to be free.
 
-        Returns once the change is durable, with the future of its outcome: `raise_conflict` tells what that means.
-        The state of a service that this engine has no more can be cleared, but not set.
+        Returns the future of its outcome once the change is durable; `raise_conflict` says what the outcome means.
+        The state of a service that this engine no longer has can be cleared, but not set.
         """
         if state:
             self.check_stateful(service)

@@ -45,12 +45,12 @@ class Client(Subscribing):
         async with durable.connect("orders.db") as client:
             receipt = await client.call(checkout, order, idempotency_key=order.id)
 
-    It has the methods of `Engine`, with the same types and errors (see `EngineApi`). A handler that is given as a
-    decorated function says how its values are written and read; one that is given by name takes and returns plain
-    JSON (bytes stay bytes).
+    It has the methods of `Engine`, with the same types and errors (see `EngineApi`). A decorated function as the
+    target says how its values are written and read; with a name as the target, values are plain JSON (bytes stay
+    bytes).
 
-    It reconnects by itself. Where the engine is gone it is asked again, at most for `reconnect_for`; whoever waits
-    for a result goes on waiting for it. It belongs to the event loop that opened it.
+    It reconnects by itself. While the engine is gone, it keeps asking for at most `reconnect_for`; whoever waits for
+    a result goes on waiting for it. A client belongs to the event loop that opened it.
     """
 
     #: Whether it may invoke public handlers only, over a control socket too.
@@ -73,10 +73,10 @@ class Client(Subscribing):
         idempotency_key: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """See `Engine.call`. It is repeated safely while the engine is gone, at most for `reconnect_for`.
+        """See `Engine.call`. It is repeated safely while the engine is gone, for at most `reconnect_for`.
 
-        Over a URL, only with an idempotency key; without one, it raises `OutcomeUnknownError` where the connection
-        breaks before the invocation's id is known.
+        Over a URL, it is repeated only with an idempotency key. Without one, it raises `OutcomeUnknownError` if the
+        connection breaks before the invocation's id is known.
         """
         found = self._find(target)
         outcome = await self._called(found, arg, key, idempotency_key, headers)
@@ -307,13 +307,13 @@ def connect(
         async with durable.connect("orders.db") as client: ...
         async with durable.connect("https://shop.example.com/invoke", token="…") as client: ...
 
-    - the path of a database: the engine that runs on it is asked through its control socket. That is for programs of
-      the same user on the same machine, and needs the extra `http`.
-    - a URL: an ingress (`durable.ingress`, or Restate's own), and with `admin` the URL of its admin API, which all
-      needs that is more than invoking handlers, attaching, and completing awakeables. `token` is the bearer token of
-      both.
+    - `where` is the path of a database: the client asks the engine that runs on it, through its control socket. This
+      is for programs of the same user on the same machine, and needs the extra `http`.
+    - Or `where` is the URL of an ingress (`durable.ingress`, or Restate's own). `admin` is then the URL of its admin
+      API, which is needed for everything except invoking handlers, attaching, and completing awakeables. `token` is
+      the bearer token of both.
     - `reconnect_for` (1 minute): how long the engine may be gone, for instance between two releases.
 
-    Raises `UsageError`. Opening it raises an `EngineUnreachableError`, which says what is there instead.
+    Raises `UsageError`. Opening the client raises an `EngineUnreachableError`, which says what is there instead.
     """
     return Client(where, admin=admin, token=token, reconnect_for=reconnect_for)

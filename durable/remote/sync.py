@@ -1,4 +1,4 @@
-"""The same client for code that blocks: `def` endpoints, Django, scripts, notebooks.
+"""The client for code that blocks: `def` endpoints, Django, scripts, notebooks.
 
 Its event loop runs in a thread of its own, so it works in any thread, beside any event loop, and after a fork.
 """
@@ -43,13 +43,13 @@ class SyncHandle(Generic[T_co]):
 
     @property
     def accepted(self) -> bool:
-        """False where an idempotency key named an invocation that was there already."""
+        """False if an idempotency key named an invocation that already existed."""
         return self._handle.accepted
 
     def result(self, timeout: Duration | None = None) -> T_co:
-        """Wait for the result. Raises the invocation's `TerminalError`, `NotFoundError` once it is forgotten.
+        """Wait for the result. Raises the invocation's `TerminalError`; `NotFoundError` once it is forgotten.
 
-        And `TimeoutError` where it takes longer than `timeout`: the invocation goes on.
+        Raises `TimeoutError` if it takes longer than `timeout`; the invocation goes on.
         """
         return self._client._run(lambda _: self._handle.result(), timeout)
 
@@ -75,8 +75,8 @@ class SyncClient:
         with durable.connect_sync("orders.db") as client:
             receipt = client.call(checkout, order, idempotency_key=order.id)
 
-    It has the methods of `Client`, which wait for the answer. Any thread may use it. It can be a global variable: it
-    is opened when it is used for the first time, in each process anew, and need not be closed.
+    It has the methods of `Client`, which block until they have an answer. Any thread may use it. It can be a global
+    variable: each process opens it when it first uses it, and it need not be closed.
     """
 
     def __init__(self, client: Client) -> None:
@@ -86,7 +86,7 @@ class SyncClient:
     # ---- life ----
 
     def open(self) -> Self:
-        """Look whether an engine answers there; `with` does it. Raises `EngineUnreachableError`."""
+        """Check that an engine answers there; `with` does this. Raises `EngineUnreachableError`."""
         self._run(_nothing)
         return self
 

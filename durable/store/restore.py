@@ -1,8 +1,8 @@
-"""Putting a backup in the place of a database, so that nothing of the old one gets into it and nothing of it is lost.
+"""Replacing a database with a backup, so that nothing of the old one gets into it and nothing of the old one is lost.
 
-A log belongs to one database and is found by its name alone, so a backup that is copied over a database may get the
-old log replayed into it. Here the old log is set aside with the old file; and a restore that is cut short between the
-two is finished by the next start, because the restored file says which log it replaces (`finish`).
+A log belongs to one database and is found by its name alone, so if a backup is copied over a database, the old log
+may be replayed into it. A restore sets the old log aside with the old file. If it is cut short between the two, the
+next start finishes it, because the restored file says which log it replaces (`finish`).
 """
 
 import os
@@ -28,17 +28,16 @@ _REPLACES = "replaces_log"
 
 
 def restore(backup: str | os.PathLike[str], path: str | os.PathLike[str]) -> Path | None:
-    """Put a copy of a backup in the place of a database. No engine may be running on either.
+    """Replace a database with a copy of a backup. No engine may be running on either.
 
-    The file that is replaced stays beside it, with its log, as `PATH.replaced-DATE`, which is returned; None where
-    there was no file. The backup itself is left as it is, and is checked before anything is touched. When this has
-    returned, the restored database survives a power cut; where it is interrupted, the path names the old database or
+    The replaced file stays beside it, with its log, as `PATH.replaced-DATE`; that path is returned, or None if there
+    was no file. The backup itself is not changed, and it is checked before anything is touched. Once this has
+    returned, the restored database survives a power cut. If it is interrupted, the path names the old database or
     the restored one, and restoring can be repeated.
 
-    Needs no engine and no event loop; takes as long as copying and reading the whole backup. Raises
-    `EngineLockedError` where an engine has one of the files, `StorageCorruptError` where the backup is damaged or
-    no database of this package, `StorageVersionError` where it was written by a newer version, and other
-    `StorageError`s.
+    Needs no engine and no event loop. Takes as long as copying and reading the whole backup. Raises
+    `EngineLockedError` if an engine has one of the files, `StorageCorruptError` if the backup is damaged or not a
+    database of this package, `StorageVersionError` if it was written by a newer version, and other `StorageError`s.
     """
     source, target = database_path(backup), database_path(path)
     if MEMORY in (source, target):

@@ -12,16 +12,16 @@ from durable.core.topics import JOINED
 
 
 class EntryView(msgspec.Struct, frozen=True, kw_only=True):
-    """One journal entry. Entry 0 is the input; the output has the number after the last one."""
+    """One journal entry. Entry 0 is the input; the output has the number after the last entry."""
 
     entry: int
     kind: str
     name: str = ""
-    #: "open" while there is no outcome, "done" for what has none to wait for, "success" or "failure".
+    #: "open" while there is no outcome, "done" if there is none to wait for, "success" or "failure".
     result: str
-    #: As the serializer wrote it; a failure is JSON. None where there is none, or nothing was found.
+    #: The outcome as the serializer wrote it; a failure is JSON. None if there is none, or if nothing was found.
     value: bytes | None = None
-    #: A sleep's due time, a callee's id, an awakeable's id, a topic.
+    #: When a sleep ends, the id of a called or sent invocation, the id of an awakeable, a topic.
     detail: str | None = None
     recorded_at: int
     completed_at: int | None = None
@@ -35,28 +35,28 @@ class ChildView(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     id: str
     target: str
-    #: How its call ended: "open", "success" or "failure"; of a send nobody waits for, "done".
+    #: How the call ended: "open", "success" or "failure"; "done" for a send, which nobody waits for.
     result: str
 
 
 class WaitView(msgspec.Struct, frozen=True, kw_only=True):
     """What an invocation waits for before it goes on.
 
-    `kind` is an entry's ("sleep", "call", "awakeable", "promise", …), or "start" (its due time), "key" (`detail` is
-    the invocation that holds it), "slot" (others run), "retry" (its due time), "resume" (an operator; `name` is the
-    reason it was paused for at once, if it was).
+    `kind` is that of an entry ("sleep", "call", "awakeable", "promise", …); or "start" (when it is due), "key"
+    (`detail` is the invocation that holds it), "slot" (others are running), "retry" (when it is due), "resume" (by an
+    operator; `name` is the reason, if it was paused at once).
     """
 
     kind: str
     entry: int = 0
     name: str = ""
-    #: A callee's id, a holder's id, an awakeable's id (which completes it), a topic.
+    #: The id of the invocation that was called or holds the key, the id that completes an awakeable, a topic.
     detail: str | None = None
     due_at: int | None = None
 
 
 class TimerView(msgspec.Struct, frozen=True, kw_only=True):
-    """A moment at which something happens to an invocation: entry 0 is its own start or retry, others are sleeps."""
+    """When something is due for an invocation: entry 0 is its own start or retry, others are sleeps."""
 
     entry: int
     due_at: int
@@ -78,19 +78,19 @@ class InvocationView(msgspec.Struct, frozen=True, kw_only=True):
     created_at: int
     modified_at: int
     completed_at: int | None = None
-    #: The start of a scheduled one, the next retry of one that is backing off.
+    #: When it starts, if it is scheduled; when it is retried, if it is backing off.
     due_at: int | None = None
     attempt: int = 0
     failures: int = 0
     last_failure: Problem | None = None
-    #: Of a paused one: what it needs.
+    #: What it needs, if it is paused.
     advice: str = ""
     #: "success" or "failure" once it is completed.
     completion_result: str | None = None
     idempotency_key: str | None = None
     caller_id: str | None = None
     caller_target: str | None = None
-    #: The invocation this one does again.
+    #: The invocation of which this one is a restart.
     restarted_from: str | None = None
     #: A cancel was accepted, and waits until its calls and steps have ended.
     cancelling: bool = False
@@ -98,16 +98,16 @@ class InvocationView(msgspec.Struct, frozen=True, kw_only=True):
     pausing: bool = False
     headers: dict[str, str] = {}
 
-    # What follows is filled in by `describe` only: in a listing it is empty.
+    # Only `describe` fills in the following fields: they are empty in a listing.
     #: The raw input and output, as the serializer wrote them.
     input: bytes | None = None
     output: bytes | None = None
     waits_for: tuple[WaitView, ...] = ()
-    #: What it called and sent, in its order.
+    #: What it called and sent, in order.
     children: tuple[ChildView, ...] = ()
     #: What is due, earliest first.
     timers: tuple[TimerView, ...] = ()
-    #: Empty where it was purged, or its retention is over.
+    #: Empty if it was purged, or its retention is over.
     journal: tuple[EntryView, ...] = ()
 
 
