@@ -6,6 +6,7 @@ things once and for all.
 
 from durable.api import EngineApi
 from durable.client import Applied, Handle
+from durable.codec import Codec
 from durable.combining import as_completed, gather, select, wait_completed
 from durable.context import (
     Context,
@@ -19,6 +20,7 @@ from durable.core.retry import RetryPolicy
 from durable.engine import Engine, Role
 from durable.errors import (
     AttemptEnded,
+    CodecError,
     ConflictError,
     DeclarationError,
     DurableError,
@@ -33,6 +35,7 @@ from durable.errors import (
     InvocationCancelled,
     InvocationKilled,
     JournalMismatchError,
+    KeyMissingError,
     NotFoundError,
     NotInHandlerError,
     OutcomeUnknownError,
@@ -76,6 +79,8 @@ __all__ = [
     "ChildView",
     "Client",
     "ClusterView",
+    "Codec",
+    "CodecError",
     "ConflictError",
     "Context",
     "DeclarationError",
@@ -101,6 +106,7 @@ __all__ = [
     "InvocationKilled",
     "InvocationView",
     "JournalMismatchError",
+    "KeyMissingError",
     "NotFoundError",
     "NotInHandlerError",
     "ObjectContext",

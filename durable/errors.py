@@ -35,6 +35,8 @@ Exception
         ├── StorageCorruptError      the file is damaged or is no durable database
         ├── StaleWalError            the log beside the file belongs to another database
         ├── StorageReplacedError     the file was removed or replaced while an engine ran
+        ├── CodecError               the codec could not encode a value, so it was not stored
+        │   └── KeyMissingError          what is stored is encoded with a key that is not there
         └── EngineFailedError        a commit failed: its outcome is unknown, the engine has stopped
 BaseException
 └── AttemptEnded                 unwinds a handler whose attempt is over; never catch it
@@ -45,6 +47,7 @@ from typing import Any, TypeVar
 
 __all__ = [
     "AttemptEnded",
+    "CodecError",
     "ConflictError",
     "DeclarationError",
     "DurableError",
@@ -59,6 +62,7 @@ __all__ = [
     "InvocationCancelled",
     "InvocationKilled",
     "JournalMismatchError",
+    "KeyMissingError",
     "NotFoundError",
     "NotInHandlerError",
     "OutcomeUnknownError",
@@ -375,6 +379,28 @@ class StaleWalError(StorageError):
 
 class StorageReplacedError(StorageError):
     """The file, or its log, was removed, renamed or replaced while the engine ran."""
+
+
+class CodecError(StorageError):
+    """The codec (`Engine(codec=...)`) could not encode a value, so it was not stored; or it is no codec at all."""
+
+    reason = "not-encodable"
+
+
+class KeyMissingError(CodecError):
+    """What is stored is encoded with a key that this engine does not have, or has another one by its id.
+
+    Nothing is lost: start the engine with a codec that has the key.
+    """
+
+    reason = "key-missing"
+
+    #: The ids of the keys.
+    key_ids: tuple[str, ...]
+
+    def __init__(self, message: str = "", key_ids: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.key_ids = key_ids
 
 
 class EngineFailedError(StorageError):

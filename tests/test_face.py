@@ -13,7 +13,19 @@ import durable
 
 HOUSE = Path(durable.__file__).parent
 #: None of these may come along with `import durable`.
-OPTIONAL = ["aiokafka", "attr", "attrs", "h11", "httpx", "opentelemetry", "pydantic", "rich", "starlette", "uvicorn"]
+OPTIONAL = [
+    "aiokafka",
+    "attr",
+    "attrs",
+    "cryptography",
+    "h11",
+    "httpx",
+    "opentelemetry",
+    "pydantic",
+    "rich",
+    "starlette",
+    "uvicorn",
+]
 CLASSES = [name for name in durable.__all__ if inspect.isclass(getattr(durable, name))]
 
 

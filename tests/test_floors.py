@@ -9,6 +9,7 @@ HOUSE = Path(__file__).parent.parent / "durable"
 #: From the ground up, a floor a line, its rooms in words. An import goes to a lower floor, or stays in its room.
 FLOORS = """
 errors log release
+core.sealed
 core.journal core.waiting core.ids core.duration core.reasons core.limits core.topics
 core.retry core.replay
 core.invocation core.sources
@@ -20,6 +21,7 @@ core.turn core.needs
 core.lifecycle
 core.settle core.undo
 core
+codec encryption
 serde
 subclasses
 outcomes

@@ -50,6 +50,8 @@ class Writes(msgspec.Struct):
     clusters: dict[str, Cluster | None] = {}
     #: Ordinals up to here are taken; the next start continues after them.
     ordinals_reserved: int | None = None
+    #: Keys that values are encoded with from now on, with what each made of a probe; None where none is any more.
+    keys: dict[str, bytes | None] = {}
 
     def __bool__(self) -> bool:
         return self != _NOTHING

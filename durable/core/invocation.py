@@ -18,7 +18,9 @@ import msgspec
 from durable.core.ids import IdSpan, claimed_id, run_number
 from durable.core.journal import INTERRUPTIBLE, Failure, Kind, Outcome
 from durable.core.reasons import Reason
+from durable.core.sealed import Why
 from durable.core.waiting import Awaited
+from durable.errors import KeyMissingError
 
 
 class Status(StrEnum):
@@ -183,6 +185,8 @@ class Invocation(msgspec.Struct):
     damaged: bool = False
     #: It was found damaged when it was loaded, and is not stored as paused yet.
     unnoted: bool = False
+    #: Something that is stored of it cannot be decoded, so its handler cannot run here; and why.
+    sealed: Why | None = None
 
     @property
     def id(self) -> str:
@@ -289,6 +293,8 @@ def _damage(name: str, sound: Container[str], damaged: dict[str, str], lost: dic
 
 def damage(cause: str, reason: str = Reason.DAMAGED) -> Problem:
     """The problem of an invocation that is paused because something that is stored cannot be read."""
+    if isinstance(cause, Why):
+        return Problem(str(cause), KeyMissingError.__name__, reason=Reason.KEY_MISSING)
     return Problem(cause, DAMAGED_TYPE, reason=reason)
 
 

@@ -11,6 +11,8 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from durable.core.sealed import Sealed, marker_text
+
 #: Which half of an entry a row holds.
 COMMAND, COMPLETION = 0, 1
 
@@ -116,7 +118,9 @@ KILLED = Failure("killed", 409, kind="killed").outcome()
 
 
 def failure_of(outcome: Outcome) -> Failure:
-    """The failure inside a failed outcome."""
+    """The failure inside a failed outcome; what stands for it where it cannot be decoded."""
+    if isinstance(outcome.value, Sealed):
+        return Failure(marker_text(outcome.value.why.key_id))
     return _decode_failure(outcome.value)
 
 

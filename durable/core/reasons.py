@@ -31,6 +31,10 @@ class Reason(StrEnum):
     DAMAGED = "damaged"
     #: It asked for a state value or a promise whose stored row cannot be read.
     READS_DAMAGED = "reads-damaged"
+    #: The codec could not encode what was to be stored.
+    NOT_ENCODABLE = "not-encodable"
+    #: What it is stored as, or what it reads, is encoded with a key that the codec does not have.
+    KEY_MISSING = "key-missing"
 
 
 #: What to do about it, a sentence an operator can follow.
@@ -55,6 +59,13 @@ ADVICE: dict[str, str] = {
     Reason.DAMAGED: "Kill it, or restore a backup: durable.restore(backup, path).",
     Reason.READS_DAMAGED: (
         "Restore a backup: durable.restore(backup, path). Or kill it, and write the state anew: engine.patch_state."
+    ),
+    Reason.NOT_ENCODABLE: (
+        "Cure what the codec complains about, and resume it: a step whose result could not be encoded runs again."
+    ),
+    Reason.KEY_MISSING: (
+        "Nothing is lost. Start the engine with a codec that has the key that the error names, and resume it; or "
+        "kill it."
     ),
 }
 

@@ -9,6 +9,7 @@ from durable.core.ids import FRESH_BYTES, fresh_id, fresh_ids, is_invocation_id
 from durable.core.invocation import Flavor
 from durable.core.journal import Outcome
 from durable.core.reasons import Reason
+from durable.core.sealed import Why, readable
 from durable.engine.life import Life
 from durable.engine.standby import Standby
 from durable.errors import (
@@ -42,6 +43,8 @@ class Access:
         if reply.result is Answer.NOT_FOUND:
             raise unknown(id)
         assert isinstance(reply, Reply)
+        if reply.result is Answer.DAMAGED and isinstance(reply.cause, Why):
+            raise reply.cause.error()
         if reply.result is Answer.DAMAGED and id:
             raise ConflictError(
                 f"the invocation {reply.id} is damaged: all that can be done is to kill it, and then to purge it "
@@ -62,7 +65,10 @@ class Access:
 
     async def outcome_now(self, id: str) -> Outcome | None:
         """The raw outcome, if it is there."""
-        return (await self._ask(lambda token: ask.Attach(checked(id), token), id)).outcome
+        outcome = (await self._ask(lambda token: ask.Attach(checked(id), token), id)).outcome
+        if outcome is not None:
+            readable(outcome.value)
+        return outcome
 
     @property
     def _loop(self) -> Loop | None:

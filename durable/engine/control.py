@@ -13,6 +13,7 @@ from durable.core.effects import Answer, Reply
 from durable.core.ids import parse_awakeable_id
 from durable.core.invocation import Flavor, Status
 from durable.core.journal import Outcome
+from durable.core.sealed import Why
 from durable.engine.access import check_number, check_reason, checked, restore_hint
 from durable.engine.state import KeyState
 from durable.errors import (
@@ -225,6 +226,8 @@ class Control(KeyState):
         if reply.result is Answer.CONFLICT:
             raise ConflictError(f"the promise {name!r} of {workflow}/{key} was already completed")
         if reply.result is Answer.DAMAGED:
+            if isinstance(reply.cause, Why):
+                raise reply.cause.error()
             raise StorageCorruptError(f"{reply.cause}. {restore_hint(self._store)}")
 
 

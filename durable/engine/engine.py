@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, TypeVar, Unpack, cast
 from durable import telemetry as telemetries
 from durable.api import EngineApi, Invokes, typed_as
 from durable.client import Handle, value_of
+from durable.codec import Codec
 from durable.core import commands as ask
 from durable.core.duration import Duration, parse
 from durable.core.effects import Answer
@@ -88,6 +89,8 @@ class Engine(Serving, Subscribing, Measuring):
       clock, draws at random, opens files or sockets, or invokes through the engine outside of its steps. For
       development and tests: Python code on the event loop runs about half as fast.
     - `telemetry`: whether to report to OpenTelemetry; by default, if the process has a provider installed.
+    - `codec`: encodes every stored value, for instance `durable.encryption.AesGcm(...)`, so that the file and its
+      backups do not show what your values are. Names, ids and times stay in clear.
     - `kafka_clusters`: the options of each cluster, by its name; options have librdkafka's names. See `subscribe`.
 
     `Engine(":memory:")` keeps everything in the memory of this engine object: nothing survives the process, and there
@@ -127,6 +130,7 @@ class Engine(Serving, Subscribing, Measuring):
         control_socket: bool = True,
         standby: bool = False,
         strict: bool = False,
+        codec: Codec | None = None,
     ) -> None:
         if (path is None) == (store is None):
             raise ValueError("Engine(path, services=[...]) needs the path of its database file (or a store=)")
@@ -150,6 +154,8 @@ class Engine(Serving, Subscribing, Measuring):
         if store is None:
             assert path is not None
             store = _store_at(path, synchronous, parse(busy_timeout) / 1000)
+        if codec is not None:
+            store = _behind(codec, store)
         super().__init__(store, Registry(services, defaults, max_value_size), clock or SystemClock())
         self._defaults = defaults
         self._max_concurrent = max_concurrent_invocations
@@ -412,6 +418,13 @@ def _store_at(path: str | os.PathLike[str], synchronous: Literal["FULL", "NORMAL
 
         return MemoryStore()
     return SqliteStore(path, synchronous=synchronous, busy_timeout=busy_timeout_s)
+
+
+def _behind(codec: Codec, store: Store) -> Store:
+    from durable.codec import checked as checked_codec  # only where there is one
+    from durable.store.encoded import EncodedStore
+
+    return EncodedStore(store, checked_codec(codec))
 
 
 def _declaration(registry: Registry, service: str) -> str:

@@ -14,6 +14,7 @@ from durable.core.effects import Answer, Reply
 from durable.core.ids import claimed_id, parse_stand_in_id
 from durable.core.invocation import Flavor, Submission
 from durable.core.journal import Outcome
+from durable.core.sealed import readable
 from durable.engine.access import checked
 from durable.engine.engine import Engine
 from durable.engine.follower import Follower
@@ -247,4 +248,6 @@ def _chosen(id: str) -> str:
 def _standing(reply: Reply) -> Standing:
     found = reply.found
     assert found is not None, "what was there already is described"
+    if reply.outcome is not None:
+        readable(reply.outcome.value)
     return Standing(reply.id, reply.outcome, True, found.due_at, found.expires_at, found.service, found.handler)

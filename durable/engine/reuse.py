@@ -5,6 +5,7 @@ from hashlib import sha256
 from durable import log
 from durable.core.effects import Answer, Reply
 from durable.core.invocation import Flavor, Submission
+from durable.core.sealed import Sealed
 from durable.errors import ConflictError
 from durable.runtime.lines import about
 from durable.runtime.registry import Registered
@@ -46,6 +47,10 @@ class Reuse:
     def _same(self, given: bytes, found: bytes) -> bool:
         if given == found:
             return True
+        if isinstance(found, Sealed):
+            if self._handler.settings.on_key_reuse == "refuse":
+                raise found.why.error()
+            return True  # nobody can tell
         try:
             decode = self._handler.input.decode
             return difference(decode(given), decode(found)) is None

@@ -8,6 +8,7 @@ from durable.core import commands as ask
 from durable.core.effects import Need
 from durable.core.invocation import PATCH_STATE, run_id
 from durable.core.journal import Outcome, failure_of
+from durable.core.sealed import Why
 from durable.engine.access import restore_hint
 from durable.engine.reading import Reading
 from durable.errors import ConflictError, StorageCorruptError
@@ -38,6 +39,8 @@ class KeyState(Reading):
             return {}
         for one in loaded.keys:
             for cause in (*one.damaged_state.values(), *one.lost_state.values()):
+                if isinstance(cause, Why):
+                    raise cause.error()
                 raise StorageCorruptError(f"{cause}. engine.patch_state repairs it. {restore_hint(self._store)}")
         return {name: value for one in loaded.keys for name, value in sorted(one.state.items())}
 

@@ -21,6 +21,7 @@ import msgspec
 
 from durable.core.journal import Failure
 from durable.errors import (
+    CodecError,
     ConflictError,
     DurableError,
     EngineFailedError,
@@ -28,6 +29,7 @@ from durable.errors import (
     EngineUnreachableError,
     GoneError,
     InvalidRequestError,
+    KeyMissingError,
     NotFoundError,
     OutcomeUnknownError,
     OutputNotReadyError,
@@ -332,8 +334,10 @@ _BY_KIND: dict[str, type[DurableError]] = {
     one.__name__: one
     for one in (
         *_BY_STATUS.values(),
+        CodecError,
         EngineFailedError,
         EngineNotRunningError,
+        KeyMissingError,
         OutcomeUnknownError,
         SerializationError,
         StorageBusyError,

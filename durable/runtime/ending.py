@@ -15,6 +15,7 @@ from durable.core.invocation import Invocation
 from durable.core.journal import Failure, Outcome
 from durable.core.reasons import Reason
 from durable.core.replay import stuck
+from durable.core.sealed import Why
 from durable.errors import (
     AttemptEnded,
     DurableError,
@@ -406,6 +407,9 @@ class Ending:
 
     def read_damage(self, cause: str) -> NoReturn:
         """See `operations.Journal`."""
+        if isinstance(cause, Why):
+            self.broken = self.broken or cause.error()
+            raise self.broken
         self.broken = self.broken or StorageCorruptError(
             f"{cause}. To go on, restore a backup; or kill this invocation and write it anew, with engine.patch_state"
         )

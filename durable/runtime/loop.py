@@ -42,7 +42,7 @@ from durable.runtime.tasks import Chores, unmourned
 from durable.runtime.threads import Threads, end_idle_threads
 from durable.runtime.timers import Timers
 from durable.runtime.winding_down import wind_down
-from durable.store import CommitRefused, Opened, Store
+from durable.store import CommitRefused, Opened, Store, check_in_clear
 
 #: How many commits are remembered, for whoever asks how the engine fares.
 COMMITS = 200
@@ -125,6 +125,7 @@ class Loop:
         """Open the store, give every invocation whose turn it is its next attempt, and arm the timers."""
         opened = await self.store.open()
         try:
+            check_in_clear(opened, self._name)
             self._begin_with(opened, self._slots)
             for service, text in opened.settings.items():
                 self.registry.configure(service, text)

@@ -12,6 +12,7 @@ from durable.core.settle import advance
 from durable.core.turn import Turn
 from durable.core.undo import needs, undo
 from durable.core.world import World
+from durable.errors import CodecError
 from durable.runtime.attempt import Attempt
 from durable.runtime.clock import Clock
 from durable.runtime.replies import Replies
@@ -85,7 +86,8 @@ def _give_up(host: Host, command: Command, refused: CommitRefused) -> Fail | Non
     token = getattr(command, "token", 0)
     failed = host.roster.refused(command, refused)
     if token:
-        host.replies.refuse(token, refused)
+        why = refused.__cause__
+        host.replies.refuse(token, why if isinstance(why, CodecError) else refused)
     elif failed is None:
         log.engine.warning("%s: %s", type(command).__name__, refused)
     if isinstance(command, TimerFired):  # its moment is stored: it comes again

@@ -9,6 +9,7 @@ from typing import Any
 from durable.core.commands import Command
 from durable.core.effects import Answer, Completed, Reply
 from durable.core.journal import Outcome
+from durable.core.sealed import Sealed
 from durable.errors import DurableError
 
 #: Sees an answer before whoever asked does, and raises what is to be raised there instead.
@@ -68,6 +69,9 @@ class Replies:
         ):
             future.set_result(reply)
         elif reply.outcome is not None:
+            if isinstance(reply.outcome.value, Sealed):
+                future.set_exception(reply.outcome.value.why.error())
+                return
             future.set_result(reply.outcome)
         else:
             self._waiters.setdefault(reply.seq, []).append(future)

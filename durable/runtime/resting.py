@@ -4,7 +4,9 @@ It has no slots, so whoever's turn comes waits for one, in the file, until an en
 that ran before is gone on with or charged with a crash, nothing is swept.
 """
 
+from durable.errors import KeyMissingError
 from durable.runtime.loop import Loop
+from durable.store import check_in_clear
 
 
 class RestingLoop(Loop):
@@ -13,6 +15,12 @@ class RestingLoop(Loop):
     async def start(self) -> None:
         """Open the store."""
         opened = await self.store.open()
+        try:
+            check_in_clear(opened, self._name)
+        except KeyMissingError:
+            self._over = True
+            await self.store.close()
+            raise
         self._begin_with(opened, slots=0)
         self.revisions = {service: revision for service, (revision, _) in opened.declared.items()}
         self.timers.close()

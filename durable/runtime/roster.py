@@ -31,8 +31,9 @@ from durable.core.journal import Failure
 from durable.core.limits import Limits
 from durable.core.reasons import ADVICE, Reason
 from durable.core.retry import RetryPolicy
+from durable.core.sealed import why_of
 from durable.core.waiting import entries
-from durable.errors import StorageCorruptError
+from durable.errors import CodecError, KeyMissingError, StorageCorruptError
 from durable.runtime.alarms import Alarms
 from durable.runtime.attempt import Attempt
 from durable.runtime.blocked import Blocked
@@ -143,6 +144,9 @@ class Roster:
                 self._watch.begin(kept)
                 return
         self.release(invocation.seq)
+        if invocation.sealed is not None:  # nobody else's trouble, either
+            self.submit(NoteDamage(invocation.seq, damage(invocation.sealed), start.attempt))
+            return
         if handler is None:
             self._fail_unknown(invocation)
             return
@@ -174,9 +178,13 @@ class Roster:
     async def _start_from_journal(self, attempt: Attempt, until: int) -> None:
         try:
             rows = await self._engine.store.journal(attempt.seq)
-        except StorageCorruptError as error:  # its own journal, or the pages it is on: nobody else's trouble
+        except (
+            StorageCorruptError,
+            KeyMissingError,
+        ) as error:  # its own, nobody else's trouble
             if attempt.active:
-                self.submit(NoteDamage(attempt.seq, damage(str(error)), attempt.number))
+                cause = why_of(error) if isinstance(error, KeyMissingError) else str(error)
+                self.submit(NoteDamage(attempt.seq, damage(cause), attempt.number))
             return
         except Exception as error:
             self._engine.fail(error)
@@ -202,7 +210,10 @@ class Roster:
         attempt = self.attempts.get(command.seq)
         if attempt is not None and attempt.number == command.attempt:
             attempt.end()
-        problem = problem_of(error, getattr(command, "entry", 0), getattr(command, "name", ""), Reason.COMMIT_REFUSED)
+        reason: str = Reason.COMMIT_REFUSED
+        if isinstance(cause := error.__cause__, CodecError):
+            error, reason = cause, cause.reason
+        problem = problem_of(error, getattr(command, "entry", 0), getattr(command, "name", ""), reason)
         return Fail(command.seq, command.attempt, problem, self._defaults)
 
     # ---- ending ----

@@ -14,7 +14,7 @@ from durable.core.ids import READABLE, IdSpan
 from durable.core.journal import Row
 from durable.core.sources import Cluster, GroupPartition, Position, Subscription
 from durable.core.world import Loaded
-from durable.errors import StorageError
+from durable.errors import KeyMissingError, StorageError
 from durable.store.filter import Backlog, Counts, Filter, Page
 
 
@@ -51,6 +51,19 @@ class Opened(msgspec.Struct, frozen=True):
     #: Within what the ids are that keys determine.
     id_span: IdSpan = READABLE
     sources: Sources = Sources()
+    #: By id, what each key that values are encoded with made of a probe; empty where whoever asks need not care.
+    keys: dict[str, bytes] = {}
+
+
+def check_in_clear(opened: Opened, name: str) -> None:
+    """See that whoever opened a store can read its values. Raises `KeyMissingError`."""
+    if opened.keys:
+        keys = sorted(opened.keys)
+        raise KeyMissingError(
+            f"what is stored in {name} is encoded, with the key {', '.join(map(repr, keys))}: give the engine a "
+            "codec that has it, Engine(..., codec=durable.encryption.AesGcm({id: key})). Nothing was changed",
+            tuple(keys),
+        )
 
 
 class Expired(msgspec.Struct, frozen=True):

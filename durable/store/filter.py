@@ -7,6 +7,7 @@ import msgspec
 
 from durable.core.invocation import Invocation, Status
 from durable.core.journal import failure_of
+from durable.core.sealed import Sealed
 
 #: Where a page begins: the moment of acceptance and the number of the invocation before it.
 Cursor = tuple[int, int]
@@ -137,8 +138,10 @@ def matches(where: Filter, invocation: Invocation) -> bool:
 
 def _failed_with(text: str, invocation: Invocation) -> bool:
     problem, outcome = invocation.problem, invocation.outcome
+    if not text:
+        return problem is not None or (outcome is not None and not outcome.ok)
     texts = [] if problem is None else [problem.message, problem.type, problem.stacktrace, problem.name]
-    if outcome is not None and not outcome.ok:
+    if outcome is not None and not outcome.ok and not isinstance(outcome.value, Sealed):
         failure = failure_of(outcome)
         texts += [failure.message, *failure.metadata.values()]
     return any(text in one for one in texts)

@@ -50,6 +50,7 @@ class Tables(msgspec.Struct):
     subscriptions: dict[str, Subscription] = {}
     positions: dict[GroupPartition, Position] = {}
     clusters: dict[str, Cluster] = {}
+    keys: dict[str, bytes] = {}
     ordinals: int = 16
     #: Whether the engine that wrote last has ended in order.
     clean: bool = True
@@ -90,6 +91,7 @@ class MemoryStore:
             ready=any(self._invocation(seq).status is Status.READY for seq in self.tables.invocations),
             crashed=not self.tables.clean,
             sources=Sources(dict(self.tables.subscriptions), dict(self.tables.clusters), dict(self.tables.positions)),
+            keys=dict(self.tables.keys),
         )
 
     async def sign_off(self) -> None:
@@ -173,6 +175,7 @@ class MemoryStore:
         _replace(tables.clusters, writes.clusters)
         if writes.ordinals_reserved is not None:
             tables.ordinals = writes.ordinals_reserved
+        _replace(tables.keys, writes.keys)
 
     def _forget(self, seqs: list[int]) -> None:
         for seq in seqs:

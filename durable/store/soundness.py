@@ -34,6 +34,7 @@ LOOK_S, LOOK_ROWS = 0.25, 100
 #: Numbers above are damage: no engine ever counts so far.
 _NUMBER_MAX = 2**62
 _SETTING, _SERVICE = columns("service$ options$"), columns("name$ revision declaration$")
+_KEY = columns("key_id$ probe#")
 _NO_LISTENER = "typeof(topic) <> 'text' OR typeof(seq) <> 'integer' OR typeof(entry) <> 'integer'"
 _NO_TIMER = "typeof(due_at) <> 'integer' OR typeof(seq) <> 'integer' OR typeof(entry) <> 'integer' OR due_at < 0"
 
@@ -59,7 +60,19 @@ def opening(database: sqlite3.Connection, path: str, scripts: Sequence[tuple[int
         cut_off,
         id_span(database),
         sources(database, path),
+        keys(database),
     )
+
+
+def keys(database: sqlite3.Connection) -> dict[str, bytes]:
+    """The keys that values are encoded with, and what each made of a probe; b"" where that is damaged."""
+    found = {}
+    for id, probe, stored in database.execute("SELECT key_id, probe, checksum FROM codec_keys"):
+        if complaint("codec_keys", _KEY, (id, probe)) or differs(stored, (id,), probe):
+            log.store.warning("the probe of the key %r is damaged: whether the codec has that key is not known", id)
+            probe = b""
+        found[str(id)] = probe
+    return found
 
 
 def id_span(database: sqlite3.Connection) -> IdSpan:

@@ -5,7 +5,7 @@ loop, so a statement writes many rows. Row counts are cut into powers of two: th
 sqlite3 finds them prepared.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -66,6 +66,8 @@ def statements(writes: Writes) -> list[Statement]:
         _sources(out, writes)
     if writes.ordinals_reserved is not None:
         out.append(reserve_ordinals(writes.ordinals_reserved))
+    if writes.keys:
+        _keys(out, writes.keys)
     return out
 
 
@@ -127,6 +129,15 @@ def _sources(out: list[Statement], writes: Writes) -> None:
             _delete(out, table, (column,), gone)
         if kept:
             _many(out, f"INSERT OR REPLACE INTO {table} VALUES ", 3, kept)
+
+
+def _keys(out: list[Statement], keys: Mapping[str, bytes | None]) -> None:
+    gone = [(id,) for id, probe in keys.items() if probe is None]
+    if gone:
+        _delete(out, "codec_keys", ("key_id",), gone)
+    used = [(id, probe, checksum((id,), probe)) for id, probe in keys.items() if probe is not None]
+    if used:
+        _many(out, "INSERT OR REPLACE INTO codec_keys VALUES ", 3, used)
 
 
 def _many(

@@ -13,7 +13,7 @@ from durable.store import CommitRefused, Opened
 from durable.store.file import DatabaseFile
 from durable.store.format import check_version, migrations
 from durable.store.lock import FileLock
-from durable.store.soundness import id_span
+from durable.store.soundness import id_span, keys
 from durable.store.sqlite import SqliteStore
 from durable.store.wal import refuse_log_elsewhere, refuse_lonely_log, refuse_stale_log
 
@@ -66,7 +66,8 @@ class ReadOnlyStore(SqliteStore):
     def _prepare(self, database: sqlite3.Connection) -> Opened:
         check_current(database, self.path)
         self._marked = True
-        return Opened(0, 0, id_span=id_span(database))  # nothing is numbered, and no service looks for its options
+        # nothing is numbered, and no service looks for its options
+        return Opened(0, 0, id_span=id_span(database), keys=keys(database))
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Whatever is read by `work`. Raises `StorageError`."""

@@ -8,6 +8,7 @@ from durable.core.ids import awakeable_id
 from durable.core.invocation import Invocation, Problem, Status
 from durable.core.journal import COMMAND, COMPLETION, DETACHED, OPTIONAL, Kind, Row
 from durable.core.reasons import advice
+from durable.core.sealed import Sealed, shown
 from durable.core.topics import JOINED
 
 
@@ -162,8 +163,8 @@ def view_of(invocation: Invocation) -> InvocationView:
         cancelling=invocation.cancelling > 0,
         pausing=invocation.pausing and invocation.status is Status.RUNNING,
         headers=submission.headers,
-        input=submission.input,
-        output=None if outcome is None else outcome.value,
+        input=shown(submission.input),
+        output=None if outcome is None else shown(outcome.value),
     )
 
 
@@ -250,6 +251,8 @@ def _detail(id: str, row: Row, run: int) -> str | None:
 
 def _value(kind: str, ended: Row) -> bytes | None:
     """What came of an entry; None where it found nothing."""
+    if isinstance(ended.value, Sealed):
+        return bytes(shown(ended.value))
     if kind in OPTIONAL and ended.ok:
         return ended.value[1:] if ended.value and ended.value.startswith(b"1") else None
     return ended.value

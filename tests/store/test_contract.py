@@ -116,6 +116,7 @@ EVERY_FIELD = [
 #: What is read off the journal, or true of this process only.
 NOT_STORED = {
     "last_entry", "open", "early", "kept", "notified", "cancelled", "cancels", "started", "damaged", "unnoted",
+    "sealed",
 }  # fmt: skip
 
 
@@ -1192,6 +1193,7 @@ def test_a_turn_without_writes_is_nothing(stores: Stores) -> None:
         Writes(positions={GroupPartition("c", "g", "t", 0): None}),
         Writes(clusters={"c": None}),
         Writes(ordinals_reserved=0),
+        Writes(keys={"k": b"probe"}),
     ],
     ids=lambda writes: next(
         name for name in writes.__struct_fields__ if getattr(writes, name) not in ({}, [], set(), None)
