@@ -1,4 +1,4 @@
-"""An engine inside a FastAPI app: its refusals as answers, and the engine as a dependency.
+"""An engine inside a FastAPI app: its errors become responses, and routes get the engine as a dependency.
 
     engine = Engine("orders.db", services=[fulfil])
     app = FastAPI(lifespan=engine.lifespan)
@@ -6,9 +6,9 @@
 
     @app.post("/orders")
     async def accept(order: Order, engine: Durable) -> Receipt:
-        return await engine.call(fulfil, order)         # what it raises becomes an answer
+        return await engine.call(fulfil, order)         # its errors become responses
 
-Needs `fastapi`, which your app has anyway, and the extra `http`.
+Needs `fastapi`, which your app already has, and the extra `http`.
 """
 
 from typing import Annotated
@@ -25,32 +25,32 @@ __all__ = ["Durable", "answer", "engine_of", "install"]
 
 
 def install(app: FastAPI, engine: Engine) -> None:
-    """Have an app answer with the engine's errors, and give its routes the engine where they ask for `Durable`.
+    """Turn the engine's errors into the app's responses, and give the engine to routes that ask for `Durable`.
 
-    Call it before the app starts. It neither starts nor closes the engine: `FastAPI(lifespan=engine.lifespan)` does.
-    An app that is mounted in another one needs its own.
+    Call it before the app starts. It neither starts nor closes the engine; `FastAPI(lifespan=engine.lifespan)` does.
+    An app that is mounted in another app needs its own call.
     """
     app.state.durable = engine
     app.add_exception_handler(DurableError, answer)
 
 
 def engine_of(connection: HTTPConnection) -> Engine:
-    """The engine of the app that a request, or a websocket, came to. Raises `UsageError` where there is none."""
+    """The engine of the app that got this request or websocket. Raises `UsageError` if the app has none."""
     engine = getattr(connection.app.state, "durable", None)
     if not isinstance(engine, Engine):
         raise UsageError("this app has no engine: call durable.fastapi.install(app, engine) where you make the app")
     return engine
 
 
-#: The type of a route's parameter that is to be the engine: `async def accept(order: Order, engine: Durable)`.
+#: Annotate a route's parameter with this to get the engine: `async def accept(order: Order, engine: Durable)`.
 Durable = Annotated[Engine, Depends(engine_of)]
 
 
 def answer(request: HTTPConnection, error: Exception) -> Response:
-    """What an error of this package says to a client, in FastAPI's form: `{"detail": …}`.
+    """The response for an error of this package, in FastAPI's form: `{"detail": …}`.
 
     A refusal has its own status: 404, 409, 413, … A handler's `TerminalError` has its code, and its metadata if there
-    is any. While no engine runs it is a 503 with `retry-after`.
+    is any. While no engine runs, it is a 503 with `retry-after`.
     """
     if not isinstance(request, Request):  # a websocket is not answered
         raise error

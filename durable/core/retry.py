@@ -1,8 +1,8 @@
-"""How often a failed attempt is tried again, how long it waits, and what happens when tries run out.
+"""How often a failed attempt is retried, how long it waits, and what happens when no attempts are left.
 
-A policy is data with pure methods. It may leave fields unset: policies are given on the engine, the service,
-the handler and the step, and each overrides the one outside it field by field (`RetryPolicy.merged_over`).
-What none of them sets comes from `DEFAULT`.
+A policy is data with pure methods. Policies are given on the engine, the service, the handler and the step, and may
+leave fields unset: each overrides the one outside it field by field (`RetryPolicy.merged_over`). What none of them
+sets comes from `DEFAULT`.
 """
 
 import sys
@@ -22,27 +22,27 @@ else:
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
-    """Exponential back-off with a ceiling; every field may be left unset, and is then decided further out.
+    """Exponential back-off with a ceiling. A field that is left unset is decided by the policy further out.
 
-    Waits are `initial_interval`, then each `factor` times the one before, never above `max_interval`.
-    A timedelta is stored as its friendly text, so that a policy comes back equal from JSON.
+    The first wait is `initial_interval`, and each further one is `factor` times the one before, but never more than
+    `max_interval`. A timedelta is stored as text ("5m"), so that a policy comes back equal from JSON.
 
     Raises:
-        ValueError: at construction, when a field that is set has no meaning.
+        ValueError: at construction, if a field has an invalid value.
     """
 
     #: The wait after the first failure. Default 500 ms.
     initial_interval: _Interval | UnsetType = UNSET
-    #: What each wait is multiplied by to give the next; 1 or more, 1 being a steady wait. Default 2.
+    #: What each wait is multiplied by to give the next: at least 1, which means equal waits. Default 2.
     factor: float | UnsetType = UNSET
-    #: The longest wait; when smaller than `initial_interval`, every wait is this one. Default 1 minute.
+    #: The longest wait; if it is smaller than `initial_interval`, every wait is this long. Default 1 minute.
     max_interval: _Interval | UnsetType = UNSET
-    #: How many tries there are, counting the first: 1 is no retry, None is no limit. Default 70.
+    #: How many attempts there are, counting the first: 1 means no retry, None no limit. Default 70.
     max_attempts: int | UnsetType | None = UNSET
-    #: When tries run out: "pause" waits for an operator, "kill" fails with the last error. Default "pause". A step's
-    #: own policy pauses only where it says so itself; otherwise the handler gets a `TerminalError`.
+    #: What happens when no attempts are left: "pause" waits for an operator, "kill" fails with the last error.
+    #: Default "pause". A step's own policy pauses only if it says so itself; else the handler gets a `TerminalError`.
     on_max_attempts: Literal["pause", "kill"] | UnsetType = UNSET
-    #: How long after the first failure the next try may begin, also over restarts; None is no limit. Default None.
+    #: How long after the first failure the next attempt may begin, across restarts; None (the default): no limit.
     max_duration: _Interval | UnsetType | None = UNSET
 
     def __post_init__(self) -> None:

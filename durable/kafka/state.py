@@ -8,12 +8,12 @@ State = Literal["starting", "running", "retrying", "failed", "paused"]
 
 
 class PartitionView(msgspec.Struct, frozen=True, kw_only=True):
-    """How far one partition is. Only those that this engine reads at the moment have an `end`."""
+    """How far one partition has been read. Only partitions that this engine is reading now have an `end`."""
 
     partition: int
     #: The first offset that was not taken.
     position: int
-    #: The offset behind the last record that can be read, as the broker said last.
+    #: The offset after the last record that can be read, as the broker last reported it.
     end: int | None = None
     lag: int | None = None
     #: How many records became invocations, how many of these failed at once, how many were gone unread.
@@ -25,23 +25,23 @@ class PartitionView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SubscriptionView(msgspec.Struct, frozen=True, kw_only=True):
-    """A subscription, and how it fares."""
+    """A subscription, and how it is doing."""
 
     id: str
     source: str
     sink: str
-    #: Its own, with its `group.id`, and `client.id` unless its cluster has one; secrets are hidden.
+    #: Its own options, with its `group.id`, and with a `client.id` unless its cluster has one; secrets are hidden.
     options: dict[str, str]
     #: starting: it connects, or waits for its partitions. running. retrying: it tries again, see `cause`. failed: it
-    #: waits for an operator, who mends the cause and calls `resume_subscription`. paused: by an operator.
+    #: waits until an operator mends the cause and calls `resume_subscription`. paused: by an operator.
     state: State
     #: Why it is retrying, or has failed: a word for programs, and a sentence for people.
     reason: str = ""
     cause: str = ""
-    #: When it came into this state, in ms since the epoch.
+    #: Since when it has been in this state, in ms since the epoch.
     since: int
     created_at: int
-    #: Sums over its partitions; `lag` is None while it is not known.
+    #: Sums over its partitions; `lag` is None if it is not known.
     lag: int | None = None
     taken: int = 0
     failed: int = 0
@@ -58,9 +58,9 @@ class ClusterView(msgspec.Struct, frozen=True, kw_only=True):
     #: Secrets are hidden.
     properties: dict[str, str]
     created_at: int
-    #: Whether it is given to `Engine(kafka_clusters=...)`: such a one is changed there.
+    #: Whether it was given as `Engine(kafka_clusters=...)`, and so can only be changed there.
     from_code: bool
     #: The ids of the subscriptions that read from it.
     subscriptions: tuple[str, ...] = ()
-    #: What is damaged of it.
+    #: What of it is damaged, if anything.
     damage: str = ""

@@ -12,18 +12,19 @@ T = TypeVar("T")
 class Serde(msgspec.Struct, Generic[T], frozen=True, eq=False):
     """How values of one type are written and read.
 
-    Make one from two functions and put it into an annotation, `Annotated[T, my_serde]`, to store a type in a
-    format of your own. Both functions should raise `SerializationError` for what they cannot convert.
+    To store a type in your own format, make a Serde from two functions and put it into the annotation:
+    `Annotated[T, my_serde]`. Both functions should raise `SerializationError` for what they cannot convert.
     """
 
     encode: Callable[[T], bytes]
     decode: Callable[[bytes], T]
-    #: Sent and expected over HTTP; empty when there is nothing to send.
+    #: The content type that is sent and expected over HTTP; empty if there is nothing to send.
     content_type: str = "application/octet-stream"
-    #: Computes the JSON schema when someone asks for it.
+    #: Computes the JSON schema when somebody asks for it.
     json_schema: Callable[[], dict[str, Any] | None] = lambda: None
-    #: Whether the same value gives the same bytes each time. With False (encryption with a nonce, a time in it) a
-    #: replay compares everything but these bytes: that a handler passes on another value now is not found.
+    #: Whether the same value gives the same bytes each time. With False (for encryption with a nonce, or bytes with a
+    #: time in them), a replay compares everything except these bytes: it cannot find that a handler now passes on
+    #: another value.
     stable: bool = True
 
     def schema(self) -> dict[str, Any] | None:

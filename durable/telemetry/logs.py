@@ -5,7 +5,7 @@
         handler.addFilter(durable.InvocationFilter())
         handler.addFilter(durable.ReplayFilter())
 
-A filter belongs on a handler of `logging`: on a logger it would not see what that logger's children say.
+A filter belongs on a handler of `logging`: on a logger it would not see the records of that logger's children.
 """
 
 import sys
@@ -21,7 +21,7 @@ FIELDS = About._fields
 
 
 def fields() -> dict[str, Any]:
-    """What the code that asks belongs to, by the names in `FIELDS`; empty outside of handlers and steps.
+    """The invocation that the calling code belongs to, by the names in `FIELDS`; empty outside of handlers and steps.
 
     `key` is None for services, `step` outside of steps. `trace_id` and `span_id` are those of OpenTelemetry's current
     span, or of the trace that the invocation was started in, or None.
@@ -37,10 +37,11 @@ def fields() -> dict[str, Any]:
 
 
 def replaying() -> bool:
-    """Whether the handler that asks repeats what it did in an earlier attempt; False outside of handlers.
+    """Whether the calling handler repeats what it did in an earlier attempt; False outside of handlers.
 
-    It does until it has asked for the last thing that its journal knows. What it did after that, in an attempt that
-    failed, nobody knows: it is done again, and this is False. So it is in a step: one that runs was not recorded.
+    This is True until it has asked for the last entry in its journal. Nobody knows what it did after that in an
+    attempt that failed, so from there on this is False. It is also False in a step, because a step that runs was not
+    recorded.
     """
     here = CURRENT.get()
     return isinstance(here, Attempt) and here.repeating
@@ -66,10 +67,10 @@ class InvocationFilter(Filter):
 
 
 class ReplayFilter(Filter):
-    """Drops what a handler says while it repeats what it did before, so that each line is said once.
+    """Drops what a handler logs while it is replayed, so that each line is logged once.
 
-    What the journal cannot tell is said again rather than lost: the lines behind the last thing that was recorded.
-    The engine's own lines always pass.
+    Lines after the last recorded entry are logged again rather than lost, because the journal cannot tell whether
+    they were logged. The engine's own lines always pass.
     """
 
     def filter(self, record: LogRecord) -> bool:

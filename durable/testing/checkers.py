@@ -1,4 +1,4 @@
-"""What must hold of a store's content: a checker a promise.
+"""What must hold of a store's content: one checker for each promise.
 
 `check_tables` looks at what an engine leaves behind, however it stopped; `check_commit` at one transaction, against
 what is stored before it.

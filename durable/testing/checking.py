@@ -24,20 +24,24 @@ def check(
     only: str | None = None,
     **options: Any,
 ) -> T:
-    """Run a scenario in every mode; each must give the result of the undisturbed run, which is returned.
+    """Run a scenario in every mode. Each must give the result of the undisturbed run, which is returned.
 
-    The modes: suspended at every await; one handler in memory at a time; a crash before, a crash after and a clean
-    restart at every commit (of more than `most` commits, that many are drawn by `seed`); commits that are refused;
-    and mixtures of these. `only` is the name of one of them: after the undisturbed run, no other. `options` are
-    options of `Engine`.
+    The modes are: suspended at every await; one handler in memory at a time; a crash before, a crash after and a
+    clean restart at every commit (of more than `most` commits, that many are drawn by `seed`); commits that are
+    refused; and mixtures of these. `only` names a single mode to run after the undisturbed run. `options` are options
+    of `Engine`.
 
-    Beside what the scenario raises, and `AssertionError` where a result is another one, this raises
-    `NotDeterministic` where a handler does something else than its journal records, `StepRanAgain` where a step runs
-    more often than promised, `ForgottenAwait` where a handler ends and has not awaited what it began, and
-    `SimulationStuck` where the scenario can never end; each in whichever mode it is seen. An error has a note with
-    the line that runs its mode alone.
+    In every mode, this raises
 
-    The engine's log is that of the undisturbed run and of the mode that fails: crashes made here are no news.
+    - what the scenario raises;
+    - `AssertionError` if the result differs;
+    - `NotDeterministic` if a handler does something other than what its journal records;
+    - `StepRanAgain` if a step runs more often than promised;
+    - `ForgottenAwait` if a handler ends without awaiting something it began;
+    - `SimulationStuck` if the scenario can never end.
+
+    The error has a note with the line that runs its mode alone. What the engine logs is shown for the undisturbed run
+    and for the mode that fails, because the other modes log the crashes that are made here.
     """
     outside_a_loop("check() runs event loops of its own, and one is running here: use `await acheck(...)`")
     alone = [mode_named(only)] if only is not None else None
@@ -61,7 +65,7 @@ def _noted(mode: Mode) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """What the engine has to say is said only where this fails."""
+    """What the engine logs is shown only if this fails."""
     lines: log.Kept = []
     try:
         with log.kept() as lines:
@@ -80,9 +84,9 @@ async def acheck(
     only: str | None = None,
     **options: Any,
 ) -> T:
-    """`check` for asynchronous tests: in a thread, where it can have event loops of its own.
+    """`check` for asynchronous tests: it runs in a thread, where it can have event loops of its own.
 
-    So the scenario cannot use what belongs to the event loop of the test. Where this is cancelled, it ends soon.
+    So the scenario cannot use what belongs to the event loop of the test. If this is cancelled, the check ends soon.
     """
     given_up = Event()
 

@@ -1,4 +1,4 @@
-"""The engine's clock where time is virtual: it follows an event loop, and can be moved."""
+"""The engine's clock in virtual time: it follows an event loop, and can be moved."""
 
 import asyncio
 import threading
@@ -43,7 +43,7 @@ class MovableClock:
 
 
 class VirtualClock(MovableClock):
-    """The clock of a `VirtualLoop`, or of whichever event loop it follows."""
+    """The clock of a `VirtualLoop`, or of the event loop that it follows."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         super().__init__()
@@ -53,9 +53,10 @@ class VirtualClock(MovableClock):
             raise UsageError("VirtualClock(loop) takes a VirtualLoop: run the test with durable.testing.run(main)")
 
     async def advance(self, duration: Duration) -> None:
-        """Let time pass ("2 days", seconds, a `timedelta`): what is due happens in its order, each at its time.
+        """Let time pass ("2 days", seconds, a `timedelta`): what is due happens in order, each at its time.
 
-        Returns when all of it has happened, and what follows from it at once. With 0 that is all that can happen now.
+        Returns when all of that has happened, and whatever follows from it at once. With 0, everything happens that
+        can happen now.
         """
         there = asyncio.Event()
         self._move(duration, there.set)
@@ -63,12 +64,13 @@ class VirtualClock(MovableClock):
 
 
 class ClockByHand(MovableClock):
-    """Time that passes as it does, and is moved by a test from its own thread."""
+    """A clock on which time passes as usual, and which a test can also move, from its own thread."""
 
     def advance(self, duration: Duration) -> None:
-        """Let time pass ("2 days", seconds, a `timedelta`): what is due happens in its order, each at its time.
+        """Let time pass ("2 days", seconds, a `timedelta`): what is due happens in order, each at its time.
 
-        Returns when all of it has happened, and what follows from it at once. With 0 that is all that can happen now.
+        Returns when all of that has happened, and whatever follows from it at once. With 0, everything happens that
+        can happen now.
         """
         if not self._advance(duration, PATIENCE_S):
             raise UsageError(

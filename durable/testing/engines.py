@@ -1,6 +1,6 @@
-"""Engines for the tests of an application: everything in memory, and a time of their own.
+"""Engines for the tests of an application: everything in memory, and with their own time.
 
-The pytest plug-in gives them to tests as fixtures (`pytest_durable.py`); they can be made without it, too.
+The pytest plug-in gives them to tests as fixtures (`pytest_durable.py`); you can also make them without it.
 """
 
 import asyncio

@@ -1,16 +1,16 @@
-"""Between the engine and its store: every call passes through one function, which may do something else with it."""
+"""A function between the engine and its store: every call passes through it, and it may change what happens."""
 
 from collections.abc import Callable
 from typing import Any, cast
 
 from durable.store import Store
 
-#: What happens to a call: it gets the method's name, the method, and the arguments, and returns what that returns.
+#: Gets the name of the method, the method, and the arguments of a call, and returns what the call is to return.
 Around = Callable[[str, Callable[..., Any], tuple[Any, ...]], Any]
 
 
 def around(store: Store, do: Around) -> Store:
-    """The same store, whose every method is called through `do`.
+    """The same store, with every method called through `do`.
 
     def count(name, method, arguments):
         calls[name] += 1

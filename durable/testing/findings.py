@@ -1,4 +1,4 @@
-"""What a simulation sees of handlers that no handler may do; and where everybody stands when nothing goes on."""
+"""Mistakes of handlers that a simulation finds; and what each invocation waits for when nothing goes on."""
 
 import asyncio
 from collections import Counter
@@ -25,7 +25,7 @@ NAMED_MAX = 20
 
 
 class NotDeterministic(AssertionError):
-    """A handler did something else than its journal records; the message has both, and the handler."""
+    """A handler did something other than what its journal records; the message names the handler, and shows both."""
 
 
 class StepRanAgain(AssertionError):

@@ -1,4 +1,4 @@
-"""The ways in which a scenario is run, each of which has a name: what happens at which of its commits."""
+"""The ways in which a scenario is run, by name: what happens at which of its commits."""
 
 import random
 import re
@@ -15,8 +15,8 @@ class Fault(msgspec.Struct, frozen=True):
     """What happens at the n-th commit (counted from 1 over the whole scenario)."""
 
     commit: int
-    #: `before`: the commit is lost; `after`: it is durable and nothing was told; `restart`: a clean shutdown follows;
-    #: `refused`: the store says for certain that it wrote nothing, and lives on.
+    #: `before`: the commit is lost. `after`: it is durable, but nobody was told. `restart`: a clean restart follows.
+    #: `refused`: the store says for certain that it wrote nothing, and goes on.
     how: How
 
 
@@ -24,19 +24,19 @@ class Mode(msgspec.Struct, frozen=True):
     """One way to run a scenario."""
 
     name: str
-    #: Every await of something unresolved unloads the handler.
+    #: Every await of something unresolved suspends the handler.
     always_suspend: bool = False
     faults: tuple[Fault, ...] = ()
-    #: One handler at a time, and every boundary that hides behind a large number is crossed (`TINY`).
+    #: One handler at a time, and limits so small (`TINY`) that every one of them is reached.
     minimal: bool = False
-    #: Faults that come again and again: the commits between two of them. Where somebody got nowhere in between, the
-    #: next time there are twice as many, so that no fault comes for ever before a step has ended.
+    #: For repeated faults, the number of commits between two of them. If some handler made no progress in between,
+    #: the number doubles, so that a fault does not come before the end of the same step for ever.
     every: int = 0
     how: How = "after"
 
     @property
     def group(self) -> str:
-        """What it is all about: "every-commit", "every-restart", "every-await", or "" for a mixture."""
+        """The group it belongs to: "every-commit", "every-restart", "every-await", or "" for a mixture."""
         if self.always_suspend and not self.every:
             return "every-await"
         if len(self.faults) != 1:
@@ -68,9 +68,9 @@ def refused(commit: int) -> Mode:
 
 
 def modes(commits: int, *, seed: int = 0, most: int = 60) -> list[Mode]:
-    """Every way a scenario with so many commits is run: the modes M2 to M7 of `docs/architecture.md`.
+    """Every mode for a scenario with so many commits: the modes M2 to M7 of `docs/architecture.md`.
 
-    Where there are more than `most` commits, that many of them are drawn by `seed`.
+    If there are more than `most` commits, that many of them are drawn by `seed`.
     """
     chosen = list(range(1, commits + 1))
     if commits > most:
@@ -85,7 +85,7 @@ def modes(commits: int, *, seed: int = 0, most: int = 60) -> list[Mode]:
 
 
 def mode_named(name: str) -> Mode:
-    """The mode of that name. Raises `UsageError`, which says what names there are."""
+    """The mode of that name. Raises `UsageError`, which lists the names."""
     found = _AT.fullmatch(name)
     if found is not None:
         how: How = found[1]  # type: ignore[assignment]

@@ -1,7 +1,7 @@
 """Run a scenario to its end in many ways: with a crash at every commit, suspended at every await, restarted …
 
-A scenario is an async function over a `Sim`. It talks to the engine through the `Sim`, which repeats what a crash
-swallowed as a careful client would: with the same idempotency key. So the same scenario must give the same result
+A scenario is an async function that gets a `Sim`. It talks to the engine through the `Sim`, which repeats what a
+crash swallowed as a careful client would: with the same idempotency key. So a scenario must give the same result
 however often the engine dies under it.
 """
 
@@ -45,9 +45,9 @@ REPEATS, REPEATS_IDEMPOTENT = 300, 10_000
 class Sim:
     """What a scenario talks to: the current engine, and a record of what its steps did outside.
 
-    Any engine may be dying at any moment. So call handlers with `call` and `send`, and reach everything else of an
-    engine with `repeat`: `await sim.repeat(lambda engine: engine.get_state("Stock", "lamp"))`. What is asked may then
-    happen more than once.
+    The engine may die at any moment. So call handlers with `call` and `send`, and use `repeat` for everything else:
+    `await sim.repeat(lambda engine: engine.get_state("Stock", "lamp"))`. What you ask there may happen more than
+    once.
     """
 
     def __init__(self, services: "Services", mode: Mode, options: Mapping[str, Any]) -> None:
@@ -80,15 +80,15 @@ class Sim:
     # ---- for steps ----
 
     def effect(self, name: str) -> int:
-        """Note one execution; returns how many there have been."""
+        """Count one execution; returns how many there have been."""
         self.effects[name] += 1
         self.trace.append(name)
         return self.effects[name]
 
     def code_changes(self) -> None:
-        """From here on handlers do something else, as after a deployment: what the scenario is about.
+        """Say that from here on handlers do something else, as after a deployment.
 
-        So `check` does not take a journal that they do not fit for a mistake.
+        `check` then accepts a journal that they do not fit, because that is what the scenario is about.
         """
         self.findings.code_changes = True
 
@@ -126,7 +126,7 @@ class Sim:
         idempotency_key: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Handle[Any]:
-        """`engine.send`, repeated until it is acknowledged. The handle outlives crashes, too."""
+        """`engine.send`, repeated until it is acknowledged. The handle also outlives crashes."""
         workflow = self._handler(target).flavor is Flavor.WORKFLOW  # whose key is its idempotency key
         if idempotency_key is None and not workflow:
             self._numbers["sent"] += 1
@@ -290,7 +290,7 @@ Services = Callable[[Sim], Iterable[object]] | Iterable[object] | Handler[Any, A
 def simulate(services: Services, scenario: Scenario[T], mode: Mode = UNDISTURBED, **options: Any) -> tuple[T, Sim]:
     """Run a scenario once; returns its result and the `Sim` as it was at the end. `options` are those of `Engine`.
 
-    Raises `SimulationStuck` where it does not end, with a note for each invocation that has not ended: what it waits
+    Raises `SimulationStuck` if it does not end, with a note for each invocation that has not ended: what it waits
     for, and why its last attempt failed. Raises `ForgottenAwait`, as `run` does.
     """
     return _simulate(services, scenario, mode, options, strict=False)

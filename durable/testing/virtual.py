@@ -37,11 +37,11 @@ GIVEN_UP: ContextVar[Event | None] = ContextVar("durable_simulation_given_up", d
 
 
 class ForgottenAwait(AssertionError):
-    """A handler ended and never awaited what it had begun; the message names the line."""
+    """A handler ended without awaiting something it began; the message names the line."""
 
 
 class SimulationStuck(Exception):
-    """Nothing can happen any more: no callback is ready, no timer is set, no thread works. Or it goes on for ever."""
+    """Nothing can happen any more: no callback is ready, no timer set, no thread busy. Or it would go on for ever."""
 
 
 #: What is said where time cannot jump.
@@ -178,7 +178,7 @@ def _threads() -> Callable[[], bool]:
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock jumps."""
+    """An event loop with a virtual clock, which jumps to whatever is due next."""
 
     def __init__(self) -> None:
         self.virtual = VirtualTime(lambda: 0.0)
@@ -255,7 +255,7 @@ def virtual(loop: asyncio.AbstractEventLoop, *, by_hand: bool = False) -> Iterat
 def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run `await main()` on a `VirtualLoop` of its own.
 
-    Raises `ForgottenAwait` where a handler ended without awaiting what it had begun, of which the log only warns.
+    Raises `ForgottenAwait` if a handler ended without awaiting something it began; an engine only logs a warning.
     """
     outside_a_loop("run(main) runs an event loop of its own, and one is running here: call it from a plain function")
     loop = VirtualLoop()

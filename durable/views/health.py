@@ -1,4 +1,4 @@
-"""How an engine fares: a few numbers, and what they mean. The limits stand here, and in `docs/metrics.md`."""
+"""How an engine is doing: a few numbers, and what they mean. The limits are here, and in `docs/metrics.md`."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -25,26 +25,26 @@ WAL_MAX = 256 * MIB
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """How an engine fares. What cannot be told is None."""
+    """How an engine is doing. A field is None if nobody can know it."""
 
-    #: failing: it does no work, or will soon do none. degraded: somebody should look.
+    #: failing: it does no work, or soon will not. degraded: somebody should look.
     verdict: Verdict = "ok"
-    #: Why, in words; empty where all is well.
+    #: Why, in words; empty if all is well.
     reasons: tuple[str, ...] = ()
-    #: holder, standby, or None where it does not run.
+    #: holder, standby, or None if it is not running.
     role: str | None = None
     #: Why it has stopped by itself, or cannot be asked.
     failure: str | None = None
-    #: On standby: for how long the holder has not answered.
+    #: On standby: how long the holder has not answered.
     holder_silent_s: float | None = None
-    #: Of the commits of the last minute: the median and the longest, in seconds.
+    #: The median and the longest commit of the last minute, in seconds.
     commit_s: float | None = None
     commit_s_max: float | None = None
-    #: For how long a commit has been under way.
+    #: How long the current commit has been under way.
     committing_s: float | None = None
-    #: Commands that wait for a transaction.
+    #: How many commands wait for a transaction.
     queued: int | None = None
-    #: Invocations that have a slot, wait for one, wait for their key, and are paused.
+    #: How many invocations have a slot, wait for one, wait for their key, and are paused.
     running: int | None = None
     ready: int | None = None
     pending: int | None = None
@@ -53,7 +53,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     oldest_ready_s: float | None = None
     oldest_paused_s: float | None = None
     timers: int | None = None
-    #: For how long, at most, the event loop stood still at once in the last minute.
+    #: The longest time that the event loop stood still in the last minute.
     blocked_s: float | None = None
     #: In bytes.
     disk_free: int | None = None
@@ -61,7 +61,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     wal_size: int | None = None
     #: What was found wrong with the file since the start.
     damage: tuple[str, ...] = ()
-    #: Subscriptions to topics that read nothing, and why.
+    #: Subscriptions that read nothing, and why.
     subscriptions: tuple[str, ...] = ()
 
 
