@@ -147,30 +147,40 @@ def together(observers: Iterable[Observer]) -> Observer | None:
 class _Together:
     def __init__(self, observers: tuple[Observer, ...]) -> None:
         for event in EVENTS:
-            hear = [one for one in observers if getattr(type(one), event, None) is not getattr(Observer, event)]
+            hear = [
+                self._safe(one, event)
+                for one in observers
+                if getattr(type(one), event, None) is not getattr(Observer, event)
+            ]
             tell: Callable[..., None] = _nobody
             if len(hear) == 1:
-                tell = partial(self._tell, hear[0], event)
+                [tell] = hear
             elif hear:
-                tell = partial(self._tell_all, hear, event)
+                tell = partial(_tell_all, hear)
             setattr(self, event, tell)
         self._complained: set[int] = set()
 
-    def _tell_all(self, observers: list[Observer], event: str, *about: Any) -> None:
-        for one in observers:
-            self._tell(one, event, *about)
+    def _safe(self, observer: Observer, event: str) -> Callable[..., None]:
+        """To be told of this, whatever the observer makes of it."""
 
-    def _tell(self, observer: Observer, event: str, *about: Any) -> None:
-        try:
-            getattr(observer, event)(*about)
-        except (KeyboardInterrupt, SystemExit):  # meant for the process
-            raise
-        except BaseException as error:
-            if id(observer) not in self._complained:  # it may be called a thousand times a second
-                self._complained.add(id(observer))
-                log.engine.warning(
-                    "%s of the engine's observer raised %s; it goes on", event, type(error).__qualname__
-                )
+        def tell(*about: Any) -> None:
+            try:
+                getattr(observer, event)(*about)
+            except (KeyboardInterrupt, SystemExit):  # meant for the process
+                raise
+            except BaseException as error:
+                if id(observer) not in self._complained:  # it may be called a thousand times a second
+                    self._complained.add(id(observer))
+                    log.engine.warning(
+                        "%s of the engine's observer raised %s; it goes on", event, type(error).__qualname__
+                    )
+
+        return tell
+
+
+def _tell_all(hear: list[Callable[..., None]], *about: Any) -> None:
+    for tell in hear:
+        tell(*about)
 
 
 def _nobody(*about: Any) -> None:

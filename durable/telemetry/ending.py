@@ -6,8 +6,7 @@ Many processors hand a span to their exporter where it is ended. An event loop m
 import threading
 import time
 from collections import deque
-
-from opentelemetry.trace import Span
+from typing import Protocol
 
 from durable import log
 
@@ -15,17 +14,27 @@ from durable import log
 WAITING_MAX = 20_000
 #: How long the thread gathers spans before it ends them: it is woken seldom.
 GATHER_S = 0.05
-#: How many it ends before others get their turn: Python would let them wait for 5 ms.
-AT_ONCE = 50
+#: How many it ends before it sleeps for a moment, so that others get the interpreter: they would wait for 5 ms, and
+#: giving it up without sleeping gives it to nobody. Of many that wait, a part of them, as it has to come after.
+AT_ONCE = 8
+PART = 16
 #: How long the end of an engine waits for them.
 PATIENCE_S = 0.5
+
+
+class Ends(Protocol):
+    """A span, or what is one by its end."""
+
+    def end(self, end_time: int, /) -> None:
+        """End it as of then."""
+        ...
 
 
 class Endings:
     """Ends spans, in the order in which they come, in a thread that lives as long as there are some."""
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[Span, int]] = deque()
+        self._waiting: deque[tuple[Ends, int]] = deque()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         #: Set while nobody need wait for more.
@@ -34,7 +43,7 @@ class Endings:
         #: How many were dropped.
         self.dropped = 0
 
-    def add(self, span: Span, end_ns: int) -> None:
+    def add(self, span: Ends, end_ns: int) -> None:
         """End it as of then, soon."""
         if len(self._waiting) >= WAITING_MAX:
             self.dropped += 1
@@ -55,25 +64,30 @@ class Endings:
         while True:
             self._hurry.wait(GATHER_S)
             idle = 0 if self._waiting else idle + 1
-            ended = 0
             while self._waiting:
-                self._end(*self._waiting[0])
-                self._waiting.popleft()
-                ended += 1
-                if ended % AT_ONCE == 0:
-                    time.sleep(0)
+                for _ in range(max(AT_ONCE, len(self._waiting) // PART)):
+                    self._end(*self._waiting[0])
+                    self._waiting.popleft()
+                    if not self._waiting:
+                        break
+                else:
+                    time.sleep(1e-6)  # the least that an operating system knows
             with self._lock:
                 if not self._waiting and (self._hurry.is_set() or idle > 100):
                     self._thread = None
                     return
 
-    def _end(self, span: Span, end_ns: int) -> None:
+    def _end(self, span: Ends, end_ns: int) -> None:
         try:
             span.end(end_ns)
         except BaseException as error:
-            if not self._complained:
-                self._complained = True
-                log.engine.warning("telemetry: the end of a span raised %s; it goes on", type(error).__qualname__)
+            self.complain("end", error)
+
+    def complain(self, what: str, error: BaseException) -> None:
+        """Say once that the SDK, or what is plugged into it, has raised."""
+        if not self._complained:
+            self._complained = True
+            log.engine.warning("telemetry: the %s of a span raised %s; it goes on", what, type(error).__qualname__)
 
     def flush(self, patience_s: float = PATIENCE_S) -> bool:
         """Wait until all are ended that came so far; False where that takes too long."""

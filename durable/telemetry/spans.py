@@ -15,14 +15,16 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from opentelemetry.context import Context, attach, detach, get_value, set_value
+from opentelemetry.context import Context, attach, detach, get_current, get_value, set_value
 from opentelemetry.trace import (
     Link,
+    NonRecordingSpan,
     Span,
     SpanContext,
     SpanKind,
     Status,
     StatusCode,
+    TraceFlags,
     Tracer,
     TracerProvider,
     get_current_span,
@@ -38,6 +40,7 @@ from durable.runtime.failures import failure_of_exception, problem_of
 from durable.runtime.observer import Asking, Observer
 from durable.telemetry.carried import EMPTY, PARENT, above, below, carried, carry, stored
 from durable.telemetry.ending import Endings
+from durable.telemetry.lazy import LazySpan
 
 #: How many that were asked for may be waited for whose answer never comes: they were refused, say.
 ASKED_MAX = 10_000
@@ -54,13 +57,20 @@ MESSAGE_MAX = 1000
 class _Attempt:
     """An attempt that runs, or one whose failure is not durable yet."""
 
-    __slots__ = ("ended_ns", "invocation", "number", "span")
+    __slots__ = ("context", "ended_ns", "followed", "ids", "invocation", "number", "span", "steps")
 
-    def __init__(self, number: int, span: Span, invocation: SpanContext) -> None:
+    def __init__(self, number: int, span: Span, invocation: SpanContext, ids: dict[str, Any]) -> None:
+        #: What its handler begins in.
+        self.context = set_span_in_context(span, EMPTY)
+        self.followed = _is_followed(span)
         self.number = number
         self.span = span
         #: The span that all spans of its invocation hang on.
         self.invocation = invocation
+        #: Attributes of all its steps.
+        self.ids = ids
+        #: Those that go on, or that have ended and are not durable yet, by entry.
+        self.steps: dict[int, LazySpan] = {}
         self.ended_ns = 0
 
 
@@ -82,13 +92,13 @@ class Traces(Observer):
         self._attempts: dict[str, _Attempt] = {}
         #: Those that have failed, until what follows is durable.
         self._failing: dict[str, _Attempt] = {}
-        self._steps: dict[tuple[str, int], Span] = {}
-        #: Steps that have ended and are not durable yet, by invocation and entry, and when they ended.
-        self._unrecorded: dict[str, dict[int, tuple[Span, int]]] = {}
+        #: Attempts that are over and have such steps, by invocation and number.
+        self._over: dict[str, dict[int, _Attempt]] = {}
         self._requests: dict[int, tuple[Span, Any]] = {}
         #: Spans of requests that are not told of yet.
         self._ingress: set[Span] = set()
-        self._step_names: set[str] = set()
+        #: Names of spans, by those of their steps.
+        self._step_names: dict[str, str] = {}
 
     def flush(self, patience_s: float = 5.0) -> bool:
         """Have all spans that have ended handed to the SDK; False where that takes longer."""
@@ -98,14 +108,14 @@ class Traces(Observer):
 
     def engine_stopped(self) -> None:
         """What is not durable by now is not told of, but for steps: they have been executed."""
-        for id in [*self._unrecorded, *self._failing]:
+        for id in [*self._over, *self._failing, *self._attempts]:
             self._left_over(id)
         for attempt in self._attempts.values():
             self._attempt_over(attempt, "ended")
         self._asked.clear()
         self._ingress.clear()
         self._attempts.clear()
-        self._steps.clear()
+        self._over.clear()
         self._endings.flush()
 
     # ---- requests ----
@@ -234,11 +244,10 @@ class Traces(Observer):
             code = "invocation.error.code"
             attributes[f"durable.{code}"] = attributes[f"restate.{code}"] = failure.code
             attributes["error.message"] = failure.message[:MESSAGE_MAX]
-        span = self._start(
-            f"invocation-end {low(submission)}", below(stored(submission)), SpanKind.INTERNAL, attributes, None, now
-        )
+        name = f"invocation-end {low(submission)}"
+        span = LazySpan(self._start_late, name, below(stored(submission)), attributes, now)
         if not outcome.ok:
-            span.set_status(Status(StatusCode.ERROR, failure.kind))
+            span.span.set_status(Status(StatusCode.ERROR, failure.kind))
         self._end(span, now)
 
     def _parent(self, headers: Any) -> Context:
@@ -251,20 +260,24 @@ class Traces(Observer):
         """Its span is what the handler's own spans nest under."""
         self._left_over(submission.id)
         invocation = stored(submission)
-        attributes = _common(submission)
+        ids = _ids(submission)
+        attributes = _common(submission, ids)
         attributes["rpc.system"] = "durable"
         attributes["durable.attempt.number"] = attempt
         span = self._start(f"invocation-attempt {low(submission)}", below(invocation), SpanKind.INTERNAL, attributes)
-        self._attempts[submission.id] = _Attempt(attempt, span, invocation)
+        started = self._attempts[submission.id] = _Attempt(attempt, span, invocation, ids)
         before = get_value(self._in_attempt)
         if before is None or get_current_span() is before:  # and not within a span of the handler's own
-            attach(set_value(self._in_attempt, span, set_span_in_context(span, EMPTY)))
+            started.context = set_value(self._in_attempt, span, started.context)
+            attach(started.context)
 
     def attempt_ended(self, submission: Submission, attempt: int, how: str, error: BaseException | None) -> None:
         """What has failed is told of once it is known what follows."""
         ended = self._attempts.pop(submission.id, None)
         if ended is None or ended.number != attempt:
             return
+        if ended.steps:
+            self._over.setdefault(submission.id, {})[attempt] = ended
         if how == "failed":
             ended.ended_ns = time.time_ns()
             ended.span.set_attribute("durable.attempt.outcome", how)
@@ -311,55 +324,86 @@ class Traces(Observer):
     # ---- steps ----
 
     def step_started(self, submission: Submission, attempt: int, entry: int, name: str) -> None:
-        """A span below that of the flow that asked for it."""
-        span = self._start(
-            self._step_name(name),
-            None,
-            SpanKind.INTERNAL,
-            {"durable.invocation.id": submission.id, "durable.run.name": name},  # each one takes a microsecond
+        """A span below that of the flow that asked for it: none where that is not sampled."""
+        running, around = self._attempts.get(submission.id), get_current()
+        if running is None:
+            return
+        if not (running.followed if around is running.context else _is_followed(get_current_span(around))):
+            return
+        attributes = running.ids | {"durable.run.name": name}
+        span = running.steps[entry] = LazySpan(
+            self._start_late, self._step_names.get(name) or self._step_name(name), around, attributes, time.time_ns()
         )
-        self._steps[submission.id, entry] = span
-        attach(set_span_in_context(span))
+        attach(span)
+
+    def _start_late(self, name: str, parent: Context, *about: Any) -> Span:
+        """As `_start`, in the midst of a step: nothing is raised there."""
+        try:
+            return self._start(name, parent, *about)
+        except Exception as error:
+            self._endings.complain("start", error)
+            return NonRecordingSpan(get_current_span(parent).get_span_context())
 
     def _step_name(self, name: str) -> str:
-        known = self._step_names
-        if name not in known:
-            if len(known) >= STEP_NAMES_MAX:
-                return "run"
-            known.add(name)
-        return f"run {name}"
+        if len(self._step_names) >= STEP_NAMES_MAX:
+            return "run"
+        self._step_names[name] = f"run {name}"
+        return self._step_names[name]
 
     def step_ended(
         self, submission: Submission, attempt: int, entry: int, name: str, error: BaseException | None
     ) -> None:
-        """It is told of when its outcome is durable; at once where it has none, and will run again."""
-        span = self._steps.pop((submission.id, entry), None)
-        if span is None or not span.is_recording():
+        """It is told of when its outcome is durable; at once where it has none, and may run again."""
+        found = self._attempt(submission.id, attempt)
+        span = None if found is None else found.steps.get(entry)
+        if found is None or span is None:
             return
-        now = time.time_ns()
+        span.ended_ns = time.time_ns()
         if error is not None:
-            _tell_of(span, error)
-            if failure_of_exception(error) is None:
-                self._end(span, now)
-                return
-        self._unrecorded.setdefault(submission.id, {})[entry] = span, now
+            _tell_of(span.span, error)
+        if error is not None and failure_of_exception(error) is None:
+            self._end(found.steps.pop(entry), span.ended_ns)
+        elif found is not self._attempts.get(submission.id):  # too late for the journal
+            self._not_recorded({entry: found.steps.pop(entry)})
+        if self._over:
+            self._prune(submission.id)
 
     def step_recorded(self, submission: Submission, attempt: int, entry: int) -> None:
         """It never runs again."""
-        steps = self._unrecorded.get(submission.id)
-        if steps is not None and entry in steps:
-            self._end(*steps.pop(entry))
-            if not steps:
-                del self._unrecorded[submission.id]
+        found = self._attempt(submission.id, attempt)
+        span = None if found is None else found.steps.pop(entry, None)
+        if span is not None:
+            self._end(span, span.ended_ns)
+            if self._over:
+                self._prune(submission.id)
+
+    def _attempt(self, id: str, number: int) -> _Attempt | None:
+        """One that runs, or that is over while steps of it are not."""
+        running = self._attempts.get(id)
+        if running is not None and running.number == number:
+            return running
+        return self._over[id].get(number) if id in self._over else None
 
     def _left_over(self, id: str) -> None:
         """A failure that came to nothing (a kill was faster), and steps that were executed and are in no journal."""
         failing = self._failing.pop(id, None)
         if failing is not None:
             self._end(failing.span, failing.ended_ns)
-        for span, end_ns in self._unrecorded.pop(id, {}).values():
-            span.set_attribute("durable.step.recorded", False)
-            self._end(span, end_ns)
+        for attempt in [*self._over.get(id, {}).values(), *filter(None, [self._attempts.get(id)])]:
+            self._not_recorded(attempt.steps)
+        self._prune(id)
+
+    def _not_recorded(self, steps: dict[int, LazySpan]) -> None:
+        for entry, span in list(steps.items()):
+            if span.ended_ns:
+                del steps[entry]
+                span.span.set_attribute("durable.step.recorded", False)
+                self._end(span, span.ended_ns)
+
+    def _prune(self, id: str) -> None:
+        going_on = {number: attempt for number, attempt in self._over.pop(id, {}).items() if attempt.steps}
+        if going_on:
+            self._over[id] = going_on
 
 
 def low(submission: Submission) -> str:
@@ -371,15 +415,23 @@ def _low(service: str, key: str | None, handler: str) -> str:
     return f"{service}/{handler}" if key is None else f"{service}/{{key}}/{handler}"
 
 
-def _common(submission: Submission) -> dict[str, Any]:
+def _ids(submission: Submission) -> dict[str, Any]:
+    target = submission.target
     return {
-        "rpc.service": submission.service,
-        "rpc.method": submission.handler,
-        "restate.invocation.id": submission.id,
-        "restate.invocation.target": submission.target,
         "durable.invocation.id": submission.id,
-        "durable.invocation.target": submission.target,
+        "durable.invocation.target": target,
+        "restate.invocation.id": submission.id,
+        "restate.invocation.target": target,
     }
+
+
+def _common(submission: Submission, ids: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"rpc.service": submission.service, "rpc.method": submission.handler} | (ids or _ids(submission))
+
+
+def _is_followed(span: Span) -> bool:
+    """Whether what happens below it is to be told of."""
+    return span.is_recording() or bool(span.get_span_context().trace_flags & TraceFlags.SAMPLED)
 
 
 def _links(span: SpanContext | None) -> Sequence[Link]:

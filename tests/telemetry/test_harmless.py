@@ -5,17 +5,21 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
+from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 
+import durable
 from durable import Context, Engine, UsageError, handler
 from durable.telemetry import Traces, ending
-from durable.testing import MemoryStore
+from durable.testing import MemoryStore, run
 from tests.telemetry.support import Spans
 
 
@@ -108,6 +112,44 @@ def test_what_is_neither_true_nor_false_is_refused() -> None:
     nonsense: Any = "yes"
     with pytest.raises(UsageError, match="telemetry"):
         asyncio.run(Engine(services=[quiet], store=MemoryStore(), telemetry=nonsense).start())
+
+
+def test_without_a_provider_nobody_is_told_and_a_step_costs_not_one_call_more() -> None:
+    """The API is there, as something that the application uses has brought it."""
+    assert isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+    off, api = calls_of_steps(telemetry=False), calls_of_steps()
+    differ = {name: (off[name], api[name]) for name in off.keys() | api.keys() if off[name] != api[name]}
+    assert not [name for name in differ if not name.startswith(AT_THE_START)], differ
+    assert sum(off.values()) > 2000, "they were counted"
+
+
+#: Where an engine looks once, when it starts, for what the process has.
+AT_THE_START = ("telemetry", "engine/measuring")
+
+
+def calls_of_steps(**options: Any) -> Counter[str]:
+    """How often each function of ours is called while an engine runs some steps."""
+    counted: Counter[str] = Counter()
+    ours = str(Path(durable.__file__).parent)
+
+    def called(frame: FrameType, event: str, about: Any) -> None:
+        code = frame.f_code
+        if event == "call" and code.co_filename.startswith(ours):
+            counted[f"{code.co_filename.removeprefix(ours)[1:]}:{code.co_qualname}"] += 1
+
+    async def story() -> None:
+        async with Engine(services=[quiet], store=MemoryStore(), **options) as engine:
+            assert engine._running().observer is None
+            for number in range(20):
+                await engine.call(quiet, number)
+
+    before = sys.getprofile()
+    sys.setprofile(called)
+    try:
+        run(story)
+    finally:
+        sys.setprofile(before)
+    return counted
 
 
 def test_spans_end_in_the_order_in_which_they_come_also_while_the_thread_comes_and_goes() -> None:

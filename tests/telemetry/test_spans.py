@@ -19,6 +19,7 @@ from durable import (
     gather,
     handler,
 )
+from durable.telemetry import Traces
 from durable.telemetry.carried import carried
 from durable.testing import MemoryStore, Tables, VirtualClock, run
 from tests.telemetry.support import Spans, attributes, context
@@ -286,6 +287,34 @@ def test_what_is_killed_paused_and_cancelled_says_so(spans: Spans) -> None:
     assert spans.one("invocation-end Waits/waits").status.description == "killed"
     assert attributes(spans.one("invocation-attempt Waits/fails"))["durable.failure.then"] == "pause"
     assert spans.one("invocation-end Waits/sleeps").status.description == "cancelled"
+
+
+def test_a_step_that_ends_after_a_kill_says_that_it_is_in_no_journal(spans: Spans) -> None:
+    async def returns_all_the_same() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        await asyncio.sleep(60)
+
+    @handler(service="Late")
+    async def beside(ctx: Context) -> None:
+        await gather(ctx.run(returns_all_the_same), ctx.run(double, 1))
+
+    traces = Traces(spans.provider)
+
+    async def story() -> None:
+        clock = VirtualClock(asyncio.get_running_loop())
+        async with Engine(services=[beside], store=MemoryStore(), clock=clock, observer=traces) as engine:
+            handle = await engine.send(beside)
+            await asyncio.sleep(1)
+            await engine.kill(handle.id)
+            await asyncio.sleep(120)
+            assert traces.flush()
+            [late] = spans.named("run returns_all_the_same")
+            assert attributes(late)["durable.step.recorded"] is False
+
+    run(story)
+    assert "durable.step.recorded" not in attributes(spans.one("run double"))
+    assert attributes(spans.one("invocation-attempt Late/beside"))["durable.attempt.outcome"] == "ended"
 
 
 def test_names_of_steps_that_are_made_from_data_do_not_become_names_of_spans_without_end(
