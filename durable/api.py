@@ -205,19 +205,21 @@ class EngineApi(Invokes, Protocol):
 
     # ---- steering ----
 
-    async def cancel(self, id: str, *, kill: bool = False, dry_run: bool = False) -> Applied:
+    async def cancel(
+        self, id: str, *, kill: bool = False, dry_run: bool = False, idempotency_key: str | None = None
+    ) -> Applied:
         """Ask an invocation to stop, and let it compensate."""
         ...
 
-    async def kill(self, id: str, *, dry_run: bool = False) -> Applied:
+    async def kill(self, id: str, *, dry_run: bool = False, idempotency_key: str | None = None) -> Applied:
         """End an invocation now, without running any more of its code."""
         ...
 
-    async def pause(self, id: str, *, dry_run: bool = False) -> Applied:
+    async def pause(self, id: str, *, dry_run: bool = False, idempotency_key: str | None = None) -> Applied:
         """Let running steps end; then nothing happens until it is resumed or cancelled."""
         ...
 
-    async def resume(self, id: str, *, dry_run: bool = False) -> Applied:
+    async def resume(self, id: str, *, dry_run: bool = False, idempotency_key: str | None = None) -> Applied:
         """Start a paused invocation again; retry at once one that is backing off."""
         ...
 
@@ -225,41 +227,58 @@ class EngineApi(Invokes, Protocol):
         """Resume every paused invocation, or those of one service, or those paused for one reason."""
         ...
 
-    async def restart_as_new(self, id: str, *, from_entry: int = 0, dry_run: bool = False) -> Handle[Any]:
+    async def restart_as_new(
+        self, id: str, *, from_entry: int = 0, dry_run: bool = False, idempotency_key: str | None = None
+    ) -> Handle[Any]:
         """Run a completed invocation again, as a new one."""
         ...
 
-    async def purge(self, id: str, *, dry_run: bool = False) -> None:
+    async def purge(self, id: str, *, dry_run: bool = False, idempotency_key: str | None = None) -> None:
         """Forget a completed invocation."""
         ...
 
-    async def purge_journal(self, id: str, *, dry_run: bool = False) -> None:
+    async def purge_journal(self, id: str, *, dry_run: bool = False, idempotency_key: str | None = None) -> None:
         """Forget the journal of a completed invocation."""
         ...
 
     # ---- completing from outside ----
 
-    async def resolve_awakeable(self, id: str, value: Any = None) -> None:
+    async def resolve_awakeable(self, id: str, value: Any = None, *, idempotency_key: str | None = None) -> None:
         """Complete an awakeable."""
         ...
 
-    async def reject_awakeable(self, id: str, message: str, code: int = 500) -> None:
+    async def reject_awakeable(
+        self, id: str, message: str, code: int = 500, *, idempotency_key: str | None = None
+    ) -> None:
         """Complete an awakeable with a `TerminalError`."""
         ...
 
-    async def send_signal(self, id: str, name: str, value: Any = None) -> None:
+    async def send_signal(self, id: str, name: str, value: Any = None, *, idempotency_key: str | None = None) -> None:
         """Send a named signal to an invocation."""
         ...
 
-    async def reject_signal(self, id: str, name: str, message: str, code: int = 500) -> None:
+    async def reject_signal(
+        self, id: str, name: str, message: str, code: int = 500, *, idempotency_key: str | None = None
+    ) -> None:
         """Send a failure as a named signal."""
         ...
 
-    async def resolve_promise(self, workflow: str, key: str, name: str, value: Any = None) -> None:
+    async def resolve_promise(
+        self, workflow: str, key: str, name: str, value: Any = None, *, idempotency_key: str | None = None
+    ) -> None:
         """Settle a workflow's promise."""
         ...
 
-    async def reject_promise(self, workflow: str, key: str, name: str, message: str, code: int = 500) -> None:
+    async def reject_promise(
+        self,
+        workflow: str,
+        key: str,
+        name: str,
+        message: str,
+        code: int = 500,
+        *,
+        idempotency_key: str | None = None,
+    ) -> None:
         """Settle a workflow's promise with a `TerminalError`."""
         ...
 
@@ -334,6 +353,7 @@ class EngineApi(Invokes, Protocol):
         options: Mapping[str, str] | None = None,
         *,
         again: bool = False,
+        idempotency_key: str | None = None,
     ) -> SubscriptionView:
         """Invoke a handler for each record of a topic."""
         ...
@@ -346,7 +366,7 @@ class EngineApi(Invokes, Protocol):
         """One subscription."""
         ...
 
-    async def unsubscribe(self, id: str) -> None:
+    async def unsubscribe(self, id: str, *, idempotency_key: str | None = None) -> None:
         """Delete a subscription."""
         ...
 
@@ -355,7 +375,11 @@ class EngineApi(Invokes, Protocol):
         ...
 
     async def resume_subscription(
-        self, id: str, *, position: Literal["stored", "committed", "earliest", "latest"] | None = None
+        self,
+        id: str,
+        *,
+        position: Literal["stored", "committed", "earliest", "latest"] | None = None,
+        idempotency_key: str | None = None,
     ) -> None:
         """Let a subscription go on, perhaps from another position."""
         ...
@@ -368,7 +392,9 @@ class EngineApi(Invokes, Protocol):
         """One Kafka cluster."""
         ...
 
-    async def add_kafka_cluster(self, name: str, properties: Mapping[str, str]) -> ClusterView:
+    async def add_kafka_cluster(
+        self, name: str, properties: Mapping[str, str], *, idempotency_key: str | None = None
+    ) -> ClusterView:
         """Keep a Kafka cluster in the file."""
         ...
 
@@ -376,6 +402,8 @@ class EngineApi(Invokes, Protocol):
         """Replace the options of a cluster that is kept in the file."""
         ...
 
-    async def remove_kafka_cluster(self, name: str, *, force: bool = False) -> None:
+    async def remove_kafka_cluster(
+        self, name: str, *, force: bool = False, idempotency_key: str | None = None
+    ) -> None:
         """Forget a cluster that is kept in the file."""
         ...

@@ -36,7 +36,7 @@ class Controls(Protocol):
         """How it ended, if it has. Raises `NotFoundError`."""
         ...
 
-    async def cancel(self, id: str, *, kill: bool = False) -> Applied:
+    async def cancel(self, id: str, *, kill: bool = False, idempotency_key: str | None = None) -> Applied:
         """Cancel or kill it."""
         ...
 
@@ -63,8 +63,7 @@ class Handle(Generic[T_co]):
         self.id = id
         #: False if an idempotency key named an invocation that already existed.
         self.accepted = accepted
-        #: Whether that one was accepted with another input: the result is the first one's. (A client that asks from
-        #: another process is not told; the engine's log says so.)
+        #: Whether that one was accepted with another input: the result is the first one's.
         self.input_differs = input_differs
 
     async def result(self) -> T_co:
@@ -84,11 +83,11 @@ class Handle(Generic[T_co]):
 
     def asked_of(self, engine: Controls) -> "Handle[T_co]":
         """The same invocation, asked of another engine."""
-        return Handle(engine, self.id, self._decode, accepted=self.accepted)
+        return Handle(engine, self.id, self._decode, accepted=self.accepted, input_differs=self.input_differs)
 
-    async def cancel(self, *, kill: bool = False) -> Applied:
+    async def cancel(self, *, kill: bool = False, idempotency_key: str | None = None) -> Applied:
         """See `Engine.cancel`."""
-        return await self._engine.cancel(self.id, kill=kill)
+        return await self._engine.cancel(self.id, kill=kill, idempotency_key=idempotency_key)
 
     async def describe(self) -> InvocationView:
         """See `Engine.describe`."""

@@ -10,7 +10,7 @@ HOUSE = Path(__file__).parent.parent / "durable"
 FLOORS = """
 errors log release
 core.sealed
-core.journal core.waiting core.ids core.duration core.reasons core.limits core.topics
+core.journal core.waiting core.ids core.duration core.reasons core.limits core.topics core.once
 core.retry core.replay
 core.invocation core.sources
 core.record_commands

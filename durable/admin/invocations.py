@@ -105,7 +105,7 @@ class Steered(msgspec.Struct, frozen=True):
 
 
 async def _steered(call: Call, verb: str, act: Callable[..., Awaitable[Any]]) -> Response:
-    act = partial(act, dry_run=call.query.dry_run)
+    act = partial(act, dry_run=call.query.dry_run, idempotency_key=call.idempotency_key)
     if call.exact:
         return json(Steered(await act(call.path["id"]) or Applied.DONE))
     applied = await _steer(verb, call.path["id"], act)
@@ -136,12 +136,13 @@ async def delete_invocation(call: Call) -> Response:
     engine = call.engine
     verbs = {"cancel": engine.cancel, "kill": engine.kill, "purge": engine.purge}
     mode = call.query.mode.lower()
-    return await _if_possible(mode, call.path["id"], verbs[mode])
+    act = partial(verbs[mode], idempotency_key=call.idempotency_key)
+    return await _if_possible(mode, call.path["id"], act)
 
 
 async def kill_by_sid(call: Call) -> Response:
     """Kill it if there is one: the form of the first releases."""
-    return await _if_possible("kill", call.body.sid, call.engine.kill)
+    return await _if_possible("kill", call.body.sid, partial(call.engine.kill, idempotency_key=call.idempotency_key))
 
 
 async def _if_possible(verb: str, id: str, act: Callable[[str], Awaitable[Any]]) -> Response:
@@ -169,7 +170,9 @@ async def _steer(verb: str, id: str, act: Callable[[str], Awaitable[Any]]) -> An
 
 
 def _restart(call: Call, from_entry: int, *, dry_run: bool = False) -> Callable[[str], Awaitable[Any]]:
-    return partial(call.engine.restart_as_new, from_entry=from_entry, dry_run=dry_run)
+    return partial(
+        call.engine.restart_as_new, from_entry=from_entry, dry_run=dry_run, idempotency_key=call.idempotency_key
+    )
 
 
 async def _check_deployment(call: Call, wanted: str | None) -> None:
@@ -244,7 +247,7 @@ async def batch_restart(call: Call) -> Response:
 
 async def _batch(call: Call, verb: str, do: Callable[..., Awaitable[Any]]) -> Response:
     dry_run = call.query.dry_run
-    act = partial(do, dry_run=dry_run)
+    act = partial(do, dry_run=dry_run, idempotency_key=call.idempotency_key)
     if NDJSON in call.request.headers.get("accept", ""):
         ids = _ids(call, call.admin.limits.batch_streamed)
         return StreamingResponse(_stream(ids, verb, act), media_type=NDJSON)
@@ -302,7 +305,7 @@ def _verb(
     everywhere = {404: Answer("There is no such invocation."), 409: Answer("Its status does not allow it.")}
     return Operation(
         method="PATCH", path=f"/invocations/{{id}}/{verb}", run=run, tag="invocations", summary=summary, query=query,
-        answers={**everywhere, **answers},
+        once=True, answers={**everywhere, **answers},
     )  # fmt: skip
 
 
@@ -311,7 +314,7 @@ def _batch_verb(verb: str, run: Callable[[Call], Awaitable[Response]], result: A
     return Operation(
         method="POST", path=f"/internal/invocations_batch_operations/{verb}", run=run, tag="batch operations",
         summary=f"{verb} many invocations", query=Steer, body=Batch,
-        answers={200: Answer("What became of each.", result, also=also)},
+        once=True, answers={200: Answer("What became of each.", result, also=also)},
     )  # fmt: skip
 
 
@@ -341,11 +344,11 @@ OPERATIONS = (
     Operation(
         method="DELETE", path="/invocations/{id}", run=delete_invocation, tag="invocations",
         summary="Cancel, kill or purge an invocation", query=Delete,
-        answers={202: Answer("If it can be done, it is.")},
+        once=True, answers={202: Answer("If it can be done, it is.")},
     ),
     Operation(
         method="DELETE", path="/invocations", run=kill_by_sid, tag="invocations", summary="Kill an invocation",
-        body=Sid, answers={202: Answer("If it can be done, it is.")},
+        body=Sid, once=True, answers={202: Answer("If it can be done, it is.")},
     ),
     Operation(
         method="POST", path="/resume-all", run=resume_all, tag="batch operations",

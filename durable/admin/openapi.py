@@ -38,6 +38,14 @@ _WITH_BODY = {
 }
 
 
+#: The header that makes something take effect once.
+_IDEMPOTENCY: dict[str, Any] = {
+    "name": "idempotency-key", "in": "header", "required": False,
+    "schema": {"type": "string", "pattern": "^[!-~]+$"},
+    "description": "Asked again with the same key, it is not done again, and the answer is the one that it had.",
+}  # fmt: skip
+
+
 def openapi_operation(operations: Iterable[Operation]) -> Operation:
     """`GET /openapi`, describing these and itself."""
     described: list[Operation] = []
@@ -91,6 +99,8 @@ def _operation(one: Operation, by_kind: dict[Any, Any], operations: Sequence[Ope
     ]
     if one.query is not None:
         parameters += _query_parameters(one.query)
+    if one.once:
+        parameters.append(_IDEMPOTENCY)
     described: dict[str, Any] = {
         "operationId": one.id,
         "tags": [one.tag],

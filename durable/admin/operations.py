@@ -17,6 +17,7 @@ from durable.admin.limits import Limits
 from durable.admin.sql.reader import QueryLimits
 from durable.engine import Engine
 from durable.remote.envelope import EXACT
+from durable.web.requests import envelope_of, key_of
 
 #: Oldest and newest version of Restate's admin API whose prefix is understood; without a prefix it is the newest.
 VERSION_MIN, VERSION_MAX = 2, 4
@@ -63,6 +64,12 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return self.admin.engine
 
     @property
+    def idempotency_key(self) -> str | None:
+        """What makes it take effect once, if it has that. Raises `BadRequest`."""
+        said = envelope_of(self.request.scope)
+        return key_of(self.request.scope) if said is None else said.idempotency_key
+
+    @property
     def exact(self) -> bool:
         """Whether a client of ours asks, which wants views and words as Python has them."""
         return EXACT in self.request.headers.get("accept", "")
@@ -97,6 +104,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     body: Any = None
     #: Whether the body may be left out; the content type may not, where the method is POST.
     body_optional: bool = False
+    #: Whether it takes an `idempotency-key`: asked again with the same one, it is not done again.
+    once: bool = False
     #: Answers by status, besides those that every operation has.
     answers: Mapping[int, Answer]
     #: Its `operationId`, where `run` does several; otherwise that is the name of `run`.

@@ -166,7 +166,9 @@ async def create_subscription(call: Call) -> Response:
     """Have each record of a topic invoke a handler. Each call creates one, unless it says otherwise."""
     wanted = call.body
     try:
-        view = await call.engine.subscribe(wanted.source, wanted.sink, wanted.options, again=wanted.again)
+        view = await call.engine.subscribe(
+            wanted.source, wanted.sink, wanted.options, again=wanted.again, idempotency_key=call.idempotency_key
+        )
     except InvalidRequestError as error:
         if call.exact or not str(error).startswith(_OF_URIS):
             raise
@@ -176,7 +178,7 @@ async def create_subscription(call: Call) -> Response:
 
 async def delete_subscription(call: Call) -> Response:
     """Delete it: it leaves its group, and what it has accepted is still processed."""
-    await call.engine.unsubscribe(call.path["subscription"])
+    await call.engine.unsubscribe(call.path["subscription"], idempotency_key=call.idempotency_key)
     return empty(202)
 
 
@@ -188,7 +190,9 @@ async def pause_subscription(call: Call) -> Response:
 
 async def resume_subscription(call: Call) -> Response:
     """Go on, or try again at once."""
-    await call.engine.resume_subscription(call.path["subscription"], position=call.query.position)
+    await call.engine.resume_subscription(
+        call.path["subscription"], position=call.query.position, idempotency_key=call.idempotency_key
+    )
     return empty(200)
 
 
@@ -213,7 +217,9 @@ async def create_kafka_cluster(call: Call) -> Response:
         check_cluster_name(call.body.name)
     except InvalidRequestError as error:
         raise BadRequest(422, str(error)) from None
-    view = await call.engine.add_kafka_cluster(call.body.name, call.body.properties)
+    view = await call.engine.add_kafka_cluster(
+        call.body.name, call.body.properties, idempotency_key=call.idempotency_key
+    )
     return json(view if call.exact else _cluster(view), 201, {"location": f"kafka-clusters/{view.name}"})
 
 
@@ -225,7 +231,9 @@ async def change_kafka_cluster(call: Call) -> Response:
 
 async def delete_kafka_cluster(call: Call) -> Response:
     """Forget it."""
-    await call.engine.remove_kafka_cluster(call.path["cluster"], force=call.query.force)
+    await call.engine.remove_kafka_cluster(
+        call.path["cluster"], force=call.query.force, idempotency_key=call.idempotency_key
+    )
     return empty(202)
 
 
@@ -241,7 +249,7 @@ OPERATIONS = (
     ),
     Operation(
         method="POST", path="/subscriptions", run=create_subscription, tag="subscriptions",
-        summary="Create a subscription", body=CreateSubscription,
+        summary="Create a subscription", body=CreateSubscription, once=True,
         answers={201: Answer("Durable. Its state shows whether its broker is there.", Subscription, names=_ID)},
     ),
     Operation(
@@ -250,7 +258,7 @@ OPERATIONS = (
     ),
     Operation(
         method="DELETE", path="/subscriptions/{subscription}", run=delete_subscription, tag="subscriptions",
-        summary="Delete a subscription", answers={202: Answer("It has left its group."), **_NONE},
+        summary="Delete a subscription", once=True, answers={202: Answer("It has left its group."), **_NONE},
     ),
     Operation(
         method="PATCH", path="/subscriptions/{subscription}/pause", run=pause_subscription, tag="subscriptions",
@@ -258,7 +266,7 @@ OPERATIONS = (
     ),
     Operation(
         method="PATCH", path="/subscriptions/{subscription}/resume", run=resume_subscription, tag="subscriptions",
-        summary="Resume a subscription, or say where it goes on", query=Going, answers=_DONE,
+        summary="Resume a subscription, or say where it goes on", query=Going, once=True, answers=_DONE,
     ),
     Operation(
         method="GET", path="/kafka-clusters", run=list_kafka_clusters, tag="kafka clusters",
@@ -266,7 +274,7 @@ OPERATIONS = (
     ),
     Operation(
         method="POST", path="/kafka-clusters", run=create_kafka_cluster, tag="kafka clusters",
-        summary="Add a Kafka cluster", body=CreateCluster,
+        summary="Add a Kafka cluster", body=CreateCluster, once=True,
         answers={
             201: Answer("Durable.", Cluster, names={"cluster": "/name"}), 409: Answer("There is one of that name."),
         },
@@ -282,7 +290,7 @@ OPERATIONS = (
     ),
     Operation(
         method="DELETE", path="/kafka-clusters/{cluster}", run=delete_kafka_cluster, tag="kafka clusters",
-        summary="Delete a Kafka cluster", query=Removal,
+        summary="Delete a Kafka cluster", query=Removal, once=True,
         answers={202: Answer("Durable."), 409: Answer("It is read from, or given by the program."), **_NONE},
     ),
 )  # fmt: skip

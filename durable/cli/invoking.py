@@ -12,6 +12,7 @@ from durable.cli.exits import Failed, unreachable, usage
 from durable.cli.places import Need
 from durable.cli.sessions import checked, json_of
 from durable.remote.connections import Answer
+from durable.remote.envelope import INPUT_DIFFERS
 from durable.remote.wire import encoded_path, problem_in
 
 #: What the ingress answers while there is no result.
@@ -61,13 +62,15 @@ async def call(desk: Desk, **given: Any) -> None:
 @click.option("--delay", metavar="DURATION", help='Start it later: "10m".')
 async def send(desk: Desk, delay: str | None, **given: Any) -> None:
     """Have a handler invoked, and print the id once that is durable."""
-    told = json_of(await _invoke(desk, ("send",), {"delay": delay} if delay else {}, **given))
+    answer = await _invoke(desk, ("send",), {"delay": delay} if delay else {}, **given)
+    told = json_of(answer)
     if desk.out.form != "text":
         desk.out.value(told)
         return
     desk.out.text(told["invocationId"])
     if told["status"] != "Accepted":
-        desk.out.note("this was accepted before, with the same key")
+        other = " and another input" if INPUT_DIFFERS in answer.headers else ""
+        desk.out.note(f"this was accepted before, with the same key{other}")
 
 
 @command(_group, "attach", Need.READ)

@@ -1,13 +1,15 @@
 """What can be asked of the core. Every command is data; `settle` decides what it does.
 
 Commands of an attempt carry its number: those of any other attempt than the current one are ignored. Commands from
-outside carry a `token`, under which the runtime finds who waits for the reply.
+outside carry a `token`, under which the runtime finds who waits for the reply, and may say that they take effect
+`once`.
 """
 
 import msgspec
 
 from durable.core.invocation import Problem, Submission
 from durable.core.journal import Kind, Outcome
+from durable.core.once import Once
 from durable.core.record_commands import (
     Begin,
     ChangeSubscription,
@@ -235,6 +237,7 @@ class CompleteEntry(msgspec.Struct, frozen=True, gc=False):
     token: int = 0
     #: Of which run of that id it is; 0 is any.
     run: int = 0
+    once: Once | None = None
 
 
 class SendSignal(msgspec.Struct, frozen=True, gc=False):
@@ -244,6 +247,7 @@ class SendSignal(msgspec.Struct, frozen=True, gc=False):
     name: str
     outcome: Outcome
     token: int = 0
+    once: Once | None = None
 
 
 class SettlePromise(msgspec.Struct, frozen=True, gc=False):
@@ -254,6 +258,7 @@ class SettlePromise(msgspec.Struct, frozen=True, gc=False):
     name: str
     outcome: Outcome
     token: int = 0
+    once: Once | None = None
 
 
 class Attach(msgspec.Struct, frozen=True, gc=False):
@@ -270,6 +275,7 @@ class Cancel(msgspec.Struct, frozen=True, gc=False):
     token: int = 0
     #: Say what would become of it, and change nothing.
     dry: bool = False
+    once: Once | None = None
 
 
 class Kill(msgspec.Struct, frozen=True, gc=False):
@@ -279,6 +285,7 @@ class Kill(msgspec.Struct, frozen=True, gc=False):
     token: int = 0
     #: Say what would become of it, and change nothing.
     dry: bool = False
+    once: Once | None = None
 
 
 class Pause(msgspec.Struct, frozen=True, gc=False):
@@ -288,6 +295,7 @@ class Pause(msgspec.Struct, frozen=True, gc=False):
     token: int = 0
     #: Say what would become of it, and change nothing.
     dry: bool = False
+    once: Once | None = None
 
 
 class Unloaded(msgspec.Struct, frozen=True, gc=False):
@@ -304,6 +312,7 @@ class Resume(msgspec.Struct, frozen=True, gc=False):
     token: int = 0
     #: Say what would become of it, and change nothing.
     dry: bool = False
+    once: Once | None = None
 
 
 class Restart(msgspec.Struct, frozen=True, gc=False):
@@ -317,6 +326,7 @@ class Restart(msgspec.Struct, frozen=True, gc=False):
     dry: bool = False
     #: Its headers, where those of the old one will not do.
     headers: dict[str, str] | None = None
+    once: Once | None = None
 
 
 class Purge(msgspec.Struct, frozen=True, gc=False):
@@ -327,6 +337,7 @@ class Purge(msgspec.Struct, frozen=True, gc=False):
     token: int = 0
     #: Say what would become of it, and change nothing.
     dry: bool = False
+    once: Once | None = None
 
 
 class Crash(msgspec.Struct, frozen=True, gc=False):

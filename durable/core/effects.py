@@ -9,6 +9,7 @@ import msgspec
 
 from durable.core.invocation import Invocation, Problem, Signal, Status
 from durable.core.journal import Outcome, Row
+from durable.core.once import Answered, Place
 from durable.core.sources import Cluster, GroupPartition, Position, Subscription
 
 #: (service, key)
@@ -48,6 +49,10 @@ class Writes(msgspec.Struct):
     subscriptions: dict[str, Subscription | None] = {}
     positions: dict[GroupPartition, Position | None] = {}
     clusters: dict[str, Cluster | None] = {}
+    #: What was asked with idempotency keys. Those of what is purged or cleared go with it.
+    answered: dict[Place, Answered] = {}
+    #: Those that are kept until a moment up to this one go.
+    answered_until: int | None = None
     #: Ordinals up to here are taken; the next start continues after them.
     ordinals_reserved: int | None = None
     #: Keys that values are encoded with from now on, with what each made of a probe; None where none is any more.
@@ -77,12 +82,14 @@ class Need(msgspec.Struct):
     waiting: set[Key] = set()
     #: Whose whole journal is needed.
     journals: set[int] = set()
+    #: How something was answered before.
+    answered: set[Place] = set()
     #: The next that wait for a slot: those behind a place, and at most how many.
     ready: tuple[int, int] | None = None
 
     def __bool__(self) -> bool:
         known_by_name = self.seqs or self.ids or self.keys or self.topics or self.waiting or self.journals
-        return bool(known_by_name or self.ready)
+        return bool(known_by_name or self.ready or self.answered)
 
 
 # ---- actions ----
@@ -159,10 +166,12 @@ class Answer(StrEnum):
     PREVIOUSLY_ACCEPTED = "previously-accepted"
     FOUND = "found"
     NOT_FOUND = "not-found"
-    #: The promise was settled before.
+    #: The promise was settled before, the awakeable completed, there is a cluster of that name.
     CONFLICT = "conflict"
     #: Its stored row cannot be read.
     DAMAGED = "damaged"
+    #: Whether it was asked before with the same key cannot be told: that row cannot be read.
+    UNSURE = "unsure"
     #: A workflow runs once per key.
     WORKFLOW = "workflow"
     JOURNAL_GONE = "journal-gone"
@@ -201,10 +210,12 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     entry: int = 0
     #: What is damaged.
     cause: str = ""
-    #: Of an invocation that was there already.
+    #: Of an invocation that was there already; of what was asked before, the one it was asked of.
     found: Found | None = None
     #: How far the partition has been taken that a `Take` was about.
     position: Position | None = None
+    #: It was asked before with the same idempotency key, and that was something else.
+    differs: bool = False
 
 
 class Then(StrEnum):

@@ -4,6 +4,7 @@ import msgspec
 
 from durable.core.invocation import Submission
 from durable.core.journal import Outcome
+from durable.core.once import Once
 from durable.core.sources import Cluster, GroupPartition, Subscription
 
 
@@ -12,6 +13,7 @@ class Subscribe(msgspec.Struct, frozen=True, gc=False):
 
     subscription: Subscription
     token: int = 0
+    once: Once | None = None
 
 
 class Unsubscribe(msgspec.Struct, frozen=True, gc=False):
@@ -19,6 +21,7 @@ class Unsubscribe(msgspec.Struct, frozen=True, gc=False):
 
     id: str
     token: int = 0
+    once: Once | None = None
 
 
 class ChangeSubscription(msgspec.Struct, frozen=True, gc=False):
@@ -43,6 +46,7 @@ class Reposition(msgspec.Struct, frozen=True, gc=False):
     id: str
     start: str
     token: int = 0
+    once: Once | None = None
 
 
 class Begin(msgspec.Struct, frozen=True, gc=False):
@@ -83,3 +87,6 @@ class SetCluster(msgspec.Struct, frozen=True, gc=False):
     name: str
     cluster: Cluster | None
     token: int = 0
+    #: Refuse it where there is one of that name.
+    new: bool = False
+    once: Once | None = None

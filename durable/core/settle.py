@@ -5,7 +5,7 @@ A command is applied whole or not yet, so nothing is ever half decided.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 from durable.core import commands as ask
 from durable.core import record_commands as records
@@ -16,6 +16,7 @@ from durable.core.lifecycle import (
     damage,
     finish,
     forget,
+    once,
     open_entry,
     pause,
     promise,
@@ -101,6 +102,11 @@ _NEEDS: dict[type, Callable[[World, Any, Need], None]] = {
     ask.NoteDamage: control.needs_seq,
     records.Take: take.needs,
 }
+
+
+for _kind in get_args(once.Asked):
+    _APPLY[_kind] = once.once(_APPLY[_kind])
+    _NEEDS[_kind] = once.needs_once(_NEEDS.get(_kind))
 
 
 def advance(turn: Turn) -> Need | None:

@@ -32,6 +32,8 @@ from durable.core.invocation import (
     visits_a_workflow,
 )
 from durable.core.journal import COMMAND, Kind, Outcome, Row
+from durable.core.once import NOBODY, Answered, Once, Place, owned_by
+from durable.core.sealed import Sealed
 from durable.core.sources import Position
 from durable.core.topics import output_topic, promise_topic
 from durable.core.world import World
@@ -268,6 +270,8 @@ class Turn:
             if key in self.world.keys:
                 self.world.keys[key].forget()
             self.tell_of_promises(*key)
+            self._forget_answers(promise_topic(*key, ""))
+        self._forget_answers(owned_by(seq))
         self.writes.changed.pop(seq, None)
         self.writes.purged.append(seq)
         self.world.absent.add(seq)
@@ -402,6 +406,34 @@ class Turn:
 
     # ---- replies ----
 
+    def answered(self, place: Place) -> Answered | None:
+        """How it was answered when it was asked before with the same key."""
+        found = self.world.answered[place]
+        over = found is not None and place.owner == NOBODY and not found.damage and found.until <= self.now
+        return None if over else found
+
+    def remember(self, place: Place, answered: Answered) -> None:
+        """Answer it so from now on."""
+        self.world.answered[place] = self.writes.answered[place] = answered
+        if place.owner == NOBODY:
+            self.writes.answered_until = self.now
+
+    def _forget_answers(self, owner: str) -> None:
+        """What it was asked in this turn, or is asked in what is left of it; the store forgets the rest."""
+        for place in [place for place in self.world.answered if place.owner == owner]:
+            self.world.answered[place] = None
+            self.writes.answered.pop(place, None)
+
+    def reply_again(self, token: int, before: Answered, once: Once, invocation: Invocation | None) -> None:
+        """Answer a command as the one before it with the same key."""
+        if before.damage:
+            self.actions.append(Reply(token, Answer.UNSURE, cause=before.damage))
+            return
+        result = Answer(before.result) if before.result in _ANSWERS else Status(before.result)
+        found = None if invocation is None else _found(invocation)
+        differs = before.print != once.print and not isinstance(before.print, Sealed)
+        self.actions.append(Reply(token, result, id=before.id, found=found, differs=differs))
+
     def reply(
         self,
         token: int,
@@ -411,12 +443,13 @@ class Turn:
         cause: str = "",
         entry: int = 0,
         position: Position | None = None,
+        id: str = "",
     ) -> None:
         """Answer the command with this token, once the turn is committed."""
         if not token:
             return
         if invocation is None:
-            self.actions.append(Reply(token, result, cause=cause, position=position))
+            self.actions.append(Reply(token, result, id=id, cause=cause, position=position))
         else:
             if invocation.damaged and invocation.problem is not None:
                 cause = invocation.problem.message
@@ -425,6 +458,7 @@ class Turn:
             self.actions.append(Reply(token, result, seq, id, outcome, entry, cause, found))
 
 
+_ANSWERS = frozenset(str(answer) for answer in Answer)
 _WAS_THERE = (Answer.FOUND, Answer.PREVIOUSLY_ACCEPTED)
 
 

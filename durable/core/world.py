@@ -13,6 +13,7 @@ from durable.core.ids import READABLE, IdSpan
 from durable.core.invocation import Invocation, KeyedObject, Signal, Status
 from durable.core.journal import Row
 from durable.core.limits import Limits
+from durable.core.once import Answered, Place
 from durable.core.sources import Cluster, GroupPartition, Position, Subscription
 
 
@@ -29,6 +30,7 @@ class Loaded(msgspec.Struct):
     journals: dict[int, list[Row]] = {}
     #: Whose journal was asked for and is damaged, with the cause.
     unreadable: dict[int, str] = {}
+    answered: dict[Place, Answered] = {}
     #: Who waits for a slot, as asked: (place, seq), by place.
     ready: list[tuple[int, int]] = []
 
@@ -88,6 +90,7 @@ class World:
         #: Valid for one turn: what the store said, with this turn's changes on top.
         self.topics: dict[str, set[tuple[int, int]]] = {}
         self.waiting: dict[Key, set[Listener]] = {}
+        self.answered: dict[Place, Answered | None] = {}
         self.absent: set[int | str] = set()
         #: Whole journals, valid for one turn.
         self.journals: dict[int, list[Row]] = {}
@@ -131,6 +134,8 @@ class World:
             self.topics.setdefault(topic, set(loaded.topics.get(topic, ())))
         for key in need.waiting:
             self.waiting.setdefault(key, set(loaded.waiting.get(key, ())))
+        for asked in need.answered:
+            self.answered.setdefault(asked, loaded.answered.get(asked))
         if need.ready is not None:
             self._admit_ready(loaded.ready, last=len(loaded.ready) < need.ready[1])
 
@@ -195,6 +200,7 @@ class World:
         self.visitors.clear()
         self.topics.clear()
         self.waiting.clear()
+        self.answered.clear()
         self.absent.clear()
         self.journals.clear()
         self.unreadable.clear()

@@ -17,6 +17,7 @@ from durable.errors import (
     EngineNotRunningError,
     InvalidRequestError,
     NotFoundError,
+    StorageCorruptError,
     UsageError,
 )
 from durable.runtime.clock import Clock
@@ -43,6 +44,8 @@ class Access:
         if reply.result is Answer.NOT_FOUND:
             raise unknown(id)
         assert isinstance(reply, Reply)
+        if reply.result is Answer.UNSURE:
+            raise StorageCorruptError(f"{reply.cause}. {restore_hint(self._store)}")
         if reply.result is Answer.DAMAGED and isinstance(reply.cause, Why):
             raise reply.cause.error()
         if reply.result is Answer.DAMAGED and id:

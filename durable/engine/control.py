@@ -13,6 +13,7 @@ from durable.core.effects import Answer, Reply
 from durable.core.ids import parse_awakeable_id
 from durable.core.invocation import Flavor, Status
 from durable.core.journal import Outcome
+from durable.core.once import Once
 from durable.core.sealed import Why
 from durable.engine.access import check_number, check_reason, checked, restore_hint
 from durable.engine.state import KeyState
@@ -27,6 +28,7 @@ from durable.errors import (
     UnsupportedError,
 )
 from durable.outcomes import outcome_of
+from durable.runtime.once import asked_once, told_again, told_once
 from durable.runtime.registry import check_text
 from durable.serde import serde_for
 from durable.store.filter import Cursor, Filter
@@ -39,9 +41,17 @@ class Control(KeyState):
     """Cancel, kill, pause, resume, restart, purge; awakeables, signals and promises completed from outside.
 
     With `dry_run=True`, the first six change nothing; they only return, or raise, what they otherwise would.
+
+    Each takes an idempotency key, for a caller that may have to ask again because the answer was lost. Asked again
+    with the same key, it is not done again, and the answer is the same. An error is not kept, as nothing was done.
+    The key belongs to what is asked of this invocation, awakeable, promise or signal, and is known as long as that
+    is; if that is gone (it was purged), for a day. If the same key comes with something else, the handler's
+    `on_key_reuse` decides: the first one's answer and a warning in the log, or a `ConflictError`.
     """
 
-    async def cancel(self, id: str, *, kill: bool = False, dry_run: bool = False) -> Applied:
+    async def cancel(
+        self, id: str, *, kill: bool = False, dry_run: bool = False, idempotency_key: str | None = None
+    ) -> Applied:
         """Ask an invocation to stop: its handler sees one `InvocationCancelled`, and can compensate.
 
         The calls it made are cancelled first, and end before its handler sees the cancel; what it sent runs on.
@@ -51,42 +61,47 @@ class Control(KeyState):
         with another error, or have ended by itself. `await handle.result()` tells which. This takes as long as its
         running steps, its calls and its compensations take. A paused invocation is started once more to see the
         cancel; if its code cannot run, it is paused again and the cancel is kept (see `advice`). A second cancel
-        interrupts again. For `kill=True` see `kill`. Raises `NotFoundError`; `ConflictError` if it is completed.
+        interrupts again, unless it has the idempotency key of the first. For `kill=True` see `kill`. Raises
+        `NotFoundError`; `ConflictError` if it is completed.
         """
         if kill:
-            return await self.kill(id, dry_run=dry_run)
-        reply = await self._ask(lambda token: ask.Cancel(checked(id), token, dry_run), id)
+            return await self.kill(id, dry_run=dry_run, idempotency_key=idempotency_key)
+        key = None if dry_run else asked_once(idempotency_key)
+        reply = await self._ask(lambda token: ask.Cancel(checked(id), token, dry_run, key), id)
         _refuse_completed(id, reply.result)
         return Applied.DONE if reply.result is Answer.DONE else Applied.ACCEPTED
 
-    async def kill(self, id: str, *, dry_run: bool = False) -> Applied:
+    async def kill(self, id: str, *, dry_run: bool = False, idempotency_key: str | None = None) -> Applied:
         """End an invocation now, with every call it waits for, without running any more of their code.
 
         Nothing is compensated, state that was set stays, the key is free, what was sent runs on. Callers get
         `InvocationKilled` (409). Raises `NotFoundError`; `ConflictError` if it is completed.
         """
-        reply = await self._ask(lambda token: ask.Kill(checked(id), token, dry_run), id)
+        key = None if dry_run else asked_once(idempotency_key)
+        reply = await self._ask(lambda token: ask.Kill(checked(id), token, dry_run, key), id)
         _refuse_completed(id, reply.result)
         return Applied.DONE
 
-    async def pause(self, id: str, *, dry_run: bool = False) -> Applied:
+    async def pause(self, id: str, *, dry_run: bool = False, idempotency_key: str | None = None) -> Applied:
         """Let running steps end and be recorded; then nothing happens until it is resumed or cancelled.
 
         What arrives meanwhile (results, signals, due timers) is stored. Returns `ACCEPTED`, or `UNCHANGED` if it is
         already paused. Raises `NotFoundError`; `ConflictError` if it has not begun or is completed.
         """
-        reply = await self._ask(lambda token: ask.Pause(checked(id), token, dry_run), id)
+        key = None if dry_run else asked_once(idempotency_key)
+        reply = await self._ask(lambda token: ask.Pause(checked(id), token, dry_run, key), id)
         if reply.result in (Status.SCHEDULED, Status.PENDING, Status.COMPLETED):
             raise ConflictError(f"cannot pause {id}: it is {reply.result}")
         return Applied.UNCHANGED if reply.result is Status.PAUSED else Applied.ACCEPTED
 
-    async def resume(self, id: str, *, dry_run: bool = False) -> Applied:
+    async def resume(self, id: str, *, dry_run: bool = False, idempotency_key: str | None = None) -> Applied:
         """Start a paused invocation again with a fresh retry budget; or retry at once one that is backing off.
 
         Returns `DONE`, or `UNCHANGED` if it is already running. Raises `NotFoundError`; `TooEarlyError` (425) if it
         is scheduled or waits for its key; `ConflictError` if it is completed.
         """
-        reply = await self._ask(lambda token: ask.Resume(checked(id), token, dry_run), id)
+        key = None if dry_run else asked_once(idempotency_key)
+        reply = await self._ask(lambda token: ask.Resume(checked(id), token, dry_run, key), id)
         if reply.result in (Status.SCHEDULED, Status.PENDING):
             raise TooEarlyError(f"cannot resume {id}: it is {reply.result}, its turn has not come")
         _refuse_completed(id, reply.result)
@@ -118,23 +133,28 @@ class Control(KeyState):
                 return resumed
             before = page.next
 
-    async def restart_as_new(self, id: str, *, from_entry: int = 0, dry_run: bool = False) -> Handle[Any]:
+    async def restart_as_new(
+        self, id: str, *, from_entry: int = 0, dry_run: bool = False, idempotency_key: str | None = None
+    ) -> Handle[Any]:
         """Run a completed invocation again, as a new one with the same input and headers. The old one stays as it is.
 
         `from_entry=n` keeps the first n entries of its journal with their outcomes: they are replayed, not executed,
-        and random numbers repeat. A second call starts a second one. (A dry run returns the old one.) Raises
-        `NotFoundError`; `ConflictError` (409) if it is not completed; `TooEarlyError` (425) if it has not begun;
-        `UnsupportedError` (422) for a workflow; `GoneError` (410) if its journal is gone; `InvalidRequestError` (400)
-        if it does not have that entry, or if one of the entries to keep has no outcome.
+        and random numbers repeat. A second call starts a second one, unless it has the idempotency key of the
+        first. (A dry run returns the old one.) Raises `NotFoundError`; `ConflictError` (409) if it is not completed;
+        `TooEarlyError` (425) if it has not begun; `UnsupportedError` (422) for a workflow; `GoneError` (410) if its
+        journal is gone; `InvalidRequestError` (400) if it does not have that entry, or if one of the entries to keep
+        has no outcome.
         """
         check_number("from_entry", from_entry, 0)
         new_id = self._new_id(self._clock.now_ms())
         headers = None if dry_run else await self._headers_of_new(checked(id), new_id)
+        key = None if dry_run else asked_once(idempotency_key, b"%d" % from_entry)
         reply = await self._ask(
-            lambda token: ask.Restart(checked(id), new_id, from_entry, token, dry_run, headers), id
+            lambda token: ask.Restart(checked(id), new_id, from_entry, token, dry_run, headers, key), id
         )
         if reply.result is not Answer.ACCEPTED:
             raise _not_restarted(id, from_entry, reply)
+        self._told_again(reply, key, f"restart {id}")
         return Handle(self, reply.id, serde_for(Any).decode)
 
     async def _headers_of_new(self, id: str, new_id: str) -> dict[str, str] | None:
@@ -150,23 +170,24 @@ class Control(KeyState):
             return headers
         return None
 
-    async def purge(self, id: str, *, dry_run: bool = False) -> None:
+    async def purge(self, id: str, *, dry_run: bool = False, idempotency_key: str | None = None) -> None:
         """Forget a completed invocation: its result, its journal, its idempotency key.
 
         For a workflow's run, the workflow's state and promises go with it; an object's state stays. Raises
         `NotFoundError`; `ConflictError` if it is not completed.
         """
-        await self._purge(id, journal_only=False, dry_run=dry_run)
+        await self._purge(id, journal_only=False, dry_run=dry_run, idempotency_key=idempotency_key)
 
-    async def purge_journal(self, id: str, *, dry_run: bool = False) -> None:
+    async def purge_journal(self, id: str, *, dry_run: bool = False, idempotency_key: str | None = None) -> None:
         """Forget only the journal of a completed invocation: its result stays, but it can no longer be restarted.
 
         Raises the same errors as `purge`.
         """
-        await self._purge(id, journal_only=True, dry_run=dry_run)
+        await self._purge(id, journal_only=True, dry_run=dry_run, idempotency_key=idempotency_key)
 
-    async def _purge(self, id: str, *, journal_only: bool, dry_run: bool) -> None:
-        reply = await self._ask(lambda token: ask.Purge(checked(id), journal_only, token, dry_run), id)
+    async def _purge(self, id: str, *, journal_only: bool, dry_run: bool, idempotency_key: str | None) -> None:
+        key = None if dry_run else asked_once(idempotency_key)
+        reply = await self._ask(lambda token: ask.Purge(checked(id), journal_only, token, dry_run, key), id)
         if reply.result is not Answer.DONE:
             raise ConflictError(
                 f"cannot purge {id}: it is {reply.result}, not yet completed; cancel or kill it first"
@@ -174,61 +195,102 @@ class Control(KeyState):
 
     # ---- completing from outside ----
 
-    async def resolve_awakeable(self, id: str, value: Any = None) -> None:
+    async def resolve_awakeable(self, id: str, value: Any = None, *, idempotency_key: str | None = None) -> None:
         """Complete an awakeable. A second completion is ignored.
 
-        Raises `InvalidRequestError` if the id is malformed, `NotFoundError` if there is no such invocation.
+        With an idempotency key, a return means that the awakeable has this value. Raises `InvalidRequestError` if the
+        id is malformed, `NotFoundError` if there is no such invocation; with a key, `ConflictError` if somebody else
+        has completed it, or if its invocation ended without it.
         """
-        await self._complete_awakeable(id, Outcome(True, self._encode(value, "the value of an awakeable")))
+        outcome = Outcome(True, self._encode(value, "the value of an awakeable"))
+        await self._complete_awakeable(id, outcome, told_once(idempotency_key, outcome, value))
 
-    async def reject_awakeable(self, id: str, message: str, code: int = 500) -> None:
+    async def reject_awakeable(
+        self, id: str, message: str, code: int = 500, *, idempotency_key: str | None = None
+    ) -> None:
         """Complete an awakeable with a `TerminalError`. Otherwise like `resolve_awakeable`."""
-        await self._complete_awakeable(id, outcome_of(TerminalError(message, code)))
+        outcome = outcome_of(TerminalError(message, code))
+        await self._complete_awakeable(id, outcome, told_once(idempotency_key, outcome))
 
-    async def _complete_awakeable(self, id: str, outcome: Outcome) -> None:
+    async def _complete_awakeable(self, id: str, outcome: Outcome, once: Once | None = None) -> None:
         parsed = parse_awakeable_id(id) if isinstance(id, str) else None
         if parsed is None:
             raise InvalidRequestError(f"{id!r} is no awakeable id: those start with sign_1")
         invocation, entry, run = parsed
-        await self._ask(lambda token: ask.CompleteEntry(invocation, entry, outcome, token, run), id)
+        reply = await self._ask(lambda token: ask.CompleteEntry(invocation, entry, outcome, token, run, once), id)
+        if reply.result is Answer.CONFLICT:
+            raise ConflictError(
+                f"the awakeable {id} was already completed, or its invocation has ended without it: this value is "
+                "not what its handler got"
+            )
+        self._told_again(reply, once, f"complete the awakeable {id}")
 
-    async def send_signal(self, id: str, name: str, value: Any = None) -> None:
-        """Send a named signal to an invocation, which may wait for it now or later. Raises `NotFoundError`."""
-        await self._signal(id, name, Outcome(True, self._encode(value, f"the value of signal {name!r}")))
+    async def send_signal(self, id: str, name: str, value: Any = None, *, idempotency_key: str | None = None) -> None:
+        """Send a named signal to an invocation, which may wait for it now or later. Raises `NotFoundError`.
 
-    async def reject_signal(self, id: str, name: str, message: str, code: int = 500) -> None:
+        Each call sends one more, unless it has the idempotency key of an earlier one.
+        """
+        outcome = Outcome(True, self._encode(value, f"the value of signal {name!r}"))
+        await self._signal(id, name, outcome, told_once(idempotency_key, outcome, value))
+
+    async def reject_signal(
+        self, id: str, name: str, message: str, code: int = 500, *, idempotency_key: str | None = None
+    ) -> None:
         """Send a failure as a named signal: the handler that waits for it gets a `TerminalError`.
 
-        Raises `NotFoundError`.
+        Otherwise like `send_signal`.
         """
-        await self._signal(id, name, outcome_of(TerminalError(message, code)))
+        outcome = outcome_of(TerminalError(message, code))
+        await self._signal(id, name, outcome, told_once(idempotency_key, outcome))
 
-    async def _signal(self, id: str, name: str, outcome: Outcome) -> None:
+    async def _signal(self, id: str, name: str, outcome: Outcome, once: Once | None = None) -> None:
         check_text("signal's name", name)
-        await self._ask(lambda token: ask.SendSignal(checked(id), name, outcome, token), id)
+        reply = await self._ask(lambda token: ask.SendSignal(checked(id), name, outcome, token, once), id)
+        self._told_again(reply, once, f"send the signal {name!r} to {id}")
 
-    async def resolve_promise(self, workflow: str, key: str, name: str, value: Any = None) -> None:
-        """Settle a workflow's promise. Raises `ConflictError` if it was settled before."""
+    async def resolve_promise(
+        self, workflow: str, key: str, name: str, value: Any = None, *, idempotency_key: str | None = None
+    ) -> None:
+        """Settle a workflow's promise. Raises `ConflictError` if it was settled before.
+
+        With an idempotency key, it only raises if that was somebody else.
+        """
         outcome = Outcome(True, self._encode(value, f"the value of promise {name!r}"))
-        await self._settle_promise(workflow, key, name, outcome)
+        await self._settle_promise(workflow, key, name, outcome, told_once(idempotency_key, outcome, value))
 
-    async def reject_promise(self, workflow: str, key: str, name: str, message: str, code: int = 500) -> None:
-        """Settle a workflow's promise with a `TerminalError`. Raises `ConflictError` if it was settled before."""
-        await self._settle_promise(workflow, key, name, outcome_of(TerminalError(message, code)))
+    async def reject_promise(
+        self,
+        workflow: str,
+        key: str,
+        name: str,
+        message: str,
+        code: int = 500,
+        *,
+        idempotency_key: str | None = None,
+    ) -> None:
+        """Settle a workflow's promise with a `TerminalError`. Otherwise like `resolve_promise`."""
+        outcome = outcome_of(TerminalError(message, code))
+        await self._settle_promise(workflow, key, name, outcome, told_once(idempotency_key, outcome))
 
-    async def _settle_promise(self, workflow: str, key: str, name: str, outcome: Outcome) -> None:
+    async def _settle_promise(
+        self, workflow: str, key: str, name: str, outcome: Outcome, once: Once | None = None
+    ) -> None:
         self._running()
         if not self._registry.has(workflow, Flavor.WORKFLOW):
             raise NotFoundError(f"this engine has no workflow {workflow}")
         check_text("key", key)
         check_text("promise's name", name)
-        reply = await self._ask(lambda token: ask.SettlePromise(workflow, key, name, outcome, token))
+        reply = await self._ask(lambda token: ask.SettlePromise(workflow, key, name, outcome, token, once))
         if reply.result is Answer.CONFLICT:
             raise ConflictError(f"the promise {name!r} of {workflow}/{key} was already completed")
         if reply.result is Answer.DAMAGED:
             if isinstance(reply.cause, Why):
                 raise reply.cause.error()
             raise StorageCorruptError(f"{reply.cause}. {restore_hint(self._store)}")
+        self._told_again(reply, once, f"settle the promise {name!r} of {workflow}/{key}", (workflow, "run"))
+
+    def _told_again(self, reply: Reply, once: Once | None, what: str, handler: tuple[str, str] = ("", "")) -> None:
+        told_again(reply, once, what, self._registry, handler)
 
 
 def _refuse_completed(id: str, result: Answer | Status) -> None:

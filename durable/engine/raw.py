@@ -22,6 +22,7 @@ from durable.engine.reuse import Reuse
 from durable.errors import InvalidRequestError, NotFoundError, OutcomeUnknownError
 from durable.runtime.loop import Loop
 from durable.runtime.observer import Observer
+from durable.runtime.once import told_once
 from durable.runtime.registry import Registered, check_headers, check_text
 from durable.runtime.replies import Wanted
 from durable.serde import check_data
@@ -59,6 +60,8 @@ class Standing(msgspec.Struct, frozen=True, gc=False):
     expires_at: int | None = None
     service: str = ""
     handler: str = ""
+    #: Whether its idempotency key was used with another input than this time.
+    input_differs: bool = False
 
 
 class Raw:
@@ -130,26 +133,29 @@ class Raw:
         submission = self._submission(request)
         names(submission.id)
         repeated = request.repeated_after_ms is not None
-        if repeated and (found := await self._repeated(submission, request)):
+        reuse = None if request.idempotency_key is None else Reuse(request.handler, submission)
+        if repeated and (found := await self._repeated(submission, request, reuse)):
             return found
-        look = None if request.idempotency_key is None else Reuse(request.handler, submission).look
+        look = None if reuse is None else reuse.look
         answer = await loop.ask(partial(ask.Submit, submission, repeated=repeated), wanted, look)
         if isinstance(answer, Outcome):
             return Standing(submission.id, answer)
         if answer.result is Answer.ACCEPTED:
             return Standing(answer.id, due_at=submission.due_at)
-        standing = _standing(answer)
+        standing = _standing(answer, reuse)
         if repeated:  # what was asked before was accepted only now
-            return await self._repeated(submission, request) or standing
+            return await self._repeated(submission, request, reuse) or standing
         return standing
 
-    async def _repeated(self, submission: Submission, request: Request) -> Standing | None:
+    async def _repeated(self, submission: Submission, request: Request, reuse: Reuse | None) -> Standing | None:
         """What was accepted when it was asked for before, if it was: then it counts as new, where that is certain.
 
         Raises `OutcomeUnknownError` where nobody can know, because its result may have been forgotten already.
         """
         with suppress(NotFoundError):
-            found = await self.find(submission.id)
+            look = None if reuse is None else reuse.look
+            reply = await self._engine._ask(partial(ask.Attach, submission.id), submission.id, look)
+            found = _standing(reply, reuse)
             if submission.flavor is Flavor.WORKFLOW:
                 mine = (await self._headers_of(found.id)).get(MARK) == request.id
             else:
@@ -220,20 +226,25 @@ class Raw:
 
     # ---- completing from outside ----
 
-    async def complete_awakeable(self, id: str, outcome: Outcome) -> None:
-        """Complete an awakeable; a second completion is ignored. Raises `NotFoundError`."""
+    async def complete_awakeable(self, id: str, outcome: Outcome, idempotency_key: str | None) -> None:
+        """Complete an awakeable; a second completion is ignored.
+
+        Raises `NotFoundError`; with a key, `ConflictError` where somebody else has completed it.
+        """
         self._check_size(outcome, "the value of an awakeable")
-        await self._engine._complete_awakeable(id, outcome)
+        await self._engine._complete_awakeable(id, outcome, told_once(idempotency_key, outcome))
 
-    async def settle_promise(self, workflow: str, key: str, name: str, outcome: Outcome) -> None:
-        """Settle a workflow's promise. Raises `ConflictError` where it was settled before."""
+    async def settle_promise(
+        self, workflow: str, key: str, name: str, outcome: Outcome, idempotency_key: str | None
+    ) -> None:
+        """Settle a workflow's promise. Raises `ConflictError` where it was settled before (with another key)."""
         self._check_size(outcome, f"the value of promise {name!r}")
-        await self._engine._settle_promise(workflow, key, name, outcome)
+        await self._engine._settle_promise(workflow, key, name, outcome, told_once(idempotency_key, outcome))
 
-    async def signal(self, id: str, name: str, outcome: Outcome) -> None:
-        """Hand a named signal to an invocation. Raises `NotFoundError`."""
+    async def signal(self, id: str, name: str, outcome: Outcome, idempotency_key: str | None) -> None:
+        """Hand a named signal to an invocation, once with each key. Raises `NotFoundError`."""
         self._check_size(outcome, f"the value of signal {name!r}")
-        await self._engine._signal(id, name, outcome)
+        await self._engine._signal(id, name, outcome, told_once(idempotency_key, outcome))
 
     def _check_size(self, outcome: Outcome, door: str) -> None:
         check_data(outcome.value, door, self._engine._registry.value_size_max)
@@ -245,9 +256,18 @@ def _chosen(id: str) -> str:
     return id
 
 
-def _standing(reply: Reply) -> Standing:
+def _standing(reply: Reply, reuse: Reuse | None = None) -> Standing:
     found = reply.found
     assert found is not None, "what was there already is described"
     if reply.outcome is not None:
         readable(reply.outcome.value)
-    return Standing(reply.id, reply.outcome, True, found.due_at, found.expires_at, found.service, found.handler)
+    return Standing(
+        reply.id,
+        reply.outcome,
+        True,
+        found.due_at,
+        found.expires_at,
+        found.service,
+        found.handler,
+        reuse is not None and reuse.differs,
+    )

@@ -1,4 +1,4 @@
-"""An idempotency key that comes with another input than the first time: the result is that one's, and it is said."""
+"""An idempotency key that comes with something else than the first time: the answer is that one's, and it is said."""
 
 from hashlib import sha256
 
@@ -10,6 +10,9 @@ from durable.errors import ConflictError
 from durable.runtime.lines import about
 from durable.runtime.registry import Registered
 from durable.serde.roundtrip import difference
+
+#: Answers about an invocation that was there already.
+_KNOWN = (Answer.PREVIOUSLY_ACCEPTED, Answer.FOUND)
 
 
 class Reuse:
@@ -30,7 +33,7 @@ class Reuse:
         submission, found = self._submission, reply.found
         if submission.idempotency_key is None or submission.flavor is Flavor.WORKFLOW or found is None:
             return
-        if reply.result is not Answer.PREVIOUSLY_ACCEPTED or self._same(submission.input, found.input):
+        if reply.result not in _KNOWN or self._same(submission.input, found.input):
             return
         self.differs = True
         first, second = (sha256(data).hexdigest()[:12] for data in (found.input, submission.input))

@@ -49,6 +49,7 @@ class Subscribing(Control):
         options: Mapping[str, str] | None = None,
         *,
         again: bool = False,
+        idempotency_key: str | None = None,
     ) -> SubscriptionView:
         """Have each record of a topic invoke a handler, once, also in every later life of this engine.
 
@@ -67,7 +68,8 @@ class Subscribing(Control):
         reading = self._reading()
         if isinstance(sink, Handler):
             sink = f"service://{sink.service_name}/{sink.name}"
-        return await reading.subscribe(source, sink, options, again, subscription_id(os.urandom(FRESH_BYTES)))
+        fresh_id = subscription_id(os.urandom(FRESH_BYTES))
+        return await reading.subscribe(source, sink, options, again, fresh_id, idempotency_key)
 
     async def subscriptions(self, *, source: str | None = None, sink: str | None = None) -> list[SubscriptionView]:
         """All subscriptions, or those from a source or to a sink, the oldest first, and how each of them fares."""
@@ -77,19 +79,23 @@ class Subscribing(Control):
         """One subscription. Raises `NotFoundError`, `InvalidRequestError`."""
         return self._reading().view(id)
 
-    async def unsubscribe(self, id: str) -> None:
+    async def unsubscribe(self, id: str, *, idempotency_key: str | None = None) -> None:
         """Delete a subscription: it leaves its group, and what it has accepted is still processed.
 
         Another one with the same `group.id` goes on behind its last record. Raises `NotFoundError`.
         """
-        await self._reading().unsubscribe(id)
+        await self._reading().unsubscribe(id, idempotency_key)
 
     async def pause_subscription(self, id: str) -> None:
         """Have a subscription leave its group and read nothing until it is resumed. Raises `NotFoundError`."""
         await self._reading().pause(id)
 
     async def resume_subscription(
-        self, id: str, *, position: Literal["stored", "committed", "earliest", "latest"] | None = None
+        self,
+        id: str,
+        *,
+        position: Literal["stored", "committed", "earliest", "latest"] | None = None,
+        idempotency_key: str | None = None,
     ) -> None:
         """Have a subscription go on that is paused, has failed, or waits before it tries again.
 
@@ -97,7 +103,7 @@ class Subscribing(Control):
         that its group stands (`committed`), with the first record that there is, or behind the last one. Records may
         be taken a second time then, or left out. Raises `NotFoundError`, `InvalidRequestError`.
         """
-        await self._reading().resume(id, position)
+        await self._reading().resume(id, position, idempotency_key)
 
     async def kafka_clusters(self) -> list[ClusterView]:
         """All Kafka clusters that subscriptions can name, secrets hidden."""
@@ -107,12 +113,14 @@ class Subscribing(Control):
         """One Kafka cluster. Raises `NotFoundError`."""
         return self._reading().cluster(name)
 
-    async def add_kafka_cluster(self, name: str, properties: Mapping[str, str]) -> ClusterView:
+    async def add_kafka_cluster(
+        self, name: str, properties: Mapping[str, str], *, idempotency_key: str | None = None
+    ) -> ClusterView:
         """Keep a Kafka cluster in the file, beside those that code gives; secrets are named as `${env:KAFKA_...}`.
 
         Raises `InvalidRequestError`, `ConflictError` where there is one of that name.
         """
-        return await self._reading().set_cluster(name, properties, new=True)
+        return await self._reading().set_cluster(name, properties, new=True, idempotency_key=idempotency_key)
 
     async def change_kafka_cluster(self, name: str, properties: Mapping[str, str]) -> ClusterView:
         """Replace the options of a cluster that is kept in the file; what reads from it connects anew.
@@ -121,9 +129,11 @@ class Subscribing(Control):
         """
         return await self._reading().set_cluster(name, properties, new=False)
 
-    async def remove_kafka_cluster(self, name: str, *, force: bool = False) -> None:
+    async def remove_kafka_cluster(
+        self, name: str, *, force: bool = False, idempotency_key: str | None = None
+    ) -> None:
         """Forget a cluster that is kept in the file. Raises `NotFoundError`.
 
         Raises `ConflictError` for one that code gives, and where subscriptions read from it; with `force` they wait.
         """
-        await self._reading().remove_cluster(name, force=force)
+        await self._reading().remove_cluster(name, force=force, idempotency_key=idempotency_key)

@@ -6,6 +6,8 @@ from typing import Any, Literal
 import msgspec
 
 from durable.core.journal import Failure, Outcome, failure_of
+from durable.engine.raw import Standing
+from durable.remote.envelope import INPUT_DIFFERS
 from durable.views.moments import instant
 from durable.web.security import Refusal
 
@@ -96,10 +98,9 @@ def without_class(body: bytes) -> bytes:
     return _encode(msgspec.structs.replace(_problem(body), failure=None))
 
 
-def ended(
-    id: str, outcome: Outcome, content_type: str, data: bytes, expires_at: int | None, *, exact: bool = False
-) -> Answer:
+def ended(standing: Standing, outcome: Outcome, content_type: str, data: bytes, *, exact: bool = False) -> Answer:
     """The outcome of an invocation; `data` is its value as it travels. See `failed`."""
+    id, expires_at = standing.id, standing.expires_at
     if not outcome.ok:
         answer = failed(id, failure_of(outcome), exact=exact)
         headers = list(answer.headers)
@@ -110,13 +111,19 @@ def ended(
             headers.append((b"content-type", content_type.encode("latin-1", "replace")))
     if expires_at is not None:
         headers.append((b"idempotency-expires", instant(expires_at).encode()))
+    headers += _differs(standing)
     return Answer(answer.status, answer.body, headers)
 
 
-def accepted(id: str, *, known: bool, due_at: int | None) -> Answer:
+def accepted(standing: Standing) -> Answer:
     """An invocation that nobody waits for."""
-    body = Accepted(id, "PreviouslyAccepted" if known else "Accepted", None if due_at is None else instant(due_at))
-    return json(body, 202, (_id(id),))
+    starts = None if standing.due_at is None else instant(standing.due_at)
+    body = Accepted(standing.id, "PreviouslyAccepted" if standing.known else "Accepted", starts)
+    return json(body, 202, (_id(standing.id), *_differs(standing)))
+
+
+def _differs(standing: Standing) -> list[tuple[bytes, bytes]]:
+    return [(INPUT_DIFFERS.encode(), b"true")] if standing.input_differs else []
 
 
 def _id(id: str) -> tuple[bytes, bytes]:

@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
@@ -29,11 +28,9 @@ from durable.ingress.calls import Call, Ingress
 from durable.ingress.clients import Waiting
 from durable.ingress.passing import pass_on
 from durable.ingress.policy import Limits, Policy, cors_headers, is_preflight, origins_of, refusal_of
-from durable.remote import envelope
-from durable.remote.envelope import REQUEST, Envelope
 from durable.web.access import Authorize, allowed, token_of
 from durable.web.errors import BadRequest, refusal_for
-from durable.web.requests import ClientGone, Receiving, acknowledge, facts_of, raw_route_path
+from durable.web.requests import ClientGone, Receiving, acknowledge, envelope_of, facts_of, raw_route_path
 from durable.web.security import LOOPBACK, Facts, Refusal, host_names
 from durable.web.service_openapi import document_of
 
@@ -170,7 +167,7 @@ class App:
         facts = call.facts
         try:
             if self._ingress.local:
-                call.envelope = _envelope(call.scope)
+                call.envelope = envelope_of(call.scope)
             asked = parse(call.path, self._ingress.raw.keyed)
             if facts.method not in asked.methods:
                 return problem(Refusal(405, "method not allowed", {"allow": ", ".join(asked.methods)}))
@@ -216,16 +213,6 @@ async def _document(call: Call, service: str) -> dict[str, Any]:
             if document["paths"]:
                 return document
     raise BadRequest(404, f"there is no public service '{service[:1000]}'")
-
-
-def _envelope(scope: Scope) -> Envelope | None:
-    for name, value in scope["headers"]:
-        if name == REQUEST:
-            try:
-                return envelope.decode(value)
-            except (msgspec.MsgspecError, ValueError) as error:
-                raise BadRequest(400, f"the header {REQUEST.decode()} cannot be read: {error}") from None
-    return None
 
 
 _PREFLIGHT = Answer(204)

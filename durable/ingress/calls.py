@@ -9,7 +9,7 @@ from durable.ingress.clients import Waiting
 from durable.ingress.policy import Limits
 from durable.remote.envelope import Envelope
 from durable.runtime.observer import Asking
-from durable.web.requests import Receiving, body_of
+from durable.web.requests import Receiving, body_of, key_of
 from durable.web.security import Facts
 
 
@@ -49,6 +49,13 @@ class Call(msgspec.Struct, eq=False, gc=False):
     envelope: Envelope | None = None
     #: What observers were told of it.
     asking: Asking | None = None
+
+    @property
+    def idempotency_key(self) -> str | None:
+        """What makes it take effect once, if it has that. Raises `BadRequest`."""
+        if self.envelope is not None:
+            return self.envelope.idempotency_key
+        return key_of(self.scope)
 
     def names(self, id: str) -> None:
         """It asks for this invocation."""

@@ -14,17 +14,21 @@ _DONE = Answer(202)
 
 
 async def awakeable(asked: Complete, call: Call) -> Answer:
-    """Complete an awakeable; one that is completed, or whose invocation has ended, stays as it is."""
+    """Complete an awakeable; one that is completed, or whose invocation has ended, stays as it is.
+
+    To who has sent an idempotency key, that is a 409, unless the key is that of its completion.
+    """
     if parse_awakeable_id(asked.id) is None:
         raise BadRequest(400, f"bad awakeable id '{asked.id[:100]}': those start with sign_1")
-    await call.ingress.raw.complete_awakeable(asked.id, await _outcome(call, asked.ok))
+    await call.ingress.raw.complete_awakeable(asked.id, await _outcome(call, asked.ok), call.idempotency_key)
     return _DONE
 
 
 async def promise(asked: Settle, call: Call) -> Answer:
-    """Settle a promise of a public workflow; 409 where it was settled before."""
+    """Settle a promise of a public workflow; 409 where it was settled before, with another key or none."""
     check_promise(asked, call)
-    await call.ingress.raw.settle_promise(asked.workflow, asked.key, asked.name, await _outcome(call, asked.ok))
+    outcome = await _outcome(call, asked.ok)
+    await call.ingress.raw.settle_promise(asked.workflow, asked.key, asked.name, outcome, call.idempotency_key)
     return _DONE
 
 
@@ -40,9 +44,9 @@ def check_promise(asked: Settle, call: Call) -> None:
 
 
 async def signal(asked: Signal, call: Call) -> Answer:
-    """Hand a signal to an invocation."""
+    """Hand a signal to an invocation; with an idempotency key, once."""
     check_signals(call)
-    await call.ingress.raw.signal(asked.id, asked.name, await _outcome(call, asked.ok))
+    await call.ingress.raw.signal(asked.id, asked.name, await _outcome(call, asked.ok), call.idempotency_key)
     return _DONE
 
 

@@ -41,7 +41,7 @@ async def send(asked: Invoke, call: Call) -> Answer:
     request = await request_of(asked, call)
     call.tell(request, waits=False)
     standing = await call.ingress.raw.send(request, call.names)
-    return answers.accepted(standing.id, known=standing.known, due_at=standing.due_at)
+    return answers.accepted(standing)
 
 
 def ended(handler: Registered | None, standing: Standing, outcome: Outcome, call: Call) -> Answer:
@@ -50,7 +50,7 @@ def ended(handler: Registered | None, standing: Standing, outcome: Outcome, call
     if outcome.ok and call.envelope is not None and call.envelope.stored:
         content_type, data = EXACT, outcome.value
     exact = call.ingress.local
-    return answers.ended(standing.id, outcome, content_type, data, standing.expires_at, exact=exact)
+    return answers.ended(standing, outcome, content_type, data, exact=exact)
 
 
 async def request_of(asked: Invoke, call: Call) -> Request:
@@ -80,22 +80,17 @@ async def request_of(asked: Invoke, call: Call) -> Request:
 def _headers(call: Call) -> tuple[dict[str, str], str | None]:
     """What the handler gets to see, and the idempotency key. A header that comes several times is joined."""
     if call.envelope is not None:
-        return call.envelope.headers, call.envelope.idempotency_key
+        return call.envelope.headers, call.idempotency_key
     withheld, query = call.ingress.withheld, call.scope.get("query_string", b"")
     path = f"{call.path}?{query.decode('latin-1')}" if query else call.path
     headers = {"x-restate-ingress-path": path} if len(path) <= PATH_MAX else {}
-    idempotency_key: str | None = None
     for name, value in call.scope["headers"]:
         if name not in withheld:
             known, text = name.decode("latin-1"), value.decode("latin-1")
             if known in headers:
                 text = f"{headers[known]}{'; ' if known == 'cookie' else ', '}{text}"
             headers[known] = text
-        elif name == b"idempotency-key":
-            if idempotency_key is not None or not value.isascii() or not value.decode("ascii").isprintable():
-                raise BadRequest(400, "bad header idempotency-key: give one, in printable ASCII")
-            idempotency_key = value.decode("ascii")
-    return headers, idempotency_key
+    return headers, call.idempotency_key
 
 
 def _delay_ms(call: Call, asked: Invoke) -> int | None:

@@ -9,14 +9,17 @@ from durable.core.duration import render_iso
 from durable.engine.follower import Follower
 from durable.ingress import completing, invoking
 from durable.ingress.answers import Answer, without_class
-from durable.ingress.asks import Ask, Complete, Invoke, Lookup, Result, Settle, Signal
+from durable.ingress.asks import Ask, Complete, Invoke, Settle, Signal
 from durable.ingress.calls import Call
 from durable.remote import connections
 from durable.remote.client import invocation_path
+from durable.remote.envelope import INPUT_DIFFERS
 from durable.web.requests import ClientGone
 
 #: What is told of the holder's answer; everything else belongs to its connection.
-_TOLD = ("content-type", "x-restate-id", "x-restate-error-source", "idempotency-expires", "retry-after")
+_TOLD = (
+    "content-type", "x-restate-id", "x-restate-error-source", "idempotency-expires", INPUT_DIFFERS, "retry-after",
+)  # fmt: skip
 
 
 async def pass_on(asked: Ask, call: Call, holder: Follower) -> Answer:
@@ -31,9 +34,11 @@ async def pass_on(asked: Ask, call: Call, holder: Follower) -> Answer:
     path = quote(call.path, safe="/%:@!$&'()*+,;=~", encoding="latin-1")
     body = await call.body() if call.facts.method == "POST" else b""
     media = call.facts.content_type[0] if call.facts.content_type and body else ""
-    safe = isinstance(asked, Result | Lookup | Complete)
+    key = call.idempotency_key if isinstance(asked, Complete | Settle | Signal) else None
+    if key is None and isinstance(asked, Settle | Signal):
+        key = holder.new_key()  # this app's own: it may have to ask twice
     with call.ingress.waiting(call.receive):
-        return _told(await holder.pass_on(call.facts.method, path, body, media, safe=safe))
+        return _told(await holder.pass_on(call.facts.method, path, body, media, key))
     raise ClientGone
 
 

@@ -34,7 +34,7 @@ class Policy(security.Policy, frozen=True, kw_only=True):
 #: What a page of an allowed origin may read of an answer.
 _EXPOSED = (
     b"access-control-expose-headers",
-    b"x-restate-id, x-restate-error-source, idempotency-expires, retry-after",
+    b"x-restate-id, x-restate-error-source, idempotency-expires, idempotency-input-differs, retry-after",
 )
 _PREFLIGHT = (
     (b"access-control-allow-methods", b"GET, POST"),

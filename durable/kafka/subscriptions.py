@@ -10,7 +10,7 @@ from typing import Any
 from durable import log
 from durable.core import commands as ask
 from durable.core import record_commands as records
-from durable.core.effects import Answer
+from durable.core.effects import Answer, Reply
 from durable.core.ids import is_subscription_id
 from durable.core.sources import STARTS, Cluster, Subscription
 from durable.core.world import World
@@ -26,7 +26,9 @@ from durable.kafka.reader import Reader
 from durable.kafka.records import Records
 from durable.kafka.sources import check_cluster_name, check_options, sink_of, source_of
 from durable.kafka.state import ClusterView, PartitionView, SubscriptionView
+from durable.runtime.once import asked_once, told_again
 from durable.runtime.registry import Registry
+from durable.serde import stable
 
 Clusters = Mapping[str, Mapping[str, Any]]
 
@@ -128,7 +130,9 @@ class Subscriptions:
 
     # ---- subscriptions ----
 
-    async def subscribe(self, source: str, sink: str, options: Any, new: bool, fresh_id: str) -> SubscriptionView:
+    async def subscribe(
+        self, source: str, sink: str, options: Any, new: bool, fresh_id: str, idempotency_key: str | None
+    ) -> SubscriptionView:
         """See `Engine.subscribe`."""
         read = source_of(source)
         handler = sink_of(sink, self._registry)
@@ -137,6 +141,7 @@ class Subscriptions:
             raise InvalidRequestError(_no_cluster(read.cluster, self._names()))
         own = check_options(options)
         opt.check(own, where="options", kept=True)
+        once = asked_once(idempotency_key, source.encode(), sink.encode(), stable(own, b""))
         async with self._changing:
             if not new:
                 group = str(opt.effective("", cluster, own)["group.id"])
@@ -157,9 +162,10 @@ class Subscriptions:
                 str(handler.flavor),
                 self._now_ms(),
             )
-            await self._ask(partial(records.Subscribe, subscription))
-            self._read(fresh_id)
-        return self.view(fresh_id)
+            reply = await self._ask(lambda token: records.Subscribe(subscription, token, once))
+            told_again(reply, once, "subscribe", self._registry, (handler.service, handler.name))
+            self._read(reply.id)
+        return self.view(reply.id)
 
     def _one_like(self, source: str, sink: str, options: dict[str, str], group: str) -> Subscription | None:
         """The subscription that is meant; `group` is "" where it is to have its own. Raises `ConflictError`.
@@ -199,12 +205,13 @@ class Subscriptions:
         await self._stop(one.id)
         self._read(one.id)
 
-    async def unsubscribe(self, id: str) -> None:
+    async def unsubscribe(self, id: str, idempotency_key: str | None) -> None:
         """See `Engine.unsubscribe`."""
-        self._found(id)
+        _check(id)
+        once = asked_once(idempotency_key)
         async with self._changing:
             await self._stop(id)
-            await self._ask(partial(records.Unsubscribe, id), id)
+            await self._ask(lambda token: records.Unsubscribe(id, token, once), id)
 
     async def pause(self, id: str) -> None:
         """See `Engine.pause_subscription`."""
@@ -213,29 +220,33 @@ class Subscriptions:
             await self._ask(partial(records.HoldSubscription, id, True), id)
             await self._stop(id)
 
-    async def resume(self, id: str, position: str | None) -> None:
+    async def resume(self, id: str, position: str | None, idempotency_key: str | None) -> None:
         """See `Engine.resume_subscription`."""
         if position is not None and position not in STARTS:
             raise InvalidRequestError(f"position is one of {', '.join(STARTS)}, not {position!r}")
         self._found(id)
+        once = asked_once(idempotency_key, b"" if position is None else position.encode())
         async with self._changing:
             if position is not None:
                 await self._stop(id)
-                await self._ask(partial(records.Reposition, id, position), id)
+                reply = await self._ask(lambda token: records.Reposition(id, position, token, once), id)
+                told_again(reply, once, f"say where the subscription {id} goes on", self._registry, ("", ""))
             else:
                 await self._ask(partial(records.HoldSubscription, id, False), id)
             self._read(id)
 
-    async def _ask(self, make: Callable[[int], ask.Command], id: str = "") -> None:
-        reply = await self._host.ask(make)
+    async def _ask(self, make: Callable[[int], ask.Command], id: str = "") -> Reply:
+        reply: Reply = await self._host.ask(make)
         if reply.result is Answer.NOT_FOUND:
             raise _unknown(id)
+        if reply.result is Answer.UNSURE:
+            raise StorageCorruptError(reply.cause)
         if reply.result is Answer.DAMAGED:
             raise StorageCorruptError(f"the subscription {id}: {reply.cause}; all that can be done is to delete it")
+        return reply
 
     def _found(self, id: str) -> Subscription:
-        if not isinstance(id, str) or not is_subscription_id(id):
-            raise InvalidRequestError(f"{id!r} is not the id of a subscription (`sub_1` and 22 letters or digits)")
+        _check(id)
         found = self._world.subscriptions.get(id)
         if found is None:
             raise _unknown(id)
@@ -316,7 +327,7 @@ class Subscriptions:
         """One of them. Raises `NotFoundError`."""
         kept = self._world.clusters.get(name)
         if kept is None and name not in self._clusters:
-            raise NotFoundError(f"The requested Kafka cluster '{name}' does not exist")
+            raise _no_such_cluster(name)
         readers = [one for one in self._world.subscriptions.values() if one.cluster == name]
         return ClusterView(
             name=name,
@@ -327,33 +338,45 @@ class Subscriptions:
             damage="" if kept is None else kept.damage,
         )
 
-    async def set_cluster(self, name: str, properties: Any, *, new: bool) -> ClusterView:
+    async def set_cluster(
+        self, name: str, properties: Any, *, new: bool, idempotency_key: str | None = None
+    ) -> ClusterView:
         """Keep a cluster; what reads from it connects anew. Raises as `Engine.add_kafka_cluster` and `change_`."""
+        exists = ConflictError(f"the Kafka cluster '{name}' exists already")
         if not new:
             self._changeable(name)
         else:
             check_cluster_name(name)
-            if name in self._names():
-                raise ConflictError(f"the Kafka cluster '{name}' exists already")
+            if name in self._clusters:
+                raise exists
         own = check_options(properties, "properties")
         _check_properties(own, f"the Kafka cluster '{name}'", kept=True)
+        once = asked_once(idempotency_key, stable(own, b""))
         async with self._changing:
             kept = self._world.clusters.get(name)
-            created_at = self._now_ms() if kept is None else kept.created_at
-            await self._ask(partial(records.SetCluster, name, Cluster(name, own, created_at)))
+            cluster = Cluster(name, own, self._now_ms() if kept is None else kept.created_at)
+            reply = await self._ask(lambda token: records.SetCluster(name, cluster, token, new, once))
+            if reply.result is Answer.CONFLICT:
+                raise exists
+            told_again(reply, once, f"add the Kafka cluster {name!r}", self._registry, ("", ""))
             await self._connect_again(name)
         return self.cluster(name)
 
-    async def remove_cluster(self, name: str, *, force: bool) -> None:
+    async def remove_cluster(self, name: str, *, force: bool, idempotency_key: str | None) -> None:
         """Forget a cluster. Raises `NotFoundError`, and `ConflictError` where something reads from it."""
-        view = self._changeable(name)
-        if view.subscriptions and not force:
-            raise ConflictError(
-                f"the Kafka cluster '{name}' is read from by {', '.join(view.subscriptions)}: delete these first, or "
-                "force it; they would wait until there is one of that name"
-            )
+        once = asked_once(idempotency_key)
+        if once is None or name in self._names():  # else it may be gone because this was asked before
+            view = self._changeable(name)
+            if view.subscriptions and not force:
+                raise ConflictError(
+                    f"the Kafka cluster '{name}' is read from by {', '.join(view.subscriptions)}: delete these "
+                    "first, or force it; they would wait until there is one of that name"
+                )
         async with self._changing:
-            await self._ask(partial(records.SetCluster, name, None))
+            try:
+                await self._ask(lambda token: records.SetCluster(name, None, token, False, once))
+            except NotFoundError:
+                raise _no_such_cluster(name) from None
             await self._connect_again(name)
 
     def _changeable(self, name: str) -> ClusterView:
@@ -369,8 +392,18 @@ class Subscriptions:
             self._read(id)
 
 
+def _check(id: str) -> None:
+    """Whether it has the form of a subscription's id. Raises `InvalidRequestError`."""
+    if not isinstance(id, str) or not is_subscription_id(id):
+        raise InvalidRequestError(f"{id!r} is not the id of a subscription (`sub_1` and 22 letters or digits)")
+
+
 def _unknown(id: str) -> NotFoundError:
     return NotFoundError(f"The requested subscription '{id}' does not exist")
+
+
+def _no_such_cluster(name: str) -> NotFoundError:
+    return NotFoundError(f"The requested Kafka cluster '{name}' does not exist")
 
 
 def _no_cluster(name: str, names: list[str]) -> str:

@@ -12,8 +12,8 @@ from durable.core.journal import Outcome
 from durable.errors import InvalidRequestError, NotFoundError, OutcomeUnknownError
 from durable.remote.asking import read
 from durable.remote.connections import Answer, Headers
-from durable.remote.envelope import Envelope
-from durable.remote.operating import checked, decoder
+from durable.remote.envelope import INPUT_DIFFERS, Envelope
+from durable.remote.operating import checked, decoder, key_header
 from durable.remote.subscribing import Subscribing
 from durable.remote.targets import Target, target_of
 from durable.remote.wire import check, encoded_path
@@ -37,6 +37,7 @@ _OF_HTTP = frozenset({
 class _Sent(NamedTuple):
     id: str
     accepted: bool
+    input_differs: bool
 
 
 class Client(Subscribing):
@@ -97,7 +98,7 @@ class Client(Subscribing):
         """See `Engine.send`. It is repeated as `call` is; `accepted` may then be False for what it did itself."""
         found = self._find(target)
         sent = await self._sent(found, arg, key, idempotency_key, headers, delay)
-        return Handle(self, sent.id, decoder(found.output), accepted=sent.accepted)
+        return Handle(self, sent.id, decoder(found.output), accepted=sent.accepted, input_differs=sent.input_differs)
 
     async def _called(
         self,
@@ -134,7 +135,7 @@ class Client(Subscribing):
                 raise InvalidRequestError(f"delay: {error}") from None
         answer = await self._asked("send", target, arg, key, idempotency_key, headers, query)
         told = read(check(answer), dict[str, str])
-        return _Sent(told["invocationId"], told["status"] == "Accepted")
+        return _Sent(told["invocationId"], told["status"] == "Accepted", INPUT_DIFFERS in answer.headers)
 
     async def _asked(
         self,
@@ -257,9 +258,9 @@ class _Sought(Handle[Any]):
         await self._seek()
         return await super().output()
 
-    async def cancel(self, *, kill: bool = False) -> Applied:
+    async def cancel(self, *, kill: bool = False, idempotency_key: str | None = None) -> Applied:
         await self._seek()
-        return await super().cancel(kill=kill)
+        return await super().cancel(kill=kill, idempotency_key=idempotency_key)
 
     async def describe(self) -> InvocationView:
         await self._seek()
@@ -285,9 +286,7 @@ def _plain(headers: Mapping[str, str], idempotency_key: str | None) -> Headers:
             )
         sent.append((name.lower().encode(), value.strip().encode()))
     if idempotency_key is not None:
-        if not (idempotency_key.isascii() and idempotency_key.isprintable()):
-            raise InvalidRequestError("an idempotency key that is sent over HTTP is in printable ASCII")
-        sent.append((b"idempotency-key", idempotency_key.encode()))
+        sent.append(key_header(idempotency_key))
     return sent
 
 

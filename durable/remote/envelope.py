@@ -10,6 +10,9 @@ import msgspec
 #: The header of a request that has it.
 REQUEST = b"x-durable-request"
 
+#: The header of an answer that tells: the idempotency key was used before, with another input.
+INPUT_DIFFERS = "idempotency-input-differs"
+
 #: Who accepts this media type gets views as Python has them, and the engine's own words.
 EXACT = "application/vnd.durable.exact+json"
 

@@ -84,32 +84,35 @@ class Operating(Asking):
 
     # ---- steering ----
 
-    async def cancel(self, id: str, *, kill: bool = False, dry_run: bool = False) -> Applied:
+    async def cancel(
+        self, id: str, *, kill: bool = False, dry_run: bool = False, idempotency_key: str | None = None
+    ) -> Applied:
         """See `Engine.cancel`."""
-        return await self._steer(id, "kill" if kill else "cancel", dry_run)
+        return await self._steer(id, "kill" if kill else "cancel", dry_run, idempotency_key)
 
-    async def kill(self, id: str, *, dry_run: bool = False) -> Applied:
+    async def kill(self, id: str, *, dry_run: bool = False, idempotency_key: str | None = None) -> Applied:
         """See `Engine.kill`."""
-        return await self._steer(id, "kill", dry_run)
+        return await self._steer(id, "kill", dry_run, idempotency_key)
 
-    async def pause(self, id: str, *, dry_run: bool = False) -> Applied:
+    async def pause(self, id: str, *, dry_run: bool = False, idempotency_key: str | None = None) -> Applied:
         """See `Engine.pause`."""
-        return await self._steer(id, "pause", dry_run)
+        return await self._steer(id, "pause", dry_run, idempotency_key)
 
-    async def resume(self, id: str, *, dry_run: bool = False) -> Applied:
+    async def resume(self, id: str, *, dry_run: bool = False, idempotency_key: str | None = None) -> Applied:
         """See `Engine.resume`."""
-        return await self._steer(id, "resume", dry_run)
+        return await self._steer(id, "resume", dry_run, idempotency_key)
 
-    async def purge(self, id: str, *, dry_run: bool = False) -> None:
+    async def purge(self, id: str, *, dry_run: bool = False, idempotency_key: str | None = None) -> None:
         """See `Engine.purge`."""
-        await self._steer(id, "purge", dry_run)
+        await self._steer(id, "purge", dry_run, idempotency_key)
 
-    async def purge_journal(self, id: str, *, dry_run: bool = False) -> None:
+    async def purge_journal(self, id: str, *, dry_run: bool = False, idempotency_key: str | None = None) -> None:
         """See `Engine.purge_journal`."""
-        await self._steer(id, "purge-journal", dry_run)
+        await self._steer(id, "purge-journal", dry_run, idempotency_key)
 
-    async def _steer(self, id: str, verb: str, dry_run: bool) -> Applied:
-        answer = await self._operate("PATCH", f"/invocations/{checked(id)}/{verb}", query=_dry(dry_run))
+    async def _steer(self, id: str, verb: str, dry_run: bool, idempotency_key: str | None) -> Applied:
+        path, query = f"/invocations/{checked(id)}/{verb}", _dry(dry_run)
+        answer = await self._operate("PATCH", path, query=query, headers=self._once(idempotency_key))
         if not answer.body:  # of Restate's own server
             return Applied.ACCEPTED if answer.status == _ACCEPTED else Applied.DONE
         return Applied(read(answer, dict[str, str])["outcome"])
@@ -119,56 +122,103 @@ class Operating(Asking):
         answer = await self._operate("POST", "/resume-all", json={"reason": reason, "service": service})
         return list(read(answer, dict[str, list[str]])["invocation_ids"])
 
-    async def restart_as_new(self, id: str, *, from_entry: int = 0, dry_run: bool = False) -> Handle[Any]:
-        """See `Engine.restart_as_new`. Raises `OutcomeUnknownError` where the connection breaks meanwhile."""
-        query = {"from": str(from_entry), **_dry(dry_run)}
-        answer = await self._operate("PATCH", f"/invocations/{checked(id)}/restart-as-new", query=query, safe=False)
+    async def restart_as_new(
+        self, id: str, *, from_entry: int = 0, dry_run: bool = False, idempotency_key: str | None = None
+    ) -> Handle[Any]:
+        """See `Engine.restart_as_new`.
+
+        Over a URL, without an idempotency key, it raises `OutcomeUnknownError` where the connection breaks meanwhile.
+        """
+        path, query = f"/invocations/{checked(id)}/restart-as-new", {"from": str(from_entry), **_dry(dry_run)}
+        said, safe = self._once(idempotency_key), self._safe(idempotency_key)
+        answer = await self._operate("PATCH", path, query=query, headers=said, safe=safe)
         return Handle(self, read(answer, dict[str, str])["new_invocation_id"], ANY.decode)
 
     # ---- completing from outside ----
 
-    async def resolve_awakeable(self, id: str, value: Any = None) -> None:
+    async def resolve_awakeable(self, id: str, value: Any = None, *, idempotency_key: str | None = None) -> None:
         """See `Engine.resolve_awakeable`."""
-        await self._resolve("awakeables", (_awakeable(id),), value, "the value of an awakeable", safe=True)
+        path, door = ("awakeables", _awakeable(id)), "the value of an awakeable"
+        await self._resolve(path, value, door, idempotency_key)
 
-    async def reject_awakeable(self, id: str, message: str, code: int = 500) -> None:
+    async def reject_awakeable(
+        self, id: str, message: str, code: int = 500, *, idempotency_key: str | None = None
+    ) -> None:
         """See `Engine.reject_awakeable`. Restate's own ingress knows no `code`: there it is 500."""
-        await self._reject("awakeables", (_awakeable(id),), message, code, safe=True)
+        await self._reject(("awakeables", _awakeable(id)), message, code, idempotency_key)
 
-    async def send_signal(self, id: str, name: str, value: Any = None) -> None:
-        """See `Engine.send_signal`. Raises `OutcomeUnknownError` where the connection breaks meanwhile."""
+    async def send_signal(self, id: str, name: str, value: Any = None, *, idempotency_key: str | None = None) -> None:
+        """See `Engine.send_signal`."""
         check_text("signal's name", name)
-        await self._resolve("signals", (checked(id), name), value, f"the value of signal {name!r}")
+        path, door = ("signals", checked(id), name), f"the value of signal {name!r}"
+        await self._resolve(path, value, door, self._or_own(idempotency_key))
 
-    async def reject_signal(self, id: str, name: str, message: str, code: int = 500) -> None:
-        """See `Engine.reject_signal`. Raises `OutcomeUnknownError` where the connection breaks meanwhile."""
+    async def reject_signal(
+        self, id: str, name: str, message: str, code: int = 500, *, idempotency_key: str | None = None
+    ) -> None:
+        """See `Engine.reject_signal`."""
         check_text("signal's name", name)
-        await self._reject("signals", (checked(id), name), message, code)
+        await self._reject(("signals", checked(id), name), message, code, self._or_own(idempotency_key))
 
-    async def resolve_promise(self, workflow: str, key: str, name: str, value: Any = None) -> None:
-        """See `Engine.resolve_promise`. Raises `OutcomeUnknownError` where the connection breaks meanwhile."""
-        await self._resolve("promises", _promise(workflow, key, name), value, f"the value of promise {name!r}")
+    async def resolve_promise(
+        self, workflow: str, key: str, name: str, value: Any = None, *, idempotency_key: str | None = None
+    ) -> None:
+        """See `Engine.resolve_promise`."""
+        path, door = ("promises", *_promise(workflow, key, name)), f"the value of promise {name!r}"
+        await self._resolve(path, value, door, self._or_own(idempotency_key))
 
-    async def reject_promise(self, workflow: str, key: str, name: str, message: str, code: int = 500) -> None:
-        """See `Engine.reject_promise`. Raises `OutcomeUnknownError` where the connection breaks meanwhile."""
-        await self._reject("promises", _promise(workflow, key, name), message, code)
+    async def reject_promise(
+        self,
+        workflow: str,
+        key: str,
+        name: str,
+        message: str,
+        code: int = 500,
+        *,
+        idempotency_key: str | None = None,
+    ) -> None:
+        """See `Engine.reject_promise`."""
+        path = ("promises", *_promise(workflow, key, name))
+        await self._reject(path, message, code, self._or_own(idempotency_key))
 
-    async def _resolve(self, what: str, names: tuple[str, ...], value: Any, door: str, *, safe: bool = False) -> None:
+    async def _resolve(self, parts: tuple[str, ...], value: Any, door: str, idempotency_key: str | None) -> None:
         data = encoded(ANY, value, door, _VALUE_SIZE_MAX)
         media = "application/json"
         if (raw := unmarked(data)) is not None:
             media, data = _BYTES, data if self._local else raw
-        path = encoded_path("restate", what, *names, "resolve")
-        said = self._said(Envelope())
-        check(await self._invoke("POST", path, body=data, content_type=media, headers=said, safe=safe))
+        path = encoded_path("restate", *parts, "resolve")
+        said = self._keyed(idempotency_key, Envelope(idempotency_key=idempotency_key))
+        check(await self._invoke("POST", path, body=data, content_type=media, headers=said))
 
-    async def _reject(
-        self, what: str, names: tuple[str, ...], message: str, code: int, *, safe: bool = False
-    ) -> None:
+    async def _reject(self, parts: tuple[str, ...], message: str, code: int, idempotency_key: str | None) -> None:
         failure = failure_of(outcome_of(TerminalError(message, code)))
-        path, body = encoded_path("restate", what, *names, "reject"), failure.message.encode()
-        said = self._said(Envelope(code=failure.code))
-        check(await self._invoke("POST", path, body=body, content_type="text/plain", headers=said, safe=safe))
+        path, body = encoded_path("restate", *parts, "reject"), failure.message.encode()
+        said = self._keyed(idempotency_key, Envelope(idempotency_key=idempotency_key, code=failure.code))
+        check(await self._invoke("POST", path, body=body, content_type="text/plain", headers=said))
+
+    # ---- asking once ----
+
+    def new_key(self) -> str:
+        """An idempotency key of its own, for what has none: so it may be asked again where the answer was lost."""
+        return self._new_id()
+
+    def _or_own(self, idempotency_key: str | None) -> str:
+        return self.new_key() if idempotency_key is None else idempotency_key
+
+    def _once(self, idempotency_key: str | None) -> Headers:
+        """What makes the admin API do something once, however often it is asked."""
+        key = self._or_own(idempotency_key)
+        return self._keyed(key, Envelope(idempotency_key=key))
+
+    def _safe(self, idempotency_key: str | None) -> bool:
+        """Whether asking the admin API twice does no harm: Restate's own knows no keys, and may be behind a URL."""
+        return self._local or idempotency_key is not None
+
+    def _keyed(self, idempotency_key: str | None, said: Envelope) -> Headers:
+        if idempotency_key is None:
+            return self._said(said)
+        check_text("idempotency key", idempotency_key)
+        return self._said(said) or [key_header(idempotency_key)]
 
     # ---- reading ----
 
@@ -266,14 +316,14 @@ class Operating(Asking):
     ) -> None:
         """See `Engine.patch_state`.
 
-        Raises `OutcomeUnknownError` where the connection breaks meanwhile, and there is no idempotency key.
+        Without an idempotency key it has one of its own.
         """
         values = {
             name: encoded(ANY, value, f"the state value {name!r}", _VALUE_SIZE_MAX) for name, value in state.items()
         }
-        change = {"key": key, "state": values, "version": expected_version, "idempotency_key": idempotency_key}
-        path, safe = encoded_path("services", service, "state"), idempotency_key is not None
-        await self._operate("PUT", path, json=change, safe=safe)
+        once = self._or_own(idempotency_key)
+        change = {"key": key, "state": values, "version": expected_version, "idempotency_key": once}
+        await self._operate("PUT", encoded_path("services", service, "state"), json=change)
 
     async def backup(self, path: str | os.PathLike[str]) -> None:
         """See `Engine.backup`. Over a URL, `path` is a name in the folder that its admin API writes backups to."""
@@ -306,6 +356,13 @@ def _duration(name: str, value: Any) -> str:
         return render(parse(value))
     except ValueError as error:
         raise InvalidRequestError(f"configure: {name}: {error}") from None
+
+
+def key_header(idempotency_key: str) -> tuple[bytes, bytes]:
+    """An idempotency key as HTTP has it. Raises `InvalidRequestError`."""
+    if not (idempotency_key.isascii() and idempotency_key.isprintable()):
+        raise InvalidRequestError("an idempotency key that is sent over HTTP is in printable ASCII")
+    return b"idempotency-key", idempotency_key.encode()
 
 
 def checked(id: str) -> str:

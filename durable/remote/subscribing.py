@@ -24,14 +24,16 @@ class Subscribing(Operating):
         options: Mapping[str, str] | None = None,
         *,
         again: bool = False,
+        idempotency_key: str | None = None,
     ) -> SubscriptionView:
-        """See `Engine.subscribe`. With `again`: `OutcomeUnknownError` where the connection breaks meanwhile."""
+        """See `Engine.subscribe`."""
         if isinstance(sink, Handler):
             sink = f"service://{sink.service_name}/{sink.name}"
         check_text("source", source)
         check_text("sink", sink)
         wanted = {"source": source, "sink": sink, "options": check_options(options), "again": again}
-        return _subscription(await self._operate("POST", "/subscriptions", json=wanted, safe=not again))
+        said, safe = self._once(idempotency_key), not again or self._safe(idempotency_key)
+        return _subscription(await self._operate("POST", "/subscriptions", json=wanted, headers=said, safe=safe))
 
     async def subscriptions(self, *, source: str | None = None, sink: str | None = None) -> list[SubscriptionView]:
         """See `Engine.subscriptions`."""
@@ -42,23 +44,25 @@ class Subscribing(Operating):
         """See `Engine.subscription`."""
         return _subscription(await self._operate("GET", _path(id)))
 
-    async def unsubscribe(self, id: str) -> None:
+    async def unsubscribe(self, id: str, *, idempotency_key: str | None = None) -> None:
         """See `Engine.unsubscribe`."""
-        await self._operate("DELETE", _path(id))
+        await self._operate("DELETE", _path(id), headers=self._once(idempotency_key))
 
     async def pause_subscription(self, id: str) -> None:
         """See `Engine.pause_subscription`."""
         await self._operate("PATCH", f"{_path(id)}/pause")
 
     async def resume_subscription(
-        self, id: str, *, position: Literal["stored", "committed", "earliest", "latest"] | None = None
+        self,
+        id: str,
+        *,
+        position: Literal["stored", "committed", "earliest", "latest"] | None = None,
+        idempotency_key: str | None = None,
     ) -> None:
-        """See `Engine.resume_subscription`.
-
-        With a position: `OutcomeUnknownError` where the connection breaks meanwhile.
-        """
+        """See `Engine.resume_subscription`."""
         query = {} if position is None else {"position": position}
-        await self._operate("PATCH", f"{_path(id)}/resume", query=query, safe=position is None)
+        said, safe = self._once(idempotency_key), position is None or self._safe(idempotency_key)
+        await self._operate("PATCH", f"{_path(id)}/resume", query=query, headers=said, safe=safe)
 
     async def kafka_clusters(self) -> list[ClusterView]:
         """See `Engine.kafka_clusters`."""
@@ -68,20 +72,26 @@ class Subscribing(Operating):
         """See `Engine.kafka_cluster`."""
         return _cluster(await self._operate("GET", _cluster_path(name)))
 
-    async def add_kafka_cluster(self, name: str, properties: Mapping[str, str]) -> ClusterView:
-        """See `Engine.add_kafka_cluster`. Raises `OutcomeUnknownError` where the connection breaks meanwhile."""
+    async def add_kafka_cluster(
+        self, name: str, properties: Mapping[str, str], *, idempotency_key: str | None = None
+    ) -> ClusterView:
+        """See `Engine.add_kafka_cluster`."""
         check_cluster_name(name)
         wanted = {"name": name, "properties": check_options(properties, "properties")}
-        return _cluster(await self._operate("POST", "/kafka-clusters", json=wanted, safe=False))
+        said, safe = self._once(idempotency_key), self._safe(idempotency_key)
+        return _cluster(await self._operate("POST", "/kafka-clusters", json=wanted, headers=said, safe=safe))
 
     async def change_kafka_cluster(self, name: str, properties: Mapping[str, str]) -> ClusterView:
         """See `Engine.change_kafka_cluster`."""
         wanted = {"properties": check_options(properties, "properties")}
         return _cluster(await self._operate("PATCH", _cluster_path(name), json=wanted))
 
-    async def remove_kafka_cluster(self, name: str, *, force: bool = False) -> None:
+    async def remove_kafka_cluster(
+        self, name: str, *, force: bool = False, idempotency_key: str | None = None
+    ) -> None:
         """See `Engine.remove_kafka_cluster`."""
-        await self._operate("DELETE", _cluster_path(name), query={"force": "true"} if force else {})
+        said, query = self._once(idempotency_key), {"force": "true"} if force else {}
+        await self._operate("DELETE", _cluster_path(name), query=query, headers=said)
 
 
 def _path(id: str) -> str:

@@ -46,6 +46,11 @@ class SyncHandle(Generic[T_co]):
         """False if an idempotency key named an invocation that already existed."""
         return self._handle.accepted
 
+    @property
+    def input_differs(self) -> bool:
+        """Whether that one was accepted with another input: the result is the first one's."""
+        return self._handle.input_differs
+
     def result(self, timeout: Duration | None = None) -> T_co:
         """Wait for the result. Raises the invocation's `TerminalError`; `NotFoundError` once it is forgotten.
 
@@ -57,9 +62,9 @@ class SyncHandle(Generic[T_co]):
         """The result as it is now. Raises `OutputNotReadyError` (470) while there is none."""
         return self._client._run(lambda _: self._handle.output())
 
-    def cancel(self, *, kill: bool = False) -> Applied:
+    def cancel(self, *, kill: bool = False, idempotency_key: str | None = None) -> Applied:
         """See `Engine.cancel`."""
-        return self._client._run(lambda _: self._handle.cancel(kill=kill))
+        return self._client._run(lambda _: self._handle.cancel(kill=kill, idempotency_key=idempotency_key))
 
     def describe(self) -> InvocationView:
         """See `Engine.describe`."""
@@ -259,65 +264,91 @@ class SyncClient:
 
     # ---- steering ----
 
-    def cancel(self, id: str, *, kill: bool = False, dry_run: bool = False) -> Applied:
+    def cancel(
+        self, id: str, *, kill: bool = False, dry_run: bool = False, idempotency_key: str | None = None
+    ) -> Applied:
         """See `Engine.cancel`."""
-        return self._run(lambda client: client.cancel(id, kill=kill, dry_run=dry_run))
+        return self._run(
+            lambda client: client.cancel(id, kill=kill, dry_run=dry_run, idempotency_key=idempotency_key)
+        )
 
-    def kill(self, id: str, *, dry_run: bool = False) -> Applied:
+    def kill(self, id: str, *, dry_run: bool = False, idempotency_key: str | None = None) -> Applied:
         """See `Engine.kill`."""
-        return self._run(lambda client: client.kill(id, dry_run=dry_run))
+        return self._run(lambda client: client.kill(id, dry_run=dry_run, idempotency_key=idempotency_key))
 
-    def pause(self, id: str, *, dry_run: bool = False) -> Applied:
+    def pause(self, id: str, *, dry_run: bool = False, idempotency_key: str | None = None) -> Applied:
         """See `Engine.pause`."""
-        return self._run(lambda client: client.pause(id, dry_run=dry_run))
+        return self._run(lambda client: client.pause(id, dry_run=dry_run, idempotency_key=idempotency_key))
 
-    def resume(self, id: str, *, dry_run: bool = False) -> Applied:
+    def resume(self, id: str, *, dry_run: bool = False, idempotency_key: str | None = None) -> Applied:
         """See `Engine.resume`."""
-        return self._run(lambda client: client.resume(id, dry_run=dry_run))
+        return self._run(lambda client: client.resume(id, dry_run=dry_run, idempotency_key=idempotency_key))
 
     def resume_all(self, *, reason: str | None = None, service: str | None = None) -> list[str]:
         """See `Engine.resume_all`."""
         return self._run(lambda client: client.resume_all(reason=reason, service=service))
 
-    def restart_as_new(self, id: str, *, from_entry: int = 0, dry_run: bool = False) -> SyncHandle[Any]:
+    def restart_as_new(
+        self, id: str, *, from_entry: int = 0, dry_run: bool = False, idempotency_key: str | None = None
+    ) -> SyncHandle[Any]:
         """See `Engine.restart_as_new`."""
         return SyncHandle(
-            self, self._run(lambda client: client.restart_as_new(id, from_entry=from_entry, dry_run=dry_run))
+            self,
+            self._run(
+                lambda client: client.restart_as_new(
+                    id, from_entry=from_entry, dry_run=dry_run, idempotency_key=idempotency_key
+                )
+            ),
         )
 
-    def purge(self, id: str, *, dry_run: bool = False) -> None:
+    def purge(self, id: str, *, dry_run: bool = False, idempotency_key: str | None = None) -> None:
         """See `Engine.purge`."""
-        self._run(lambda client: client.purge(id, dry_run=dry_run))
+        self._run(lambda client: client.purge(id, dry_run=dry_run, idempotency_key=idempotency_key))
 
-    def purge_journal(self, id: str, *, dry_run: bool = False) -> None:
+    def purge_journal(self, id: str, *, dry_run: bool = False, idempotency_key: str | None = None) -> None:
         """See `Engine.purge_journal`."""
-        self._run(lambda client: client.purge_journal(id, dry_run=dry_run))
+        self._run(lambda client: client.purge_journal(id, dry_run=dry_run, idempotency_key=idempotency_key))
 
     # ---- completing from outside ----
 
-    def resolve_awakeable(self, id: str, value: Any = None) -> None:
+    def resolve_awakeable(self, id: str, value: Any = None, *, idempotency_key: str | None = None) -> None:
         """See `Engine.resolve_awakeable`."""
-        self._run(lambda client: client.resolve_awakeable(id, value))
+        self._run(lambda client: client.resolve_awakeable(id, value, idempotency_key=idempotency_key))
 
-    def reject_awakeable(self, id: str, message: str, code: int = 500) -> None:
+    def reject_awakeable(self, id: str, message: str, code: int = 500, *, idempotency_key: str | None = None) -> None:
         """See `Engine.reject_awakeable`."""
-        self._run(lambda client: client.reject_awakeable(id, message, code))
+        self._run(lambda client: client.reject_awakeable(id, message, code, idempotency_key=idempotency_key))
 
-    def send_signal(self, id: str, name: str, value: Any = None) -> None:
+    def send_signal(self, id: str, name: str, value: Any = None, *, idempotency_key: str | None = None) -> None:
         """See `Engine.send_signal`."""
-        self._run(lambda client: client.send_signal(id, name, value))
+        self._run(lambda client: client.send_signal(id, name, value, idempotency_key=idempotency_key))
 
-    def reject_signal(self, id: str, name: str, message: str, code: int = 500) -> None:
+    def reject_signal(
+        self, id: str, name: str, message: str, code: int = 500, *, idempotency_key: str | None = None
+    ) -> None:
         """See `Engine.reject_signal`."""
-        self._run(lambda client: client.reject_signal(id, name, message, code))
+        self._run(lambda client: client.reject_signal(id, name, message, code, idempotency_key=idempotency_key))
 
-    def resolve_promise(self, workflow: str, key: str, name: str, value: Any = None) -> None:
+    def resolve_promise(
+        self, workflow: str, key: str, name: str, value: Any = None, *, idempotency_key: str | None = None
+    ) -> None:
         """See `Engine.resolve_promise`."""
-        self._run(lambda client: client.resolve_promise(workflow, key, name, value))
+        self._run(lambda client: client.resolve_promise(workflow, key, name, value, idempotency_key=idempotency_key))
 
-    def reject_promise(self, workflow: str, key: str, name: str, message: str, code: int = 500) -> None:
+    def reject_promise(
+        self,
+        workflow: str,
+        key: str,
+        name: str,
+        message: str,
+        code: int = 500,
+        *,
+        idempotency_key: str | None = None,
+    ) -> None:
         """See `Engine.reject_promise`."""
-        self._run(lambda client: client.reject_promise(workflow, key, name, message, code))
+        self._run(
+            lambda client: client.reject_promise(workflow, key, name, message, code, idempotency_key=idempotency_key)
+        )
 
     # ---- reading ----
 
@@ -394,9 +425,12 @@ class SyncClient:
         options: Mapping[str, str] | None = None,
         *,
         again: bool = False,
+        idempotency_key: str | None = None,
     ) -> SubscriptionView:
         """See `Engine.subscribe`."""
-        return self._run(lambda client: client.subscribe(source, sink, options, again=again))
+        return self._run(
+            lambda client: client.subscribe(source, sink, options, again=again, idempotency_key=idempotency_key)
+        )
 
     def subscriptions(self, *, source: str | None = None, sink: str | None = None) -> list[SubscriptionView]:
         """See `Engine.subscriptions`."""
@@ -406,19 +440,23 @@ class SyncClient:
         """See `Engine.subscription`."""
         return self._run(lambda client: client.subscription(id))
 
-    def unsubscribe(self, id: str) -> None:
+    def unsubscribe(self, id: str, *, idempotency_key: str | None = None) -> None:
         """See `Engine.unsubscribe`."""
-        self._run(lambda client: client.unsubscribe(id))
+        self._run(lambda client: client.unsubscribe(id, idempotency_key=idempotency_key))
 
     def pause_subscription(self, id: str) -> None:
         """See `Engine.pause_subscription`."""
         self._run(lambda client: client.pause_subscription(id))
 
     def resume_subscription(
-        self, id: str, *, position: Literal["stored", "committed", "earliest", "latest"] | None = None
+        self,
+        id: str,
+        *,
+        position: Literal["stored", "committed", "earliest", "latest"] | None = None,
+        idempotency_key: str | None = None,
     ) -> None:
         """See `Engine.resume_subscription`."""
-        self._run(lambda client: client.resume_subscription(id, position=position))
+        self._run(lambda client: client.resume_subscription(id, position=position, idempotency_key=idempotency_key))
 
     def kafka_clusters(self) -> list[ClusterView]:
         """See `Engine.kafka_clusters`."""
@@ -428,17 +466,19 @@ class SyncClient:
         """See `Engine.kafka_cluster`."""
         return self._run(lambda client: client.kafka_cluster(name))
 
-    def add_kafka_cluster(self, name: str, properties: Mapping[str, str]) -> ClusterView:
+    def add_kafka_cluster(
+        self, name: str, properties: Mapping[str, str], *, idempotency_key: str | None = None
+    ) -> ClusterView:
         """See `Engine.add_kafka_cluster`."""
-        return self._run(lambda client: client.add_kafka_cluster(name, properties))
+        return self._run(lambda client: client.add_kafka_cluster(name, properties, idempotency_key=idempotency_key))
 
     def change_kafka_cluster(self, name: str, properties: Mapping[str, str]) -> ClusterView:
         """See `Engine.change_kafka_cluster`."""
         return self._run(lambda client: client.change_kafka_cluster(name, properties))
 
-    def remove_kafka_cluster(self, name: str, *, force: bool = False) -> None:
+    def remove_kafka_cluster(self, name: str, *, force: bool = False, idempotency_key: str | None = None) -> None:
         """See `Engine.remove_kafka_cluster`."""
-        self._run(lambda client: client.remove_kafka_cluster(name, force=force))
+        self._run(lambda client: client.remove_kafka_cluster(name, force=force, idempotency_key=idempotency_key))
 
 
 async def _nothing(client: Client) -> None:

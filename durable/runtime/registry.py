@@ -224,6 +224,11 @@ class Registry:
         """Whether there is such a service, with a handler of one of these flavors (of any, where none is given)."""
         return any(one.service == service and (not flavors or one.flavor in flavors) for one in self)
 
+    def on_key_reuse(self, service: str, name: str) -> str | None:
+        """What an idempotency key gets that comes with something else: as the handler says, or else the engine."""
+        found = self.get(service, name)
+        return (self._defaults if found is None else found.settings).on_key_reuse
+
     def forget_configuration(self) -> None:
         """Nothing is set at run time any more: another life of the engine reads anew what is."""
         configured, self.configured = self.configured, {}

@@ -9,6 +9,7 @@ import msgspec
 from durable.core.effects import Need
 from durable.core.invocation import Invocation
 from durable.errors import StorageCorruptError
+from durable.store import answered
 from durable.store.soundness import settings
 from durable.store.sources import sources
 from durable.store.stopped import ReadOnlyStore
@@ -75,6 +76,7 @@ def _sources(database: sqlite3.Connection, path: str) -> list[str]:
         return [str(error)]
     troubles = [f"subscription {one.id}: {one.damage}" for one in found.subscriptions.values() if one.damage]
     troubles += [f"Kafka cluster {one.name}: {one.damage}" for one in found.clusters.values() if one.damage]
+    troubles += answered.troubles(database)
     return troubles + ([found.lost_positions] if found.lost_positions else [])
 
 

@@ -18,7 +18,15 @@ from durable.core.world import Loaded
 from durable.errors import CodecError
 from durable.store import CommitRefused, Expired, Opened, Store
 from durable.store.filter import Backlog, Counts, Filter, Page, cursor_of, matches
-from durable.store.sealing import first_why, open_invocation, open_object, open_rows, open_signals, sealed_writes
+from durable.store.sealing import (
+    first_why,
+    open_answered,
+    open_invocation,
+    open_object,
+    open_rows,
+    open_signals,
+    sealed_writes,
+)
 
 #: How many rows of a journal are decoded before the event loop gets its turn.
 AT_ONCE = 1000
@@ -120,6 +128,7 @@ class EncodedStore:
                 invocation.sealed = invocation.sealed or why
         for keyed in loaded.keys:
             open_object(sealing, keyed)
+        open_answered(sealing, loaded.answered)
         for seq, rows in list(loaded.journals.items()):
             loaded.journals[seq] = opened = open_rows(sealing, rows)
             if (why := first_why(opened)) is not None:

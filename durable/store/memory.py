@@ -12,11 +12,13 @@ import msgspec
 from durable.core.effects import Need, Timer, Writes
 from durable.core.invocation import Flavor, Invocation, KeyedObject, Signal, Status
 from durable.core.journal import Outcome, Row
+from durable.core.once import NOBODY, Answered, Place
 from durable.core.sources import Cluster, GroupPartition, Position, Subscription
 from durable.core.topics import JOINED, promise_topic
 from durable.core.world import Loaded
 from durable.errors import EngineFailedError, EngineLockedError, EngineNotRunningError, StorageError
 from durable.store import CommitRefused, Expired, Opened, Sources
+from durable.store.answered import owners_gone
 from durable.store.filter import Backlog, Counts, Filter, Page, backlog_of, counts_of, page_of
 from durable.store.rows import (
     FIXED_COUNT,
@@ -51,6 +53,7 @@ class Tables(msgspec.Struct):
     positions: dict[GroupPartition, Position] = {}
     clusters: dict[str, Cluster] = {}
     keys: dict[str, bytes] = {}
+    answered: dict[Place, Answered] = {}
     ordinals: int = 16
     #: Whether the engine that wrote last has ended in order.
     clean: bool = True
@@ -160,6 +163,7 @@ class MemoryStore:
             tables.signals.get(seq, {}).pop(ordinal, None)
         for seq, signal in writes.signals_added:
             tables.signals.setdefault(seq, {})[signal.ordinal] = signal
+        self._write_answered(writes)
         self._forget([seq for seq in writes.purged if seq in writes.created])
         for seq in writes.purged:
             tables.journal.pop(seq, None)
@@ -176,6 +180,14 @@ class MemoryStore:
         if writes.ordinals_reserved is not None:
             tables.ordinals = writes.ordinals_reserved
         _replace(tables.keys, writes.keys)
+
+    def _write_answered(self, writes: Writes) -> None:
+        gone, until = {owner for (owner,) in owners_gone(writes)}, writes.answered_until
+        for place, one in list(self.tables.answered.items()):
+            over = place.owner == NOBODY and until is not None and one.until <= until
+            if over or place.owner in gone:
+                del self.tables.answered[place]
+        self.tables.answered |= writes.answered
 
     def _forget(self, seqs: list[int]) -> None:
         for seq in seqs:
@@ -206,6 +218,7 @@ class MemoryStore:
             start = promise_topic(*key, "")
             topics = sorted(topic for topic in tables.listeners if topic.startswith(start))
             loaded.waiting[key] = [(topic, *one) for topic in topics for one in sorted(tables.listeners[topic])]
+        loaded.answered = {place: tables.answered[place] for place in need.answered if place in tables.answered}
         loaded.topics = {topic: sorted(tables.listeners.get(topic, ())) for topic in need.topics}
         return loaded
 

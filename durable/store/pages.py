@@ -151,6 +151,8 @@ class Concerned(NamedTuple):
 
     seqs: Set[int]
     keys: Set[tuple[str, str]]
+    #: Whether it writes, or forgets, what was asked with idempotency keys.
+    asked: bool = False
 
     @classmethod
     def by(cls, writes: Writes) -> "Concerned":
@@ -164,7 +166,8 @@ class Concerned(NamedTuple):
             *(seq for seq, _ in writes.signals_removed),
         }
         named = {(service, key) for service, key, _ in (*writes.state, *writes.promises)}
-        return cls(seqs - writes.created.keys(), named | writes.state_cleared | writes.promises_cleared)
+        asked = bool(writes.answered or writes.purged or writes.promises_cleared)
+        return cls(seqs - writes.created.keys(), named | writes.state_cleared | writes.promises_cleared, asked)
 
     def unread(self, database: sqlite3.Connection) -> list[str]:
         """Who is on a page that cannot be read, or beside one, which SQLite may want to move rows to.
@@ -181,6 +184,8 @@ class Concerned(NamedTuple):
             by_key = [f"SELECT * FROM {table} WHERE service = ? AND key = ?" for table in ("_state", "promises")]
             if not all(_reads(database, sql, service, key) for sql in by_key):
                 found.append(f"the key {service}/{key} is on a page that cannot be read")
+        if self.asked and not _reads(database, "SELECT * FROM answered"):
+            found.append("what was asked with idempotency keys is on a page that cannot be read")
         return found
 
 

@@ -1,9 +1,10 @@
 """What of a row is a value, where it belongs, and how it looks encoded: the whole list of what a codec is over.
 
 Encoded are inputs, headers, results, failures (with their metadata and attributes), messages and stack traces of
-failed attempts, outcomes in journals and what stands for arguments there, state, promises, signals. In clear stay
-names (services, handlers, keys, steps, promises, signals, states), ids, idempotency keys, times, numbers, statuses,
-whether something ended well, the class of an error and the reason of a pause, what code declares, what operators set.
+failed attempts, outcomes in journals, what stands for arguments (there, and beside idempotency keys), state,
+promises, signals. In clear stay names (services, handlers, keys, steps, promises, signals, states), ids, idempotency
+keys, times, numbers, statuses, whether something ended well, the class of an error and the reason of a pause, what
+code declares, what operators set.
 
 A place is a text that follows from columns that never change; what ended well and what did not are different places.
 """
@@ -18,6 +19,7 @@ from durable.codec import Sealing
 from durable.core.effects import Writes
 from durable.core.invocation import Invocation, KeyedObject, Problem, Signal
 from durable.core.journal import COMMAND, COMPLETION, Outcome, Row
+from durable.core.once import Answered, Place
 from durable.core.sealed import Sealed, SealedText, Why
 from durable.errors import CodecError
 
@@ -67,6 +69,11 @@ def signal_place(seq: int, signal: Signal) -> bytes:
     return b"signal\0%d\0%d\0%d" % (seq, signal.ordinal, signal.outcome.ok)
 
 
+def asked_place(place: Place) -> bytes:
+    """Of the fingerprint of what was asked with an idempotency key."""
+    return _named("what was asked with a key", *place)
+
+
 # ---- what is written ----
 
 
@@ -88,6 +95,11 @@ def sealed_writes(sealing: Sealing, writes: Writes) -> Writes:
         out.promises = {
             name: _sealed(sealing, outcome, promise_place(*name, outcome.ok))
             for name, outcome in writes.promises.items()
+        }
+    if writes.answered:
+        out.answered = {
+            place: msgspec.structs.replace(one, print=sealing.seal(one.print, asked_place(place)))
+            for place, one in writes.answered.items()
         }
     if writes.signals_added:
         out.signals_added = [(seq, sealed_signal(sealing, seq, signal)) for seq, signal in writes.signals_added]
@@ -208,6 +220,13 @@ def open_signals(sealing: Sealing, seq: int, signals: Iterable[Signal]) -> tuple
             why = why or outcome.value.why
         found.append(Signal(signal.ordinal, signal.name, outcome))
     return found, why
+
+
+def open_answered(sealing: Sealing, answered: dict[Place, Answered]) -> None:
+    """Decode the fingerprints of what was asked with idempotency keys, in place, as far as they can be."""
+    for place, one in answered.items():
+        if not one.damage:
+            answered[place] = msgspec.structs.replace(one, print=sealing.open(one.print, asked_place(place)))
 
 
 def open_object(sealing: Sealing, keyed: KeyedObject) -> None:

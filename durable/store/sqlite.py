@@ -19,6 +19,7 @@ from durable.core.topics import JOINED, promise_topic
 from durable.core.world import Loaded
 from durable.errors import EngineFailedError, EngineNotRunningError, StorageCorruptError, UsageError
 from durable.store import CommitRefused, Expired, Opened, listing, soundness
+from durable.store.answered import load_answered
 from durable.store.backup import write_backup
 from durable.store.claims import is_mended, mend, taken
 from durable.store.faults import explain, is_damage
@@ -378,6 +379,7 @@ def _load(database: sqlite3.Connection, need: Need, unread: set[int]) -> Loaded:
         loaded.waiting[workflow] = [row for row in waiting if isinstance(row[1], int) and isinstance(row[2], int)]
     for seq in need.journals:
         take_journal(seq, journal_rows(database, seq), loaded)
+    loaded.answered = load_answered(database, need.answered)
     return loaded
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from durable.core.effects import Writes
 from durable.store import keyed, rows, sources
+from durable.store.answered import OVER, answered_row, owners_gone
 from durable.store.checksums import checksum, with_checksums
 
 Statement = tuple[str, Sequence[Any]]
@@ -49,6 +50,13 @@ def statements(writes: Writes) -> list[Statement]:
     if writes.signals_added:
         signals = [keyed.signal_row(seq, one) for seq, one in writes.signals_added]
         _many(out, "INSERT INTO signals VALUES ", 6, signals)
+    if writes.purged or writes.promises_cleared:
+        _delete(out, "answered", ("owner",), owners_gone(writes))
+    if writes.answered_until is not None:
+        out.append((OVER, (writes.answered_until,)))
+    if writes.answered:
+        answered = [answered_row(place, one) for place, one in writes.answered.items()]
+        _many(out, "INSERT OR REPLACE INTO answered VALUES ", 8, answered)
     if writes.purged:  # last, with what the turn itself wrote for them
         _forget(out, "_invocations", "seq", [seq for seq in writes.purged if seq in writes.created])
         _forget(out, "journal", "invocation", writes.purged)

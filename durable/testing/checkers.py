@@ -8,7 +8,8 @@ from durable.core.effects import Writes
 from durable.core.invocation import Flavor, Invocation, Status
 from durable.core.journal import COMMAND, Kind
 from durable.core.lifecycle.cancel import has_leaves
-from durable.core.topics import output_topic
+from durable.core.once import NOBODY
+from durable.core.topics import output_topic, promise_topic
 from durable.store.memory import Tables
 from durable.store.rows import attach_journal, invocation_of
 
@@ -48,7 +49,7 @@ def stored(tables: Tables) -> Invocations:
 
 
 def no_orphans(tables: Tables, invocations: Invocations) -> None:
-    """I8: every journal row, timer, listener and signal belongs to an invocation."""
+    """I8: every journal row, timer, listener, signal and answer belongs to an invocation, or to a workflow's key."""
     for seq in tables.journal:
         assert seq in invocations, f"I8 violated: journal rows of a missing invocation {seq}"
     for _, seq, _ in tables.timers:
@@ -58,6 +59,10 @@ def no_orphans(tables: Tables, invocations: Invocations) -> None:
             assert seq in invocations, f"I8 violated: a missing invocation {seq} listens to {topic}"
     for seq, signals in tables.signals.items():
         assert not signals or seq in invocations, f"I8 violated: signals for a missing invocation {seq}"
+    promises = {promise_topic(*key, "") for key in tables.promises}
+    for place in tables.answered:
+        known = place.owner in promises or (place.owner.isdecimal() and int(place.owner) in invocations)
+        assert known or place.owner == NOBODY, f"I8 violated: an answer of a missing {place.owner}: {place.about}"
 
 
 def entries_have_no_holes(tables: Tables) -> None:

@@ -20,7 +20,7 @@ from durable.errors import EngineFailedError, UsageError
 from durable.runtime.forgotten import NOTES
 from durable.runtime.observer import observers_of
 from durable.store.memory import MemoryStore, Tables
-from durable.testing.again import ONCE, once, outlive, patch_state
+from durable.testing.again import KEYED, once, outlive
 from durable.testing.checkers import check_tables
 from durable.testing.clocks import ClockByHand, MovableClock, VirtualClock
 from durable.testing.crashes import CommitLog, Faults, SimulatedCrash
@@ -330,6 +330,6 @@ async def _call(self: SimulatedEngine, target: Any, *args: Any, **options: Any) 
 for _name in FORWARDED:
     _method = getattr(Engine, _name)
     if asyncio.iscoroutinefunction(_method):
-        _own = patch_state if _name == "patch_state" else once(_name) if _name in ONCE else _method
+        _own = once(_name) if _name in KEYED else _method
         _ask = {"call": _call, "send": _send}.get(_name) or _outliving(_own)
         setattr(SimulatedEngine, _name, wraps(_method)(_ask))

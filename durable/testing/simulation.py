@@ -159,9 +159,9 @@ class Sim:
         """How it has ended, if it has."""
         return await self._repeat(lambda engine: engine.outcome_now(id))
 
-    async def cancel(self, id: str, *, kill: bool = False) -> Applied:
-        """`engine.cancel`, perhaps more than once."""
-        return await self.repeat(lambda engine: engine.cancel(id, kill=kill))
+    async def cancel(self, id: str, *, kill: bool = False, idempotency_key: str | None = None) -> Applied:
+        """`engine.cancel`, however often it is asked: once."""
+        return await self.repeat(lambda engine: engine.cancel(id, kill=kill, idempotency_key=idempotency_key))
 
     async def describe(self, id: str) -> InvocationView:
         """`engine.describe`."""
@@ -170,8 +170,8 @@ class Sim:
     async def repeat(self, ask: Callable[[Engine], Awaitable[T]]) -> T:
         """`await ask(engine)` with the current engine, again with the next one if that engine was dying.
 
-        Methods of the engine that meet their own success then (a cancel, of what it has ended) answer as they would
-        have the first time. Raises `AssertionError` after `REPEATS` times.
+        Methods of the engine that take an idempotency key have one: however often they are asked, they take effect
+        once, and answer as they did the first time. Raises `AssertionError` after `REPEATS` times.
         """
         return await self._repeat(ask, REPEATS)
 
@@ -234,10 +234,7 @@ class Sim:
             if self.mode.minimal:
                 options |= {"limits": TINY, "max_concurrent_invocations": 1}
             options["observer"] = [*observers_of(options.get("observer")), self.findings]
-            self.engine = engine = RepeatedEngine(
-                services=self._new_services(), store=store, clock=self.clock, **options
-            )
-            engine.tables = self.tables
+            self.engine = RepeatedEngine(services=self._new_services(), store=store, clock=self.clock, **options)
             try:
                 await self.engine.start()
             except (EngineFailedError, SimulatedCrash):

@@ -6,8 +6,11 @@ from collections import Counter
 from itertools import chain
 from urllib.parse import parse_qsl, quote, unquote
 
+import msgspec
 from starlette.types import Receive, Scope, Send
 
+from durable.remote import envelope
+from durable.remote.envelope import REQUEST, Envelope
 from durable.web.errors import BadRequest
 from durable.web.security import Facts, Limits, too_long
 
@@ -150,6 +153,28 @@ def facts_of(scope: Scope) -> Facts:
 _LOOKED_AT = frozenset({
     b"host", b"origin", b"sec-fetch-site", b"content-type", b"authorization", b"content-length", b"transfer-encoding",
 })  # fmt: skip
+
+
+def key_of(scope: Scope) -> str | None:
+    """The idempotency key that a request has, if it has one. Raises `BadRequest`."""
+    found = [value for name, value in scope["headers"] if name == b"idempotency-key"]
+    if not found:
+        return None
+    text = str(found[0], "latin-1")
+    if len(found) > 1 or not text.isascii() or not text.isprintable():
+        raise BadRequest(400, "bad header idempotency-key: give one, in printable ASCII")
+    return text
+
+
+def envelope_of(scope: Scope) -> Envelope | None:
+    """What a client of ours says besides, if it does. Raises `BadRequest`."""
+    for name, value in scope["headers"]:
+        if name == REQUEST:
+            try:
+                return envelope.decode(value)
+            except (msgspec.MsgspecError, ValueError) as error:
+                raise BadRequest(400, f"the header {REQUEST.decode()} cannot be read: {error}") from None
+    return None
 
 
 def query_of(scope: Scope) -> dict[str, str]:

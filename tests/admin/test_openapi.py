@@ -28,7 +28,8 @@ def test_every_parameter_of_a_path_and_query_is_described() -> None:
         names = {parameter["name"] for parameter in listing["parameters"]}
         assert {"service", "status", "failure", "parent", "cursor", "limit", "counts"} <= names
         restart = document["paths"]["/invocations/{id}/restart-as-new"]["patch"]
-        assert [parameter["name"] for parameter in restart["parameters"]] == ["id", "dry_run", "from", "deployment"]
+        named = [parameter["name"] for parameter in restart["parameters"]]
+        assert named == ["id", "dry_run", "from", "deployment", "idempotency-key"]
         for path, item in document["paths"].items():
             for operation in item.values():
                 inside = [one["name"] for one in operation["parameters"] if one["in"] == "path"]

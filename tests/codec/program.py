@@ -254,7 +254,7 @@ async def ask_for_everything(engine: Engine, said: Said) -> dict[str, Any]:
     got["flow"] = await flow.result()
 
     waiting = await engine.send("Plain/idle")  # what is kept for one that never asks for it
-    await engine.send_signal(waiting.id, "later", said("Engine.send_signal(value)"))
+    await engine.send_signal(waiting.id, "later", said("Engine.send_signal(value)"), idempotency_key="once")
     await engine.pause(waiting.id)
     got["again"] = await (await engine.restart_as_new(first.id)).result()
     got["record"] = await _taken(engine, said)

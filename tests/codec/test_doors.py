@@ -17,6 +17,7 @@ from tests.codec.program import MARK, OTHERS, Said, ask_for_everything, doors, s
 SEALED = {
     "_invocations.input", "_invocations.headers", "_invocations.output", "_invocations.last_failure",
     "journal.value", "journal.detail", "_state.value", "promises.value", "signals.value", "codec_keys.probe",
+    "answered.print",
 }  # fmt: skip
 IN_CLEAR = {
     "_invocations": {
@@ -35,6 +36,7 @@ IN_CLEAR = {
     "positions": {"cluster", "group_id", "topic"},
     "clusters": {"name", "cluster"},
     "codec_keys": {"key_id"},
+    "answered": {"owner", "about", "key", "result", "id"},
     "_timers": set(),
 }  # fmt: skip
 

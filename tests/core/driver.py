@@ -35,6 +35,7 @@ from durable.core.effects import Need, Unload
 from durable.core.invocation import Flavor, Invocation, Status
 from durable.core.journal import Kind
 from durable.core.limits import TINY, Limits
+from durable.core.once import Once
 from durable.core.retry import RetryPolicy
 from durable.core.topics import promise_topic
 from durable.core.turn import Turn
@@ -85,7 +86,7 @@ class Driver:
     def commands(self) -> list[Command]:
         """One turn's: of each invocation at most one, so that every entry number is the next one."""
         self.core.now += self.random.choice([0, 0, 1, 700])
-        commands = [self.outside() for _ in range(self.random.randint(0, 2))]
+        commands = [self.perhaps_once(self.outside()) for _ in range(self.random.randint(0, 2))]
         running = [one for one in self.core.world.invocations.values() if one.status is Status.RUNNING]
         self.random.shuffle(running)
         kept = list(self.core.world.warm)
@@ -120,7 +121,7 @@ class Driver:
             one.started = one.cancelled = False
         crash = self.random.choice([None, Crash(), Crash(self.random.choice(POLICIES))])
         commands: list[Command] = [Recover(one.seq, crash=crash) for one in world.invocations.values()]
-        commands += [self.outside() for _ in range(self.random.randint(0, 2))]
+        commands += [self.perhaps_once(self.outside()) for _ in range(self.random.randint(0, 2))]
         self.random.shuffle(commands)
         world.recovering = True
         return [*commands, Recovered()]
@@ -173,6 +174,13 @@ class Driver:
                 return Restart(self.anybody(ended=True), id_of(self.fresh()), self.random.randint(0, 5), token=1)
             case _:
                 return Purge(self.anybody(ended=True), pick([True, False]), token=1)
+
+    def perhaps_once(self, command: Command) -> Command:
+        """The same with an idempotency key, one of few: it may have been asked before."""
+        if isinstance(command, Submit) or self.random.random() < 0.5:
+            return command
+        key = Once(self.random.choice("xy"), self.random.choice([b"", b"1"]))
+        return msgspec.structs.replace(command, once=key)
 
     def of_attempt(self, who: Invocation) -> Command:
         """What its handler asks for next. Of the cancels that came it may not have seen the last ones yet."""

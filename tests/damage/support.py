@@ -133,7 +133,7 @@ def make(path: Path) -> None:
             await sent(Account.add, 6, 11, waits=(6,), key="a")
             await sent(Account.add, 7, 7, key="b")
             listening = await sent(listen, None, "hello")
-            await engine.send_signal(listening, "word", "hello")
+            await engine.send_signal(listening, "word", "hello", idempotency_key="once")
             await engine.resolve_promise("Approval", "w", "ready", "yes")
             await sent(Approval.run, None, ["yes", "yes", "now"], key="w")
             await sent(Approval.waiting, None, "now", key="w")

@@ -16,7 +16,7 @@ from tests.damage.support import EMPTY, live, make
 #: What a column may be set to that was never in it.
 NONSENSE: tuple[Any, ...] = ("nonsense", b"\x00\xff", None, -5, 2**62 + 1, 0.5)
 #: Tables that no single invocation owns; and what may happen where they are damaged.
-SHARED = {"meta", "settings", "services", "subscriptions", "positions", "clusters"}
+SHARED = {"meta", "settings", "services", "subscriptions", "positions", "clusters", "answered"}
 
 
 def schema() -> list[tuple[str, str]]:

@@ -43,6 +43,51 @@ def test_an_awakeable_is_rejected_with_a_message() -> None:
     story(tell)
 
 
+def test_who_completes_with_an_idempotency_key_can_tell_its_own_success() -> None:
+    @handler(service="Signals")
+    async def wait(ctx: Context) -> str:
+        return await ctx.signal("go", str) + await ctx.signal("go", str)
+
+    @handler(service="Signals")
+    async def ask(ctx: Context) -> str:
+        return await ctx.awakeable(str)
+
+    class Approval(Workflow):
+        @handler
+        async def run(self, ctx: WorkflowContext) -> str:
+            return await ctx.promise("answer", str)
+
+    async def opened() -> None:
+        clock = VirtualClock(asyncio.get_running_loop())
+        engine = Engine(services=[wait, ask, Approval()], store=MemoryStore(), clock=clock)
+        async with served(engine=engine, promises=True, signals=True) as ingress:
+
+            async def post(path: str, key: str, *, value: str = "x", verb: str = "resolve") -> int:
+                headers = {**JSON, "idempotency-key": key}
+                answer = await ingress.http.post(f"/restate/{path}/{verb}", json=value, headers=headers)
+                return answer.status_code
+
+            promise = "promises/Approval/w/answer"
+            assert [await post(promise, key) for key in ("mine", "mine", "theirs")] == [202, 202, 409]
+            sent = (await ingress.post("/Signals/wait/send")).json()["invocationId"]
+            for value in "aab":
+                assert await post(f"signals/{sent}/go", value, value=value) == 202
+            assert await engine.attach(sent) == "ab"
+            asked = await engine.send(ask)
+            await asyncio.sleep(1)
+            [id] = [one.detail for one in (await asked.describe()).journal if one.kind == "awakeable"]
+            assert [await post(f"a/{id}", key) for key in ("mine", "mine", "theirs")] == [202, 202, 409]
+            assert await post(f"a/{id}", "mine", verb="reject") == 202, (
+                "the first one's answer, and a line in the log"
+            )
+            assert (await ingress.post(f"/restate/a/{id}/resolve", "ignored")).status_code == 202
+            twice = [("idempotency-key", "a"), ("idempotency-key", "b")]
+            answer = await ingress.http.post(f"/restate/a/{id}/reject", content=b"x", headers=twice)
+            assert (answer.status_code, "bad header idempotency-key" in answer.text) == (400, True)
+
+    run(opened)
+
+
 def test_what_is_no_awakeable_is_refused() -> None:
     """C-053: malformed 400, unknown 404; and what says it is JSON has to be."""
 

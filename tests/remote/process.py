@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from durable import Context, Engine, Workflow, WorkflowContext, handler
+from durable import Context, Engine, InvocationCancelled, Workflow, WorkflowContext, handler
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,6 +26,24 @@ async def double(ctx: Context, number: int) -> int:
 async def forgotten(ctx: Context, number: int) -> int:
     """Its result is kept for nobody."""
     return 2 * number
+
+
+@handler(service="Work")
+async def listen(ctx: Context) -> str:
+    """Waits for two signals."""
+    return await ctx.signal("go", str) + await ctx.signal("go", str)
+
+
+@handler(service="Work")
+async def unmoved(ctx: Context) -> int:
+    """Goes on for a moment when it is cancelled; how often it was."""
+    cancels = 0
+    for seconds in (3600, 0.3):
+        try:
+            await ctx.sleep(seconds)
+        except InvocationCancelled:
+            cancels += 1
+    return cancels
 
 
 class Once(Workflow):

@@ -107,6 +107,11 @@ class Cart(VirtualObject):
         """What the signal `go` brings."""
         return await ctx.signal("go")
 
+    @handler(shared=True)
+    async def listening(self, ctx: Context) -> list[int]:
+        """What it brings twice."""
+        return [await ctx.signal("go", int), await ctx.signal("go", int)]
+
 
 class SignUp(Workflow):
     """Something that happens once a key."""

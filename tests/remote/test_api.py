@@ -115,6 +115,7 @@ async def invoking(api: EngineApi) -> list[object]:
         await told(api.call(Cart.add, 2, key="k" * 60_000)),
         await told(handle.result()),
         (handle.id == again.id, handle.accepted, again.accepted),
+        [one.input_differs for one in (handle, again, await api.send(buy, Order("o-2", {}), idempotency_key="o-1"))],
         await told(api.idempotent(buy, "o-1").result()),
         await told(api.attach(handle.id, Receipt)),
         await told(api.output(handle.id)),
@@ -165,11 +166,16 @@ async def steering(api: EngineApi) -> list[object]:
     again = await api.restart_as_new(handle.id)
     found += [
         again.id != handle.id,
-        await told(again.cancel(kill=True)),
+        (await api.restart_as_new(handle.id, idempotency_key="k")).id
+        == (await api.restart_as_new(handle.id, idempotency_key="k")).id
+        != again.id,
+        [await told(api.kill(again.id, idempotency_key=key)) for key in ("k", "k", "l")],
+        await told(again.cancel(kill=True, idempotency_key="k")),
         await told(again.result()),
         await told(api.purge_journal(handle.id)),
         await told(api.restart_as_new(handle.id)),
-        await told(api.purge(handle.id)),
+        [await told(api.purge(handle.id, idempotency_key=key)) for key in ("k", "k", "l")],
+        await told(api.cancel(handle.id, idempotency_key="n\0")),
         await told(api.describe(handle.id)),
         await told(api.describe("inv_")),
         await told(api.kill(UNKNOWN)),
@@ -191,10 +197,13 @@ async def completing(api: EngineApi) -> list[object]:
         id = (await api.get_state("Cart", key))["id"]
         await api.resolve_awakeable(id, value)
         await api.resolve_awakeable(id, "ignored")
+        found.append(await told(api.resolve_awakeable(id, value, idempotency_key="theirs")))
         found.append(await told(asking.result()))
     asking = await api.send(Cart.ask, key="r")
     await until(lambda: _has_id(api, "r"), True)
-    await api.reject_awakeable((await api.get_state("Cart", "r"))["id"], "no ü", 500)
+    id = (await api.get_state("Cart", "r"))["id"]
+    keys = ("mine", "mine", "theirs")
+    found += [await told(api.reject_awakeable(id, "no ü", 500, idempotency_key=key)) for key in keys]
     found.append(await told(asking.result()))
     found.append(await told(api.resolve_awakeable("sign_")))
     found.append(await told(api.resolve_awakeable("sign_1" + "0" * 33 + "1")))
@@ -205,6 +214,13 @@ async def completing(api: EngineApi) -> list[object]:
     await api.reject_signal(waiting.id, "go", "stop")
     found.append(await told(waiting.result()))
     found.append(await told(api.send_signal(UNKNOWN, "go")))
+    listening = await api.send(Cart.listening, key="s")
+    for number, key in enumerate(("one", "one", "two", "two")):
+        await api.send_signal(listening.id, "go", number, idempotency_key=key)
+    found.append(await told(listening.result()))
+    for own in (*keys, None):
+        settled = api.resolve_promise("SignUp", "keyed", "confirmed", "yes", idempotency_key=own)
+        found.append(await told(settled))
     run = await api.send(SignUp.run, "Ada", key=ODD)
     found.append(await told(api.call(SignUp.status, key=ODD)))
     found.append(run.accepted)
@@ -305,6 +321,14 @@ async def subscribing(api: EngineApi) -> list[object]:
         (7, "service://Shop/greet", None),
     ):
         found.append(await told(api.subscribe(cast(str, bad_source), bad_sink, cast(Any, bad))))
+    once = [await api.subscribe(source, greet, again=True, idempotency_key=key) for key in ("one", "one", "two")]
+    found += [once[0].id == once[1].id, once[1].id == once[2].id, len(await api.subscriptions())]
+    [*_, last] = await api.subscriptions()
+    found += [await told(api.unsubscribe(last.id, idempotency_key=key)) for key in ("k", "k", "l")]
+    for key in ("k", "k", "l"):
+        adding = api.add_kafka_cluster("once", {"bootstrap.servers": "127.0.0.1:2"}, idempotency_key=key)
+        found.append((await told(adding)).__class__.__name__)
+    found += [await told(api.remove_kafka_cluster("once", idempotency_key=key)) for key in ("k", "k", "l")]
     added = await api.add_kafka_cluster("more", {"bootstrap.servers": "127.0.0.1:2"})
     return [
         *found,

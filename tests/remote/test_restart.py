@@ -10,9 +10,16 @@ from pathlib import Path
 import pytest
 
 import durable
-from durable import Client, EngineUnreachableError, NotFoundError, OutcomeUnknownError, TerminalError
+from durable import (
+    Client,
+    ConflictError,
+    EngineUnreachableError,
+    NotFoundError,
+    OutcomeUnknownError,
+    TerminalError,
+)
 from durable.remote.connections import Connection, Lost
-from tests.remote.process import Once, double, forgotten, started
+from tests.remote.process import Once, double, forgotten, listen, started, unmoved
 from tests.remote.services import sleep
 
 #: How an engine is ended, one after the other.
@@ -72,11 +79,14 @@ class Cut:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.left = 0
+        #: Whether those of operators do, too.
+        self.everything = False
         asking = Connection.ask
 
         async def ask(connection: Connection, request: object) -> object:
             answer = await asking(connection, request)  # type: ignore[arg-type]
-            if self.left and b"/restate/" in request.target:  # type: ignore[attr-defined]
+            asked = self.everything or b"/restate/" in request.target  # type: ignore[attr-defined]
+            if self.left and asked:
                 self.left -= 1
                 connection.close()
                 raise Lost("cut", sent=True)
@@ -115,15 +125,59 @@ async def test_what_was_accepted_and_not_heard_of_is_not_done_again(
         assert (sent.accepted, await sent.result()) == (True, 12)
         cut.left = 1
         assert not (await client.send(Once.run, 6, key="sent")).accepted
-        for unsafe in (
-            client.send_signal(handle.id, "go"),
-            client.resolve_promise("Once", "k", "p"),
-        ):
-            cut.left = 1
-            with pytest.raises(OutcomeUnknownError, match="whether it took effect is unknown"):
-                await unsafe
         with pytest.raises(NotFoundError):
             await client.attach("inv_1" + "0" * 33)
+
+
+async def test_what_took_effect_and_was_not_heard_of_takes_effect_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has an idempotency key of its own: nothing is done twice, and no retry meets its own success."""
+    cut = Cut(monkeypatch)
+    database = tmp_path / "app.db"
+    clusters = {"main": {"bootstrap.servers": "127.0.0.1:1"}}
+    async with (
+        durable.Engine(database, services=[double, listen, unmoved, Once()], kafka_clusters=clusters) as engine,
+        durable.connect(database) as client,
+    ):
+        listening = await client.send(listen)
+        for value in "ab":
+            cut.left = 2
+            await client.send_signal(listening.id, "go", value)
+        cut.left = 1
+        await client.reject_signal(listening.id, "no", "no")
+        assert await listening.result() == "ab"
+        cut.left = 2
+        await client.resolve_promise("Once", "k", "p", 1)
+        with pytest.raises(ConflictError):  # by somebody else
+            await client.reject_promise("Once", "k", "p", "no")
+        cut.everything = True
+        cut.left = 1
+        again = await client.restart_as_new(listening.id)
+        cut.left = 2
+        assert await client.kill(again.id) == "done"
+        with pytest.raises(ConflictError, match="already completed"):
+            await client.kill(again.id)
+        for purge in (client.purge_journal, client.purge):
+            cut.left = 2
+            await purge(again.id)
+        with pytest.raises(NotFoundError):
+            await client.purge(again.id)
+        stubborn = await client.send(unmoved)
+        cut.left = 2
+        await client.cancel(stubborn.id)
+        assert await stubborn.result() == 1
+        assert await engine.count_invocations() == {"completed": 2}
+        cut.left = 1
+        made = await client.subscribe("kafka://main/topic", double, again=True)
+        cut.left = 1
+        await client.unsubscribe(made.id)
+        cut.left = 1
+        await client.add_kafka_cluster("more", {"bootstrap.servers": "127.0.0.1:1"})
+        cut.left = 1
+        await client.remove_kafka_cluster("more")
+        assert [one.id for one in await client.subscriptions()] == []
+        assert [one.name for one in await client.kafka_clusters()] == ["main"]
 
 
 async def test_what_is_no_database_or_has_no_engine_is_named(tmp_path: Path) -> None:

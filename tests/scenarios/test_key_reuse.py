@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from durable import ConflictError, Context, Engine, Service, connect, handler
+from durable import ConflictError, Context, Engine, Service, connect, connect_sync, handler
 from durable.ingress import create_app
 
 
@@ -72,6 +72,28 @@ def test_a_handler_that_refuses_it_answers_409_naming_both(by: str, tmp_path: Pa
                     with pytest.raises(ConflictError, match=first.id):
                         await ask(Bank.once, 2, idempotency_key="k")
             assert bank.done == [1]
+
+    asyncio.run(story())
+
+
+def test_clients_and_http_are_told_of_another_input_too(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with Engine(tmp_path / "db", services=[Bank()]) as engine, connect(tmp_path / "db") as client:
+            first = await client.send(Bank.pay, MANY, idempotency_key="k")
+            again = await client.send(Bank.pay, set(MANY), idempotency_key="k")
+            other = await client.send(Bank.pay, {"1"}, idempotency_key="k")
+            assert [one.input_differs for one in (first, again, other)] == [False, False, True]
+            blocking = connect_sync(tmp_path / "db")
+            theirs = await asyncio.to_thread(lambda: blocking.send(Bank.pay, {"2"}, idempotency_key="k"))
+            assert (theirs.id, theirs.accepted, theirs.input_differs) == (first.id, False, True)
+            await asyncio.to_thread(blocking.close)
+            transport = httpx.ASGITransport(create_app(engine))
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as web:
+                for path in ("/Bank/pay", "/Bank/pay/send"):
+                    for amounts, differs in ((sorted(MANY), None), (["3"], "true")):
+                        answer = await web.post(path, json=amounts, headers={"idempotency-key": "k"})
+                        assert answer.headers.get("idempotency-input-differs") == differs
+                        assert answer.headers["x-restate-id"] == first.id
 
     asyncio.run(story())
 

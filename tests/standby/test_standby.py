@@ -31,7 +31,6 @@ from durable import (
     InvalidRequestError,
     NotFoundError,
     ObjectContext,
-    OutcomeUnknownError,
     Role,
     TerminalError,
     UsageError,
@@ -71,6 +70,11 @@ async def wait(ctx: Context) -> str:
 
 
 @handler(service="Work")
+async def twice(ctx: Context) -> list[str]:
+    return [await ctx.signal("go", str), await ctx.signal("go", str)]
+
+
+@handler(service="Work")
 async def data(ctx: Context) -> bytes:
     return b"\0as it is"
 
@@ -92,7 +96,7 @@ class Cart(VirtualObject):
         return len(await ctx.state_keys())
 
 
-SERVICES = [work, wait, data, secret, Cart()]
+SERVICES = [work, wait, twice, data, secret, Cart()]
 
 
 def standing_by(path: Path, **options: Any) -> Engine:
@@ -216,19 +220,19 @@ async def test_it_does_as_the_engine_does(path: Path) -> None:
 
 
 async def test_what_may_have_happened_is_not_done_twice(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call is told apart by its id; a signal is not, so nobody knows."""
+    """A call is told apart by its id, a signal by its key."""
     from tests.remote.test_restart import Cut
 
     cut = Cut(monkeypatch)
     async with three(path) as (_, second, third):
-        handle = await third.send(wait)
+        handle = await third.send(twice)
         cut.left = 1
         assert await second.call(work, "one") == "one done"
         assert steps["one"] == 1
-        cut.left = 1
-        with pytest.raises(OutcomeUnknownError):
-            await second.send_signal(handle.id, "go", "now")
-        assert await handle.result() == "now"
+        for value in ("now", "then"):
+            cut.left = 1
+            await second.send_signal(handle.id, "go", value)
+        assert await handle.result() == ["now", "then"]
 
 
 async def test_what_it_cannot_stand_by_for_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,7 +307,7 @@ async def test_a_holder_that_runs_other_code_is_named(
             assert await standby.call(data) == b"\0as it is"
             with pytest.raises(NotFoundError, match="handler 'work' was not found"):
                 await standby.call(work, "no")  # the holder's code is what runs
-    assert "it lacks Cart/hold, Work/secret, Work/wait, Work/work" in caplog.text
+    assert "it lacks Cart/hold, Work/secret, Work/twice, Work/wait, Work/work" in caplog.text
     assert "it also has Work/newer" in caplog.text
 
 

@@ -11,6 +11,7 @@ from anyio import to_thread
 from durable.core.effects import Need, Timer, Writes
 from durable.core.invocation import Caller, Flavor, Invocation, Open, Problem, Signal, Status, Submission
 from durable.core.journal import CANCELLED, COMPLETION, EMPTY, INTERRUPTIBLE, KILLED, Kind, Outcome, Row
+from durable.core.once import Answered, Place
 from durable.core.sources import Cluster, GroupPartition, Position, Subscription
 from durable.core.topics import promise_topic
 from durable.core.waiting import Awaited, Group
@@ -780,6 +781,38 @@ def test_those_that_somebody_is_attached_to_are_given_once_each_a_batch_at_a_tim
     play(story)
 
 
+def test_an_answer_is_kept_as_long_as_its_owner(stores: Stores) -> None:
+    of_one, of_two, gone = Place("1", "signal/s", "k"), Place("2", "signal/s", "k"), Place("", "purge/x", "k")
+    of_promise, other = Place(promise_topic("W", "a", ""), "p", "k"), Place(promise_topic("W", "a/b", ""), "p", "k")
+    given = Answered("done", "inv", b"print")
+
+    async def story() -> None:
+        async with using(stores) as store:
+            await store.commit(
+                Writes(
+                    created={1: an_invocation(1), 2: an_invocation(2)},
+                    answered=dict.fromkeys((of_one, of_two, of_promise, other), given),
+                )
+            )
+            await store.commit(Writes(answered={gone: Answered("done", until=500)}, answered_until=100))
+        async with using(stores) as store:
+            places = {of_one, of_two, of_promise, other, gone, Place("1", "signal/s", "l")}
+
+            async def known() -> dict[Place, Answered]:
+                return (await store.load(Need(answered=places))).answered
+
+            kept = {of_one: given, of_two: given, of_promise: given, other: given, gone: Answered("done", until=500)}
+            assert await known() == kept
+            await store.commit(Writes(purged=[1], promises_cleared={("W", "a")}, answered_until=499))
+            assert await known() == {place: kept[place] for place in (of_two, other, gone)}
+            anew = Place("", "purge/y", "k")
+            await store.commit(Writes(answered={anew: Answered("done", until=900)}, answered_until=500))
+            assert await known() == {of_two: given, other: given}
+            assert (await store.load(Need(answered={anew}))).answered == {anew: Answered("done", until=900)}
+
+    play(story)
+
+
 def test_signals_wait_in_the_order_in_which_they_came(stores: Stores) -> None:
     signals = [Signal(40, "b", VALUE), Signal(20, "a", CANCELLED), Signal(30, "a", EMPTY)]
 
@@ -1192,6 +1225,8 @@ def test_a_turn_without_writes_is_nothing(stores: Stores) -> None:
         Writes(subscriptions={"sub": None}),
         Writes(positions={GroupPartition("c", "g", "t", 0): None}),
         Writes(clusters={"c": None}),
+        Writes(answered={Place("1", "signal/s", "k"): Answered("done")}),
+        Writes(answered_until=0),
         Writes(ordinals_reserved=0),
         Writes(keys={"k": b"probe"}),
     ],

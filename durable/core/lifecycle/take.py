@@ -34,7 +34,7 @@ def subscribe(turn: Turn, command: Subscribe) -> None:
         command.subscription, created_at=max(command.subscription.created_at, newest + 1)
     )
     turn.put(turn.world.subscriptions, turn.writes.subscriptions, subscription.id, subscription)
-    turn.reply(command.token, Answer.ACCEPTED)
+    turn.reply(command.token, Answer.ACCEPTED, id=subscription.id)
 
 
 def unsubscribe(turn: Turn, command: Unsubscribe) -> None:
@@ -176,6 +176,9 @@ def set_cluster(turn: Turn, command: SetCluster) -> None:
     """Keep it, or forget it."""
     if command.cluster is None and command.name not in turn.world.clusters:
         turn.reply(command.token, Answer.NOT_FOUND)
+        return
+    if command.new and command.name in turn.world.clusters:
+        turn.reply(command.token, Answer.CONFLICT)
         return
     turn.put(turn.world.clusters, turn.writes.clusters, command.name, command.cluster)
     turn.reply(command.token, Answer.DONE)

@@ -85,7 +85,7 @@ def notify(turn: Turn, command: Notify) -> None:
 
 
 def complete_entry(turn: Turn, command: CompleteEntry) -> None:
-    """Complete an awakeable; a second completion is ignored."""
+    """Complete an awakeable; a second completion is ignored, and told to whoever wants to know (`once`)."""
     invocation = turn.find(command.id)
     if invocation is None or command.run not in (0, invocation.run_number):
         turn.reply(command.token, Answer.NOT_FOUND)
@@ -103,6 +103,9 @@ def complete_entry(turn: Turn, command: CompleteEntry) -> None:
     ):
         invocation.early[command.entry] = command.outcome
         keep(turn, invocation, command.entry, command.outcome, Kind.AWAKEABLE)
+    elif command.once is not None:
+        turn.reply(command.token, Answer.CONFLICT, invocation)
+        return
     turn.reply(command.token, Answer.DONE, invocation)
 
 

@@ -1,0 +1,120 @@
+"""What is asked with an idempotency key takes effect once: asked again, it is answered as it was the first time.
+
+The answer is stored in the transaction of what it tells of. One that refuses is not: nothing was done, so it may be
+asked again.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from durable.core.commands import (
+    Cancel,
+    CompleteEntry,
+    Kill,
+    Pause,
+    Purge,
+    Restart,
+    Resume,
+    SendSignal,
+    SettlePromise,
+)
+from durable.core.effects import Answer, Need, Reply
+from durable.core.invocation import Invocation, Status
+from durable.core.once import KEPT_MS, NOBODY, Answered, Place, owned_by
+from durable.core.record_commands import Reposition, SetCluster, Subscribe, Unsubscribe
+from durable.core.topics import promise_topic
+from durable.core.turn import Turn
+from durable.core.world import World
+
+#: What is asked of one invocation.
+OfInvocation = CompleteEntry | SendSignal | Cancel | Kill | Pause | Resume | Restart | Purge
+Asked = OfInvocation | SettlePromise | Subscribe | Unsubscribe | Reposition | SetCluster
+
+_BEFORE_OR_AFTER = (Status.SCHEDULED, Status.PENDING, Status.COMPLETED)
+
+
+def once(apply: Callable[[Turn, Any], None]) -> Callable[[Turn, Any], None]:
+    """`apply`, but for a command whose key was used for the same thing before."""
+
+    def applied(turn: Turn, command: Asked) -> None:
+        if command.once is None:
+            apply(turn, command)
+            return
+        if isinstance(command, SettlePromise):
+            turn.renew(command.service, command.key)  # what an earlier run was asked is over, too
+        for place in places(turn.world, command):
+            before = turn.answered(place)
+            if before is not None:
+                turn.reply_again(command.token, before, command.once, invocation_of(turn, command))
+                return
+        count = len(turn.actions)
+        apply(turn, command)
+        for action in turn.actions[count:]:
+            if type(action) is Reply and action.token == command.token and took(command, action.result):
+                remember(turn, command, action)
+
+    return applied
+
+
+def needs_once(needs: Callable[[World, Any, Need], None] | None) -> Callable[[World, Any, Need], None]:
+    """`needs`, and with a key what was answered before."""
+
+    def needed(world: World, command: Asked, need: Need) -> None:
+        if needs is not None:
+            needs(world, command, need)
+        if command.once is not None:
+            need.answered.update(place for place in places(world, command) if place not in world.answered)
+
+    return needed
+
+
+def remember(turn: Turn, command: Asked, reply: Reply) -> None:
+    """Keep the answer as long as what it was asked of, or where that is gone by now, for a day."""
+    assert command.once is not None
+    owner = places(turn.world, command)[0].owner
+    place = Place(owner, about(command), command.once.key)
+    until = 0 if owner != NOBODY else turn.now + KEPT_MS
+    turn.remember(place, Answered(str(reply.result), reply.id, command.once.print, until))
+
+
+def places(world: World, command: Asked) -> list[Place]:
+    """Where the answer may be kept: with its owner, if that is there; or it was gone when it was given."""
+    assert command.once is not None
+    owners = [NOBODY]
+    if isinstance(command, SettlePromise):
+        owners = [promise_topic(command.service, command.key, "")]
+    elif isinstance(command, OfInvocation):
+        invocation = world.find(command.id)
+        if invocation is not None:
+            owners = [owned_by(invocation.seq), NOBODY]
+    return [Place(owner, about(command), command.once.key) for owner in owners]
+
+
+def about(command: Asked) -> str:
+    """What is asked, and of what."""
+    match command:
+        case CompleteEntry():
+            return f"awakeable/{command.id}/{command.run}/{command.entry}"
+        case SendSignal():
+            return f"signal/{command.id}/{command.name}"
+        case SettlePromise():
+            return promise_topic(command.service, command.key, command.name)
+        case Purge():
+            return f"{'purge-journal' if command.journal_only else 'purge'}/{command.id}"
+        case Subscribe():
+            return "subscribe"
+        case SetCluster():
+            return f"{'remove' if command.cluster is None else 'set'}-cluster/{command.name}"
+    return f"{type(command).__name__.lower()}/{command.id}"
+
+
+def took(command: Asked, result: Answer | Status) -> bool:
+    """Whether an answer says that it took effect (or need not), rather than that it was refused."""
+    if isinstance(command, Pause | Resume):
+        return isinstance(result, Status) and result not in _BEFORE_OR_AFTER
+    return result in (Answer.DONE, Answer.ACCEPTED)
+
+
+def invocation_of(turn: Turn, command: Asked) -> Invocation | None:
+    """The one that it is asked of, if there is one."""
+    return turn.find(command.id) if isinstance(command, OfInvocation) else None
