@@ -145,7 +145,7 @@ class DurableFuture(Generic[T_co]):
             self._waiters.append(waiter)
 
     def forget(self, waiter: "asyncio.Future[None]") -> None:
-        """Whoever awaited `waiter` has gone on, with the outcome or without."""
+        """Whoever awaited `waiter` has gone on without the outcome."""
         if self._waiters is not None:
             self._waiters.remove(waiter)
 
@@ -174,7 +174,8 @@ class DurableFuture(Generic[T_co]):
                 error.reason = Reason.VALUE_NOT_READABLE
                 raise
             self._decode = None
-        return cast(T_co, self._value)
+        value: T_co = self._value
+        return value
 
     def failed(self) -> bool:
         """Whether it is completed with a failure."""

@@ -92,6 +92,12 @@ class Arrivals:
 
     def add(self, entry: int, outcome: Outcome) -> None:
         """An outcome became durable."""
+        receiver = self._receiver
+        held_back = self.news or self.concurrent or self.settling or self.replay is not None or not self._started
+        if not held_back and receiver.active and receiver.one_waits():  # the usual: it goes on at once
+            if entry == 0 or receiver.wants(entry):
+                receiver.arrive(entry, outcome)
+            return
         self.news.append((entry, outcome))
         self._new_cancels += not entry
         if self._started:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from durable import log
-from durable.core.commands import Command, Finish
+from durable.core.commands import Finish
 from durable.core.ids import IdSpan
 from durable.core.invocation import Invocation, KeyedObject
 from durable.core.journal import CANCELLED, Kind, Outcome, Row, given_up
@@ -32,7 +32,7 @@ from durable.runtime.registry import KEY_LENGTH_MAX, Registered, check_text
 from durable.runtime.step import Step
 from durable.runtime.steps import Steps
 from durable.runtime.suspending import CALLS, Suspending
-from durable.runtime.tasks import unmourned
+from durable.runtime.tasks import current_task, unmourned
 from durable.runtime.variables import own_decimals
 from durable.service import Handler
 
@@ -45,6 +45,8 @@ class Host(suspending.Host, Protocol):
     lending: Lending
     #: Whether what may only be a mistake is an error.
     strict: bool
+    #: Since when what a turn decided is done, on the event loop's clock.
+    acting_since: float
 
     def now_ms(self) -> int:
         """The time."""
@@ -58,7 +60,7 @@ class Host(suspending.Host, Protocol):
         """Within what the ids of this file are that keys determine."""
         ...
 
-    def left_behind(self, attempt: "Attempt") -> None:
+    def left_behind(self, steps: Steps) -> None:
         """A step was made that nobody awaits yet: `start_left_over` is due soon."""
         ...
 
@@ -155,7 +157,7 @@ class Attempt(Suspending):
                     return
                 outcome, forgotten = failure, self.unused.forgotten(returned=False)
             self._finished = True
-            self.host.submit(Finish(self.seq, self.number, outcome))
+            self.submit(Finish(self.seq, self.number, outcome))
             if forgotten:
                 self.host.when_settled(partial(tell, self.about, forgotten))
             self._over("finished")
@@ -189,7 +191,8 @@ class Attempt(Suspending):
     def a_step_ended(self) -> None:
         """See `steps.Owner`."""
         self.touched = self.loop.time()
-        self.at_rest()
+        if self._waiters.blocked or self._arrivals.replay is not None:
+            self.at_rest()
         if self._failure is not None and not self._steps.running:
             self.loop.call_soon(self._end_failed)
         if self._closing:
@@ -201,13 +204,15 @@ class Attempt(Suspending):
         """An entry has its outcome (entry 0: the invocation was cancelled)."""
         if notified:
             self.notified += 1
-        elif self._steps.durable(entry) and self.observer is not None:
-            self.observer.step_recorded(self.submission, self.number, entry)
+        elif entry in self._steps.handed_in:
+            self._steps.handed_in.remove(entry)
+            if self.observer is not None:
+                self.observer.step_recorded(self.submission, self.number, entry)
         if not self.active and not self.warm:
             return
         if self._closing:
             self.loop.call_soon(self._end_if_drained)
-        self.touched = self.loop.time()
+        self.touched = self.host.acting_since
         self._arrivals.add(entry, outcome)
 
     def wants(self, entry: int) -> bool:
@@ -228,17 +233,22 @@ class Attempt(Suspending):
         else:
             future = self._pending.pop(entry)
             self._received += len(outcome.value)
-            if future.step is not None:
-                self._steps.arrived(future)
+            step = future.step
+            if step is not None:
+                future.step = None
+                if not step.started:
+                    self._steps.unrecorded.pop(entry, None)
             elif future.kind in CALLS:
                 self.calls -= 1
-            if self._cancels.pending and _follows_a_cancel(future, outcome):
+            if self._cancels.any and self._cancels.pending and _follows_a_cancel(future, outcome):
                 self._cancels.tell_after(future, outcome, self.delivered)
             else:
                 future.complete(outcome, self.delivered)
         if self._cancels.any:
             self._cancels.raise_where_it_waits(self.delivered)
-        if self._steps.quiet and self._waiters.some_wait:
+        awaited = self._awaited
+        woken = not self.flows or (self.flows == 1 and awaited is not None and awaited.outcome is not None)
+        if not woken and self._steps.quiet and self._waiters.some_wait:
             self.host.parked(self)  # what ran beside the wait has ended
         if self._closing:
             self.loop.call_soon(self._end_if_drained)
@@ -282,14 +292,6 @@ class Attempt(Suspending):
         """See `arrivals.Receiver`."""
         return self._cancels.any
 
-    def submit(self, command: Command) -> None:
-        """Have a command settled in the next turn."""
-        self.host.submit(command)
-
-    def start_left_over(self) -> None:
-        """See `Host.left_behind`."""
-        self._steps.start_left_over()
-
     @property
     def next_entry(self) -> int:
         """The entry that `take` would take."""
@@ -310,14 +312,20 @@ class Attempt(Suspending):
             self._check_place()
         if len(name) > KEY_LENGTH_MAX or not name.isascii() or "\0" in name:
             check_text("name", name, recorded=self.recorded)
-        self._steps.record_open()
-        if not self._arrivals.concurrent and asyncio.current_task() is not self.task:
-            self._arrivals.concurrent = True  # a flow of its own, and others will wake beside it
-        if self._arrivals.replay is not None and self._arrivals.caught_up != entry:
-            self._arrivals.catch_up()
+        steps, arrivals = self._steps, self._arrivals
+        if steps.unrecorded or steps.left_over is not None:
+            steps.record_open()
+        if not arrivals.concurrent and current_task(self.loop) is not self.task:
+            arrivals.concurrent = True  # a flow of its own, and others will wake beside it
+        self.activity += 1
+        if arrivals.replay is None:
+            self.asked = entry
+            return entry, None
+        if arrivals.caught_up != entry:
+            arrivals.catch_up()
         self.asked = entry
         try:
-            return entry, self._arrivals.match(entry, kind, name, print_)
+            return entry, arrivals.match(entry, kind, name, print_)
         except JournalMismatchError as error:
             self.broken = error  # whatever the handler does with it, nothing is executed any more
             raise
@@ -325,9 +333,10 @@ class Attempt(Suspending):
     def expect(self, future: DurableFuture[Any]) -> None:
         """Its outcome will be delivered, once somebody waits."""
         self._pending[future.entry] = future
-        if future.step is None and future.kind in CALLS:
+        if future.kind in CALLS:
             self.calls += 1
-        self._arrivals.asked_more()
+        if self.flows:
+            self._arrivals.asked_more()
 
     def asked_more(self) -> None:
         """See `operations.Journal`."""
@@ -338,18 +347,23 @@ class Attempt(Suspending):
 
         An announced one is in the journal before it starts, and runs in a task of its own.
         """
-        self._steps.made(future, step)
+        steps, entry, replay = self._steps, future.entry, self._arrivals.replay
+        future.step = step
+        if not step.recorded:
+            steps.unrecorded[entry] = step
         if not step.options.interruptible:
             future.begun = step.seen
-        self.expect(future)
-        replay = self._arrivals.replay
-        if replay is None or not replay.has_outcome(future.entry):
-            self._steps.start_left_over()
-            self._steps.left_over = future
+        self._pending[entry] = future
+        if self.flows:
+            self._arrivals.asked_more()
+        if replay is None or not replay.has_outcome(entry):
+            if steps.left_over is not None:
+                steps.start_left_over()
+            steps.left_over = future
             if announced:
-                self._steps.start_left_over()
+                steps.start_left_over()
             else:
-                self.host.left_behind(self)
+                self.host.left_behind(steps)
 
 
 Attempt.outermost = Attempt._run.__code__

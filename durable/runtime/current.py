@@ -1,8 +1,8 @@
 """Whose code runs here: a handler's (its attempt stands for it), or a step's. Tasks and threads inherit it."""
 
-from contextlib import suppress
 from contextvars import ContextVar, Token
-from typing import Protocol
+
+import msgspec
 
 from durable.core.invocation import Submission
 from durable.runtime.lending import Lending
@@ -17,33 +17,24 @@ def leave(mark: Token[object]) -> None:
     One that nobody waits for any more ends where garbage is collected, in whose context ever that is: there, nothing
     is undone.
     """
-    with suppress(ValueError):  # another context
+    try:  # noqa: SIM105 (each step comes here)
         CURRENT.reset(mark)
+    except ValueError:  # another context
+        pass
 
 
-class Executes(Protocol):
-    """Whoever has the step executed: an attempt."""
-
-    submission: Submission
-    number: int
-    seq: int
-    #: What is lent while the step waits for the engine.
-    lending: Lending
-
-
-class InStep:
+class InStep(msgspec.Struct, eq=False):
     """Marks what a step's function does, and tasks that it leaves behind: it holds nothing of the attempt."""
 
-    __slots__ = ("attempt", "in_thread", "lending", "name", "seq", "submission")
-
-    def __init__(self, owner: Executes, name: str) -> None:
-        self.submission = owner.submission
-        self.attempt = owner.number
-        self.seq = owner.seq
-        self.lending = owner.lending
-        self.name = name
-        #: Whether it has a thread, by now.
-        self.in_thread = False
+    submission: Submission
+    attempt: int
+    seq: int
+    #: What it lends while it waits for the engine.
+    lending: Lending
+    #: The step's.
+    name: str
+    #: Whether it has a thread, by now.
+    in_thread: bool = False
 
     def __str__(self) -> str:
         return f"the step {self.name!r} of {self.submission.target} {self.submission.id}"

@@ -47,6 +47,10 @@ class Engine(Protocol):
         """Nothing can be promised any more."""
         ...
 
+    def time(self) -> float:
+        """By the clock of its event loop."""
+        ...
+
 
 class Deeds:
     """Does what committed turns decided: to attempts, to whoever waits for an answer, to timers."""
@@ -83,6 +87,7 @@ class Deeds:
         `seconds`: how long its commit took.
         """
         table = self.table
+        self._roster.acting_since = self._engine.time()
         failed: BaseException | None = None
         if self._engine.observer is not None:
             _tell_of_new_ones(self._engine.observer, turn)

@@ -94,6 +94,8 @@ class Ending:
     ) -> None:
         submission = invocation.submission
         self.host = host
+        #: Has a command settled in the next turn.
+        self.submit = host.submit
         self.submission = submission
         self.seq = invocation.seq
         self.number = number
@@ -221,7 +223,7 @@ class Ending:
     def _report(self) -> None:
         failure = self._failure
         if failure is not None and self.active:
-            self.host.submit(failure())
+            self.submit(failure())
             self._failure = None
             self._over("failed", self.error)
 
@@ -293,7 +295,7 @@ class Ending:
     def _end_if_drained(self) -> None:
         if self._closing and self.active and self._steps.quiet and self._failure is None:
             if self._pausing:
-                self.host.submit(Unloaded(self.seq, self.number))
+                self.submit(Unloaded(self.seq, self.number))
             self._over("unloaded")
 
     def abort(self) -> None:

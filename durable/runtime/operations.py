@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Generator, Mapping
+from contextvars import copy_context
 from typing import Any, NoReturn, Protocol, TypeVar
 
 from durable.core.commands import Command, Invoke, OpenEntry, Record, Sleep
@@ -18,7 +19,7 @@ from durable.operations import Request, StepOptions
 from durable.runtime.forgotten import Unused
 from durable.runtime.observer import Observer
 from durable.runtime.registry import Registered, check_headers, check_text
-from durable.runtime.step import Step, step_name
+from durable.runtime.step import Step, callee_of
 from durable.serde import Serde, check_data, encoded, stable
 from durable.service import Handler
 
@@ -201,13 +202,14 @@ class Operations:
             raise UsageError(
                 f"ctx.run(fn, *args) takes a function and its arguments, not {fn!r}: do not call it yourself"
             )
-        name = options.name or step_name(fn)
+        callee = callee_of(fn)
+        name = options.name or callee.name
         if attempt.check_cancel(Kind.RUN, name) and not announced:
             return self._give_up(Kind.RUN, name, None)
-        step = Step(fn, args, kwargs, name, options, attempt.delivered)
+        step = Step(fn, args, kwargs, name, options, callee, attempt.delivered, copy_context())
         entry, row = attempt.take(Kind.RUN, name, None)
         step.recorded = row is not None
-        future: DurableFuture[Any] = DurableFuture(self, entry, Kind.RUN, step.decode, name)
+        future: DurableFuture[Any] = DurableFuture(self, entry, Kind.RUN, callee.decode, name)
         attempt.run(future, step, announced=announced)
         self.made(future, 3)
         return future

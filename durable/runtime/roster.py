@@ -44,6 +44,7 @@ from durable.runtime.observer import Observer
 from durable.runtime.registry import Registered, Registry
 from durable.runtime.rest import Rest
 from durable.runtime.room import Room
+from durable.runtime.steps import Steps
 from durable.runtime.tasks import let_go, unmourned
 from durable.runtime.watch import Watch
 from durable.service import Handler
@@ -123,12 +124,15 @@ class Roster:
         self._launching: dict[int, asyncio.Task[None]] = {}
         #: Coroutines of attempts that are over and have not returned yet.
         self._lingering: dict[asyncio.Task[None], str] = {}
-        self._left_behind: list[Attempt] = []
+        #: Steps of attempts that may have begun one which nobody awaits yet.
+        self._left_behind: list[Steps] = []
         #: Failures that are to be reported when those are settled that were, and how many were.
         self._reports: deque[Callable[[], None]] = deque()
         self._reported = 0
         self._reporting = False
         self._closing = False
+        #: Since when what the last turn decided is done, on the event loop's clock.
+        self.acting_since = loop.time()
 
     # ---- beginning ----
 
@@ -344,16 +348,17 @@ class Roster:
         """Within what the ids of this file are that keys determine."""
         return self._engine.registry.id_span
 
-    def left_behind(self, attempt: Attempt) -> None:
-        """Start the step at the end of this round of the event loop, unless somebody has awaited it by then."""
+    def left_behind(self, steps: Steps) -> None:
+        """At the end of this round of the event loop, start the one that nobody has awaited by then."""
         if not self._left_behind:
             self._loop.call_soon(self._start_left_behind, context=self.context)
-        self._left_behind.append(attempt)
+        self._left_behind.append(steps)
 
     def _start_left_behind(self) -> None:
-        attempts, self._left_behind = self._left_behind, []
-        for attempt in attempts:
-            attempt.start_left_over()
+        left, self._left_behind = self._left_behind, []
+        for steps in left:
+            if steps.left_over is not None:
+                steps.start_left_over()
 
     def in_turn(self, report: Callable[[], None]) -> None:
         """A failure costs more than anything else: a few at a time are reported, so that others pass between them."""

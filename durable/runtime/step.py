@@ -2,70 +2,94 @@
 
 import functools
 import inspect
-from collections.abc import Callable
-from contextvars import copy_context
+from collections.abc import Callable, Set
+from contextvars import Context
 from inspect import CO_COROUTINE
-from types import FunctionType
-from typing import Any
+from types import CodeType, FunctionType
+from typing import Any, NamedTuple
+
+import msgspec
 
 from durable.operations import StepOptions
 from durable.runtime.current import InStep
 from durable.serde import serde_for
+from durable.serde.scalars import scalars_of
 from durable.signature import return_annotation
 
 
-class Step:
+class Callee(NamedTuple):
+    """What its function says of a step."""
+
+    #: The name it is recorded under, unless `with_options(name=)` gives one.
+    name: str
+    encode: Callable[[Any], bytes]
+    decode: Callable[[bytes], Any]
+    #: Results of which types need neither: see `serde.scalars`.
+    scalars: Set[type]
+    #: Whether it is an async function, which is awaited as it is.
+    is_async: bool
+
+
+class Step(msgspec.Struct, eq=False):
     """What one `ctx.run` wants executed."""
 
-    __slots__ = (
-        "args",
-        "begun",
-        "context",
-        "decode",
-        "direct",
-        "encode",
-        "fn",
-        "interrupted",
-        "kwargs",
-        "name",
-        "options",
-        "recorded",
-        "seen",
-        "started",
-    )
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    name: str
+    options: StepOptions
+    callee: Callee
+    #: How many outcomes the handler had seen when it asked.
+    seen: int
+    #: The context variables of the flow that asked: a copy, so that what the step changes stays with it.
+    context: Context
+    #: Whether a command row says that it is running.
+    recorded: bool = False
+    started: bool = False
+    #: Whether its task has come to its first line.
+    begun: bool = False
+    #: Whether a cancel has stopped it.
+    interrupted: bool = False
 
-    def __init__(
-        self,
-        fn: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        name: str,
-        options: StepOptions,
-        seen: int,
-    ) -> None:
-        serde = serde_for(return_annotation(fn))
-        self.fn = fn
-        self.args = args
-        self.kwargs = kwargs
-        self.name = name
-        self.options = options
-        #: How many outcomes the handler had seen when it asked.
-        self.seen = seen
-        #: The context variables of the flow that asked: a copy, so that what the step changes stays with it.
-        self.context = copy_context()
-        #: An async function without a time limit is awaited as it is: the hot path.
-        self.direct = (
-            type(fn) is FunctionType and bool(fn.__code__.co_flags & CO_COROUTINE) and options.timeout_ms is None
-        )
-        self.encode = serde.encode
-        self.decode = serde.decode
-        #: Whether a command row says that it is running.
-        self.recorded = False
-        self.started = False
-        #: Whether its task has come to its first line.
-        self.begun = False
-        #: Whether a cancel has stopped it.
-        self.interrupted = False
+
+#: What is known of functions without an annotation, or with a plain one, by the id of their code; beside it what that
+#: follows from, as functions of one code may differ.
+_known: dict[int, tuple[CodeType, str, Any, Callee]] = {}
+_KNOWN_MAX = 4096
+
+
+def callee_of(fn: Callable[..., Any]) -> Callee:
+    """Look at a function. Raises `SerializationError` where its annotation is none."""
+    if type(fn) is not FunctionType:
+        return _look_at(fn, is_async=False)
+    code = fn.__code__
+    returns = fn.__annotations__.get("return", _known)
+    known = _known.get(id(code))
+    if known is not None and known[0] is code and known[1] is fn.__name__ and known[2] is returns:
+        return known[3]
+    callee = _look_at(fn, is_async=bool(code.co_flags & CO_COROUTINE))
+    if returns is _known or isinstance(returns, type):
+        if len(_known) >= _KNOWN_MAX:
+            _known.clear()
+        _known[id(code)] = code, fn.__name__, returns, callee
+    return callee
+
+
+def _look_at(fn: Callable[..., Any], *, is_async: bool) -> Callee:
+    annotation = return_annotation(fn)
+    serde = serde_for(annotation)
+    return Callee(_name_of(fn), serde.encode, serde.decode, scalars_of(annotation), is_async)
+
+
+def _name_of(fn: Callable[..., Any]) -> str:
+    """Its function's name, or that of its class: a mock, or a proxy that answers to anything, has none of its own."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    try:
+        name = fn.__name__
+    except Exception:  # whatever a proxy raises
+        name = None
+    return name if type(name) is str and name else type(fn).__name__
 
 
 async def call_step(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], here: InStep) -> Any:
@@ -89,17 +113,3 @@ def _is_async(fn: Callable[..., Any]) -> bool:
         return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
     except Exception:  # whatever a proxy raises that is asked for an attribute
         return False
-
-
-def step_name(fn: Callable[..., Any]) -> str:
-    """The name a step is recorded under, unless `with_options(name=)` gives one.
-
-    Its function's, or that of its class: a mock, or a proxy that answers to any attribute, has no name of its own.
-    """
-    while isinstance(fn, functools.partial):
-        fn = fn.func
-    try:
-        name = fn.__name__
-    except Exception:  # whatever a proxy raises
-        name = None
-    return name if type(name) is str and name else type(fn).__name__

@@ -2,8 +2,10 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from contextlib import suppress
+from contextvars import Token
+from types import coroutine
 from typing import Any, Protocol
 
 from durable.core.commands import Command, Finished, Record
@@ -11,15 +13,16 @@ from durable.core.invocation import Submission
 from durable.core.journal import CANCELLED, INTERRUPTIBLE, Kind, Outcome
 from durable.errors import AttemptEnded, UsageError
 from durable.futures import DurableFuture
-from durable.runtime.current import CURRENT, InStep
+from durable.runtime.current import CURRENT, InStep, leave
 from durable.runtime.failures import failure_of_exception
 from durable.runtime.lending import Lending
 from durable.runtime.observer import Observer
 from durable.runtime.step import Step, call_step
-from durable.runtime.tasks import unmourned
+from durable.runtime.tasks import current_task, unmourned
 from durable.runtime.timeouts import NO_TIMEOUT
-from durable.runtime.variables import own_decimals, within
+from durable.runtime.variables import DECIMALS, own_decimals, within
 from durable.serde import check_data, named
+from durable.serde.scalars import write
 
 
 class Owner(Protocol):
@@ -82,7 +85,7 @@ class Owner(Protocol):
         """The handler waits for a step that waits for something: perhaps for long."""
         ...
 
-    async def until_delivered(self, future: DurableFuture[Any]) -> None:
+    def until_delivered(self, future: DurableFuture[Any]) -> Awaitable[None]:
         """Wait for the outcome that was handed in to be durable."""
         ...
 
@@ -110,11 +113,11 @@ class Steps:
         self._executing: dict[int, asyncio.Task[Any] | None] = {}
         self._starting = 0
         #: Outcomes that were handed in and are not durable yet.
-        self._handed_in: set[int] = set()
+        self.handed_in: set[int] = set()
         #: The step that was made last, while nobody has awaited it.
         self.left_over: DurableFuture[Any] | None = None
         #: Open steps of which the journal knows nothing yet, by entry.
-        self._unrecorded: dict[int, Step] = {}
+        self.unrecorded: dict[int, Step] = {}
         self._tasks: dict[asyncio.Task[None], DurableFuture[Any]] = {}
         #: The time limits of executions under way.
         self._limits: set[asyncio.Timeout] = set()
@@ -134,33 +137,14 @@ class Steps:
     @property
     def quiet(self) -> bool:
         """Whether nothing is executed and nothing waits for the disk."""
-        return not self.running and not self._handed_in and not self._starting  # which goes on while some are queued
-
-    def made(self, future: DurableFuture[Any], step: Step) -> None:
-        """A step was asked for."""
-        future.step = step
-        if not step.recorded:
-            self._unrecorded[future.entry] = step
-
-    def durable(self, entry: int) -> bool:
-        """Whether something was handed in for this entry: it is written now."""
-        if entry in self._handed_in:
-            self._handed_in.remove(entry)
-            return True
-        return False
-
-    def arrived(self, future: DurableFuture[Any]) -> None:
-        """The outcome has come to the handler."""
-        if not future.step.started:
-            self._unrecorded.pop(future.entry, None)
-        future.step = None
+        return not self.running and not self.handed_in and not self._starting  # which goes on while some are queued
 
     def record_open(self) -> None:
         """The handler goes on while steps are open: from now on the journal says that they run."""
-        if self._unrecorded:
-            for entry, step in self._unrecorded.items():
+        if self.unrecorded:
+            for entry, step in self.unrecorded.items():
                 self._record_open(entry, step)
-            self._unrecorded.clear()
+            self.unrecorded.clear()
         if self.left_over is not None:
             self.start_left_over()
 
@@ -187,8 +171,10 @@ class Steps:
             self._queued.append(future)
 
     def _begin(self, future: DurableFuture[Any]) -> None:
-        future.step.context.run(_apart, InStep(self._owner, future.step.name))  # it is no flow of the handler
-        task = unmourned(self._owner.loop.create_task(self._beside(future), context=future.step.context))
+        owner, step = self._owner, future.step
+        here = InStep(owner.submission, owner.number, owner.seq, owner.lending, step.name)
+        step.context.run(_apart, here)  # it is no flow of the handler
+        task = unmourned(owner.loop.create_task(self._beside(future, here), context=step.context))
         self._tasks[task] = future
         self._starting += 1
         task.add_done_callback(self._gone)
@@ -207,11 +193,12 @@ class Steps:
         for future in futures:
             future.step.started = False
 
-    async def _beside(self, future: DurableFuture[Any]) -> None:
+    async def _beside(self, future: DurableFuture[Any], here: InStep) -> None:
         self._began()
         future.step.begun = True
         with suppress(AttemptEnded, asyncio.CancelledError):
-            await self.execute(future, beside=True)
+            await self.execute(future, here)
+            await self._owner.until_delivered(future)
 
     def _gone(self, task: "asyncio.Task[None]") -> None:
         step = self._tasks.pop(task).step
@@ -222,69 +209,79 @@ class Steps:
         if error is not None and self._owner.active:  # a bug of ours: the handler must not wait for ever
             self._owner.fail(error)
 
-    async def execute(self, future: DurableFuture[Any], *, beside: bool = False) -> None:
-        """Run the step's function, hand in what it gave, and wait until that is durable.
+    @coroutine
+    def execute(self, future: DurableFuture[Any], beside: InStep | None = None) -> Generator[Any, None, None]:
+        """Run the step's function, and hand in what it gave.
 
-        `beside`: this is a task of its own, whose context variables are the step's.
+        `beside`: marks a task of its own, whose context variables are the step's.
         """
         step: Step = future.step
         step.started = True
         outcome: Outcome | None = None
         raised: BaseException | None = None
-        returned = False
-        observer, submission, number = self._owner.observer, self._owner.submission, self._owner.number
-        self.running[future.entry] = step.name
-        self._executing[future.entry] = asyncio.current_task()
-        here = InStep(self._owner, step.name)
-        mark = CURRENT.set(here)
+        waits = returned = False
+        owner, entry, callee = self._owner, future.entry, step.callee
+        observer = owner.observer
+        self.running[entry] = step.name
+        self._executing[entry] = current_task(owner.loop)
+        here = beside or InStep(owner.submission, owner.number, owner.seq, owner.lending, step.name)
+        mark: Token[object] | None = None
         if observer is not None:
-            in_step = _here if beside else step.context.run
-            in_step(observer.step_started, submission, number, future.entry, step.name)
+            in_step = _here if beside is not None else step.context.run
+            in_step(observer.step_started, owner.submission, owner.number, entry, step.name)
         try:
-            running = step.fn(*step.args, **step.kwargs) if step.direct else self._call(step, here)
-            if beside:
-                value = await running
+            if callee.is_async and step.options.timeout_ms is None:  # the hot path
+                running = step.fn(*step.args, **step.kwargs)
+            else:
+                running = self._call(step, here)
+            if beside is not None:
+                waits = True
+                value = yield from running.__await__()
             else:
                 try:
                     waited = step.context.run(_start, running, here)
                 except StopIteration as end:  # it waits for nothing
                     value = end.value
                 else:
-                    self._owner.step_waits()
-                    value = await within(step.context, running, waited)
+                    mark, waits = CURRENT.set(here), True
+                    owner.step_waits()
+                    value = yield from within(step.context, running, waited)
             returned = True
-            data = step.encode(value)
-            if type(data) is not bytes or len(data) > self._owner.value_size_max:
-                check_data(data, f"the result of step {step.name!r}", self._owner.value_size_max)
-            future.preset(step.decode(data))
+            scalar = type(value) in callee.scalars
+            if scalar:
+                data = write(value)
+            else:
+                mark = mark or CURRENT.set(here)  # a Serde may be a user's
+                data = callee.encode(value)
+            if type(data) is not bytes or len(data) > owner.value_size_max:
+                check_data(data, f"the result of step {step.name!r}", owner.value_size_max)
+            future.preset(value if scalar else callee.decode(data))
             outcome = Outcome(True, data)
         except asyncio.CancelledError as error:
             raised = error
             self._cancelled(error, future, step)
         except BaseException as error:
             raised = error
-            if self._owner.active:
+            if owner.active:
                 outcome = None if returned else failure_of_exception(error)
                 if outcome is None:
                     failure = named(error, f"the result of step {step.name!r}") if returned else error
-                    self._owner.fail(failure, step, future.entry, returned=returned)
+                    owner.fail(failure, step, entry, returned=returned)
             elif not issubclass(type(error), Exception):
                 raise
         finally:
-            try:  # noqa: SIM105 (each step comes here)
-                CURRENT.reset(mark)
-            except ValueError:  # see `leave`
-                pass
-            self.running.pop(future.entry, None)
-            self._executing.pop(future.entry, None)
-            self._owner.a_step_ended()
+            if mark is not None:
+                leave(mark)
+            self.running.pop(entry, None)
+            del self._executing[entry]
+            if waits or raised is not None:  # else nothing else has happened meanwhile
+                owner.a_step_ended()
             if observer is not None:
-                in_step(observer.step_ended, submission, number, future.entry, step.name, raised)
-        if not self._owner.active:
+                in_step(observer.step_ended, owner.submission, owner.number, entry, step.name, raised)
+        if not owner.active:
             raise AttemptEnded
         if outcome is not None:
-            self._hand_in(future.entry, step, outcome)
-        await self._owner.until_delivered(future)
+            self._hand_in(entry, step, outcome)
 
     async def _call(self, step: Step, here: InStep) -> Any:
         """One execution: an async function here, a sync one in a thread; `TimeoutError` when its time is over."""
@@ -328,12 +325,12 @@ class Steps:
 
     def _hand_in(self, entry: int, step: Step, outcome: Outcome) -> None:
         """Have the outcome recorded: with its command, where that is not recorded yet."""
-        self._handed_in.add(entry)
+        self.handed_in.add(entry)
         owner = self._owner
         if step.recorded:
             owner.submit(Finished(owner.seq, owner.number, entry, step.name, outcome))
         else:
-            self._unrecorded.pop(entry, None)
+            self.unrecorded.pop(entry, None)
             owner.submit(Record(owner.seq, owner.number, entry, Kind.RUN, step.name, step.seen, outcome, True))
 
     def tasks(self) -> list[asyncio.Task[None]]:
@@ -370,7 +367,7 @@ class Steps:
         for task in flows | self._tasks.keys():
             task.cancel()
         self._queued.clear()
-        self._unrecorded.clear()
+        self.unrecorded.clear()
         self._interrupted.clear()
         self._withheld.clear()
         self.left_over = None
@@ -388,5 +385,7 @@ def _apart(here: InStep) -> None:
 
 def _start(running: Coroutine[Any, Any, Any], here: InStep) -> Any:
     """Run it up to where it waits for the first time."""
-    _apart(here)
+    CURRENT.set(here)
+    if DECIMALS.get(None) is not None:
+        own_decimals()
     return running.send(None)

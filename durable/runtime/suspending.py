@@ -85,7 +85,7 @@ class Suspending(Waiting):
             self._stuck()
         elif self.idle and not self._limited():
             weight = 1 + self._received // WEIGHED if self._keep and self.may_stay else 0
-            self.host.submit(Suspend(self.seq, self.number, self.waiting_for(), self.notified, weight))
+            self.submit(Suspend(self.seq, self.number, self.waiting_for(), self.notified, weight))
             self._over("suspended", keep=weight > 0)
 
     def _limited(self) -> bool:

@@ -4,10 +4,17 @@ Whatever a task has not done by then is done by the next start: so nobody needs 
 """
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+#: The task that runs on an event loop, or None. (Up to Python 3.11 asyncio's own function is written in Python, and
+#: asks for the event loop again.)
+current_task: Callable[[asyncio.AbstractEventLoop], "asyncio.Task[Any] | None"] = (
+    asyncio.current_task if sys.version_info >= (3, 12) else vars(asyncio.tasks)["_current_tasks"].get
+)
 
 
 def unmourned(task: "asyncio.Task[T]") -> "asyncio.Task[T]":

@@ -19,12 +19,12 @@ def _of_decimals() -> ContextVar[Any]:
 
 
 #: Where `decimal` keeps its context; unset where nobody has asked for it yet.
-_DECIMALS = Context().run(_of_decimals)
+DECIMALS = Context().run(_of_decimals)
 
 
 def own_decimals() -> None:
     """From now on `decimal.getcontext()` changes nothing outside of this context."""
-    found = _DECIMALS.get(None)
+    found = DECIMALS.get(None)
     if found is not None:
         decimal.setcontext(found.copy())
 

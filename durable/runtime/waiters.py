@@ -6,6 +6,7 @@ from typing import Any
 from durable.core.waiting import Group
 from durable.errors import AttemptEnded
 from durable.futures import DurableFuture
+from durable.runtime.tasks import current_task
 
 Waiter = asyncio.Future[None]
 
@@ -21,16 +22,18 @@ class Waiters:
 
     def begin(self, future: DurableFuture[Any]) -> Waiter:
         """The flow of now waits for this, until `end`."""
-        waiter: Waiter = self._loop.create_future()
+        waiter: Waiter = asyncio.Future(loop=self._loop)
         self.blocked[waiter] = future
-        self.flow_of[waiter] = asyncio.current_task()
+        self.flow_of[waiter] = current_task(self._loop)
         future.wake(waiter)
         return waiter
 
     def end(self, waiter: Waiter) -> None:
         """It waits no longer."""
-        self.blocked.pop(waiter).forget(waiter)
         del self.flow_of[waiter]
+        future = self.blocked.pop(waiter)
+        if future.outcome is None:
+            future.forget(waiter)
 
     def woken(self, flow: asyncio.Task[Any] | None) -> bool:
         """Whether what this flow waits for has come, or an error in its place."""

@@ -18,7 +18,9 @@ from durable.runtime.current import CURRENT, InStep
 from durable.runtime.deadlines import place
 from durable.runtime.ending import Ending
 from durable.runtime.registry import Registered
+from durable.runtime.tasks import current_task
 from durable.runtime.timeouts import NO_TIMEOUT
+from durable.runtime.waiters import Waiter
 
 
 class Host(ending.Host, Protocol):
@@ -77,11 +79,11 @@ class Waiting(Ending):
         self.activity += 1
         if self._cancels.any:
             self._cancels.check_wait(future, self.delivered)
-        flow = asyncio.current_task()
+        flow = current_task(self.loop)
         arrivals = self._arrivals
         if future.outcome is None:
-            if not arrivals.concurrent and not self._alone():
-                arrivals.concurrent = True
+            if not arrivals.concurrent and (self.flows or flow is not self.task or self._rest.others(self)):
+                arrivals.concurrent = True  # it is not the handler alone: another waits, or is about to run
             if arrivals.replay is not None or arrivals.news:
                 arrivals.waits(future)
         if future.outcome is not None:
@@ -92,23 +94,35 @@ class Waiting(Ending):
         steps, step = self._steps, future.step
         if future is steps.left_over:
             steps.left_over = None
-        to_start = step is not None and not step.started and not self.is_recorded(future)
+        to_start = step is not None and not step.started and (arrivals.replay is None or not self.is_recorded(future))
+        here = to_start and not step.options.interruptible
         self.flows += 1
         self._awaited = future
         if self._alarms.shown:
             self._alarms.begun.append((self, flow))
         else:
             self._look_at_frames(flow)
+        waiter: Waiter | None = None
         try:
-            if to_start and not step.options.interruptible:
-                yield from steps.execute(future).__await__()
-                return
-            steps.start_left_over()
-            if to_start:
-                steps.left_over = future
+            if here:
+                yield from steps.execute(future)
+            else:
+                if to_start:
+                    steps.start_left_over()
+                    steps.left_over = future
                 steps.start_left_over()
-            yield from self._block(future)
+            waiter = self._waiters.begin(future)
+            if not here:
+                self._only_waits()
+            yield from waiter
+        except asyncio.CancelledError as error:
+            if not here and self.active and self.timed_out(error):
+                raise UsageError(NO_TIMEOUT) from None
+            raise
         finally:
+            if waiter is not None:
+                self._waiters.end(waiter)
+                del waiter  # an exception in it refers to this frame
             self.flows -= 1
             self.activity += 1
             self._awaited = None
@@ -126,10 +140,6 @@ class Waiting(Ending):
         """See `steps.Owner`."""
         self._alarms.look_soon()
 
-    def _alone(self) -> bool:
-        """Whether the flow of now is the handler itself, and no other waits or is about to run."""
-        return not self.flows and asyncio.current_task() is self.task and not self._rest.others(self)
-
     async def until_delivered(self, future: DurableFuture[Any]) -> None:
         """See `steps.Owner`."""
         waiter = self._waiters.begin(future)
@@ -139,23 +149,13 @@ class Waiting(Ending):
             self._waiters.end(waiter)
             del waiter  # an exception in it refers to this frame
 
-    def _block(self, future: DurableFuture[Any]) -> Generator[Any, None, None]:
-        waiter = self._waiters.begin(future)
+    def _only_waits(self) -> None:
         self.touched = self.loop.time()
-        try:
-            self._alarms.look_soon()
-            if self._steps.quiet:
-                self.host.parked(self)
-            if self._arrivals.replay is not None:
-                self._tell_if_stuck()
-            yield from waiter
-        except asyncio.CancelledError as error:
-            if self.active and self.timed_out(error):
-                raise UsageError(NO_TIMEOUT) from None
-            raise
-        finally:
-            self._waiters.end(waiter)
-            del waiter  # an exception in it refers to this frame
+        self._alarms.look_soon()
+        if self._steps.quiet:
+            self.host.parked(self)
+        if self._arrivals.replay is not None:
+            self._tell_if_stuck()
 
     def is_recorded(self, future: DurableFuture[Any]) -> bool:
         """Whether its outcome is in the journal and only waits for the handler to come so far."""

@@ -46,6 +46,7 @@ from durable.runtime.lending import Lending
 from durable.runtime.observer import Observer
 from durable.runtime.registry import Registered, Registry
 from durable.runtime.rest import Rest
+from durable.runtime.steps import Steps
 from durable.runtime.threads import Threads
 from durable.service import Settings
 from durable.store.memory import Tables
@@ -359,6 +360,7 @@ class Verifier:
         self.observer: Observer | None = None
         self.limits = Limits()
         self.strict = False
+        self.acting_since = 0.0
         self.commands: list[Command] = []
         #: Of the replay's event loop.
         self.rest: Rest
@@ -377,8 +379,8 @@ class Verifier:
     def id_span(self) -> IdSpan:
         return self.registry.id_span
 
-    def left_behind(self, attempt: Attempt) -> None:
-        asyncio.get_running_loop().call_soon(attempt.start_left_over, context=self.context)
+    def left_behind(self, steps: Steps) -> None:
+        asyncio.get_running_loop().call_soon(steps.start_left_over, context=self.context)
 
     def parked(self, attempt: Attempt) -> None:
         pass

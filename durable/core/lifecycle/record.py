@@ -3,7 +3,7 @@
 from durable.core.commands import Finished, Record
 from durable.core.effects import Deliver
 from durable.core.invocation import Invocation, Open, Status
-from durable.core.journal import COMMAND, Row
+from durable.core.journal import COMMAND, Row, row_of
 from durable.core.lifecycle.cancel import leaf_ended
 from durable.core.turn import Turn
 
@@ -16,18 +16,20 @@ def record(turn: Turn, command: Record) -> None:
     outcome = command.outcome
     invocation.last_entry = command.entry
     turn.writes.journal.append(
-        Row(
-            invocation=command.seq,
-            entry=command.entry,
-            part=COMMAND,
-            kind=command.kind,
-            name=command.name,
-            detail=command.detail,
-            seen=command.seen,
-            ordinal=turn.ordinal() if command.awaited else None,
-            ok=None if outcome is None else outcome.ok,
-            value=None if outcome is None else outcome.value,
-            at=turn.now,
+        row_of(
+            (
+                command.seq,
+                command.entry,
+                COMMAND,
+                command.kind,
+                command.name,
+                command.detail,
+                command.seen,
+                turn.ordinal() if command.awaited else None,
+                None if outcome is None else outcome.ok,
+                None if outcome is None else outcome.value,
+                turn.now,
+            )
         )
     )
     if outcome is None:
