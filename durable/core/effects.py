@@ -251,6 +251,13 @@ class Paused(msgspec.Struct, frozen=True, gc=False):
     invocation: Invocation
 
 
+class Lost(msgspec.Struct, frozen=True, gc=False):
+    """An attempt ended with its process, where nobody could tell of it: for whoever watches."""
+
+    invocation: Invocation
+    attempt: int
+
+
 Action = (
     StartAttempt
     | Deliver
@@ -263,4 +270,5 @@ Action = (
     | Reply
     | Failed
     | Paused
+    | Lost
 )
