@@ -13,6 +13,7 @@ core.sealed
 core.journal core.waiting core.ids core.duration core.reasons core.limits core.topics core.once
 core.retry core.replay
 core.invocation core.sources
+core.alike
 core.record_commands
 core.commands
 core.effects

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
+from durable.core.alike import InLine
 from durable.core.invocation import Invocation, Problem, Signal, Status
 from durable.core.journal import Outcome, Row
 from durable.core.once import Answered, Place
@@ -24,6 +25,8 @@ class Writes(msgspec.Struct):
     """The rows of one transaction. Where order matters, the last write of a turn has already won."""
 
     created: dict[int, Invocation] = {}
+    #: More that are created, which are not in memory: see `with_all`.
+    in_line: list[InLine] = []
     changed: dict[int, Invocation] = {}
     purged: list[int] = []
     journal: list[Row] = []
@@ -61,11 +64,19 @@ class Writes(msgspec.Struct):
     def __bool__(self) -> bool:
         return self != _NOTHING
 
+    def with_all(self) -> "Writes":
+        """The same with each that is created by itself."""
+        if not self.in_line:
+            return self
+        created = self.created | {new.seq: new for some in self.in_line for new in some.invocations()}
+        return msgspec.structs.replace(self, created=created, in_line=[])
+
     @property
     def rows(self) -> int:
         """How many rows it writes, changes or deletes (what is deleted by key or invocation counts as one)."""
         tables = msgspec.structs.astuple(self)
-        return sum(len(table) for table in tables if table is not None and not isinstance(table, int))
+        more = sum(map(len, self.in_line)) - len(self.in_line)
+        return more + sum(len(table) for table in tables if table is not None and not isinstance(table, int))
 
 
 _NOTHING = Writes()

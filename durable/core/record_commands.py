@@ -2,6 +2,7 @@
 
 import msgspec
 
+from durable.core.alike import Alike
 from durable.core.invocation import Submission
 from durable.core.journal import Outcome
 from durable.core.once import Once
@@ -75,7 +76,7 @@ class Take(msgspec.Struct, frozen=True, gc=False):
     place: GroupPartition
     #: The offset from which on the reader has left nothing out: nothing is taken where the position is before it.
     since: int
-    records: tuple[Offered, ...]
+    records: tuple[Offered, ...] | Alike
     token: int = 0
     #: What lies between the position and `since` is gone from the broker: it is counted as skipped.
     gone: bool = False

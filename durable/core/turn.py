@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
+from durable.core.alike import Alike, InLine
 from durable.core.commands import Command, KeyFree, Notify
 from durable.core.effects import (
     Action,
@@ -91,6 +92,15 @@ class Turn:
             self.writes.ordinals_reserved = world.ordinals_reserved
         world.next_ordinal = number + 1
         return number
+
+    def ordinals(self, count: int) -> int:
+        """The first of the next so many numbers of that sequence."""
+        world, first = self.world, self.world.next_ordinal
+        if first + count > world.ordinals_reserved:
+            world.ordinals_reserved = first + count - 1 + world.limits.ordinals
+            self.writes.ordinals_reserved = world.ordinals_reserved
+        world.next_ordinal = first + count
+        return first
 
     def put(self, table: dict[K, V], writes: dict[K, V | None], key: K, value: V | None) -> None:
         """Change a row of a table of which memory holds all; None deletes it."""
@@ -182,6 +192,24 @@ class Turn:
         invocation.place = self.ordinal()
         self.touch(invocation)
         self.world.visitors.add(invocation.seq)
+
+    def line_up_rows(self, records: Alike, first: int) -> None:
+        """Those from `first` on wait for a slot, behind all who wait already, and are not in memory."""
+        world, count = self.world, len(records) - first
+        some = InLine(records, first, world.next_seq, self.ordinals(count), self.now)
+        world.next_seq += count
+        self.writes.in_line.append(some)
+        world.line_up_rows(some)
+
+    def take_in_rows(self) -> None:
+        """Have those in memory that this turn has lined up as rows: the store does not know them yet."""
+        for some in self.writes.in_line:
+            new = list(some.invocations())
+            for invocation in new:
+                self.world.add(invocation)
+                self.writes.created[invocation.seq] = invocation
+            self.world.took_in(some, new)
+        self.writes.in_line = []
 
     def leave(self, invocation: Invocation, status: Status) -> None:
         """It needs no slot now: it is written as it stands, and leaves memory when the turn is over."""

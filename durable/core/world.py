@@ -8,6 +8,7 @@ from collections import OrderedDict, deque
 
 import msgspec
 
+from durable.core.alike import InLine
 from durable.core.effects import Key, Listener, Need
 from durable.core.ids import READABLE, IdSpan
 from durable.core.invocation import Invocation, KeyedObject, Signal, Status
@@ -65,7 +66,7 @@ class World:
         #: Everybody who waits and has a place up to here is in `ready`; None: there are no others.
         self.horizon = 0 if ready else None
         #: Who has come to wait in this turn, and is not in `ready`.
-        self.behind: list[Invocation] = []
+        self.behind: list[Invocation | InLine] = []
         #: Suspended or in line for a slot, with their handlers still in memory: what each counts, those first that
         #: were first; and how much that is together.
         self.warm: dict[int, int] = {}
@@ -149,9 +150,10 @@ class World:
         if last:
             self.horizon = None
             behind, self.behind = self.behind, []
-            for invocation in behind:
-                if invocation.status is Status.READY:
-                    self.line_up(invocation)
+            for one in behind:
+                assert isinstance(one, Invocation), "see `Turn.take_in_rows`"
+                if one.status is Status.READY:
+                    self.line_up(one)
 
     def line_up(self, invocation: Invocation) -> None:
         """It waits for a slot, behind all others: in memory, as long as there is room for it."""
@@ -161,6 +163,24 @@ class World:
         if self.horizon is None:
             self.horizon = next(reversed(self.ready.values()))
         self.behind.append(invocation)
+
+    def line_up_rows(self, some: InLine) -> None:
+        """They wait for a slot, behind all others, as rows: they are read when it is their turn."""
+        if self.horizon is None:
+            self.horizon = next(reversed(self.ready.values()), some.place - 1)
+        self.behind.append(some)
+
+    def took_in(self, some: InLine, new: list[Invocation]) -> None:
+        """These are in memory after all."""
+        place = next(place for place, one in enumerate(self.behind) if one is some)
+        self.behind[place : place + 1] = new
+
+    @property
+    def full(self) -> bool:
+        """Whether whoever comes now waits for a slot, and there is no room in memory for it."""
+        if self.horizon is not None:
+            return True
+        return self.free <= 0 and len(self.ready) >= self.limits.ready
 
     @property
     def free(self) -> int:

@@ -20,6 +20,11 @@ class Host(Protocol):
     observer: Observer | None
 
     @property
+    def queued(self) -> int:
+        """How many commands wait to be settled."""
+        ...
+
+    @property
     def crowded(self) -> bool:
         """Whether so many commands wait to be settled that nobody from outside may bring more."""
         ...

@@ -1,7 +1,7 @@
 """One subscription's consumer: it reads, has the engine take, and tells the broker after that.
 
-A poll's records are taken in one turn. Those of the next one are got ready meanwhile, and wait for it: a slow engine
-is given no more than it takes.
+A poll's records are taken in one turn. Those of the next one (or a few, where none can run) are got ready meanwhile,
+and wait for it: a slow engine is given no more than it takes.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from durable import log
+from durable.core.alike import Alike
 from durable.core.effects import Reply
 from durable.core.record_commands import Offered, Take
 from durable.core.sources import Subscription
@@ -31,6 +32,8 @@ RETRY_S, RETRY_S_MAX = 0.2, 10.0
 POLL_S = 0.5
 #: How long no broker may answer for a partition that is being read, beyond what a broker may wait for records.
 SILENCE_S = 5.0
+#: Of how many polls, and how many bytes, the records may be got ready while a commit is under way.
+HELD_POLLS, HELD_SIZE = 4, 4 * 2**20
 #: How long the end of a session may take.
 STOP_S = 2.0
 
@@ -43,7 +46,7 @@ class _Offer(NamedTuple):
 
     partition: int
     records: Sequence[Any]
-    offered: tuple[Offered, ...]
+    offered: tuple[Offered, ...] | Alike
 
 
 class _Asked(NamedTuple):
@@ -78,6 +81,8 @@ class Reader:
         self._joined = False
         #: What the engine was asked to take, and has not been looked at since.
         self._asked: list[_Asked] = []
+        #: What it has not been asked for yet.
+        self._held: list[_Offer] = []
         #: What the broker has been told.
         self._told: dict[int, int] = {}
         self._tell_at = 0.0
@@ -185,7 +190,7 @@ class Reader:
         except Exception as error:
             raise Failed("bad-options", f"the client does not take these options: {error}") from error
         self.partitions.leave()
-        self._joined, self._asked, self._told = False, [], {}
+        self._joined, self._asked, self._held, self._told = False, [], [], {}
         self._complaint, self._quiet_since = None, 0
         listen(self._hear)
         starting = asyncio.ensure_future(consumer.start())
@@ -252,7 +257,7 @@ class Reader:
         partitions = self.partitions
         if partitions.fresh and self._joined:
             await self._finish(consumer, read)
-            partitions.fresh, partitions.ends = False, {}
+            partitions.fresh, partitions.ends, self._held = False, {}, []
             if consumer.assignment():  # where the group has more members than the topic has partitions, there is none
                 await partitions.enter(consumer, read.reset)
             self._is("running")
@@ -267,19 +272,37 @@ class Reader:
             partitions.fresh = True
             return
         handler = self._records.handler
-        offers = [
+        self._held += [
             _Offer(tp.partition, records, self._records.offered(records, handler))
             for tp, records in batches.items()
             if tp.partition in partitions.since
         ]
-        await self._finish(consumer, read)
-        if offers:
-            await self._ask(consumer, read, offers)
+        if not batches or not self._may_hold_more(read):
+            await self._finish(consumer, read)
+            held, self._held = self._held, []
+            if held:
+                await self._ask(consumer, read, held)
         self._mind_silence(consumer, read, quiet=not batches)
         if time.monotonic() >= self._tell_at:
             self._tell_at = time.monotonic() + read.commit_interval_s
             await self._tell_if_possible(consumer)
         self._look(consumer)
+
+    def _may_hold_more(self, read: Settings) -> bool:
+        """Whether to poll once more before asking: while a commit is under way, which makes the next one larger.
+
+        Only of what becomes rows, and while nothing else waits to be settled: where handlers run and end, what is
+        taken ahead of them is written, read and written again, and the last one ends later.
+        """
+        if not self._host.world.full or self._host.queued or all(one.answer.done() for one in self._asked):
+            return False
+        records = size = 0
+        for offer in self._held:
+            if not isinstance(offer.offered, Alike):
+                return False
+            records += len(offer.offered)
+            size += sum(map(len, offer.offered.inputs))
+        return records < HELD_POLLS * read.poll_records and size < HELD_SIZE
 
     def _check(self) -> None:
         if self._host.failure is not None:
@@ -317,18 +340,18 @@ class Reader:
         asked, self._asked = self._asked, []
         for (number, records, offered), before, answer in asked:
             if isinstance(answer.exception(), CommitRefused):
-                await self._one_by_one(number, offered, records, before)
+                await self._one_by_one(number, records, before)
             else:
                 self._done(number, offered, answer.result(), before)
 
-    def _done(self, number: int, offered: Sequence[Offered], reply: Reply, before: int) -> None:
+    def _done(self, number: int, offered: Sequence[Offered] | Alike, reply: Reply, before: int) -> None:
         """What became of some records: where the partition is now, and which of them have failed."""
         position = self.partitions.taken(number, reply)
         if position is None:
             return
         if number in self.partitions.since:  # and not given to somebody else meanwhile
             self.partitions.since[number] = position.next
-        for one in offered:
+        for one in () if isinstance(offered, Alike) else offered:  # of those none fails
             if one.failure is not None and one.offset >= before:
                 log.kafka.warning(
                     "%s (%s): record %d of partition %d became the failed invocation %s: %s",
@@ -341,8 +364,9 @@ class Reader:
                     about=about(one.submission),
                 )
 
-    async def _one_by_one(self, number: int, offered: Sequence[Offered], records: Sequence[Any], before: int) -> None:
+    async def _one_by_one(self, number: int, records: Sequence[Any], before: int) -> None:
         """The store refused them all together: only whoever is to blame fails."""
+        offered = self._records.one_by_one(records, self._records.handler)
         for one, record in zip(offered, records, strict=True):
             since = self.partitions.since.get(number)
             if since is None:

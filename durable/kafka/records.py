@@ -2,9 +2,13 @@
 
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Protocol
 from zlib import crc32
 
+import msgspec
+
+from durable.core.alike import Alike
 from durable.core.ids import claimed_id
 from durable.core.invocation import Caller, Flavor, Submission
 from durable.core.journal import Failure
@@ -22,6 +26,7 @@ KEPT_MS = 86_400_000
 _KEY_SHOWN = 1000
 #: The headers that say where a record is from have fewer bytes, and nothing that could not be stored.
 _OWN_HEADERS = 2048
+_json = msgspec.json.Encoder().encode
 #: Ours, whatever a record says.
 _RESERVED = ("kafka.", "restate.")
 
@@ -72,8 +77,63 @@ class Records:
         """The handler, if this engine has it."""
         return self._registry.get(self._subscription.service, self._subscription.handler)
 
-    def offered(self, records: Sequence[Record], handler: Registered | None) -> tuple[Offered, ...]:
+    def offered(self, records: Sequence[Record], handler: Registered | None) -> tuple[Offered, ...] | Alike:
         """What some records become, in their order; the first and the last one with their fingerprints."""
+        told = self._observer is not None  # of each
+        if records and handler is not None and handler.flavor is Flavor.SERVICE and not told:
+            with suppress(DurableError):  # one of them fails, and which one is found one by one
+                return self._alike(records, handler)
+        return self.one_by_one(records, handler)
+
+    def _alike(self, records: Sequence[Record], handler: Registered) -> Alike:
+        """The same as columns, where nothing is told of each. Raises `DurableError` where one cannot be run."""
+        size_max, has_input, decode = handler.value_size_max, handler.has_input, handler.input.decode
+        door = door_of(handler)
+        inputs: list[bytes] = []
+        for record in records:
+            value = record.value
+            if value is None:
+                inputs.append(input_of(record, handler))
+                continue
+            check_data(value, door, size_max)
+            if has_input:
+                decoded(decode, value, door)
+            inputs.append(value)
+        shared = Submission(
+            "", handler.service, handler.name, None, handler.flavor, b"", {}, None, self._caller, None,
+            *handler.retentions_ms(by_idempotency_key=False),
+        )  # fmt: skip
+        return Alike(
+            shared,
+            [record.offset for record in records],
+            self._new_ids(len(records)),
+            inputs,
+            self._header_texts(records, size_max),
+            (fingerprint(records[0]), fingerprint(records[-1])),
+        )
+
+    def _header_texts(self, records: Sequence[Record], size_max: int) -> list[str]:
+        """The headers of records of one partition, as JSON. Raises `DurableError` for what cannot be stored."""
+        one = records[0]
+        begin = '{"kafka.offset":"'
+        middle = (
+            f'","kafka.topic":"{one.topic}","kafka.partition":"{one.partition}",'
+            f'"restate.subscription.id":"{self._subscription.id}"'
+        )  # a topic has no character that JSON escapes
+        texts = []
+        for record in records:
+            if record.headers or size_max < _OWN_HEADERS:
+                texts.append(_json(check_headers(self._headers(record), size_max)).decode())
+                continue
+            key, timestamp = record.key, record.timestamp
+            end = "}" if timestamp is None or timestamp < 0 else f',"kafka.timestamp":"{timestamp}"}}'
+            if key is not None and len(key) <= _KEY_SHOWN:
+                end = f'{end[:-1]},"kafka.key":"{urlsafe_b64encode(key).decode()}"}}'
+            texts.append(f"{begin}{record.offset}{middle}{end}")
+        return texts
+
+    def one_by_one(self, records: Sequence[Record], handler: Registered | None) -> tuple[Offered, ...]:
+        """The same, each by itself."""
         kept_ms = (0, 0) if handler is None else handler.retentions_ms(by_idempotency_key=False)
         last = len(records) - 1
         return tuple(
@@ -203,9 +263,14 @@ def shown_key(key: bytes | None) -> str:
     return (key or b"")[:_KEY_SHOWN].decode(errors="backslashreplace").replace("\0", "\\x00")
 
 
+def door_of(handler: Registered) -> str:
+    """What an error calls a record's value."""
+    return f"the value of the record, as the argument of {handler.service}/{handler.name}"
+
+
 def input_of(record: Record, handler: Registered) -> bytes:
     """The record's value, if the handler can read it; of a tombstone, nothing. Raises `SerializationError`."""
-    door = f"the value of the record, as the argument of {handler.service}/{handler.name}"
+    door = door_of(handler)
     if record.value is None:
         nothing = handler.nothing()
         if nothing is None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from durable import log
+from durable.core.alike import Alike
 from durable.core.commands import Command, Invoke, OpenEntry, Submit
 from durable.core.effects import (
     Action,
@@ -93,8 +94,8 @@ class Deeds:
         failed: BaseException | None = None
         if self._engine.observer is not None:
             _tell_of_new_ones(self._engine.observer, turn)
-        if turn.writes.created and log.invocation.hears(log.DEBUG):
-            for one in turn.writes.created.values():
+        if (turn.writes.created or turn.writes.in_line) and log.invocation.hears(log.DEBUG):
+            for one in turn.writes.with_all().created.values():
                 lines.accepted(one)
         for action in turn.actions:
             try:
@@ -188,7 +189,7 @@ class Deeds:
 
 def _tell_of_new_ones(observer: Observer, turn: Turn) -> None:
     """What became of each invocation that the turn was asked for; and others that it made (restarts)."""
-    accepted = turn.writes.created
+    accepted = turn.writes.with_all().created
     for one in accepted.values():
         observer.invocation_accepted(one.submission, one.created_at)
     asked = [submission for command in turn.asked for submission in _asked_for(command)]
@@ -205,5 +206,6 @@ def _asked_for(command: Command) -> Iterable[Submission]:
     if isinstance(command, OpenEntry) and isinstance(command.asked, Invoke):
         return (command.asked.submission,)
     if isinstance(command, Take):
-        return (record.submission for record in command.records)
+        records = command.records
+        return () if isinstance(records, Alike) else (record.submission for record in records)
     return ()

@@ -119,6 +119,7 @@ class MemoryStore:
     async def commit(self, writes: Writes) -> None:
         """Write a turn."""
         self._check()
+        writes = writes.with_all()
         for invocation in writes.created.values():
             taken = self.tables.ids.get(invocation.id)
             if invocation.seq in self.tables.invocations or (taken is not None and taken not in writes.purged):

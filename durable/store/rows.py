@@ -5,10 +5,12 @@ Nothing here raises for what a row contains, but for `StorageCorruptError` with 
 
 from collections.abc import Iterable, Sequence
 from typing import Any
+from zlib import crc32
 
 import msgspec
 
 from durable.core import waiting
+from durable.core.alike import InLine
 from durable.core.ids import FULL, READABLE, child_id, claimed_id, is_invocation_id, stand_in_id
 from durable.core.invocation import (
     Caller,
@@ -27,6 +29,7 @@ from durable.errors import StorageCorruptError
 from durable.store.checksums import checksum, columns, complaint, differs
 
 _json = msgspec.json.Encoder()
+_msgpack = msgspec.msgpack.Encoder().encode
 _headers = msgspec.json.Decoder(dict[str, str])
 _counts = msgspec.json.Decoder(dict[int, int])
 _problem = msgspec.json.Decoder(Problem)
@@ -106,6 +109,46 @@ def moving(invocation: Invocation) -> tuple[Any, ...]:
         invocation.crashes,
     )
     return (*row, checksum(_moved(invocation.seq, row), None if outcome is None else outcome.value))
+
+
+#: In what those that wait in line as rows differ, in the order of `in_line`; and all else that is not NULL.
+IN_LINE_OWN = ("seq", "id", "input", "headers", "place", "checksum", "moving_checksum")
+
+
+def in_line(some: InLine) -> tuple[dict[str, Any], list[list[Any]]]:
+    """Invocations that are alike: what they have in common, by column, and `IN_LINE_OWN` of each."""
+    one, records = some.invocation(0), some.records
+    row = (*fixed(one), *moving(one))
+    shared = {
+        name: str(value) if isinstance(value, str) else value
+        for name, value in zip((*FIXED_NAMES, *MOVING_NAMES), row, strict=True)
+        if name not in IN_LINE_OWN and value is not None
+    }
+    _, _, service, handler, key, flavor, *_ = row
+    tail = row[_INPUT + 2 : FIXED_COUNT - 2]
+    moved = _moved(some.seq, row[FIXED_COUNT:])
+    first, last = some.first, len(records)
+    found = []
+    seq, place = some.seq, some.place
+    encode, crc = _msgpack, crc32
+    for id, value, headers in zip(
+        records.ids[first:last], records.inputs[first:last], records.headers[first:last], strict=True
+    ):
+        found.append(
+            [
+                seq,
+                id,
+                bytearray(value),
+                headers,
+                place,
+                (crc(encode(((seq, id, service, handler, key, flavor), (headers, *tail)))) & 0x7FFFFFFF) << 32
+                | crc(value),
+                (crc(encode((seq, *moved[1:3], place, 0))) & 0x7FFFFFFF) << 32 | 0xFFFFFFFF,
+            ]
+        )
+        seq += 1
+        place += 1
+    return shared, found
 
 
 def _waiting_for(invocation: Invocation) -> str | None:

@@ -195,7 +195,7 @@ class SqliteStore:
         try:
             self._file.write(database, batch, lambda: Concerned.by(writes))
         except CommitRefused as refused:
-            if why := taken(database, self.path, writes.created.values(), self.damage):
+            if why := taken(database, self.path, writes.with_all().created.values(), self.damage):
                 raise CommitRefused(f"{why}; nothing of this turn was written") from refused
             raise
         self._marked = True

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
+from durable.core.alike import InLine
 from durable.core.effects import Writes
 from durable.store import keyed, rows, sources
 from durable.store.answered import OVER, answered_row, owners_gone
@@ -29,6 +30,8 @@ def statements(writes: Writes) -> list[Statement]:
         _many(out, "INSERT OR REPLACE INTO journal VALUES ", 12, with_checksums(writes.journal))
     if writes.created:
         _create(out, [rows.fixed(new) + rows.moving(new) for new in writes.created.values()])
+    for some in writes.in_line:
+        _line_up(out, some)
     if writes.changed:
         _many(
             out,
@@ -83,6 +86,16 @@ def reserve_ordinals(number: int) -> Statement:
     """Have the next start continue after `number`."""
     row = ("ordinals", number, checksum(("ordinals", number)))
     return "INSERT OR REPLACE INTO meta VALUES (?, ?, ?)", row
+
+
+def _line_up(out: list[Statement], some: InLine) -> None:
+    """New invocations that are alike: what they share is handed over once a chunk, and what is NULL not at all."""
+    shared, own = rows.in_line(some)
+    places = ", ".join(f"?{number}" for number in range(1, len(shared) + 1))
+    columns = ", ".join(f"column{number}" for number in range(1, len(rows.IN_LINE_OWN) + 1))
+    names = ", ".join((*shared, *rows.IN_LINE_OWN))
+    head = f"INSERT INTO _invocations ({names}) SELECT {places}, {columns} FROM (VALUES $rows)"
+    _many(out, head, len(rows.IN_LINE_OWN), own, tuple(shared.values()))
 
 
 def _create(out: list[Statement], created: Sequence[Sequence[Any]]) -> None:

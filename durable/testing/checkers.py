@@ -225,6 +225,7 @@ def purged_journals_are_gone(tables: Tables, invocations: Invocations) -> None:
 
 def check_commit(tables: Tables, writes: Writes) -> None:
     """All checkers of a transaction that is about to be written. Raises `AssertionError` naming the rule."""
+    writes = writes.with_all()
     before = {seq: invocation_of(tables.invocations[seq]) for seq in _concerned(tables, writes)}
     only_running_handlers_write(before, writes)
     what_ended_stays_as_it_is(before, writes)

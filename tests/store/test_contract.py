@@ -8,7 +8,9 @@ import msgspec
 import pytest
 from anyio import to_thread
 
+from durable.core.alike import Alike, InLine
 from durable.core.effects import Need, Timer, Writes
+from durable.core.ids import invocation_id
 from durable.core.invocation import Caller, Flavor, Invocation, Open, Problem, Signal, Status, Submission
 from durable.core.journal import CANCELLED, COMPLETION, EMPTY, INTERRUPTIBLE, KILLED, Kind, Outcome, Row
 from durable.core.once import Answered, Place
@@ -854,6 +856,39 @@ def test_what_a_service_was_declared_as_is_replaced(stores: Stores) -> None:
     play(story)
 
 
+def in_line(count: int) -> InLine:
+    shared = Submission(
+        "", "S", "h", None, Flavor.SERVICE, b"", {}, None, Caller(0, "sub_1", 0, "kafka://c/t", False), None, 5, 6
+    )
+    records = Alike(
+        shared,
+        range(count),
+        [invocation_id(number, number) for number in range(count)],
+        [b"%d" % number if number % 7 else b"" for number in range(count)],
+        [f'{{"kafka.offset":"{number}","ü":"\\u0001"}}' for number in range(count)],
+        (1, 2),
+    )
+    return InLine(records, count // 9, 1000, 2**33, 1_893_456_000_000)
+
+
+def test_many_that_are_alike_are_stored_as_each_by_itself_is(stores: Stores) -> None:
+    """What waits in line as rows: every column, checksums included, and the invocations that are read from them."""
+    some = in_line(300)
+
+    async def story() -> None:
+        async with using(stores) as store:
+            await store.commit(Writes(in_line=[some]))
+            found = await store.load(Need(seqs=set(range(1000, 1000 + len(some)))))
+            assert sorted(found.invocations, key=lambda one: one.seq) == [
+                msgspec.structs.replace(one, started=False) for one in some.invocations()
+            ]
+            assert not any(one.damaged or one.problem for one in found.invocations)
+            waiting = await store.load(Need(ready=(2**33 + 9, 3)))
+            assert waiting.ready == [(2**33 + number, 1000 + number) for number in (10, 11, 12)]
+
+    play(story)
+
+
 def test_subscriptions_positions_and_clusters_are_kept_replaced_and_deleted(stores: Stores) -> None:
     def subscription(id: str, **fields: Any) -> Subscription:
         return Subscription(
@@ -1206,6 +1241,7 @@ def test_a_turn_without_writes_is_nothing(stores: Stores) -> None:
     "writes",
     [
         Writes(created={1: an_invocation()}),
+        Writes(in_line=[in_line(1)]),
         Writes(changed={1: an_invocation()}),
         Writes(purged=[1]),
         Writes(journal=[a_row()]),

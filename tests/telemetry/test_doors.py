@@ -106,7 +106,7 @@ def test_a_record_goes_on_in_the_trace_of_whoever_sent_it(spans: Spans) -> None:
         sent, untraced, bad = Record(0, 0, b"k", b"1"), Record(0, 1, b"k", b"2"), Record(0, 2, b"k", b"no number")
         sent.headers = (("traceparent", PARENT.encode()), ("authorization", b"secret"))
         records = Records(one, engine._registry, engine._new_ids, loop.observer)
-        offered = records.offered([sent, untraced, bad], records.handler)
+        offered = records.one_by_one([sent, untraced, bad], records.handler)
         await loop.ask(partial(Take, "sub_1", place, 0, offered))
         await loop.ask(partial(Take, "sub_1", place, 0, records.offered([sent], records.handler)))
         for record in offered[:2]:

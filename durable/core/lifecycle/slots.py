@@ -20,6 +20,7 @@ def hand_out(turn: Turn) -> Need | None:
         elif world.ready:
             seq = next(iter(world.ready))
         elif world.horizon is not None:
+            turn.take_in_rows()  # it may be their turn before they are stored
             return Need(ready=(world.horizon, world.limits.ready))
         else:
             return None

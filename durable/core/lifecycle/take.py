@@ -4,8 +4,11 @@ The engine's own position is the truth. What the broker remembers of a group dec
 that has none here.
 """
 
+from bisect import bisect_left
+
 import msgspec
 
+from durable.core.alike import Alike
 from durable.core.commands import Submit
 from durable.core.effects import Answer, Need
 from durable.core.invocation import Status
@@ -108,11 +111,11 @@ def begin(turn: Turn, command: Begin) -> None:
 def needs(world: World, command: Take, need: Need) -> None:
     """What submitting those needs that were not taken before."""
     position = world.positions.get(command.place)
-    if position is None:
+    if position is None or isinstance(command.records, Alike):  # of a plain service nothing is there yet
         return
     for record in command.records:
         submission = record.submission
-        if submission.key is not None and record.offset >= position.next:  # of a plain service nothing is there yet
+        if submission.key is not None and record.offset >= position.next:
             if submit.is_claimed(submission):
                 need_id(world, need, submission.id)
             submit.need_key(world, submission, need)
@@ -128,25 +131,36 @@ def take(turn: Turn, command: Take) -> None:
     if position is None or (command.since > position.next and not command.gone):
         turn.reply(command.token, Answer.GAP, position=position)
         return
-    last = next((one for one in command.records if one.offset == position.next - 1), None)
-    if last is not None and _differ(last.fingerprint, position.fingerprint):
+    records = command.records
+    offsets = records.offsets if isinstance(records, Alike) else [record.offset for record in records]
+    first = bisect_left(offsets, position.next)
+    last = _fingerprint(records, first - 1) if first and offsets[first - 1] == position.next - 1 else 0
+    if _differ(last, position.fingerprint):
         turn.reply(command.token, Answer.RECREATED, position=position)
         return
-    new = [record for record in command.records if record.offset >= position.next]
-    for record in new:
-        accept(turn, record)
+    new, failed = len(offsets) - first, 0
+    if isinstance(records, Alike):
+        accept_alike(turn, records, first)
+    else:
+        for record in records[first:]:
+            accept(turn, record)
+            failed += record.failure is not None
     skipped = max(0, command.since - position.next)
     if new or skipped:
         position = Position(
-            next=new[-1].offset + 1 if new else command.since,
-            fingerprint=new[-1].fingerprint if new else 0,
-            taken=position.taken + len(new),
-            failed=position.failed + sum(record.failure is not None for record in new),
+            next=offsets[-1] + 1 if new else command.since,
+            fingerprint=_fingerprint(records, len(offsets) - 1) if new else 0,
+            taken=position.taken + new,
+            failed=position.failed + failed,
             skipped=position.skipped + skipped,
             taken_at=turn.now if new else position.taken_at,
         )
         turn.put(world.positions, turn.writes.positions, place, position)
     turn.reply(command.token, Answer.ACCEPTED, position=position)
+
+
+def _fingerprint(records: tuple[Offered, ...] | Alike, index: int) -> int:
+    return records.fingerprint(index) if isinstance(records, Alike) else records[index].fingerprint
 
 
 def _differ(one: int, other: int) -> bool:
@@ -170,6 +184,15 @@ def accept(turn: Turn, record: Offered) -> None:
         if existing is not None:
             turn.forget(existing)
     turn.complete(turn.create(submission, Status.PENDING), record.failure)
+
+
+def accept_alike(turn: Turn, records: Alike, first: int) -> None:
+    """Who can run begins; who waits is in memory where there is room, and else a row until its turn comes."""
+    for index in range(first, len(records)):
+        if turn.world.full:
+            turn.line_up_rows(records, index)
+            return
+        submit.begin(turn, records.submission(index))
 
 
 def set_cluster(turn: Turn, command: SetCluster) -> None:
