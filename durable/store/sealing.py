@@ -79,6 +79,7 @@ def asked_place(place: Place) -> bytes:
 
 def sealed_writes(sealing: Sealing, writes: Writes) -> Writes:
     """A turn's writes with every value encoded. Raises `CodecError`, and has changed nothing then."""
+    writes = writes.with_all()
     out = copy.copy(writes)
     if writes.journal:
         out.journal = [sealed_row(sealing, row) for row in writes.journal]

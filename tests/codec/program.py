@@ -274,6 +274,6 @@ async def _taken(engine: Engine, said: Said) -> Any:
     await loop.ask(partial(Subscribe, one))
     await loop.ask(partial(Begin, one.id, {place: 0}))
     records = Records(one, engine._registry, engine._new_ids)
-    offered = records.offered([Record(said)], records.handler)
+    offered = records.one_by_one([Record(said)], records.handler)
     await loop.ask(partial(Take, one.id, place, 0, offered))
     return await engine.attach(offered[0].submission.id, str)

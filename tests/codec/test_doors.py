@@ -5,13 +5,18 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from durable import Engine
-from durable.codec import key_id_of
+from durable.codec import Sealing, key_id_of
+from durable.core.effects import Writes
 from durable.core.journal import Kind
 from durable.encryption import AesGcm, new_key
+from durable.store.rows import fixed
+from durable.store.sealing import sealed_writes
 from tests.codec.program import MARK, OTHERS, Said, ask_for_everything, doors, services
+from tests.store.test_contract import in_line
 
 #: Columns of text and bytes that hold values, each of which is encoded, and those that hold names and the like.
 SEALED = {
@@ -112,3 +117,12 @@ def test_every_column_is_one_of_names_or_is_encoded(encoded: tuple[Path, dict[st
 def _inside(value: Any) -> list[str]:
     """The keys of texts in JSON."""
     return ["k1"] if isinstance(value, str) and '"encrypted, key k1: ' in value else []
+
+
+def test_records_that_are_stored_as_rows_are_encoded_like_any_other() -> None:
+    secret, some = b'"a secret"', in_line(3)
+    hidden = msgspec.structs.replace(some.records, inputs=[secret] * 3, headers=['{"h":"a secret"}'] * 3)
+    writes = Writes(in_line=[msgspec.structs.replace(some, records=hidden)])
+    out = sealed_writes(Sealing(AesGcm({"k": new_key()})), writes)
+    assert out.rows == writes.rows == 3
+    assert not [row for row in map(fixed, out.with_all().created.values()) if b"secret" in str(row).encode()]
