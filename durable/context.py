@@ -273,7 +273,7 @@ class Context:
     def _complete_awakeable(self, id: str, outcome: Outcome, said: bytes) -> None:
         parsed = parse_awakeable_id(id) if isinstance(id, str) else None
         if parsed is None:
-            raise TerminalError(f"{id!r} is no awakeable id: those start with sign_1", 400)
+            raise TerminalError(f"{id!r} is not an awakeable id: those start with sign_1", 400)
         invocation, entry, run = parsed
         asked = Tell(CompleteEntry(invocation, entry, outcome, run=run))
         print_ = fingerprint(id.encode(), said)

@@ -160,18 +160,20 @@ def _checked_code(code: object) -> int:
     if isinstance(code, int) and 400 <= code <= 599:  # an `HTTPStatus`
         return int(code)
     raise UsageError(
-        f"TerminalError(code={code!r}): a code is that of an HTTP error, an int from 400 to 599; what else there is "
-        "to say belongs into metadata"
+        f"TerminalError(code={code!r}): a code is that of an HTTP error, an int from 400 to 599; put anything "
+        "else into metadata"
     )
 
 
 def _checked_metadata(metadata: object) -> dict[str, str]:
     if not isinstance(metadata, Mapping):
-        raise UsageError(f"TerminalError(metadata=...) takes a mapping of texts, not {type(metadata).__name__}")
+        raise UsageError(
+            f"TerminalError(metadata=...) must be a mapping of strings to strings, not {type(metadata).__name__}"
+        )
     for name, value in metadata.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise UsageError(
-                f"TerminalError(metadata=...) maps strings to strings, and {name!r:.100} is mapped to a "
+                f"TerminalError(metadata=...) maps strings to strings, but {name!r:.100} is mapped to a "
                 f"{type(value).__name__}: write it as text, or keep it in an attribute of a subclass"
             )
     return dict(metadata)

@@ -102,9 +102,9 @@ def settings_of(options: Options, where: str) -> Settings:
         if name in ("public", "retry", "metadata"):
             expected: type = {"public": bool, "retry": RetryPolicy, "metadata": Mapping}[name]
             if not isinstance(value, expected):
-                raise DeclarationError(f"{where}: {name} is a {expected.__name__}, not {value!r}")
+                raise DeclarationError(f"{where}: {name} must be a {expected.__name__}, not {value!r}")
             if isinstance(value, Mapping) and not all(isinstance(text, str) for text in (*value, *value.values())):
-                raise DeclarationError(f"{where}: metadata maps strings to strings, unlike {value!r}")
+                raise DeclarationError(f"{where}: metadata must map strings to strings, not {value!r}")
             values[name] = value
         elif name == "on_key_reuse":
             values[name] = checked_reuse(value, where)
@@ -122,7 +122,7 @@ def settings_of(options: Options, where: str) -> Settings:
 def checked_reuse(value: object, where: str) -> str:
     """One of the two. Raises `DeclarationError`."""
     if value not in ("answer", "refuse"):
-        raise DeclarationError(f"{where}: on_key_reuse is 'answer' or 'refuse', not {value!r}")
+        raise DeclarationError(f"{where}: on_key_reuse must be 'answer' or 'refuse', not {value!r}")
     return str(value)
 
 

@@ -41,7 +41,7 @@ async def run_query(call: Call) -> Response:
     """
     engine, path = call.engine, call.engine.path
     if path is None:
-        raise BadRequest(501, "this engine's store is no file that could be queried")
+        raise BadRequest(501, "this engine's store is not a file, so it cannot be queried")
     views = await engine.services()
     id = views[0].deployment_id if views else ""
     server = f"durable/{package_version()} python/{sys.version_info.major}.{sys.version_info.minor}"

@@ -130,14 +130,14 @@ def check_value_size(size: int) -> None:
     """Whether it can be a limit. Raises `UsageError`."""
     if isinstance(size, bool) or not isinstance(size, int) or not 1024 <= size <= VALUE_SIZE_LIMIT:
         raise UsageError(
-            f"max_value_size is a number of bytes from 1024 to {VALUE_SIZE_LIMIT} (256 MiB), not {size!r}"
+            f"max_value_size must be a number of bytes from 1024 to {VALUE_SIZE_LIMIT} (256 MiB), not {size!r}"
         )
 
 
 def check_reason(reason: str | None) -> None:
     """Whether it is one that invocations are paused for at once. Raises `InvalidRequestError`."""
     if reason is not None and reason not in tuple(Reason):
-        raise InvalidRequestError(f"reason is one of {', '.join(Reason)}, not {reason!r}")
+        raise InvalidRequestError(f"reason must be one of {', '.join(Reason)}, not {reason!r}")
 
 
 def checked(id: str) -> str:

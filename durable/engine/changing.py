@@ -35,7 +35,9 @@ def change_of(registry: Registry, service: str, options: Configuration) -> Chang
             f"configure: {', '.join(sorted(unknown))} cannot be set at run time; what can: {known}"
         )
     if "workflow_completion_retention" in options and not registry.has(service, Flavor.WORKFLOW):
-        raise InvalidRequestError(f"configure: {service} is no workflow, it has no workflow_completion_retention")
+        raise InvalidRequestError(
+            f"configure: {service} is not a workflow, so it has no workflow_completion_retention"
+        )
     said = {name: value for name, value in options.items() if value is not None}
     try:
         changes = settings_of(cast(Options, said), "configure")

@@ -215,7 +215,7 @@ class Control(KeyState):
     async def _complete_awakeable(self, id: str, outcome: Outcome, once: Once | None = None) -> None:
         parsed = parse_awakeable_id(id) if isinstance(id, str) else None
         if parsed is None:
-            raise InvalidRequestError(f"{id!r} is no awakeable id: those start with sign_1")
+            raise InvalidRequestError(f"{id!r} is not an awakeable id: those start with sign_1")
         invocation, entry, run = parsed
         reply = await self._ask(lambda token: ask.CompleteEntry(invocation, entry, outcome, token, run, once), id)
         if reply.result is Answer.CONFLICT:

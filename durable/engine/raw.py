@@ -163,8 +163,8 @@ class Raw:
             return msgspec.structs.replace(found, known=not mine)
         if submission.completion_retention_ms <= (request.repeated_after_ms or 0):
             raise OutcomeUnknownError(
-                f"whether {submission.target} was invoked when this was asked for the first time is unknown: "
-                "its result is not kept so long. Raise journal_retention (idempotency_retention with a key)"
+                f"this request is a repeated one, and nobody knows whether {submission.target} was invoked the first "
+                "time: its result is not kept that long. Raise journal_retention (with a key: idempotency_retention)"
             )
         return None
 

@@ -49,7 +49,7 @@ class Reading(Access):
         `StorageBusyError` if it takes longer than ten seconds.
         """
         if before is not None and not isinstance(before, InvocationView):
-            raise InvalidRequestError(f"before is the last invocation of the page before, not {before!r}")
+            raise InvalidRequestError(f"before must be the last invocation of the previous page, not {before!r}")
         behind = None if before is None else cursor_at(before.created_at, before.seq)
         return (await self._page(_filter(wanted, limit, behind, self._clock.now_ms()))).invocations
 
@@ -183,7 +183,7 @@ def _cursor(text: str | None) -> Cursor | None:
         [] if text is None else [int(part) for part in str(text).split("-") if part.isdecimal() and len(part) < 20]
     )
     if text is not None and (len(parts) != 2 or max(parts) >= 2**63):
-        raise InvalidRequestError(f"cursor is the `next` of the page before, not {text[:60]!r}")
+        raise InvalidRequestError(f"cursor must be the `next` of the previous page, not {text[:60]!r}")
     return (parts[0], parts[1]) if parts else None
 
 
@@ -206,10 +206,10 @@ def _filter(wanted: Wanted, limit: int, before: Cursor | None, now: int) -> Filt
 
 def _statuses(status: str | Iterable[str] | None) -> frozenset[str]:
     if status is not None and not isinstance(status, Iterable):
-        raise InvalidRequestError(f"status is a word or several, not {status!r}")
+        raise InvalidRequestError(f"status must be one word or several, not {status!r}")
     wanted = {status} if isinstance(status, str) else set(status or ())
     if not wanted <= STATUSES:
         raise InvalidRequestError(
-            f"status is one of {', '.join(sorted(STATUSES))}, not {', '.join(map(repr, wanted - STATUSES))}"
+            f"status must be one of {', '.join(sorted(STATUSES))}, not {', '.join(map(repr, wanted - STATUSES))}"
         )
     return frozenset(wanted)

@@ -77,7 +77,7 @@ def origins_of(cors: Iterable[str]) -> frozenset[str]:
     for origin in origins - {"*"}:
         scheme, colon, host = origin.partition("://")
         if scheme not in ("http", "https") or not colon or not host or "/" in host or not origin.isascii():
-            raise ValueError(f"cors: {origin!r} is no origin, such as 'https://app.example.com'")
+            raise ValueError(f"cors: {origin!r} is not an origin, such as 'https://app.example.com'")
     return origins
 
 

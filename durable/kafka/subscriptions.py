@@ -223,7 +223,7 @@ class Subscriptions:
     async def resume(self, id: str, position: str | None, idempotency_key: str | None) -> None:
         """See `Engine.resume_subscription`."""
         if position is not None and position not in STARTS:
-            raise InvalidRequestError(f"position is one of {', '.join(STARTS)}, not {position!r}")
+            raise InvalidRequestError(f"position must be one of {', '.join(STARTS)}, not {position!r}")
         self._found(id)
         once = asked_once(idempotency_key, b"" if position is None else position.encode())
         async with self._changing:

@@ -227,7 +227,7 @@ class Operating(Asking):
     ) -> list[InvocationView]:
         """See `Engine.invocations`. They are read page by page: what begins or ends meanwhile may show."""
         if before is not None and not isinstance(before, InvocationView):
-            raise InvalidRequestError(f"before is the last invocation of the page before, not {before!r}")
+            raise InvalidRequestError(f"before must be the last invocation of the previous page, not {before!r}")
         cursor = None if before is None else "-".join(map(str, cursor_at(before.created_at, before.seq)))
         found: list[InvocationView] = []
         while True:
@@ -374,7 +374,7 @@ def checked(id: str) -> str:
 
 def _awakeable(id: str) -> str:
     if not isinstance(id, str) or not id.startswith("sign_1"):
-        raise InvalidRequestError(f"{id!r} is no awakeable id: those start with sign_1")
+        raise InvalidRequestError(f"{id!r} is not an awakeable id: those start with sign_1")
     return id
 
 
@@ -399,7 +399,7 @@ def _filters(wanted: Wanted) -> dict[str, str]:
             query[name] = moments.instant(value)
         elif name == "status" and not isinstance(value, str):
             if not isinstance(value, Iterable):
-                raise InvalidRequestError(f"status is a word or several, not {value!r}")
+                raise InvalidRequestError(f"status must be one word or several, not {value!r}")
             query[name] = ",".join(map(str, value))
         else:
             check_text(name, value)  # type: ignore[arg-type]

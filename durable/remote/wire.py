@@ -87,7 +87,7 @@ def place_of(where: str | os.PathLike[str]) -> Place:
             url = urlsplit(where)
             port, host = url.port, (url.hostname or "").encode("idna").decode("ascii")
         except ValueError as error:
-            raise UsageError(f"{where!r} is no URL: {error}") from None
+            raise UsageError(f"{where!r} is not a URL: {error}") from None
         if not host or url.username or url.query or url.fragment:
             raise UsageError(f"{where!r}: expected a URL such as 'http://localhost:8080' or 'https://host/prefix'")
         tls = url.scheme == "https"

@@ -479,6 +479,6 @@ def check_text(what: str, text: str, *, recorded: bool = False) -> None:
     try:
         length = len(text.encode())
     except UnicodeEncodeError as error:
-        raise InvalidRequestError(f"the {what} is no valid Unicode: {error.reason}") from None
+        raise InvalidRequestError(f"the {what} is not valid Unicode: {error.reason}") from None
     if length > KEY_LENGTH_MAX:
         raise InvalidRequestError(f"the {what} has {length} bytes; at most {KEY_LENGTH_MAX} are allowed")

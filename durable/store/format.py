@@ -43,7 +43,7 @@ def check_version(database: sqlite3.Connection, path: str) -> int:
 def check_soundness(database: sqlite3.Connection, path: str) -> None:
     """Raise a `StorageError` unless this is a whole database of this package. Reads all of it."""
     if check_version(database, path) < 1:
-        raise StorageCorruptError(f"{path} is no database of durable: it is empty")
+        raise StorageCorruptError(f"{path} is not a database of durable: it is empty")
     found = [row[0] for row in database.execute("PRAGMA quick_check(3)")]
     if found != ["ok"]:
         raise StorageCorruptError(f"{path} is damaged: {'; '.join(map(str, found))}")

@@ -112,7 +112,7 @@ class FileLock:
         if stat.S_ISDIR(there.st_mode):
             raise StorageReadOnlyError(f"{self._path} is a directory: the engine needs the path of a file in it")
         if not stat.S_ISREG(there.st_mode):
-            raise StorageReadOnlyError(f"{self._path} is no regular file: the engine needs one that it can keep")
+            raise StorageReadOnlyError(f"{self._path} is not a regular file: the engine needs one that it can keep")
         return (there.st_dev, there.st_ino)
 
     def _ask_for(self, there: Identity) -> None:

@@ -41,7 +41,7 @@ def restore(backup: str | os.PathLike[str], path: str | os.PathLike[str]) -> Pat
     """
     source, target = database_path(backup), database_path(path)
     if MEMORY in (source, target):
-        raise StorageError("':memory:' is no file: restore(backup, path) takes the paths of two files")
+        raise StorageError("':memory:' is not a file: restore(backup, path) takes the paths of two files")
     target = os.path.realpath(target)
     try:
         return _restore(source, target)
@@ -92,8 +92,8 @@ def _copy(source: str, target: str, copy: FileLock) -> None:
         for beside in (disk.WAL, disk.JOURNAL):
             if disk.size(os.path.realpath(source) + beside):
                 raise StorageError(
-                    f"{source} has a {beside} file beside it, so it is no backup but a database that was not closed: "
-                    "start an engine on it and let that write one with engine.backup(path)"
+                    f"{source} has a {beside} file beside it, so it is not a backup but a database that was not "
+                    "closed: start an engine on it and let that write one with engine.backup(path)"
                 )
         refuse_log_elsewhere(source, lock.descriptor)
         os.ftruncate(copy.descriptor, 0)
@@ -124,7 +124,7 @@ def _copy(source: str, target: str, copy: FileLock) -> None:
             database.execute("INSERT INTO meta (name, value) VALUES (?, ?)", (_REPLACES, log))
         database.execute("COMMIT")
     if mode_of(copy.descriptor) != ROLLBACK:
-        raise StorageCorruptError(f"{source} is no sound backup: it cannot be written without a log")
+        raise StorageCorruptError(f"{source} is not a sound backup: it cannot be written without a log")
     disk.sync(copy.descriptor)
     disk.sync_folder(target)
 

@@ -68,7 +68,7 @@ class SqliteStore:
         busy_timeout: float = 5.0,
     ) -> None:
         if synchronous not in ("FULL", "NORMAL"):
-            raise ValueError(f"synchronous is 'FULL' or 'NORMAL', not {synchronous!r}")
+            raise ValueError(f"synchronous must be 'FULL' or 'NORMAL', not {synchronous!r}")
         self.path = database_path(path)
         if self.path == MEMORY:
             raise UsageError("a SqliteStore needs a file: Engine(':memory:') keeps everything in memory")

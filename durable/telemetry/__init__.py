@@ -22,7 +22,7 @@ def observers(wanted: bool | None, given: Iterable[Observer] = ()) -> list[Obser
     What is given already is not made twice. Raises `UsageError` if it is wanted and `opentelemetry-api` is missing.
     """
     if wanted not in (None, True, False):
-        raise UsageError(f"telemetry is True, False or None, not {wanted!r}")
+        raise UsageError(f"telemetry must be True, False or None, not {wanted!r}")
     if wanted is False or (wanted is None and "opentelemetry.trace" not in sys.modules):
         return []
     try:

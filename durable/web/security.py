@@ -113,7 +113,7 @@ def host_names(names: Iterable[str]) -> frozenset[str]:
     hosts = frozenset(name.strip().lower() for name in names)
     for host in hosts:
         if not host or "/" in host or "@" in host or any(ord(char) <= 32 for char in host):
-            raise ValueError(f"allowed_hosts: {host!r} is no host name, such as 'ops.example.com:8443'")
+            raise ValueError(f"allowed_hosts: {host!r} is not a host name, such as 'ops.example.com:8443'")
     return hosts
 
 

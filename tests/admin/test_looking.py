@@ -178,7 +178,7 @@ def test_an_operator_finds_the_same_in_a_file(tmp_path: Path) -> None:
         ("cursor=-1", "cursor"),
         ("cursor=9223372036854775808", "cursor"),
         ("cursor=abc", "cursor"),
-        ("status=explode", "status is one of"),
+        ("status=explode", "status must be one of"),
         ("older_than=5", "older_than: expected a duration"),
         ("newer_than=1mo", "newer_than"),
         ("created_after=yesterday", "created_after: expected a moment"),

@@ -570,6 +570,6 @@ def test_an_engine_without_a_file_has_nothing_to_query() -> None:
     async def tell(admin: Served) -> None:
         answer = await post(admin.http, "SELECT 1")
         assert answer.status_code == 501
-        assert "no file" in answer.json()["message"]
+        assert "not a file" in answer.json()["message"]
 
     story(tell)

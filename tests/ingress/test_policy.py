@@ -76,5 +76,5 @@ def test_size_and_token_are_looked_at(facts: dict[str, object], status: int | No
     "cors", ["", "shop.example.com", "ftp://a", "https://", "https://a/b", "https://\u00e4.example"]
 )
 def test_what_is_no_origin_is_refused(cors: str) -> None:
-    with pytest.raises(ValueError, match="is no origin"):
+    with pytest.raises(ValueError, match="is not an origin"):
         origins_of([cors])

@@ -113,7 +113,7 @@ async def test_what_was_accepted_and_not_heard_of_is_not_done_again(
         assert await handle.result() == 6
         assert await engine.count_invocations() == {"completed": 3}
         cut.left = 1  # its result is kept for nobody: that nobody has it says nothing
-        with pytest.raises(OutcomeUnknownError, match="is not kept so long"):
+        with pytest.raises(OutcomeUnknownError, match="is not kept that long"):
             await client.call(forgotten, 4)
         cut.left = 2
         assert await client.call(Once.run, 5, key="k") == 10
@@ -224,7 +224,7 @@ async def test_what_cannot_be_meant_is_refused(tmp_path: Path, monkeypatch: pyte
         ("sqlite:///app.db", "takes a path"),
         ("http://", "expected a URL"),
         ("http://a:b@c/", "expected a URL"),
-        ("http://host:port/", "is no URL"),
+        ("http://host:port/", "is not a URL"),
         (7, "is given by its path"),
     ):
         with pytest.raises(durable.UsageError, match=match):

@@ -142,7 +142,7 @@ async def an_awakeable_rejected_with_no_unicode(ctx: Context) -> None:
     await awakeable
 
 
-@table.ends(400, "no awakeable id")
+@table.ends(400, "not an awakeable id")
 async def resolving_what_is_no_awakeable(ctx: Context) -> None:
     ctx.resolve_awakeable("\ud800")
 

@@ -362,7 +362,7 @@ def test_a_reason_that_is_none_is_refused_by_name(tmp_path: Path, reason: Any) -
     async def story() -> None:
         async with engine_on(tmp_path / "durable.db", nothing([])) as engine:
             for ask in (engine.resume_all, engine.invocations):
-                with pytest.raises(InvalidRequestError, match=r"reason is one of .*, damaged, .*not"):
+                with pytest.raises(InvalidRequestError, match=r"reason must be one of .*, damaged, .*not"):
                     await ask(reason=reason)
 
     run(story)

@@ -163,9 +163,9 @@ def test_a_retention_that_is_configured_holds_from_the_next_invocation_on() -> N
     [
         ("Mail", {"retry": None}, "retry cannot be set at run time; what can: public"),
         ("Mail", {"colour": "red"}, "colour cannot be set at run time; what can: public"),
-        ("Mail", {"workflow_completion_retention": "1d"}, "Mail is no workflow"),
+        ("Mail", {"workflow_completion_retention": "1d"}, "Mail is not a workflow"),
         ("Mail", {"journal_retention": "soon"}, "journal_retention"),
-        ("Mail", {"public": "yes"}, "public is a bool"),
+        ("Mail", {"public": "yes"}, "public must be a bool"),
     ],
 )
 def test_what_cannot_be_configured_is_refused(service: str, options: dict[str, Any], words: str) -> None:

@@ -248,7 +248,7 @@ def test_a_value_beyond_what_sqlite_takes_stops_nobody(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("limit", [0, -1, 1023, 256 * 1024 * 1024 + 1, True, 2048.0, "1MiB", None])
 def test_a_limit_that_is_none_is_refused(limit: object) -> None:
-    with pytest.raises(UsageError, match="max_value_size is a number of bytes from 1024 to"):
+    with pytest.raises(UsageError, match="max_value_size must be a number of bytes from 1024 to"):
         Engine(":memory:", max_value_size=wrong(limit))
 
 

@@ -106,5 +106,5 @@ def test_the_engine_says_it_for_all_and_nonsense_is_refused() -> None:
                 await engine.call(Bank.pay, {"2"}, idempotency_key="k")
 
     asyncio.run(story())
-    with pytest.raises(Exception, match="on_key_reuse is 'answer' or 'refuse'"):
+    with pytest.raises(Exception, match="on_key_reuse must be 'answer' or 'refuse'"):
         Engine(":memory:", services=[], on_key_reuse="never")  # type: ignore[arg-type]

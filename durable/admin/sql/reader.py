@@ -122,7 +122,7 @@ def query(path: str, sql: str, facts: Facts, limits: QueryLimits, *, show_payloa
     if len(sql) > limits.length:
         raise TooMuch(413, f"the statement is longer than {limits.length} characters")
     if "\0" in sql or sql.encode("utf-8", "replace").decode() != sql:
-        raise SqlError("the statement has a NUL character, or is no valid Unicode")
+        raise SqlError("the statement has a NUL character, or is not valid Unicode")
     text = to_sqlite(sql).rstrip("; ")
     words = tokens(text)
     if not words or words[0].lower() not in ("select", "with", "values"):
