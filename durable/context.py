@@ -31,7 +31,7 @@ from durable.futures import DurableFuture
 from durable.operations import Awakeable, Call, Operations, Promise, Request, SendHandle, StepOptions, found
 from durable.outcomes import outcome_of
 from durable.saga import Saga
-from durable.serde import reader, serde_for, stable
+from durable.serde import reader, serde_for, stable, writer
 from durable.service import Handler
 
 P = ParamSpec("P")
@@ -262,7 +262,7 @@ class Context:
 
     def resolve_awakeable(self, id: str, value: Any = None) -> None:
         """Complete an awakeable with a value; a second completion is ignored."""
-        data = self._operations.encode(serde_for(Any), value, "the value of an awakeable")
+        data = self._operations.encode(writer(Any), value, "the value of an awakeable")
         self._complete_awakeable(id, Outcome(True, data), stable(value, data))
 
     def reject_awakeable(self, id: str, message: str, code: int = 500) -> None:
@@ -291,7 +291,7 @@ class Context:
 
     def send_signal(self, id: str, name: str, value: Any = None) -> None:
         """Send a named signal to another invocation, which may wait for it now or later."""
-        data = self._operations.encode(serde_for(Any), value, f"the value of signal {name!r}")
+        data = self._operations.encode(writer(Any), value, f"the value of signal {name!r}")
         self._signal(id, name, Outcome(True, data), stable(value, data))
 
     def reject_signal(self, id: str, name: str, message: str, code: int = 500) -> None:
@@ -372,7 +372,7 @@ class ObjectContext(SharedObjectContext):
 
     def set(self, name: str, value: Any, type: Any = Any, /) -> None:
         """Write a state value."""
-        serde = serde_for(type)
+        serde = writer(type)
         data = self._operations.encode(serde, value, f"the state value {name!r}")
         self._write(Kind.SET, name, data, stable(value, data, serde))
 

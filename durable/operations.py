@@ -14,7 +14,7 @@ from durable.core.topics import promise_topic
 from durable.errors import TerminalError
 from durable.futures import DurableFuture
 from durable.outcomes import outcome_of
-from durable.serde import Serde, reader, serde_for, stable
+from durable.serde import Serde, reader, stable, writer
 from durable.service import Handler
 
 T = TypeVar("T")
@@ -222,7 +222,7 @@ class Promise(Generic[T]):
     def __init__(self, operations: Operations, name: str, type: Any) -> None:
         self._operations = operations
         self._name = name
-        self._serde = serde_for(type)
+        self._serde = writer(type)
         self._read = reader(type)
         #: See `DurableFuture.made`.
         self.made: Any = None

@@ -13,7 +13,7 @@ import msgspec
 
 from durable import errors, log
 from durable.errors import TerminalError
-from durable.serde import serde_for
+from durable.serde import serde_for, writer
 
 #: What every error has, and is stored by itself.
 _OWN: Final = frozenset({"args", "class_name", "code", "message", "metadata"})
@@ -106,7 +106,7 @@ def _written(hint: Any, value: Any) -> tuple[bytes, bool] | None:
     """Its bytes, and whether they are JSON."""
     for one in (hint, Any):
         try:
-            data = serde_for(one).encode(value)
+            data = writer(one).encode(value)
         except Exception:
             continue
         return data, _is_json(data)

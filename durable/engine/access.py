@@ -24,7 +24,7 @@ from durable.runtime.clock import Clock
 from durable.runtime.loop import Loop
 from durable.runtime.registry import Registry
 from durable.runtime.replies import Look, Wanted
-from durable.serde import encoded, serde_for
+from durable.serde import ANY_READER, encoded
 from durable.store import Store
 
 
@@ -101,7 +101,7 @@ class Access:
 
     def _encode(self, value: Any, door: str) -> bytes:
         """The stored form of an untyped value. Raises `SerializationError`, `ValueTooLargeError`."""
-        return encoded(serde_for(Any), value, door, self._registry.value_size_max)
+        return encoded(ANY_READER, value, door, self._registry.value_size_max)
 
     def check_stateful(self, service: str) -> None:
         """Whether a service has state. Raises `NotFoundError`."""

@@ -3,7 +3,7 @@
 from durable.core.journal import Outcome
 from durable.errors import SerializationError
 from durable.runtime.registry import Registered
-from durable.serde import ANY, BYTES_MARK, check_data, decoded, unmarked
+from durable.serde import ANY, BYTES_MARK, check_data, decoded, outward, unmarked
 from durable.web.errors import BadRequest
 
 _JSON = "application/json"
@@ -47,17 +47,18 @@ def input_of(handler: Registered, content_types: tuple[str, ...], body: bytes, *
     return body
 
 
-def output_of(handler: Registered | None, outcome: Outcome) -> tuple[str, bytes]:
+def output_of(handler: Registered | None, outcome: Outcome, *, exact: bool) -> tuple[str, bytes]:
     """The content type and the bytes of a result; no content type where there is nothing to send.
 
-    Of a handler that this engine has no more, nobody knows what the bytes are.
+    Of a handler that this engine has no more, nobody knows what the bytes are. `exact`: for a client of ours, which
+    reads what others could not.
     """
     data = outcome.value
     if handler is None:
         return _BYTES, data
     if handler.output is ANY and (raw := unmarked(data)) is not None:
         return _BYTES, raw
-    return handler.output.content_type, data
+    return handler.output.content_type, data if exact else outward(handler.output, data)
 
 
 def completion_of(content_types: tuple[str, ...], body: bytes, *, local: bool = False) -> bytes:

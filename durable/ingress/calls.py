@@ -7,7 +7,7 @@ from durable.engine import Engine
 from durable.engine.raw import Raw, Request
 from durable.ingress.clients import Waiting
 from durable.ingress.policy import Limits
-from durable.remote.envelope import Envelope
+from durable.remote.envelope import EXACT, Envelope
 from durable.runtime.observer import Asking
 from durable.web.requests import Receiving, body_of, key_of
 from durable.web.security import Facts
@@ -56,6 +56,16 @@ class Call(msgspec.Struct, eq=False, gc=False):
         if self.envelope is not None:
             return self.envelope.idempotency_key
         return key_of(self.scope)
+
+    @property
+    def exact(self) -> bool:
+        """Whether the client reads all that values can hold, as ours do."""
+        return any(name == b"accept" and value == EXACT.encode() for name, value in self.scope["headers"])
+
+    @property
+    def accept(self) -> str:
+        """The same, for whoever answers instead."""
+        return EXACT if self.exact else "*/*"
 
     def names(self, id: str) -> None:
         """It asks for this invocation."""

@@ -20,6 +20,7 @@ from durable.web.requests import ClientGone
 NOT_FOR_HANDLERS = frozenset({b"host", b"connection", b"idempotency-key", b"idempotency-expires"})
 #: A longer path is not handed to the handler: it is there because of a long key, which the handler has anyway.
 PATH_MAX = 8 * 1024
+_EXACT = EXACT.encode()
 _ALREADY_INVOKED = "the workflow method was already invoked"
 
 
@@ -46,7 +47,7 @@ async def send(asked: Invoke, call: Call) -> Answer:
 
 def ended(handler: Registered | None, standing: Standing, outcome: Outcome, call: Call) -> Answer:
     """The outcome of an invocation."""
-    content_type, data = output_of(handler, outcome) if outcome.ok else ("", b"")
+    content_type, data = output_of(handler, outcome, exact=call.exact) if outcome.ok else ("", b"")
     if outcome.ok and call.envelope is not None and call.envelope.stored:
         content_type, data = EXACT, outcome.value
     exact = call.ingress.local
@@ -85,7 +86,7 @@ def _headers(call: Call) -> tuple[dict[str, str], str | None]:
     path = f"{call.path}?{query.decode('latin-1')}" if query else call.path
     headers = {"x-restate-ingress-path": path} if len(path) <= PATH_MAX else {}
     for name, value in call.scope["headers"]:
-        if name not in withheld:
+        if name not in withheld and value != _EXACT:
             known, text = name.decode("latin-1"), value.decode("latin-1")
             if known in headers:
                 text = f"{headers[known]}{'; ' if known == 'cookie' else ', '}{text}"

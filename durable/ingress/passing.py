@@ -38,7 +38,7 @@ async def pass_on(asked: Ask, call: Call, holder: Follower) -> Answer:
     if key is None and isinstance(asked, Settle | Signal):
         key = holder.new_key()  # this app's own: it may have to ask twice
     with call.ingress.waiting(call.receive):
-        return _told(await holder.pass_on(call.facts.method, path, body, media, key))
+        return _told(await holder.pass_on(call.facts.method, path, body, media, key, call.accept))
     raise ClientGone
 
 
@@ -50,7 +50,9 @@ async def _invoke(asked: Invoke, call: Call, holder: Follower) -> Answer:
     query = {} if request.delay_ms is None else {"delay": render_iso(request.delay_ms)}
     headers = dict(request.headers or {})
     with call.ingress.waiting(call.receive):
-        return _told(await holder.post(path, media, request.input, headers, request.idempotency_key, query))
+        return _told(
+            await holder.post(path, media, request.input, headers, request.idempotency_key, query, call.accept)
+        )
     raise ClientGone
 
 

@@ -120,9 +120,10 @@ class Asking:
     # ---- asking ----
 
     async def _invoke(self, method: str, path: str, *, safe: bool = True, **options: Any) -> Answer:
-        """Ask the ingress; `safe` says whether asking twice does no harm."""
+        """Ask the ingress, for exact answers; `safe` says whether asking twice does no harm."""
+        given: Options = {"accept": EXACT, **options}  # type: ignore[typeddict-item]
         return await self._repeated(
-            lambda _: self._ingress.request(method, self._prefixes[0] + path, **options), safe=safe
+            lambda _: self._ingress.request(method, self._prefixes[0] + path, **given), safe=safe
         )
 
     async def _operate(self, method: str, path: str, *, safe: bool = True, **options: Any) -> Answer:

@@ -12,7 +12,7 @@ from durable.core.journal import Outcome
 from durable.errors import InvalidRequestError, NotFoundError, OutcomeUnknownError
 from durable.remote.asking import read
 from durable.remote.connections import Answer, Headers
-from durable.remote.envelope import INPUT_DIFFERS, Envelope
+from durable.remote.envelope import EXACT, INPUT_DIFFERS, Envelope
 from durable.remote.operating import checked, decoder, key_header
 from durable.remote.subscribing import Subscribing
 from durable.remote.targets import Target, target_of
@@ -164,6 +164,7 @@ class Client(Subscribing):
         sent: dict[str, str],
         idempotency_key: str | None,
         query: Mapping[str, str],
+        accept: str = EXACT,
     ) -> Answer:
         """Have the ingress invoke what is encoded already: what `call` and `send` are made of."""
         id = self._new_id() if self._local and idempotency_key is None else ""
@@ -184,6 +185,7 @@ class Client(Subscribing):
                 headers=self._said(said) or plain,
                 body=body,
                 content_type=media,
+                accept=accept,
             )
 
         return await self._repeated(ask, safe=self._local or idempotency_key is not None)

@@ -26,7 +26,7 @@ from durable.remote.envelope import REQUEST, Envelope
 from durable.remote.wire import check, encoded_path, error_in, problem_in
 from durable.runtime.deadlocks import Deadlock
 from durable.runtime.registry import check_text
-from durable.serde import ANY, BYTES_MARK, Serde, encoded, unmarked
+from durable.serde import ANY, ANY_READER, BYTES_MARK, Serde, encoded, unmarked
 from durable.service import Configuration
 from durable.store.filter import cursor_at
 from durable.store.paths import database_path
@@ -182,7 +182,7 @@ class Operating(Asking):
         await self._reject(path, message, code, self._or_own(idempotency_key))
 
     async def _resolve(self, parts: tuple[str, ...], value: Any, door: str, idempotency_key: str | None) -> None:
-        data = encoded(ANY, value, door, _VALUE_SIZE_MAX)
+        data = encoded(ANY_READER, value, door, _VALUE_SIZE_MAX)
         media = "application/json"
         if (raw := unmarked(data)) is not None:
             media, data = _BYTES, data if self._local else raw
@@ -319,7 +319,8 @@ class Operating(Asking):
         Without an idempotency key it has one of its own.
         """
         values = {
-            name: encoded(ANY, value, f"the state value {name!r}", _VALUE_SIZE_MAX) for name, value in state.items()
+            name: encoded(ANY_READER, value, f"the state value {name!r}", _VALUE_SIZE_MAX)
+            for name, value in state.items()
         }
         once = self._or_own(idempotency_key)
         change = {"key": key, "state": values, "version": expected_version, "idempotency_key": once}

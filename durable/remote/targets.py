@@ -8,7 +8,7 @@ import msgspec
 from durable.core.invocation import Flavor
 from durable.errors import InvalidRequestError
 from durable.runtime.registry import check_text
-from durable.serde import ANY, Serde, decoded, encoded, serde_for, unmarked
+from durable.serde import ANY, ANY_READER, Serde, decoded, encoded, serde_for, unmarked
 from durable.service import Handler
 from durable.signature import REQUIRED
 
@@ -43,7 +43,7 @@ class Target(msgspec.Struct, frozen=True, eq=False):
         data = encoded(self.input, arg, door, _VALUE_SIZE_MAX)
         if self.flavor is not None:
             decoded(self.input.decode, data, door)  # encoding does not check types
-        if self.input is ANY and (raw := unmarked(data)) is not None:
+        if self.input in (ANY, ANY_READER) and (raw := unmarked(data)) is not None:
             return _BYTES, raw
         return self.input.content_type, data
 
@@ -66,7 +66,7 @@ def target_of(target: Handler[Any, Any] | str) -> Target:
         raise InvalidRequestError(
             f"a target is a function decorated with @handler or 'service/handler', not {target!r}"
         )
-    return Target(service, name, ANY, ANY)
+    return Target(service, name, ANY_READER, ANY)
 
 
 class _Key:

@@ -21,16 +21,17 @@ back. An integer has at most 4300 digits; nothing is nested deeper than `MAX_DEP
 A pydantic `SecretStr` is written masked.
 """
 
-from durable.serde.annotations import reader, serde_for
+from durable.serde.annotations import reader, serde_for, writer
 from durable.serde.depth import MAX_DEPTH, MAX_DEPTH_PYDANTIC
 from durable.serde.documents import BYTES_MARK
-from durable.serde.doors import check_data, decoded, encoded, stable
+from durable.serde.doors import check_data, decoded, encoded, outward, stable
 from durable.serde.refusals import named, reason_of
 from durable.serde.serde import Serde
-from durable.serde.untyped import ANY, unmarked
+from durable.serde.untyped import ANY, ANY_READER, unmarked
 
 __all__ = [
     "ANY",
+    "ANY_READER",
     "BYTES_MARK",
     "MAX_DEPTH",
     "MAX_DEPTH_PYDANTIC",
@@ -39,9 +40,11 @@ __all__ = [
     "decoded",
     "encoded",
     "named",
+    "outward",
     "reader",
     "reason_of",
     "serde_for",
     "stable",
     "unmarked",
+    "writer",
 ]

@@ -13,11 +13,13 @@ import msgspec
 from durable.errors import SerializationError
 from durable.serde.documents import BYTES_MARK, json_serde
 from durable.serde.forms import ENCODER, builtins, from_text, is_read, schema_of
+from durable.serde.hints import below
 from durable.serde.models import mentions_pydantic, pydantic_serde
+from durable.serde.places import places_of, with_moments
 from durable.serde.refusals import WAY_OUT, name_of, reason_of
 from durable.serde.roundtrip import nodes
 from durable.serde.serde import Serde
-from durable.serde.untyped import ANY, GENERIC, NONE, RAW
+from durable.serde.untyped import ANY, ANY_READER, GENERIC, NONE, RAW
 
 
 def serde_for(annotation: Any) -> Serde[Any]:
@@ -37,6 +39,12 @@ def reader(annotation: Any) -> Callable[[bytes], Any]:
     if serde.content_type == "application/json" or serde is NONE or serde in RAW.values():
         return serde.decode
     return lambda data: serde.decode(data.removeprefix(BYTES_MARK))
+
+
+def writer(annotation: Any) -> Serde[Any]:
+    """What writes a value whose reader may know more of its type than its writer does. Raises as `serde_for`."""
+    serde = serde_for(annotation)
+    return ANY_READER if serde is ANY else serde
 
 
 def _order_of(annotation: Any) -> tuple[Any, ...]:
@@ -66,7 +74,7 @@ def _build(annotation: Any) -> Serde[Any]:
         elif isinstance(target, typing.NewType):
             target = target.__supertype__
         elif type(target).__name__ == "TypeAliasType":
-            target = target.__value__
+            annotation = target = target.__value__
         else:
             break
     if target is Any or target is object or target is inspect.Parameter.empty:
@@ -76,9 +84,15 @@ def _build(annotation: Any) -> Serde[Any]:
     if target is bytes or target is bytearray:
         return RAW[target]
     try:
-        if "pydantic" in sys.modules and mentions_pydantic(annotation, set()):
+        if any(isinstance(part, Serde) for part in below(annotation)):
+            raise TypeError("a Serde inside of something is not asked: annotate the whole value with one")
+        if "pydantic" in sys.modules and mentions_pydantic(annotation, {}):
             return pydantic_serde(annotation)
         return _msgspec(annotation)
+    except RecursionError as exc:
+        raise SerializationError(
+            f"cannot store {name_of(annotation)}: it is a type alias that contains itself: use Any, or a record"
+        ) from exc
     except Exception as exc:
         raise SerializationError(f"cannot store {name_of(annotation)}: {reason_of(exc)}; {WAY_OUT}") from exc
 
@@ -90,9 +104,15 @@ def _msgspec(annotation: Any) -> Serde[Any]:
         if isinstance(node, msgspec.inspect.CustomType) and not is_read(node.cls):
             raise TypeError(f"no JSON form is known for {name_of(node.cls)}")
         records = records or isinstance(node, _RECORDS)
-    decode = msgspec.json.Decoder(annotation, dec_hook=from_text).decode
+    write: Callable[[Any], bytes] = ENCODER.encode
+    read: Callable[[bytes], Any] = msgspec.json.Decoder(annotation, dec_hook=from_text).decode
+    if (places := places_of(info)) is not None:
+        write, read = with_moments(annotation, info, places, read)
     schema = functools.partial(msgspec.json.schema, annotation, schema_hook=schema_of)
-    return json_serde(annotation, ENCODER.encode, decode, schema, builtins, faithful=records)
+    return json_serde(
+        annotation, write, read, schema, builtins,
+        records=records, usual=None if places is None else ENCODER.encode,
+    )  # fmt: skip
 
 
 _RECORDS: Final = (msgspec.inspect.StructType, msgspec.inspect.DataclassType)

@@ -3,8 +3,6 @@
 from itertools import accumulate, takewhile
 from typing import Final
 
-from durable.errors import SerializationError
-
 #: Levels of arrays and objects in one JSON document, in both directions.
 MAX_DEPTH: Final = 200
 
@@ -16,13 +14,13 @@ _TO_STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _NO_STEP: Final = bytes(set(range(256)) - set(b'[{]}"'))
 
 
-def check_depth(data: bytes, limit: int) -> None:
-    """Refuse what a parser without a limit of its own could overflow a small stack with.
+def is_deeper(data: bytes, limit: int) -> bool:
+    """Whether a parser without a limit of its own could overflow a small stack with it.
 
     Everything here is linear and runs in C: a cheap bound first, then the brackets alone, outside of strings.
     """
     if data.count(b"[") + data.count(b"{") <= limit:
-        return
+        return False
     if b"\\" in data:
         data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
     # An opening bracket is +1, a closing one -1. Two quotes without a bracket between them cancel out.
@@ -35,10 +33,9 @@ def check_depth(data: bytes, limit: int) -> None:
         steps = steps.replace(b"\x01\xff", b"")
         levels -= 1
         if len(steps) <= levels:
-            return
+            return False
     depths = takewhile((-1).__lt__, accumulate(memoryview(steps).cast("b")))
-    if any(map(levels.__lt__, depths)):
-        raise SerializationError(f"JSON nested deeper than {limit} levels: flatten the value")
+    return any(map(levels.__lt__, depths))
 
 
 def _outside_quotes(steps: bytes) -> bytes:

@@ -1,9 +1,11 @@
 """Where values go in and come out: whatever a serializer of the user's does, the error says whose value it is."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from durable.errors import DurableError, SerializationError, ValueTooLargeError
+from durable.serde import moments
 from durable.serde.forms import encode_stable
 from durable.serde.refusals import named, reason_of
 from durable.serde.serde import Serde
@@ -56,3 +58,14 @@ def decoded(decode: Callable[[bytes], T], data: bytes, what: str) -> T:
         raise named(exc, what) from exc.__cause__
     except Exception as exc:
         raise SerializationError(f"cannot read {what}: its serializer failed with {reason_of(exc)}") from exc
+
+
+def outward(serde: Serde[Any], data: bytes) -> bytes:
+    """A value for clients that may know RFC 3339 alone: without the names of time zones.
+
+    A text that looks like such a moment and is none stays as it is. Where it cannot be read, it leaves as it is.
+    """
+    if serde.outward is not None and moments.brackets_in(data):
+        with suppress(Exception):
+            return serde.outward(data)
+    return data

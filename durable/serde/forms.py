@@ -3,6 +3,7 @@
 import datetime
 import decimal
 import fractions
+import functools
 import ipaddress
 import pathlib
 import zoneinfo
@@ -16,14 +17,38 @@ from durable.serde.refusals import name_of
 
 def plain(value: Any) -> Any:
     """What is written for a value that msgspec does not know: a subclass as its base, a model as pydantic has it."""
+    if isinstance(value, bool):
+        raise TypeError("a key that is a `bool` has no text of its own")
     for base, convert in _BASES.items():
         if isinstance(value, base):
             return convert(value)
     if isinstance(value, _AS_TEXT):
         return str(value)
-    if hasattr(type(value), "__pydantic_serializer__") and hasattr(value, "model_dump"):
+    if is_model(value):
         return value.model_dump(mode="json", by_alias=True, round_trip=True, warnings="error")
+    kind: Any = type(value)
+    if hasattr(kind, "__get_pydantic_core_schema__"):
+        return _pydantic_type(kind).dump_python(value, mode="json", warnings="error")
     raise TypeError(f"no JSON form is known for {name_of(type(value))}")
+
+
+@functools.lru_cache(maxsize=64)
+def _pydantic_type(kind: type) -> Any:
+    """What writes one of its types that is no model: a URL, a path."""
+    import pydantic
+
+    return pydantic.TypeAdapter(kind)
+
+
+def is_model(value: Any) -> bool:
+    """Whether it is one of pydantic's."""
+    return hasattr(type(value), "__pydantic_serializer__") and hasattr(value, "model_dump")
+
+
+def model_fields(kind: Any) -> dict[str, Any]:
+    """The fields of a model or dataclass of pydantic's."""
+    fields = getattr(kind, "__pydantic_fields__", None)  # since 2.10, of models
+    return dict(getattr(kind, "model_fields", None) or {} if fields is None else fields)
 
 
 #: What is written as its text, and read back from that.

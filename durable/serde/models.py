@@ -1,35 +1,29 @@
 """pydantic models, and what contains them."""
 
 import functools
-import typing
-from contextlib import suppress
-from dataclasses import is_dataclass
 from typing import Any, Final
 
 from durable.serde.depth import MAX_DEPTH_PYDANTIC
 from durable.serde.documents import json_serde
+from durable.serde.hints import parts
+from durable.serde.model_moments import reading_zones, with_zones
 from durable.serde.serde import Serde
 
 #: The first pydantic that can be told to refuse a value of another type than the annotation's.
 PYDANTIC_MIN: Final = (2, 7)
 
 
-def mentions_pydantic(annotation: Any, seen: set[int]) -> bool:
+def mentions_pydantic(annotation: Any, seen: dict[int, Any]) -> bool:
     """Whether only pydantic reads it."""
     if id(annotation) in seen:
         return False
-    seen.add(id(annotation))
-    annotation = getattr(annotation, "__value__", annotation)  # of a `type` alias
-    if hasattr(annotation, "__pydantic_core_schema__"):
+    seen[id(annotation)] = annotation  # which keeps it: no other has its id
+    annotation = getattr(annotation, "__value__", annotation)
+    if hasattr(annotation, "__pydantic_core_schema__") or hasattr(annotation, "__get_pydantic_core_schema__"):
         return True
     if type(annotation).__module__.startswith(("pydantic.", "annotated_types")):  # Field() in an Annotated
         return True
-    parts = list(typing.get_args(annotation))
-    origin = typing.get_origin(annotation) or annotation
-    if is_dataclass(origin) or typing.is_typeddict(origin) or hasattr(origin, "_fields"):
-        with suppress(Exception):  # a name that does not resolve is reported by msgspec
-            parts += typing.get_type_hints(origin, include_extras=True).values()
-    return any(mentions_pydantic(part, seen) for part in parts)
+    return any(mentions_pydantic(part, seen) for part in parts(annotation, structs=False))
 
 
 def pydantic_serde(annotation: Any) -> Serde[Any]:
@@ -46,7 +40,10 @@ def pydantic_serde(annotation: Any) -> Serde[Any]:
     write = functools.partial(adapter.dump_json, by_alias=True, round_trip=True, warnings="error")
     schema = functools.partial(_pydantic_schema, adapter)
     plain = functools.partial(adapter.dump_python, by_alias=True, round_trip=True, warnings="none")
-    return json_serde(annotation, write, adapter.validate_json, schema, plain, MAX_DEPTH_PYDANTIC, faithful=True)
+    return json_serde(
+        annotation, with_zones(write, plain), reading_zones(adapter.validate_json), schema, plain, MAX_DEPTH_PYDANTIC,
+        usual=write,
+    )  # fmt: skip
 
 
 def _pydantic_schema(adapter: Any) -> dict[str, Any] | None:

@@ -14,11 +14,12 @@ WAY_OUT: Final = (
 
 def encode_error(annotation: Any, value: Any, reason: str) -> SerializationError:
     """For a value that does not go in."""
+    way_out = f"annotate it, or {WAY_OUT}" if annotation is Any else f"convert it first, or {WAY_OUT}"
     declared = "without an annotation" if annotation is Any else f"annotated as {name_of(annotation)}"
     found = f"a value of type {name_of(type(value))}"
     if _never_awaited(value):
         return SerializationError(f"cannot write {found} {declared}: did you forget `await`? It is no value yet")
-    return SerializationError(f"cannot write {found} {declared}: {reason}; convert it first, or {WAY_OUT}")
+    return SerializationError(f"cannot write {found} {declared}: {reason}; {way_out}")
 
 
 def _never_awaited(value: Any) -> bool:

@@ -1,7 +1,8 @@
-"""Is what was read back what was written? Asked where a class of the user's decides what is written and what is read.
+"""Is what was read back what was written? Asked where a class of the user's, or nobody, decides what is read.
 
-A field can be excluded, masked or private, a validator can change it again, a subclass can be stored as its base: the
-handler would then go on with something else than it was given, and nobody would know.
+A field can be excluded, masked or private, a validator can change it again, a subclass can be stored as its base, a
+date can be stored where only text is read: the handler would then go on with something else than it was given, and
+nobody would know.
 """
 
 import datetime
@@ -11,26 +12,35 @@ import types
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
+from zoneinfo import ZoneInfo
 
 import msgspec
+
+from durable.serde.forms import model_fields, plain
 
 #: A value, what was read back of it, and where it is.
 _Pair = tuple[Any, Any, str]
 
-_encode = msgspec.json.Encoder(order="sorted").encode
-_MARKS = ("__pydantic_fields__", "__struct_fields__", "__dataclass_fields__", "__attrs_attrs__")
+_encode = msgspec.json.Encoder(order="sorted", enc_hook=plain).encode
+_MARKS = ("__pydantic_core_schema__", "__struct_fields__", "__dataclass_fields__", "__attrs_attrs__")
 #: What is equal if it is equal: nothing is hidden in it.
 _PLAIN = frozenset({
     int, str, float, bool, bytes, bytearray, type(None), decimal.Decimal, uuid.UUID,
-    datetime.datetime, datetime.date, datetime.time, datetime.timedelta,
+    datetime.date, datetime.timedelta,
 })  # fmt: skip
+#: What JSON has.
+_IN_JSON = (str, int, float, type(None))
+_ARRAYS = (list, tuple, set, frozenset)
+_MOMENTS = (datetime.datetime, datetime.time)
 
 
-def difference(value: Any, back: Any, path: str = "it") -> str | None:
+def difference(value: Any, back: Any, path: str = "it", *, any_reader: bool = False) -> str | None:
     """Where `back` is not `value`, in words that tell no value; None where nothing is lost.
 
-    A value that no annotation describes comes back as JSON has it: that is no difference. What is not written may
-    hold its parent, or a chain of any length: each pair is compared once, without recursion.
+    What no annotation describes comes back in the containers that JSON has, lists and dicts: that is no difference,
+    as long as what they hold is the same. With `any_reader`, whoever reads it may say its type: only what nobody
+    could read back is a difference. What is not written may hold its parent, or a chain of any length: each pair is
+    compared once, without recursion.
     """
     todo: list[_Pair] = [(value, back, path)]
     seen: set[tuple[int, int]] = set()
@@ -38,11 +48,10 @@ def difference(value: Any, back: Any, path: str = "it") -> str | None:
         if value is back or (pair := (id(value), id(back))) in seen:
             continue
         if (parts := _pairs(value, back, path)) is None:
-            if (found := _unlike(value, back, path)) is not None:
-                return found
-        elif isinstance(parts, str):
+            parts = _converted(value, back, path, any_reader)
+        if isinstance(parts, str):
             return parts
-        elif parts:
+        if parts:
             seen.add(pair)
             todo += parts
     return None
@@ -64,7 +73,7 @@ def _pairs(value: Any, back: Any, path: str) -> "list[_Pair] | str | None":
         if mine is dict and value.keys() == back.keys():
             if set(map(type, value.values())) <= _PLAIN and value == back:
                 return []
-            return [(part, back[key], f"{path}[{key!r:.40}]") for key, part in value.items()]
+            return [(part, back[key], f"{path}[{_shown(key)}]") for key, part in value.items()]
         layout = _layout(mine)
         if layout.record:
             return _of_records(value, back, layout, path)
@@ -73,13 +82,86 @@ def _pairs(value: Any, back: Any, path: str) -> "list[_Pair] | str | None":
     return None
 
 
-def _unlike(value: Any, back: Any, path: str) -> str | None:
-    """Where two values without parts differ."""
-    if is_secret(type(value)):
-        return None if _equal(value, back) else f"{path} is a secret, which pydantic writes masked"
-    if (type(value) is type(back) and _same(type(value).__eq__, object.__eq__)) or _alike(value, back):
-        return None  # of what knows no equality nothing can be said
-    return f"{path} would come back as another value"
+def _converted(value: Any, back: Any, path: str, any_reader: bool) -> "list[_Pair] | str":
+    """The parts to compare of what came back as something else, or what is lost."""
+    kind: Any = type(value)
+    if is_secret(kind):
+        return [] if _equal(value, back) else f"{path} is a secret, which pydantic writes masked"
+    if isinstance(value, dict) and isinstance(back, dict):
+        return _of_keys(value, back, path, any_reader)
+    if isinstance(value, _ARRAYS) and isinstance(back, list) and len(value) == len(back):
+        both = enumerate(zip(value, back, strict=True))  # a set is written in the order that it has
+        return [(part, other, f"{path}[{place}]") for place, (part, other) in both]
+    if isinstance(back, dict | list) and _layout(kind).record:
+        return _of_untyped(value, back, path)
+    if kind is type(back) and kind in _MOMENTS:
+        return _of_moments(value, back, path)
+    if (kind is type(back) and _same(kind.__eq__, object.__eq__)) or _equal(value, back):
+        return []  # of what knows no equality nothing can be said
+    if isinstance(value, _IN_JSON) and not isinstance(back, (*_IN_JSON, *_ARRAYS, dict)):
+        return []  # it was given as JSON has it, and comes back as what the annotation says
+    if isinstance(value, (*_IN_JSON, *_ARRAYS, dict)):
+        return [] if _alike(value, back) else f"{path} would come back as another value"
+    if any_reader:
+        return []
+    return f"{path} is of the type `{kind.__qualname__}` and would come back as a `{type(back).__qualname__}`"
+
+
+def _of_keys(value: dict[Any, Any], back: dict[Any, Any], path: str, any_reader: bool) -> "list[_Pair] | str":
+    for key in value:
+        if key in back:
+            continue
+        if isinstance(key, str) and len(value) > len(back):
+            return f"{path}[{_shown(key)}] would be lost"
+        if not any_reader and not isinstance(key, str):
+            return f"{path} has a key of the type `{type(key).__qualname__}`, which would come back as a `str`"
+    if len(value) != len(back):
+        return f"{path} has keys that are the same in JSON"
+    both = zip(value.items(), back.values(), strict=True)
+    return [(part, other, f"{path}[{_shown(key)}]") for (key, part), other in both]
+
+
+def _of_untyped(value: Any, back: Any, path: str) -> "list[_Pair] | str":
+    """A record that comes back as what JSON has for it."""
+    kind: Any = type(value)
+    if hasattr(kind, "__pydantic_serializer__") and hasattr(value, "model_dump"):
+        for name, one in model_fields(kind).items():
+            if one.exclude and not _equal(getattr(value, name, None), one.get_default(call_default_factory=True)):
+                return f"{path}.{name} would be lost"
+        return [(value.model_dump(by_alias=True, round_trip=True, warnings="none"), back, path)]
+    fields = getattr(kind, "__struct_fields__", ())
+    if isinstance(back, list):
+        return [
+            (getattr(value, name), other, f"{path}.{name}")
+            for name, other in zip(fields, back[len(back) - len(fields) :], strict=True)
+        ]
+    written = dict(zip(fields, getattr(kind, "__struct_encode_fields__", ()), strict=True))
+    omits = bool(fields) and kind.__struct_config__.omit_defaults
+    layout, pairs = _layout(kind), []
+    for name, part in _parts(value, layout).items():
+        if (key := written.get(name, name)) in back:
+            pairs.append((part, back[key], f"{path}.{name}"))
+        elif name not in layout.computed and part is not msgspec.UNSET and not (omits and name in written):
+            return f"{path}.{name} would be lost"
+    return pairs
+
+
+def _of_moments(value: Any, back: Any, path: str) -> "list[_Pair] | str":
+    """Of two that may be equal: `==` looks neither at names of time zones nor at `fold`."""
+    zone, other = (one.tzinfo.key if isinstance(one.tzinfo, ZoneInfo) else None for one in (value, back))
+    if zone != other:
+        return f"{path} would come back without its time zone, {zone}"
+    if value.fold != back.fold:
+        return f"{path} would come back without its `fold`"
+    same = value.replace(tzinfo=None) == back.replace(tzinfo=None) and value.utcoffset() == back.utcoffset()
+    return [] if same else f"{path} would come back as another value"
+
+
+def _shown(key: Any) -> str:
+    try:
+        return f"{key!r:.40}"
+    except Exception:  # of a class of the user's
+        return f"({type(key).__qualname__})"
 
 
 def is_secret(kind: type) -> bool:
@@ -136,7 +218,7 @@ def _layout(kind: type) -> _Layout:
     return _Layout(
         record=any(hasattr(kind, mark) for mark in _MARKS),
         structs=hasattr(kind, "__struct_fields__") and _only_structs(kind),
-        pydantic=hasattr(kind, "__pydantic_fields__"),
+        pydantic=hasattr(kind, "__pydantic_core_schema__"),
         open=kind.__dictoffset__ != 0,
         slots=tuple((name, read) for name, read in slots.items() if name not in computed),
         computed=frozenset(computed),

@@ -26,6 +26,8 @@ class Serde(msgspec.Struct, Generic[T], frozen=True, eq=False):
     #: time in them), a replay compares everything except these bytes: it cannot find that a handler now passes on
     #: another value.
     stable: bool = True
+    #: Makes what strangers can read of what is stored, where that is not the same.
+    outward: Callable[[bytes], bytes] | None = None
 
     def schema(self) -> dict[str, Any] | None:
         """Return the JSON schema, a document that refers to nothing outside of it, or None where there is none."""

@@ -5,7 +5,8 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from durable.serde.documents import BYTES_MARK, json_serde
-from durable.serde.forms import ENCODER, builtins
+from durable.serde.forms import builtins
+from durable.serde.places import write_anywhere
 from durable.serde.refusals import decode_error, encode_error
 from durable.serde.serde import Serde
 
@@ -45,28 +46,33 @@ def _decode_none(data: bytes) -> None:
         raise decode_error(None, f"expected nothing, got {len(data)} bytes")
 
 
-def _encode_any(value: Any) -> bytes:
-    if isinstance(value, _BYTES):
-        return BYTES_MARK + value
-    return _UNTYPED.encode(value)
+def _untyped(*, any_reader: bool) -> Serde[Any]:
+    json = json_serde(
+        Any, write_anywhere, msgspec.json.Decoder().decode, dict, builtins,
+        records=False, any_reader=any_reader,
+    )  # fmt: skip
 
+    def encode(value: Any) -> bytes:
+        return BYTES_MARK + value if isinstance(value, _BYTES) else json.encode(value)
 
-def _decode_any(data: bytes) -> Any:
-    if not data:
-        return None
-    found = unmarked(data)
-    return _UNTYPED.decode(data) if found is None else found
+    def decode(data: bytes) -> Any:
+        if not data:
+            return None
+        found = unmarked(data)
+        return json.decode(data) if found is None else found
+
+    return Serde(encode, decode, "application/json", dict)
 
 
 RAW: Final = {kind: _raw(kind) for kind in (bytes, bytearray)}
 
 NONE: Final[Serde[Any]] = Serde(_encode_none, _decode_none, "", lambda: {"type": "null"})
 
-GENERIC: Final = json_serde(
-    TypeVar, msgspec.json.Encoder().encode, msgspec.json.Decoder().decode, dict, builtins, faithful=True
-)
+GENERIC: Final = json_serde(TypeVar, msgspec.json.Encoder().encode, msgspec.json.Decoder().decode, dict, builtins)
 
-_UNTYPED: Final = json_serde(Any, ENCODER.encode, msgspec.json.Decoder().decode, dict, builtins)
+#: For values without an annotation: they come back as they are, in the containers that JSON has, or are refused.
+#: Bytes are marked; an empty input is None.
+ANY: Final = _untyped(any_reader=False)
 
-#: For values without an annotation. Bytes are marked; an empty input is None.
-ANY: Final[Serde[Any]] = Serde(_encode_any, _decode_any, "application/json", dict)
+#: For what is written where nobody knows what its reader is annotated with: that may say more than JSON does.
+ANY_READER: Final = _untyped(any_reader=True)

@@ -6,6 +6,7 @@ python -m tests.values.program FILE live | replayed
 import asyncio
 import json
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 if "replayed" in sys.argv:  # another order of imports, and other types decoded first
@@ -16,11 +17,31 @@ if "replayed" in sys.argv:  # another order of imports, and other types decoded 
     serde_for(int | str)
     pydantic.TypeAdapter(dict[str, int | None])
 
-from durable import Engine, SharedWorkflowContext, Workflow, WorkflowContext, handler
-from tests.values.table import CASES, WORDS, has_serde, same
+from durable import (
+    Engine,
+    SharedObjectContext,
+    SharedWorkflowContext,
+    VirtualObject,
+    Workflow,
+    WorkflowContext,
+    handler,
+)
+from durable.kafka.records import input_of
+from tests.values.table import CASES, WORDS, Case, has_serde, same
 
 #: The doors at which something else came back, by workflow.
 SEEN: dict[str, list[str]] = {}
+#: Awakeables that are resolved from outside.
+OUTSIDE: dict[int, str] = {}
+PLACES = [place for place, case in enumerate(CASES) if case.back not in WORDS]
+#: Those of which whoever writes without knowing the annotation can write the value.
+OPEN = [place for place in PLACES if not has_serde(CASES[place].annotation)]
+
+
+def wrong(case: Case, found: dict[str, Any]) -> list[str]:
+    """The doors that gave something else."""
+    expected = (case.back or case.value)()
+    return [door for door, one in found.items() if not same(expected, one)]
 
 
 def workflow(place: int) -> Workflow:
@@ -40,9 +61,12 @@ def workflow(place: int) -> Workflow:
 
     async def run(self: Any, ctx: WorkflowContext, value: Any) -> Any:
         ctx.set("state", case.value(), type_)
-        mine = ctx.awakeable(type_)
-        ctx.resolve_awakeable(mine.id, case.value())
-        ctx.send_signal(ctx.request.id, "signal", case.value())
+        mine, outside = ctx.awakeable(type_), ctx.awakeable(type_)
+        OUTSIDE[place] = outside.id
+        if place in OPEN:
+            ctx.resolve_awakeable(mine.id, case.value())
+            ctx.send_signal(ctx.request.id, "signal", case.value())
+            ctx.set("open state", case.value())
         await ctx.promise("promise", type_).resolve(case.value())
         found = {
             "input": value,
@@ -51,10 +75,13 @@ def workflow(place: int) -> Workflow:
             "state": await ctx.get("state", type_),
             "promise": await ctx.promise("promise", type_),
         }
-        if not has_serde(type_):  # whoever completes these does not know of it
+        if place in OPEN:  # whoever completes these knows no type
             found["awakeable"], found["signal"] = await mine, await ctx.signal("signal", type_)
-        expected = (case.back or case.value)()
-        SEEN[f"Case{place}"] = [name for name, one in found.items() if not same(expected, one)]
+            found["open state"] = await ctx.get("open state", type_)
+            found["awakeable from outside"] = await outside
+            found["signal from outside"] = await ctx.signal("from outside", type_)
+            found["promise from outside"] = await ctx.promise("from outside", type_)
+        SEEN[f"Case{place}"] = wrong(case, found)
         await ctx.signal("go on")
         return SEEN[f"Case{place}"]
 
@@ -64,23 +91,65 @@ def workflow(place: int) -> Workflow:
     return made
 
 
+class Patched(VirtualObject):
+    """Its state is written from outside."""
+
+    @handler(shared=True)
+    async def read(self, ctx: SharedObjectContext) -> dict[str, list[str]]:
+        """What came back as something else."""
+        return {
+            CASES[place].what: doors
+            for place in OPEN
+            if (doors := wrong(CASES[place], {"patch_state": await ctx.get(f"{place}", CASES[place].annotation)}))
+        }
+
+
+async def begin(engine: Engine, place: int) -> Any:
+    """Invoke one workflow, and complete from outside what it waits for."""
+    case = CASES[place]
+    handle = await engine.send(f"Case{place}/run", case.value(), key="k")
+    if place in OPEN:
+        await engine.resolve_promise(f"Case{place}", "k", "from outside", case.value())
+        await engine.send_signal(handle.id, "from outside", case.value())
+        while place not in OUTSIDE:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        await engine.resolve_awakeable(OUTSIDE[place], case.value())
+    return handle
+
+
+async def asked(engine: Engine, place: int) -> list[str]:
+    """What the engine itself gives: an answer, the same again by its idempotency key, and what a record would."""
+    target, case = f"Case{place}/give", CASES[place]
+    registered = engine._registry.find(f"Case{place}/run")
+    record: Any = SimpleNamespace(value=registered.encode_input(case.value()))
+    found = {
+        "answer": await engine.call(target, key="k", idempotency_key="once"),
+        "the same answer": await engine.call(target, key="k", idempotency_key="once"),
+        "record": registered.arguments(input_of(record, registered))[0],
+    }
+    return wrong(case, found)
+
+
 async def main(path: str, replayed: bool) -> None:
-    places = [place for place, case in enumerate(CASES) if case.back not in WORDS]
-    async with Engine(path, services=[workflow(place) for place in places], control_socket=False) as engine:
+    services = [Patched(), *map(workflow, PLACES)]
+    async with Engine(path, services=services, control_socket=False) as engine:
         handles: dict[int, Any] = {}
-        for place in places:
-            target = f"Case{place}/run"
+        for place in PLACES:
             if replayed:
-                handles[place] = engine.workflow(target, "k")
+                handles[place] = engine.workflow(f"Case{place}/run", "k")
                 await engine.send_signal(handles[place].id, "go on", None)
             else:
-                handles[place] = await engine.send(target, CASES[place].value(), key="k")
-        while not replayed and len(SEEN) < len(places):  # noqa: ASYNC110
+                handles[place] = await begin(engine, place)
+        if not replayed:
+            await engine.patch_state("Patched", "k", {f"{place}": CASES[place].value() for place in OPEN})
+        while not replayed and len(SEEN) < len(PLACES):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         results = {
-            str(place): await handles[place].result() if replayed else SEEN[f"Case{place}"] for place in places
+            CASES[place].what: await asked(engine, place)
+            + (await handles[place].result() if replayed else SEEN[f"Case{place}"])
+            for place in PLACES
         }
-        sys.stdout.write(json.dumps(results))
+        sys.stdout.write(json.dumps([results, await engine.call(Patched.read, key="k")]))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import pathlib
 import typing
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Annotated, Any, Generic, LiteralString, NamedTuple, NewType, TypedDict, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -197,6 +197,52 @@ class Line(pydantic.BaseModel):
     kind: typing.Literal["line"] = "line"
 
 
+class Loose(pydantic.BaseModel):
+    anything: Any
+
+
+class Visit(pydantic.BaseModel):
+    at: pydantic.AwareDatetime
+    notes: dict[str, tuple[datetime.datetime, str]] = {}
+
+
+class Either(pydantic.BaseModel):
+    at: datetime.datetime | str
+
+
+class Stamped(pydantic.BaseModel):
+    at: datetime.datetime
+
+    @pydantic.field_serializer("at")
+    def iso(self, at: datetime.datetime) -> str:
+        return at.isoformat()
+
+
+class Stay(msgspec.Struct):
+    since: datetime.datetime
+    breakfast: datetime.time
+
+
+class Elsewhere(datetime.tzinfo):
+    def utcoffset(self, at: datetime.datetime | None) -> datetime.timedelta:
+        return datetime.timedelta(hours=3)
+
+    def dst(self, at: datetime.datetime | None) -> datetime.timedelta:
+        return datetime.timedelta()
+
+    def tzname(self, at: datetime.datetime | None) -> str:
+        return "MSK"
+
+
+@dataclass
+class Initialized:
+    a: int
+    times: InitVar[int]
+
+    def __post_init__(self, times: int) -> None:
+        self.a *= times
+
+
 class Ratio(enum.Enum):
     HALF = 0.5
 
@@ -229,6 +275,13 @@ class Tally:
     items: collections.Counter[str]
 
 
+def nested_lists() -> list[Any]:
+    value: list[Any] = []
+    for _ in range(200):
+        value = [value]
+    return value
+
+
 class Collected(pydantic.BaseModel):
     queue: collections.deque[int]
     groups: collections.defaultdict[str, int]
@@ -258,12 +311,26 @@ def UNDECLARED() -> Any:
 
 AT = datetime.datetime(2026, 11, 29, 17, 45, tzinfo=datetime.UTC)
 BERLIN = datetime.datetime(2026, 7, 1, 12, tzinfo=ZoneInfo("Europe/Berlin"))
+NAMED = "2026-07-01T12:00:00+02:00[Europe/Berlin]"
+NOON = datetime.time(12, tzinfo=ZoneInfo("Europe/Berlin"))
+#: From before its time was one of minutes.
+AMSTERDAM = datetime.datetime(1900, 1, 1, tzinfo=ZoneInfo("Europe/Amsterdam"))
+DOUBTFUL = [
+    BERLIN.replace(month=month, day=day, hour=2, minute=30, fold=fold)
+    for month, day in ((10, 25), (3, 29), (1, 1))
+    for fold in (0, 1)
+]
 HEX = Serde[bytes](lambda data: data.hex().encode(), lambda text: bytes.fromhex(text.decode()))
 
 CASES = [
     Case("`None`", None, lambda: None),
     Case("`bool`, `int`, `float`, `str`", dict[str, bool | int | str], lambda: {"a": True, "b": 10**30, "c": "ü\0"}),
     Case("an integer of any size up to 4,300 digits", int, lambda: -(10**200)),
+    Case("text with half of a surrogate pair", str, lambda: "\ud800", REFUSED, "UTF-8 has none"),
+    Case("what is nested deeper than 200 levels (32 in pydantic models)", list[Any], nested_lists, REFUSED),
+    Case("a value of another type than is annotated: a date for `str`", list[str], lambda: [AT.date()], REFUSED),
+    Case("… text or a number for what it stands for in JSON", list[uuid.UUID | float],
+         lambda: [str(uuid.UUID(int=7)), 1], lambda: [uuid.UUID(int=7), 1.0], "it is read as it is annotated"),
     Case("NaN and infinity", float, lambda: float("nan"), REFUSED, "JSON has neither"),
     Case("`bytes`", bytes, lambda: b"\0\xff"),
     Case("`bytearray`", bytearray, lambda: bytearray(b"ab")),
@@ -287,12 +354,25 @@ CASES = [
          lambda: (datetime.date(2026, 1, 1), datetime.time(1, 2, 3, 4), datetime.timedelta(days=1, microseconds=5))),
     Case("a `datetime` without a zone, or in UTC", list[datetime.datetime],
          lambda: [datetime.datetime(2026, 1, 1), AT]),
-    Case("a `datetime` in a zone with a name", datetime.datetime, lambda: BERLIN,
-         lambda: BERLIN.replace(tzinfo=datetime.timezone(datetime.timedelta(hours=2))),
-         "the same moment with the same offset; the zone's name is lost: keep it beside, as a `ZoneInfo`"),
-    Case("a `datetime` without a zone, with `fold=1`", datetime.datetime,
-         lambda: datetime.datetime(2026, 10, 25, 2, 30, fold=1), lambda: datetime.datetime(2026, 10, 25, 2, 30),
-         "`fold` is lost: give it a zone, whose offset is kept"),
+    Case("a `datetime` in a zone with a name", dict[datetime.datetime, list[datetime.datetime | None]],
+         lambda: {BERLIN: [BERLIN, None, AMSTERDAM]}, None,
+         "as RFC 9557 has it: `2026-07-01T12:00:00+02:00[Europe/Berlin]`. Where a zone is not known when it is read, "
+         "that is an error. Should it have another offset by then, the moment stays"),
+    Case("… at a time of day that is there twice, or not at all", list[datetime.datetime], lambda: DOUBTFUL),
+    Case("… in a field of a record", Stay, lambda: Stay(BERLIN, NOON)),
+    Case("… in a pydantic model", Visit, lambda: Visit(at=BERLIN, notes={"a": (DOUBTFUL[1], NAMED)})),
+    Case("… where a serializer of the model's own writes the offset only", Stamped, lambda: Stamped(at=BERLIN),
+         REFUSED, "write `at.isoformat()` into a field that is text, or do without the serializer"),
+    Case("… in a pydantic model that may have text in the same place", Either, lambda: Either(at=BERLIN), REFUSED),
+    Case("a `time` in a zone with a name", datetime.time, lambda: NOON, None, "as `12:00:00[Europe/Berlin]`"),
+    Case("a zone of another library (`pytz`, `dateutil`)", datetime.datetime, lambda: AT.astimezone(Elsewhere()),
+         lambda: AT.astimezone(datetime.timezone(datetime.timedelta(hours=3))), "the same moment and offset"),
+    Case("the abbreviation that `astimezone()` gives an offset", datetime.datetime,
+         lambda: AT.astimezone(datetime.timezone(datetime.timedelta(hours=1), "CET")),
+         lambda: AT.astimezone(datetime.timezone(datetime.timedelta(hours=1))), "such datetimes are equal"),
+    Case("an offset that is no number of minutes", datetime.datetime,
+         lambda: AT.astimezone(datetime.timezone(datetime.timedelta(seconds=1))), REFUSED, "RFC 3339 has none"),
+    Case("`fold=1` without a zone", datetime.datetime, lambda: datetime.datetime(2026, 10, 25, 2, 30, fold=1)),
     Case("`Literal`, unions, `Optional`", list[typing.Literal["a"] | int | None], lambda: ["a", 1, None]),
     Case("a union of types that are text in JSON: `UUID \\| str`", uuid.UUID | str, lambda: uuid.UUID(int=7),
          UNDECLARED, "nobody could tell them apart: use a record with a field for each"),
@@ -309,14 +389,21 @@ CASES = [
     Case("`Annotated` with a constraint that does not hold, in a record", Box[Annotated[int, msgspec.Meta(ge=1)]],
          lambda: Box(0), REFUSED, "it could not be read back"),
     Case("`Annotated` with a `Serde` of your own", Annotated[bytes, HEX], lambda: b"\1"),
+    Case("… in something", list[Annotated[bytes, HEX]], lambda: [b"\1"], UNDECLARED,
+         "it would not be asked: annotate the whole value with one"),
     Case("`NamedTuple`", Point, lambda: Point(1, 2.5)),
     Case("`TypedDict`", Movie, lambda: Movie(title="a")),
+    Case("… with keys that it does not have", Movie, lambda: {"title": "a", "year": 1999}, REFUSED),
     Case("a Struct", Animal, lambda: Animal("a")),
     Case("a generic Struct", Box[list[int]], lambda: Box([1])),
     Case("a union of tagged Structs", list[Cat | Fish], lambda: [Fish(), Cat(7)]),
     Case("a dataclass that holds itself", Order,
          lambda: Order(Sku("a"), decimal.Decimal(1), AT, [Order(Sku("b"), decimal.Decimal(2), AT)])),
+    Case("a dataclass with an `InitVar`", Initialized, lambda: Initialized(1, 2), UNDECLARED,
+         "nobody could say what it was made with"),
     Case("an attrs class", Aliased, lambda: Aliased(w=1), None, "also with aliases"),
+    Case("pydantic's own types, outside of models", list[pydantic.HttpUrl | pydantic.PositiveInt],
+         lambda: [pydantic.HttpUrl("http://a.b/"), 7]),
     Case("a pydantic model", list[Pet], lambda: [Pet(petName="a")], None, "by alias, without computed fields"),
     Case("which fields of a model were set (`model_fields_set`)", Patch, lambda: Patch(name="a"),
          lambda: Patch(name="a", age=None),
@@ -354,14 +441,26 @@ CASES = [
     Case("a plain value where the annotation is a TypeVar", T, lambda: ["a", 1, {"b": None}]),
     Case("a TypeVar with constraints", Number, lambda: "a"),
     Case("no annotation, `Any`, `object`: plain values, `bytes`", Any, lambda: {"a": [1, None, "x"]}),
-    Case("… a tuple, a set", Any, lambda: (1, 2), lambda: [1, 2], "they become lists"),
-    Case("… a dict whose keys are no text", Any, lambda: {1: {2: "a"}}, lambda: {"1": {"2": "a"}},
-         "the keys become text"),
-    Case("… a record", Any, lambda: Animal("a"), lambda: {"name": "a"}, "it becomes a dict"),
-    Case("… a date, a `Decimal`, a `UUID`, an enum, a `Path`", Any, lambda: [AT.date(), Color.RED],
-         lambda: ["2026-11-29", "red"], "they become what JSON has for them"),
-    Case("a bare `dict` whose keys are no text", dict, lambda: {1: "a"}, lambda: {"1": "a"},
-         "here, too: write `dict[int, str]`"),
+    Case("… a tuple, a set, a `NamedTuple`", Any, lambda: [(1, 2), {3}, Point(4, 5.5)],
+         lambda: [[1, 2], [3], [4, 5.5]], "their containers are JSON's, lists and dicts; what they hold is the same"),
+    Case("… a record", Any, lambda: [Animal("a"), Patch(name="a", age=1)],
+         lambda: [{"name": "a"}, {"name": "a", "age": 1}], "in the same way, a dict"),
+    Case("… a dict whose keys are no text", Any, lambda: {1: {2: "a"}}, REFUSED,
+         "what JSON has no form of its own for is refused: say its type"),
+    Case("… a date", Any, lambda: {"at": AT.date()}, REFUSED),
+    Case("… a `Decimal`, `UUID`, `Path`, `timedelta`", Any, lambda: [decimal.Decimal("1.10")], REFUSED),
+    Case("… an enum", Any, lambda: [Color.RED], REFUSED),
+    Case("… `bytes` in something", Any, lambda: [b"a"], REFUSED),
+    Case("… a record that holds one of these", Any, lambda: Pet(petName="a", born=AT.date()), REFUSED),
+    Case("an `Any` inside of something: plain values", Box[Any], lambda: Box({"a": [1, None]})),
+    Case("… one of these", Box[Any], lambda: Box({"a": AT}), REFUSED),
+    Case("… also in a pydantic model", Loose, lambda: Loose(anything={1: "a"}), REFUSED),
+    Case("a bare `dict` whose keys are no text", dict, lambda: {1: "a"}, REFUSED, "write `dict[int, str]`"),
+    Case("a `dict` with keys of several types that are no text", dict[int | str, str], lambda: {1: "a"}, REFUSED,
+         "all keys are text in JSON"),
+    Case("a `dict` with keys of one type", tuple[dict[datetime.date, int], dict[uuid.UUID, int], dict[Color, int]],
+         lambda: ({AT.date(): 1}, {uuid.UUID(int=7): 2}, {Color.RED: 3})),
+    Case("… of tuples", dict[tuple[int, int], str], lambda: {(1, 2): "a"}, REFUSED, "use a list of pairs"),
 ]  # fmt: skip
 
 
@@ -370,10 +469,11 @@ WORDS: dict[Callable[[], Any], str] = {REFUSED: "refused", UNDECLARED: "refused 
 
 
 def same(value: Any, back: Any) -> bool:
-    """Equal, of the same type, and so is what `==` does not see: in models beside their fields, and `fold`."""
-    hidden = ("__pydantic_private__", "__pydantic_fields_set__", "fold")
+    """Equal, of the same type, and so is what `==` does not see: zones, `fold`, and what models have beside."""
+    hidden = ("__pydantic_private__", "__pydantic_fields_set__")
     beside = [[getattr(one, name, None) for name in hidden] for one in (value, back)]
-    return type(value) is type(back) and value == back and beside[0] == beside[1]
+    shown = [sorted(repr(one)) for one in (value, back)]  # sets have no order
+    return type(value) is type(back) and value == back and beside[0] == beside[1] and shown[0] == shown[1]
 
 
 def has_serde(annotation: Any) -> bool:
@@ -388,9 +488,15 @@ def page() -> str:
         "",
         "What a handler gets is what was given, live and replayed, or it is refused where it goes in, with a",
         "`SerializationError` that names handler, step or parameter, the type, and the part that would be lost.",
-        "What JSON narrows is listed here, too. The same holds for results of steps, arguments, results of handlers,",
-        "state, awakeables, signals and promises, by the annotation that is given there. (`tests/values` tries each",
-        "row at each of these doors, and replays them in another process. This page is written from its table.)",
+        "The same holds for results of steps, arguments, results of handlers, state, awakeables, signals, promises,",
+        "and values of records of a topic, by the annotation that is given there. (`tests/values` tries each row at",
+        "each of these doors, and replays them in another process. This page is written from its table.)",
+        "",
+        "**Where nobody knows the reader's type** (`resolve_awakeable`, `send_signal`, `resolve_promise`,",
+        "`patch_state`, `ctx.set` without a type, a call by name from another process), everything that has a JSON",
+        'form goes in, and so do `bytes`. Who reads it says its type: `await ctx.get("due", datetime)` gives back',
+        'what `ctx.set("due", …)` was given. Who says none gets what JSON has: text for a date, text for a key.',
+        "Refused is only what no reader could get back: a secret, NaN, two keys that are the same text.",
         "",
         "| Value | What comes back | |",
         "|---|---|---|",
@@ -400,9 +506,9 @@ def page() -> str:
         lines.append(f"| {case.what} | {what} | {case.why} |")
     lines += [
         "",
-        "Bytes that are written where nobody knows the reader's type (`resolve_awakeable`, `ctx.set` without a type)",
-        "are the same for a reader that says `bytes`. What a class computes and keeps (`cached_property`) is no part",
-        "of its values; objects that know no equality (a lock) are taken for equal.",
+        "Clients over HTTP that are not of this library get datetimes as RFC 3339 has them, without names of zones.",
+        "What a class computes and keeps (`cached_property`) is no part of its values; objects that know no equality",
+        "(a lock) are taken for equal.",
         "An attribute of a `TerminalError`'s subclass is of the type that its annotation says, in the class or in",
         "`__init__`; without one it comes back as JSON has it: a date as text, a record as a dict.",
         "",

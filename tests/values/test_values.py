@@ -11,6 +11,7 @@ import sys
 import uuid
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pydantic
 import pytest
@@ -39,9 +40,10 @@ def test_each_value_comes_back_through_each_door_and_a_replay_in_another_process
     program = [sys.executable, "-m", "tests.values.program", path, "replayed"]
     told = subprocess.run(program, capture_output=True, text=True, timeout=100, cwd=PAGE.parents[1])
     assert told.returncode == 0, told.stderr
-    for seen in (live, json.loads(told.stdout)):
-        assert {CASES[int(place)].what: doors for place, doors in seen.items() if doors} == {}
+    for seen, patched in (live, json.loads(told.stdout)):
+        assert {what: doors for what, doors in seen.items() if doors} == {}
         assert len(seen) == len([case for case in CASES if case.back not in WORDS])
+        assert patched == {}
 
 
 @pytest.mark.parametrize("case", REFUSALS, ids=lambda case: case.what)
@@ -132,14 +134,20 @@ def test_the_page_of_the_documentation_is_the_table() -> None:
     assert PAGE.read_text() == table.page(), "REWRITE_VALUES=1 pytest tests/values"
 
 
-PLAIN: list[Any] = [int, str, bool, None, datetime.date, datetime.datetime, decimal.Decimal, uuid.UUID, Color, Path]
+ZONED = st.datetimes(timezones=st.just(ZoneInfo("Europe/Berlin")) | st.just(datetime.UTC))
+PLAIN: list[Any] = [
+    int, str, bool, None, datetime.date, datetime.datetime, datetime.time, datetime.timedelta, decimal.Decimal,
+    uuid.UUID, Color, Path,
+]  # fmt: skip
 VALUES: dict[Any, st.SearchStrategy[Any]] = {
     int: st.integers(-(2**62), 2**62),
     str: st.text(max_size=5),
     bool: st.booleans(),
     None: st.none(),
     datetime.date: st.dates(),
-    datetime.datetime: st.datetimes(),
+    datetime.datetime: st.datetimes() | ZONED,
+    datetime.time: st.times(timezones=st.none() | st.just(ZoneInfo("Europe/Berlin"))),
+    datetime.timedelta: st.timedeltas(),
     decimal.Decimal: st.decimals(allow_nan=False, allow_infinity=False),
     uuid.UUID: st.uuids(),
     Color: st.sampled_from(Color),
@@ -158,7 +166,8 @@ def nested(draw: st.DrawFn, depth: int = 3) -> tuple[Any, st.SearchStrategy[Any]
     if shape == "list":
         return list[inner], st.lists(values, max_size=3)  # type: ignore[valid-type]
     if shape == "dict":
-        return dict[str, inner], st.dictionaries(st.text(max_size=3), values, max_size=3)  # type: ignore[valid-type]
+        key = draw(st.sampled_from([str, int, datetime.date, datetime.datetime, uuid.UUID, Color]))
+        return dict[key, inner], st.dictionaries(VALUES[key], values, max_size=3)  # type: ignore[valid-type]
     if shape == "pair":
         return tuple[inner, int], st.tuples(values, VALUES[int])  # type: ignore[valid-type]
     if shape == "box":
