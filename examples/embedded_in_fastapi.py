@@ -126,14 +126,16 @@ async def demo(path: str) -> None:
     client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://orders")
     async with app.router.lifespan_context(app), client as http:
         for item in ("lamp", "unicorn"):
+            place = ""
             for _ in range(2):
                 order = {"item": item, "quantity": 2}
                 answer = await http.post("/orders", json=order, headers={"Idempotency-Key": f"one {item}"})
                 print(f"POST {item}: {answer.status_code} {answer.json()['status']}")
+                place = answer.headers["Location"]
             progress = {"status": "accepted"}
             while progress["status"] not in ("completed", "failed"):
                 await asyncio.sleep(0.05)
-                progress = (await http.get(answer.headers["Location"])).json()
+                progress = (await http.get(place)).json()
             print(f"GET {item}: {progress['status']}, {progress['receipt'] or progress['error']}")
 
 

@@ -120,7 +120,7 @@ async def demo(path: str) -> None:
     app = create_app(path)
     client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://reports")
     async with app.router.lifespan_context(app), client as http:
-        places = {}
+        places: dict[str, str] = {}
         for month in ("May", "June"):
             answer = await http.post("/reports", json={"month": month}, headers={"Idempotency-Key": month})
             print(f"POST {month}: {answer.status_code} {answer.json()['status']}")

@@ -33,7 +33,7 @@ TRIPS = [Trip("trip-1", "Lisbon"), Trip("trip-2", "Oslo")]
 @handler
 async def book_trip(ctx: Context, trip: Trip) -> list[str]:
     """Book all three; if one of them cannot be had, leave nothing behind."""
-    references = []
+    references: list[str] = []
     async with ctx.saga() as saga:
         for what in ("flight", "hotel", "car"):
             saga.add_compensation(cancel, what, trip)  # before the booking: undone even if its outcome is unknown

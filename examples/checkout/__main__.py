@@ -11,7 +11,7 @@ import asyncio
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -75,7 +75,7 @@ def main() -> int:
 
 
 @contextmanager
-def progress(total: int) -> Iterator[Callable[[int, int], None]]:
+def progress(total: int) -> Generator[Callable[[int, int], None], None, None]:
     """A bar on a terminal, a line at every quarter elsewhere."""
     console = Console()
     if not console.is_terminal:

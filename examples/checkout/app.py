@@ -7,7 +7,7 @@ running when the process died runs again; with the key, running again has no sec
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 import httpx
@@ -115,7 +115,9 @@ _shop: Shop | None = None
 
 
 @asynccontextmanager
-async def open_shop(addresses: dict[str, str], run: int, entered: Callable[[str], None]) -> AsyncIterator[None]:
+async def open_shop(
+    addresses: dict[str, str], run: int, entered: Callable[[str], None]
+) -> AsyncGenerator[None, None]:
     """Give the steps their client. Open it before the engine, which resumes handlers at once."""
     global _shop
     # Few connections, and patience for a free one: the client looks at all of them for each request it sends.

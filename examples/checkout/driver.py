@@ -10,7 +10,7 @@ import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import IO
@@ -39,7 +39,7 @@ class Timing(msgspec.Struct):
 
     wall: float = 0.0
     #: From the birth of a process to its being ready, for each one that got there.
-    starts: list[float] = msgspec.field(default_factory=list)
+    starts: list[float] = []
 
 
 class Evidence(msgspec.Struct):
@@ -113,12 +113,14 @@ async def drive(
                 else:
                     kill = kills[killed] if killed < len(kills) else None
                     target = max(kill.after, done + 1) if kill else 0
+                    finished = False
                     async for report in _reports(engine, files, timing):
                         done = max(done, report.done)
                         show(done, killed + early)
-                        if report.event == "finished" or (kill and report.done >= target and report.busy):
+                        finished = report.event == "finished"
+                        if finished or (kill and report.done >= target and report.busy):
                             break
-                    if kill is None or report.event == "finished":
+                    if kill is None or finished:
                         break
                     await asyncio.sleep(kill.delay_s)
                     if not await _kill(engine, files):
@@ -180,7 +182,7 @@ async def _kill(process: Process, files: Files) -> bool:
 
 
 @asynccontextmanager
-async def _service(trade: str, folder: Path, seed: int) -> AsyncIterator[str]:
+async def _service(trade: str, folder: Path, seed: int) -> AsyncGenerator[str, None]:
     """A running service; yields its address."""
     books = folder / f"{trade}.db"
     with (folder / f"{trade}.log").open("ab") as log:
@@ -193,7 +195,7 @@ async def _service(trade: str, folder: Path, seed: int) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def _process(module: str, *arguments: str, log: IO[bytes]) -> AsyncIterator[Process]:
+async def _process(module: str, *arguments: str, log: IO[bytes]) -> AsyncGenerator[Process, None]:
     """A module of this package as a child process. It ends with the block, and with us: it reads our pipe."""
     command = [sys.executable, "-m", f"examples.checkout.{module}", *arguments]
     process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=log)

@@ -12,7 +12,7 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,7 @@ class Shop:
 
 
 @asynccontextmanager
-async def serving(database: Path, workers: int) -> AsyncIterator[Shop]:
+async def serving(database: Path, workers: int) -> AsyncGenerator[Shop, None]:
     """`uvicorn --workers`, which starts a worker anew that was killed."""
     port = int(os.environ.get("PORT", "0")) or _free_port()
     server = await asyncio.create_subprocess_exec(
@@ -128,7 +128,7 @@ def discrepancies(database: Path, receipts: dict[str, int]) -> list[str]:
             "SELECT status, count(*) FROM invocations WHERE target != 'Shop/runs_in' GROUP BY status"
         )
         statuses = dict(ended.fetchall())
-    found = []
+    found: list[str] = []
     if paid != set(receipts):
         found.append(f"{len(paid)} payments for {len(receipts)} receipts")
     if sorted(receipts.values()) != list(range(1, len(receipts) + 1)):

@@ -12,7 +12,7 @@ others ask it. When it is gone, another one goes on.
 
 import os
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, closing
 
 import msgspec
@@ -94,7 +94,7 @@ async def unavailable(request: Request, error: Exception) -> JSONResponse:
 
 
 @asynccontextmanager
-async def lifespan(app: Starlette) -> AsyncIterator[None]:
+async def lifespan(app: Starlette) -> AsyncGenerator[None, None]:
     """`engine.lifespan` would do; the process's id is for who wants to kill it."""
     async with engine:
         print(f"worker {os.getpid()}\n", end="", flush=True)  # in one piece, beside those of the others
