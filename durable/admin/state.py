@@ -44,11 +44,17 @@ async def modify_state(call: Call) -> Response:
     if kinds.get(service) == "Service":
         raise BadRequest(400, "Cannot modify state for service type Service")
     values = {name: _bytes(name, numbers) for name, numbers in change.new_state.items()}
-    if change.version is not None:
+    if change.version is not None and call.idempotency_key is None:  # with one, it may be what this has changed
         now = state_version(await engine.stored_state(service, change.object_key))
         if now != change.version:
             raise ConflictError(f"the state of {service}/{change.object_key} has changed: read it again")
-    done = await engine.replace_state(service, change.object_key, values, expected_version=change.version)
+    done = await engine.replace_state(
+        service,
+        change.object_key,
+        values,
+        expected_version=change.version,
+        idempotency_key=call.idempotency_key,
+    )
     await asyncio.wait({done}, timeout=PATIENCE_S)
     if done.done():
         raise_conflict(done.result())
@@ -106,7 +112,7 @@ OPERATIONS = (
     ),
     Operation(
         method="POST", path=_STATE, run=modify_state, tag="services",
-        summary="Replace the state of a key", body=ModifyState,
+        summary="Replace the state of a key", body=ModifyState, once=True,
         answers={
             202: Answer("Durable: done, or waiting for the key to be free."),
             404: Answer("There is no such service."),

@@ -34,6 +34,9 @@ _INGRESS = click.Option(
 TOKEN = click.Option(
     ["--token-file"], metavar="FILE", help="Has the bearer token; without it, DURABLE_TOKEN has.",
 )  # fmt: skip
+ONCE = click.Option(
+    ["--once"], metavar="KEY", help="An idempotency key: asked again with it, it is not done again.",
+)  # fmt: skip
 _JSON = click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON document.")
 _JSONL = click.Option(["--jsonl", "as_jsonl"], is_flag=True, help="Print a line of JSON for each thing.")
 _PLACES = ("db", "admin", "ingress", "token_file")
@@ -70,12 +73,17 @@ class Desk:
         return json_of(await self.place.admin.ask("GET", path, query=asked))
 
     async def change(
-        self, method: str, path: str, body: Any = None, query: Mapping[str, Any] | None = None
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        query: Mapping[str, Any] | None = None,
+        once: str | None = None,
     ) -> Answer:
-        """Change something; the answer may be a refusal."""
+        """Change something; the answer may be a refusal. `once` is an idempotency key."""
         asked = {name: _text(value) for name, value in (query or {}).items() if value is not None}
         data = b"" if body is None else msgspec.json.encode(body)
-        return await self.place.admin.ask(method, path, query=asked, body=data, headers=JSON)
+        return await self.place.admin.ask(method, path, query=asked, body=data, headers={**JSON, **keyed(once)})
 
     async def select(self, sql: str) -> list[dict[str, Any]]:
         """The rows of a statement. Raises `Failed`."""
@@ -85,6 +93,15 @@ class Desk:
         )  # fmt: skip
         rows: list[dict[str, Any]] = json_of(answer)["rows"]
         return rows
+
+
+def keyed(once: str | None) -> dict[str, str]:
+    """The header that has an idempotency key, if there is one. Raises `Failed`."""
+    if once is None:
+        return {}
+    if not once or not once.isascii() or not once.isprintable():
+        raise usage(f"--once {once!r}: expected a key in printable ASCII")
+    return {"idempotency-key": once}
 
 
 def _text(value: Any) -> str:

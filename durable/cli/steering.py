@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from durable.cli.asking import agreed
-from durable.cli.commands import JSON, NDJSON, Desk, command
+from durable.cli.commands import JSON, NDJSON, ONCE, Desk, command, keyed
 from durable.cli.exits import Exit, Failed, usage
 from durable.cli.filters import filtered, pages, wanted
 from durable.cli.invocations import group
@@ -68,6 +68,7 @@ def steering(work: Any) -> Any:
         click.Argument(["ids"], nargs=-1, metavar="[ID]..."),
         click.Option(["--yes", "-y"], is_flag=True, help="Do it to many without asking."),
         click.Option(["--dry-run"], is_flag=True, help="Change nothing; say what would become of each."),
+        ONCE,
     ]
     filtered(work)
     work.__click_params__ = [*work.__click_params__, *extra]
@@ -127,7 +128,15 @@ group.add_command(click.Command("rm", params=cancel.params, callback=cancel.call
 
 
 async def steer(
-    desk: Desk, verb: Verb, *, ids: Sequence[str], yes: bool, dry_run: bool, from_entry: int = 0, **filters: Any
+    desk: Desk,
+    verb: Verb,
+    *,
+    ids: Sequence[str],
+    yes: bool,
+    dry_run: bool,
+    once: str | None,
+    from_entry: int = 0,
+    **filters: Any,
 ) -> None:
     """Do it to those that are meant, and say what became of them. Raises `Failed` where one could not be done."""
     query = wanted(filters)
@@ -143,9 +152,9 @@ async def steer(
             agreed(desk.out, f"{verb.name} {many(len(ids), 'invocation')}?")
         if from_entry:
             raise usage("--from is for invocations that are named by their ids")
-        outcomes = await _in_bulk(desk, verb, ids, dry_run)
+        outcomes = await _in_bulk(desk, verb, ids, dry_run, once)
     else:
-        outcomes = [await _one(desk, verb, id, dry_run, from_entry) for id in dict.fromkeys(ids)]
+        outcomes = [await _one(desk, verb, id, dry_run, from_entry, once) for id in dict.fromkeys(ids)]
     _summary(desk, verb, outcomes, dry_run)
     failed = [one for one in outcomes if not one.ok]
     if failed and all(one.status == 404 for one in failed):
@@ -170,12 +179,12 @@ async def _meant(desk: Desk, verb: Verb, query: dict[str, Any]) -> list[str]:
     return [one["id"] for one in found]
 
 
-async def _one(desk: Desk, verb: Verb, id: str, dry_run: bool, from_entry: int) -> Outcome:
+async def _one(desk: Desk, verb: Verb, id: str, dry_run: bool, from_entry: int, once: str | None) -> Outcome:
     if dry_run:
         [outcome] = await _batch(desk, verb, [id], True)
         return outcome
     query = {"from": from_entry} if from_entry else None
-    answer = await desk.change("PATCH", f"/invocations{encoded_path(id)}/{verb.route}", query=query)
+    answer = await desk.change("PATCH", f"/invocations{encoded_path(id)}/{verb.route}", query=query, once=once)
     if answer.status in (400, 404, 409, 410, 422, 425):
         return Outcome(id, False, error=problem_in(answer).message, status=answer.status)
     checked(answer)
@@ -184,12 +193,12 @@ async def _one(desk: Desk, verb: Verb, id: str, dry_run: bool, from_entry: int) 
     return Outcome(id, True, became, said.get("new_invocation_id", ""))
 
 
-async def _in_bulk(desk: Desk, verb: Verb, ids: Sequence[str], dry_run: bool) -> list[Outcome]:
+async def _in_bulk(desk: Desk, verb: Verb, ids: Sequence[str], dry_run: bool, once: str | None) -> list[Outcome]:
     """All of them, with a bar on a terminal."""
     found: list[Outcome] = []
     with _bar(desk, verb.name, len(ids)) as tick:
         for start in range(0, len(ids), AT_ONCE):
-            found += await _batch(desk, verb, ids[start : start + AT_ONCE], dry_run, tick)
+            found += await _batch(desk, verb, ids[start : start + AT_ONCE], dry_run, once, tick)
     return found
 
 
@@ -210,7 +219,12 @@ def _bar(desk: Desk, name: str, total: int) -> Iterator[Callable[[], None]]:
 
 
 async def _batch(
-    desk: Desk, verb: Verb, ids: Sequence[str], dry_run: bool, tick: Callable[[], None] = lambda: None
+    desk: Desk,
+    verb: Verb,
+    ids: Sequence[str],
+    dry_run: bool,
+    once: str | None = None,
+    tick: Callable[[], None] = lambda: None,
 ) -> list[Outcome]:
     told: list[Outcome] = []
 
@@ -226,7 +240,8 @@ async def _batch(
     streamed = verb is not RESTART
     answer = await desk.place.admin.ask(
         "POST", path, query=query, body=msgspec.json.encode({"invocation_ids": list(ids)}),
-        headers={**JSON, "accept": NDJSON} if streamed else JSON, on_line=on_line if streamed else None,
+        headers={**JSON, **keyed(once), **({"accept": NDJSON} if streamed else {})},
+        on_line=on_line if streamed else None,
     )  # fmt: skip
     checked(answer)
     if streamed and answer.headers.get("content-type", "").startswith(NDJSON):

@@ -44,7 +44,8 @@ async def list_subscriptions(desk: Desk) -> None:
     "--option", "options", multiple=True, metavar="NAME=VALUE", help="For the consumer; can be given again."
 )
 @click.option("--again", is_flag=True, help="Another one, also where there is one of this source, sink and group.")
-async def create(desk: Desk, source: str, sink: str, options: tuple[str, ...], again: bool) -> None:
+@click.option("--once", metavar="KEY", help="An idempotency key: asked again with it, it is not done again.")
+async def create(desk: Desk, source: str, sink: str, options: tuple[str, ...], again: bool, once: str | None) -> None:
     """Have each record of a topic invoke a handler. Where there is such a subscription, it gets these options."""
     chosen: dict[str, Any] = {}
     for option in options:
@@ -53,7 +54,7 @@ async def create(desk: Desk, source: str, sink: str, options: tuple[str, ...], a
             raise usage(f"--option {option!r}: expected NAME=VALUE")
         chosen[name] = value
     wanted = {"source": source, "sink": sink, "options": chosen, "again": again}
-    answer = await desk.change("POST", "/subscriptions", wanted)
+    answer = await desk.change("POST", "/subscriptions", wanted, once=once)
     made = json_of(answer)
     if desk.out.form == "text":
         desk.out.text(made["id"])
@@ -63,9 +64,10 @@ async def create(desk: Desk, source: str, sink: str, options: tuple[str, ...], a
 
 @command(group, "delete", Need.ENGINE)
 @click.argument("id")
-async def delete(desk: Desk, id: str) -> None:
+@click.option("--once", metavar="KEY", help="An idempotency key: asked again with it, it is not done again.")
+async def delete(desk: Desk, id: str, once: str | None) -> None:
     """Delete a subscription."""
-    checked(await desk.change("DELETE", f"/subscriptions{encoded_path(id)}"))
+    checked(await desk.change("DELETE", f"/subscriptions{encoded_path(id)}", once=once))
     if desk.out.form == "text":
         desk.out.text(f"{id} deleted")
     else:
@@ -82,13 +84,16 @@ async def pause(desk: Desk, id: str) -> None:
 @command(group, "resume", Need.ENGINE)
 @click.argument("id")
 @click.option("--position", type=click.Choice(STARTS), help="Where it goes on, if not where it stands.")
-async def resume(desk: Desk, id: str, position: str | None) -> None:
+@click.option("--once", metavar="KEY", help="An idempotency key: asked again with it, it is not done again.")
+async def resume(desk: Desk, id: str, position: str | None, once: str | None) -> None:
     """Have a subscription go on that is paused, has failed, or waits to try again."""
-    await _steer(desk, id, "resume", "resumed", None if position is None else {"position": position})
+    await _steer(desk, id, "resume", "resumed", None if position is None else {"position": position}, once)
 
 
-async def _steer(desk: Desk, id: str, verb: str, done: str, query: dict[str, str] | None) -> None:
-    checked(await desk.change("PATCH", f"/subscriptions{encoded_path(id)}/{verb}", query=query))
+async def _steer(
+    desk: Desk, id: str, verb: str, done: str, query: dict[str, str] | None, once: str | None = None
+) -> None:
+    checked(await desk.change("PATCH", f"/subscriptions{encoded_path(id)}/{verb}", query=query, once=once))
     if desk.out.form == "text":
         desk.out.text(f"{id} {done}")
     else:

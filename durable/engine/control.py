@@ -11,7 +11,7 @@ from durable.client import Applied, Handle
 from durable.core import commands as ask
 from durable.core.effects import Answer, Reply
 from durable.core.ids import parse_awakeable_id
-from durable.core.invocation import Flavor, Status
+from durable.core.invocation import Flavor, Status, Submission
 from durable.core.journal import Outcome
 from durable.core.once import Once
 from durable.core.sealed import Why
@@ -147,18 +147,21 @@ class Control(KeyState):
         """
         check_number("from_entry", from_entry, 0)
         new_id = self._new_id(self._clock.now_ms())
-        headers = None if dry_run else await self._headers_of_new(checked(id), new_id)
+        new = None if dry_run else await self._told_of_new(checked(id), new_id)
+        headers = None if new is None else new.headers
         key = None if dry_run else asked_once(idempotency_key, b"%d" % from_entry)
         reply = await self._ask(
             lambda token: ask.Restart(checked(id), new_id, from_entry, token, dry_run, headers, key), id
         )
         if reply.result is not Answer.ACCEPTED:
             raise _not_restarted(id, from_entry, reply)
+        if new is not None and reply.id != new_id and (observer := self._running().observer) is not None:
+            observer.invocation_dismissed(new)
         self._told_again(reply, key, f"restart {id}")
         return Handle(self, reply.id, serde_for(Any).decode)
 
-    async def _headers_of_new(self, id: str, new_id: str) -> dict[str, str] | None:
-        """Those of the one that is restarted, with what an observer adds; None where there is no observer."""
+    async def _told_of_new(self, id: str, new_id: str) -> Submission | None:
+        """Tell the observer of the one that is to be made; it may add headers. None if there is no observer."""
         observer = self._running().observer
         if observer is None:
             return None
@@ -167,7 +170,7 @@ class Control(KeyState):
             headers = dict(old.submission.headers)
             new = msgspec.structs.replace(old.submission, id=new_id, headers=headers, restarted_from=id, caller=None)
             observer.invocation_asked(new)
-            return headers
+            return new
         return None
 
     async def purge(self, id: str, *, dry_run: bool = False, idempotency_key: str | None = None) -> None:

@@ -311,6 +311,27 @@ def test_many_at_once_are_summed_up(tmp_path: Path) -> None:
     assert typed(*kill, "--yes").err == "there is nothing to kill\n"
 
 
+def test_what_is_typed_twice_with_the_same_key_is_done_once(tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+
+    async def begin() -> str:
+        async with make(str(path)) as engine:
+            return (await engine.send("Shop/greet", "x", delay="1h")).id
+
+    id = asyncio.run(begin())
+    kill = ["invocations", "kill", id, "--db", path]
+    results = [typed(*kill, "--once", key) for key in ("k", "k", "l")]
+    assert [one.code for one in results] == [0, 0, 1]
+    assert "completed" in results[-1].err
+    restart = ["invocations", "restart", id, "--db", path, "--once"]
+    made = [typed(*restart, key, "--json").json["invocations"][0]["new_id"] for key in ("k", "k", "l")]
+    assert (made[0] == made[1], made[1] == made[2]) == (True, False)
+    purge = ["invocations", "purge", "--db", path, "--status", "completed", "--yes", "--once", "k"]
+    assert typed(*purge).out == f"{id} purged\n"
+    assert typed("invocations", "purge", id, "--db", path, "--once", "k").out == f"{id} purged\n", "it was"
+    assert typed(*kill, "--once", "\u00fc").code == 2
+
+
 # ---- words ----
 
 

@@ -515,6 +515,10 @@ RULES = {
     "I8 violated: signals without an invocation": (
         "SELECT * FROM signals WHERE seq NOT IN (SELECT seq FROM _invocations)"
     ),
+    "I8 violated: answers without an invocation, or a workflow's promises": (
+        "SELECT * FROM answered WHERE owner <> '' AND owner NOT LIKE 'promise/%'"
+        " AND CAST(owner AS INTEGER) NOT IN (SELECT seq FROM _invocations)"
+    ),
     "I8 violated: completions without a command": (
         "SELECT * FROM journal AS done WHERE part = 1 AND entry > 0 AND ordinal IS NOT NULL AND NOT EXISTS"
         " (SELECT 1 FROM journal WHERE invocation = done.invocation AND entry = done.entry AND part = 0)"

@@ -14,6 +14,8 @@ from durable import (
     WorkflowContext,
     handler,
 )
+from durable.core.invocation import Submission
+from durable.runtime.observer import Observer
 from durable.testing import Sim, check
 
 
@@ -172,5 +174,35 @@ def test_a_key_that_comes_with_another_value_is_said_or_refused(caplog: pytest.L
             with pytest.raises(ConflictError, match="'k'"):
                 await engine.send_signal(other.id, "go", "b", idempotency_key="k")
             assert await other.result() == "a"
+
+    asyncio.run(story())
+
+
+class Followed(Observer):
+    """What became of each invocation that was asked for."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, bool]] = []
+
+    def invocation_asked(self, submission: Submission) -> None:
+        self.told.append(("asked", submission.restarted_from is not None))
+
+    def invocation_accepted(self, submission: Submission, created_at: int) -> None:
+        self.told.append(("accepted", submission.restarted_from is not None))
+
+    def invocation_dismissed(self, submission: Submission) -> None:
+        self.told.append(("dismissed", submission.restarted_from is not None))
+
+
+def test_an_observer_is_told_that_a_repeated_restart_makes_nothing() -> None:
+    async def story() -> None:
+        followed = Followed()
+        async with Engine(":memory:", services=SERVICES, observer=followed) as engine:
+            handle = await engine.send(listen)
+            await handle.cancel(kill=True)
+            ids = {(await engine.restart_as_new(handle.id, idempotency_key="k")).id for _ in range(2)}
+            assert len(ids) == 1
+        restarts = [what for what, restarted in followed.told if restarted]
+        assert restarts == ["asked", "accepted", "asked", "dismissed"]
 
     asyncio.run(story())
