@@ -4,8 +4,10 @@ from typing import NamedTuple
 
 import msgspec
 
-#: For how long an answer is kept whose owner is gone, or that never had one.
+#: For how long an answer is kept whose owner is gone, or that has none.
 KEPT_MS = 86_400_000
+#: How the keys begin that clients make up, for their own retries.
+OF_CLIENT = "durable-client-"
 #: The owner of those.
 NOBODY = ""
 
@@ -16,6 +18,11 @@ class Once(msgspec.Struct, frozen=True, gc=False):
     key: str
     #: Stands for what is asked with it: the same key with something else is a mistake.
     print: bytes = b""
+
+    @property
+    def brief(self) -> bool:
+        """Whether a day will do: of signals without end, answers would else be kept without end."""
+        return self.key.startswith(OF_CLIENT)
 
 
 class Place(NamedTuple):

@@ -11,6 +11,7 @@ from durable.client import Applied, Handle
 from durable.core.duration import parse, render
 from durable.core.ids import is_invocation_id
 from durable.core.journal import Failure, Outcome, failure_of
+from durable.core.once import OF_CLIENT
 from durable.errors import (
     InvalidRequestError,
     NotFoundError,
@@ -200,7 +201,7 @@ class Operating(Asking):
 
     def new_key(self) -> str:
         """An idempotency key of its own, for what has none: so it may be asked again where the answer was lost."""
-        return self._new_id()
+        return OF_CLIENT + self._new_id()
 
     def _or_own(self, idempotency_key: str | None) -> str:
         return self.new_key() if idempotency_key is None else idempotency_key

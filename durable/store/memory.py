@@ -53,7 +53,7 @@ class Tables(msgspec.Struct):
     positions: dict[GroupPartition, Position] = {}
     clusters: dict[str, Cluster] = {}
     keys: dict[str, bytes] = {}
-    answered: dict[Place, Answered] = {}
+    answered: dict[str, dict[Place, Answered]] = {}
     ordinals: int = 16
     #: Whether the engine that wrote last has ended in order.
     clean: bool = True
@@ -183,12 +183,14 @@ class MemoryStore:
         _replace(tables.keys, writes.keys)
 
     def _write_answered(self, writes: Writes) -> None:
-        gone, until = {owner for (owner,) in owners_gone(writes)}, writes.answered_until
-        for place, one in list(self.tables.answered.items()):
-            over = place.owner == NOBODY and until is not None and one.until <= until
-            if over or place.owner in gone:
-                del self.tables.answered[place]
-        self.tables.answered |= writes.answered
+        answered = self.tables.answered
+        for (owner,) in owners_gone(writes):
+            answered.pop(owner, None)
+        if writes.answered_until is not None:
+            kept = answered.get(NOBODY, {})
+            answered[NOBODY] = {place: one for place, one in kept.items() if one.until > writes.answered_until}
+        for place, one in writes.answered.items():
+            answered.setdefault(place.owner, {})[place] = one
 
     def _forget(self, seqs: list[int]) -> None:
         for seq in seqs:
@@ -219,7 +221,9 @@ class MemoryStore:
             start = promise_topic(*key, "")
             topics = sorted(topic for topic in tables.listeners if topic.startswith(start))
             loaded.waiting[key] = [(topic, *one) for topic in topics for one in sorted(tables.listeners[topic])]
-        loaded.answered = {place: tables.answered[place] for place in need.answered if place in tables.answered}
+        for place in need.answered:
+            if (one := tables.answered.get(place.owner, {}).get(place)) is not None:
+                loaded.answered[place] = one
         loaded.topics = {topic: sorted(tables.listeners.get(topic, ())) for topic in need.topics}
         return loaded
 

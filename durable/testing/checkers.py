@@ -60,9 +60,9 @@ def no_orphans(tables: Tables, invocations: Invocations) -> None:
     for seq, signals in tables.signals.items():
         assert not signals or seq in invocations, f"I8 violated: signals for a missing invocation {seq}"
     promises = {promise_topic(*key, "") for key in tables.promises}
-    for place in tables.answered:
-        known = place.owner in promises or (place.owner.isdecimal() and int(place.owner) in invocations)
-        assert known or place.owner == NOBODY, f"I8 violated: an answer of a missing {place.owner}: {place.about}"
+    for owner, answers in tables.answered.items():
+        known = owner in promises or (owner.isdecimal() and int(owner) in invocations)
+        assert known or owner == NOBODY, f"I8 violated: answers of a missing {owner}: {sorted(answers)}"
 
 
 def entries_have_no_holes(tables: Tables) -> None:

@@ -18,7 +18,7 @@ from durable.core.commands import (
 from durable.core.effects import Answer, Reply
 from durable.core.ids import READABLE
 from durable.core.invocation import Flavor, Status, run_id
-from durable.core.once import KEPT_MS, Once, Place
+from durable.core.once import KEPT_MS, OF_CLIENT, Once, Place
 from durable.core.record_commands import SetCluster, Subscribe, Unsubscribe
 from durable.core.sources import Cluster, Subscription
 from tests.core.support import DAY, NO, ONE, Core, actions, awakeable, finish, id_of, replies, submission
@@ -122,7 +122,7 @@ def test_each_way_to_steer_takes_effect_once(crashes: bool) -> None:
     assert twice(Purge(who.id, False, 7, once=K)) == Answer.DONE
     assert not core.exists(who.id)
     assert answer(core, Purge(who.id, False, 7)).result is Answer.NOT_FOUND
-    assert {place.owner for place in core.tables.answered} == {""}, "all else is gone with it"
+    assert set(core.tables.answered) == {""}, "all else is gone with it"
 
 
 def test_what_was_refused_may_be_asked_again() -> None:
@@ -150,7 +150,7 @@ def test_a_killed_one_of_which_nothing_is_kept_was_killed_by_this_one_for_a_day(
     assert answer(core, Kill(who.id, 7, once=K)).result is Answer.NOT_FOUND
     other = core.submit(submission(2, retention_ms=0))
     core.settle(Kill(other.id, 7, once=K))
-    assert list(core.tables.answered) == [Place("", f"kill/{other.id}", "k")], "the older one is swept"
+    assert list(core.tables.answered[""]) == [Place("", f"kill/{other.id}", "k")], "the older one is swept"
 
 
 def test_subscriptions_and_clusters_are_made_and_deleted_once() -> None:
@@ -180,4 +180,17 @@ def test_a_purge_takes_what_was_asked_with_it() -> None:
     core.settle(SendSignal(who.id, "s", ONE, 7, K), SendSignal(other.id, "s", ONE, 8, K))
     core.settle(finish(core.invocation(who.id)))
     core.settle(Purge(who.id), SendSignal(other.id, "s", ONE, 8, Once("l")))
-    assert {place.owner for place in core.tables.answered} == {str(other.seq)}
+    assert set(core.tables.answered) == {str(other.seq)}
+
+
+def test_what_a_client_asks_with_a_key_of_its_own_is_known_for_a_day() -> None:
+    core = Core()
+    who = core.submit(submission(1))
+    for number in range(3):
+        for _ in range(2):
+            core.settle(SendSignal(who.id, "s", ONE, 7, Once(f"{OF_CLIENT}{number}")))
+        core.now += KEPT_MS
+    assert len(core.tables.signals[who.seq]) == 3
+    assert [place.key for place in core.tables.answered[""]] == [f"{OF_CLIENT}2"], (
+        "of endless signals, a day's are kept"
+    )

@@ -69,9 +69,9 @@ def needs_once(needs: Callable[[World, Any, Need], None] | None) -> Callable[[Wo
 
 
 def remember(turn: Turn, command: Asked, reply: Reply) -> None:
-    """Keep the answer as long as what it was asked of, or where that is gone by now, for a day."""
+    """Keep the answer as long as what it was asked of; or for a day, if that is gone by now, or if that will do."""
     assert command.once is not None
-    owner = places(turn.world, command)[0].owner
+    owner = NOBODY if command.once.brief else places(turn.world, command)[0].owner
     place = Place(owner, about(command), command.once.key)
     until = 0 if owner != NOBODY else turn.now + KEPT_MS
     turn.remember(place, Answered(str(reply.result), reply.id, command.once.print, until))
@@ -82,7 +82,7 @@ def places(world: World, command: Asked) -> list[Place]:
     assert command.once is not None
     owners = [NOBODY]
     if isinstance(command, SettlePromise):
-        owners = [promise_topic(command.service, command.key, "")]
+        owners = [promise_topic(command.service, command.key, ""), NOBODY]
     elif isinstance(command, OfInvocation):
         invocation = world.find(command.id)
         if invocation is not None:
