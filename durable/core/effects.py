@@ -262,13 +262,6 @@ class Paused(msgspec.Struct, frozen=True, gc=False):
     invocation: Invocation
 
 
-class Lost(msgspec.Struct, frozen=True, gc=False):
-    """An attempt ended with its process, where nobody could tell of it: for whoever watches."""
-
-    invocation: Invocation
-    attempt: int
-
-
 Action = (
     StartAttempt
     | Deliver
@@ -281,5 +274,4 @@ Action = (
     | Reply
     | Failed
     | Paused
-    | Lost
 )

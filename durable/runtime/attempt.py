@@ -282,12 +282,6 @@ class Attempt(Suspending):
         return cancels.pending
 
     @property
-    def repeating(self) -> bool:
-        """Whether the handler does now what it did before: it has yet to ask for something that is recorded."""
-        replay = self._arrivals.replay
-        return replay is not None and self.asked < replay.last
-
-    @property
     def told(self) -> bool:
         """See `arrivals.Receiver`."""
         return self._cancels.any
@@ -325,10 +319,13 @@ class Attempt(Suspending):
             arrivals.catch_up()
         self.asked = entry
         try:
-            return entry, arrivals.match(entry, kind, name, print_)
+            row = arrivals.match(entry, kind, name, print_)
         except JournalMismatchError as error:
             self.broken = error  # whatever the handler does with it, nothing is executed any more
             raise
+        if row is not None and steps.holds and not self.repeating:
+            steps.release()
+        return entry, row
 
     def expect(self, future: DurableFuture[Any]) -> None:
         """Its outcome will be delivered, once somebody waits."""

@@ -257,9 +257,12 @@ class Ending:
 
     def _end_if_stuck(self) -> None:
         self._stuck_asked = False
-        flows = self._waiters.flow_of.values()
-        if self.is_stuck and self._failure is None and self.broken is None and all_wait(self, flows, self.loop):
+        if self.ending:
+            return
+        if self.is_stuck and all_wait(self, self._waiters.flow_of.values(), self.loop):
             self._stuck()
+        elif self._steps.holds and not self._arrivals.settling:
+            self._steps.release()  # a flow waits for something of its own: for what such a step does, perhaps
 
     def _stuck(self) -> None:
         replay = self._arrivals.replay

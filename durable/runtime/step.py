@@ -50,6 +50,8 @@ class Step(msgspec.Struct, eq=False):
     begun: bool = False
     #: Whether a cancel has stopped it.
     interrupted: bool = False
+    #: Whether it was held back, and need be no longer: see `Steps.holds`.
+    released: bool = False
 
 
 #: What is known of functions without an annotation, or with a plain one, by the id of their code; beside it what that

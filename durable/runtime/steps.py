@@ -21,6 +21,7 @@ from durable.runtime.step import Step, call_step
 from durable.runtime.tasks import current_task, unmourned
 from durable.runtime.timeouts import NO_TIMEOUT
 from durable.runtime.variables import DECIMALS, own_decimals, within
+from durable.runtime.waiters import Waiter
 from durable.serde import check_data, named
 from durable.serde.scalars import write
 
@@ -63,6 +64,15 @@ class Owner(Protocol):
 
     def at_rest(self) -> None:
         """Nothing is executed any more, perhaps: then the handler may be unloaded."""
+        ...
+
+    @property
+    def repeating(self) -> bool:
+        """Whether the handler has yet to ask for something that is recorded."""
+        ...
+
+    def held_back(self) -> None:
+        """A step of which the journal says that it runs does not begin again yet: `Steps.release` follows."""
         ...
 
     def is_recorded(self, future: DurableFuture[Any]) -> bool:
@@ -121,6 +131,9 @@ class Steps:
         self._tasks: dict[asyncio.Task[None], DurableFuture[Any]] = {}
         #: The time limits of executions under way.
         self._limits: set[asyncio.Timeout] = set()
+        #: Held back (see `holds`): those left behind, and those that a flow is to execute itself, with its waiter.
+        self._held: dict[int, DurableFuture[Any]] = {}
+        self.gates: list[tuple[Waiter, Step]] = []
         #: Stopped by a cancel that is not delivered yet; and interruptible ones that do not begin because of it.
         self._interrupted: list[tuple[int, Step]] = []
         self._withheld: list[DurableFuture[Any]] = []
@@ -156,19 +169,48 @@ class Steps:
     def start_left_over(self) -> None:
         """A step was made and not awaited at once: it runs beside the handler."""
         future, self.left_over = self.left_over, None
-        if future is None or not self._owner.active or future.step is None or future.step.started:
-            return
-        if self._owner.is_recorded(future):
+        if future is not None:
+            self._start(future)
+
+    def _start(self, future: DurableFuture[Any]) -> None:
+        if not self._owner.active or future.step is None or future.step.started or self._owner.is_recorded(future):
             return
         self.record_open()
         if future.step.options.interruptible and (self._owner.cancel_accepted or self._owner.cancel_due):
             self._withheld.append(future)
+            return
+        if self._owner.repeating and not future.step.released:
+            self._held[future.entry] = future
+            self._owner.held_back()
             return
         future.step.started = True
         if self._starting < self._at_once:
             self._begin(future)
         else:
             self._queued.append(future)
+
+    @property
+    def holds(self) -> bool:
+        """Whether steps are held back: the journal says that they run, and has entries behind them.
+
+        They run again once the handler has asked for all of those. Code that asks for something else is found before
+        that, and so no step runs in an attempt that ends as a mismatch. The exception is a handler at rest, one of
+        whose flows waits for something that no journal knows: it may be what such a step does.
+        """
+        return bool(self._held or self.gates)
+
+    def release(self) -> None:
+        """What is held back begins."""
+        held, self._held = self._held, {}
+        for future in held.values():
+            if future.step is not None:
+                future.step.released = True
+                self._start(future)
+        gates, self.gates = self.gates, []
+        for gate, step in gates:
+            step.released = True
+            if not gate.done():
+                gate.set_result(None)
 
     def _begin(self, future: DurableFuture[Any]) -> None:
         owner, step = self._owner, future.step
@@ -339,11 +381,14 @@ class Steps:
 
     def interrupt(self) -> None:
         """A cancel has come: stop those that are open to interruption."""
-        held = [future for future in self._queued if future.step.options.interruptible]
-        if held:
-            self._hold_back(held)
+        queued = [future for future in self._queued if future.step.options.interruptible]
+        if queued:
+            self._hold_back(queued)
             self._queued = deque(future for future in self._queued if future.step.started)
-            self._withheld += held
+            self._withheld += queued
+        for future in [future for future in self._held.values() if future.step.options.interruptible]:
+            del self._held[future.entry]
+            self._withheld.append(future)
         for task, future in list(self._tasks.items()):
             step = future.step
             if step is not None and step.options.interruptible and not step.interrupted:
@@ -367,6 +412,8 @@ class Steps:
         for task in flows | self._tasks.keys():
             task.cancel()
         self._queued.clear()
+        self._held.clear()
+        self.gates.clear()
         self.unrecorded.clear()
         self._interrupted.clear()
         self._withheld.clear()

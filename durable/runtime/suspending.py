@@ -81,7 +81,9 @@ class Suspending(Waiting):
 
     def _unload(self) -> None:
         self.giving_way = False
-        if self.is_stuck:
+        if self._steps.holds:
+            self._end_if_stuck()
+        elif self.is_stuck:
             self._stuck()
         elif self.idle and not self._limited():
             weight = 1 + self._received // WEIGHED if self._keep and self.may_stay else 0

@@ -96,6 +96,8 @@ class Waiting(Ending):
             steps.left_over = None
         to_start = step is not None and not step.started and (arrivals.replay is None or not self.is_recorded(future))
         here = to_start and not step.options.interruptible
+        held = here and arrivals.replay is not None and self.repeating and not step.released
+        here = here and not held
         self.flows += 1
         self._awaited = future
         if self._alarms.shown:
@@ -106,12 +108,14 @@ class Waiting(Ending):
         try:
             if here:
                 yield from steps.execute(future)
-            else:
+            elif not held:
                 if to_start:
                     steps.start_left_over()
                     steps.left_over = future
                 steps.start_left_over()
             waiter = self._waiters.begin(future)
+            if held:
+                steps.gates.append((waiter, step))
             if not here:
                 self._only_waits()
             yield from waiter
@@ -128,6 +132,8 @@ class Waiting(Ending):
             self._awaited = None
             if not arrivals.concurrent:
                 self._rest.mark()
+        if held:
+            yield from self.wait(future)  # it is released
 
     def _look_at_frames(self, flow: "asyncio.Task[Any] | None") -> None:
         """The event loop does not show its timers: each place is looked at once where a time-out may be around."""
@@ -139,6 +145,16 @@ class Waiting(Ending):
     def step_waits(self) -> None:
         """See `steps.Owner`."""
         self._alarms.look_soon()
+
+    @property
+    def repeating(self) -> bool:
+        """Whether the handler does now what it did before: it has yet to ask for something that is recorded."""
+        replay = self._arrivals.replay
+        return replay is not None and self.asked < replay.last
+
+    def held_back(self) -> None:
+        """See `steps.Owner`."""
+        self._tell_if_stuck()
 
     async def until_delivered(self, future: DurableFuture[Any]) -> None:
         """See `steps.Owner`."""
