@@ -251,7 +251,7 @@ class Reader:
         self.partitions.leave()
 
     async def _round(self, consumer: Any, read: Settings) -> None:
-        from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
+        from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError, UnsupportedCodecError
 
         self._check()
         partitions = self.partitions
@@ -271,6 +271,11 @@ class Reader:
         except OffsetOutOfRangeError:
             partitions.fresh = True
             return
+        except UnsupportedCodecError as error:
+            how = "records are compressed, and what decompresses them is not installed"
+            raise Failed(
+                "not-installed", f"{how}: pip install 'durable-engine[kafka]' and restart ({error})"
+            ) from error
         handler = self._records.handler
         self._held += [
             _Offer(tp.partition, records, self._records.offered(records, handler))
@@ -286,7 +291,7 @@ class Reader:
         if time.monotonic() >= self._tell_at:
             self._tell_at = time.monotonic() + read.commit_interval_s
             await self._tell_if_possible(consumer)
-        self._look(consumer)
+        await self._look(consumer, read)
 
     def _may_hold_more(self, read: Settings) -> bool:
         """Whether to poll once more before asking: while a commit is under way, which makes the next one larger.
@@ -441,11 +446,23 @@ class Reader:
             else:
                 self._quiet_since = now
 
-    def _look(self, consumer: Any) -> None:
-        """Where the partitions end that it reads."""
+    async def _look(self, consumer: Any, read: Settings) -> None:
+        """Where the partitions end that it reads: behind the last record that it can have.
+
+        What follows may be the marks of transactions, aborted records, or offsets whose records were compacted away.
+        """
         if self.state != "running":
             return
+        committed = read.client.get("isolation_level") == "read_committed"
+        ends = self.partitions.ends
         for tp in consumer.assignment():
-            end = consumer.highwater(tp)
-            if end is not None and tp.partition in self.partitions.since:
-                self.partitions.ends[tp.partition] = end
+            end, stable = consumer.highwater(tp), consumer.last_stable_offset(tp)
+            if end is None or tp.partition not in self.partitions.since:
+                continue
+            if committed and stable is not None and 0 <= stable < end:
+                end = stable
+            position = self.partitions.position(tp.partition)
+            all_taken = not self._asked and not self._held
+            if all_taken and position is not None and position.next < end and await consumer.position(tp) >= end:
+                end = position.next
+            ends[tp.partition] = end

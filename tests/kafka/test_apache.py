@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Producer
 
 from tests.kafka import test_faults, test_reading
 from tests.kafka.apache import Apache, missing
@@ -38,6 +39,36 @@ async def partitions_that_are_added_are_read_from_their_first_record(
         await until(lambda: places(6))
         await taken(engine, id, 2)
         await until(lambda: seen(engine, [1, 2]))
+
+
+async def what_transactions_leave_at_the_end_is_no_lag(broker: Apache, topic: str, folder: Path) -> None:
+    """Marks of commits and aborted records have offsets, and are nobody's records."""
+
+    def write(values: list[bytes], *, commit: bool) -> None:
+        producer = Producer({"bootstrap.servers": broker.address, "transactional.id": topic, "log_level": 0})
+        producer.init_transactions(30)
+        producer.begin_transaction()
+        for value in values:
+            producer.produce(topic, value, b"k", partition=1)
+        (producer.commit_transaction if commit else producer.abort_transaction)(30)
+
+    async with engine_on(broker, Counter(), path=folder / "durable.db") as engine:
+        id = (await engine.subscribe(f"kafka://main/{topic}", Counter.add, EARLIEST)).id
+
+        async def is_through(count: int) -> bool:
+            view = await engine.subscription(id)
+            return (view.taken, view.lag) == (count, 0)
+
+        await asyncio.to_thread(write, [b"1", b"2"], commit=True)
+        await until(lambda: is_through(2))
+        await asyncio.to_thread(write, [b"3"], commit=False)
+        await asyncio.to_thread(write, [b"4"], commit=True)
+        await until(lambda: is_through(3))
+        await asyncio.to_thread(write, [b"5"], commit=False)
+        await engine.pause_subscription(id)
+        await engine.resume_subscription(id)
+        await until(lambda: is_through(3))
+        await until(lambda: seen(engine, [1, 2, 4]))
 
 
 async def a_broker_that_is_killed_and_started_again_has_lost_nothing(
@@ -81,6 +112,7 @@ STORIES: dict[str, Story] = {
     "records that are gone": told(test_faults.records_that_are_gone_are_counted),
     "partitions added": partitions_that_are_added_are_read_from_their_first_record,
     "a campaign": a_campaign,
+    "transactions": what_transactions_leave_at_the_end_is_no_lag,
     "logins": who_may_read_reads_and_no_secret_shows,
     "a broker killed": a_broker_that_is_killed_and_started_again_has_lost_nothing,
 }

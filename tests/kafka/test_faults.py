@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from durable import Context, Engine, ObjectContext, SubscriptionView, VirtualObject, handler
 from durable.errors import NotFoundError
@@ -319,8 +319,8 @@ async def test_a_slow_store_stops_the_polls_and_the_consumer_stays_in_its_group(
         produce(broker, topic, [(b"k", b"%d" % number) for number in range(100)], partition=0)
         await waiting.wait()
         await asyncio.sleep(2)
-        loop: Any = engine._running()
-        assert len(loop._queue) + loop._taken - loop._settled <= 1, "one poll at a time"
+        backlog = engine._running()._backlog
+        assert len(backlog.commands) + backlog._taken - backlog._settled <= 1, "one poll at a time"
         slow.clear()
         await taken(engine, id, 100)
         assert len(joined) == before, "it has left its group"
@@ -411,3 +411,26 @@ async def test_a_subscription_that_is_unknown_is_not_found(broker: Broker) -> No
         for ask in (engine.subscription, engine.unsubscribe, engine.pause_subscription, engine.resume_subscription):
             with pytest.raises(NotFoundError):
                 await ask("sub_1" + "0" * 22)
+
+
+async def test_what_records_are_compressed_with_is_read_or_named(
+    broker: Broker, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codecs = ("gzip", "snappy", "lz4", "zstd")
+    async with engine_on(broker, Counter()) as engine:
+        monkeypatch.setattr("aiokafka.codec.has_zstd", lambda: False)
+        ids = {}
+        for codec in codecs:
+            broker.create(f"{topic}-{codec}", 1)
+            producer = Producer({"bootstrap.servers": broker.address, "compression.type": codec, "log_level": 0})
+            for number in range(20):
+                producer.produce(f"{topic}-{codec}", b"1" + b" " * 200, b"%d" % number)
+            assert await asyncio.to_thread(producer.flush, 30) == 0
+            ids[codec] = (await engine.subscribe(f"kafka://main/{topic}-{codec}", Counter.add, EARLIEST)).id
+        view = await state_of(engine, ids["zstd"], "failed", "not-installed")
+        assert "durable-engine[kafka]" in view.cause and "zstd" in view.cause and view.taken == 0
+        for codec in codecs[:3]:
+            await taken(engine, ids[codec], 20)
+        monkeypatch.undo()  # as a restart would find it
+        await engine.resume_subscription(ids["zstd"])
+        await taken(engine, ids["zstd"], 20)
