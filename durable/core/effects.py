@@ -262,6 +262,13 @@ class Paused(msgspec.Struct, frozen=True, gc=False):
     invocation: Invocation
 
 
+class Lost(msgspec.Struct, frozen=True, gc=False):
+    """An attempt ended with its process, where nobody could tell of it: for whoever watches."""
+
+    invocation: Invocation
+    attempt: int
+
+
 Action = (
     StartAttempt
     | Deliver
@@ -274,4 +281,5 @@ Action = (
     | Reply
     | Failed
     | Paused
+    | Lost
 )

@@ -14,6 +14,7 @@ from durable.core.effects import (
     Interrupt,
     InterruptSteps,
     KeepWarm,
+    Lost,
     MayDeadlock,
     Paused,
     Reply,
@@ -80,6 +81,7 @@ class Deeds:
             MayDeadlock: self._may_deadlock,
             Failed: self._failed,
             Paused: self._paused,
+            Lost: self._lost,
         }
 
     def act(self, turn: Turn, seconds: float) -> None:
@@ -179,6 +181,10 @@ class Deeds:
         if self._engine.observer is not None:
             self._engine.observer.invocation_paused(action.invocation.submission)
         lines.paused(action.invocation.submission)
+
+    def _lost(self, action: Lost) -> None:
+        if self._engine.observer is not None:
+            self._engine.observer.attempt_lost(action.invocation.submission, action.attempt)
 
 
 def _tell_of_new_ones(observer: Observer, turn: Turn) -> None:

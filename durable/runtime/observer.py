@@ -101,6 +101,12 @@ class Observer:
     def attempt_ended(self, submission: Submission, attempt: int, how: str, error: BaseException | None) -> None:
         """It runs no more: finished, failed (of `error`), suspended, unloaded, or ended (as by a kill)."""
 
+    def attempt_lost(self, submission: Submission, attempt: int) -> None:
+        """After a start: its process ended without a clean close while this ran, and perhaps before it told anybody.
+
+        `attempt_started` follows, for the next one, or `attempt_failed` with what else becomes of it.
+        """
+
     def attempt_failed(self, failed: Failed) -> None:
         """What follows from a failure is durable: another attempt at once or later, a pause, or the end.
 

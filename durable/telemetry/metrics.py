@@ -30,7 +30,7 @@ COMPLETED = Family(
 PAUSED = Family("durable.invocations.paused", "counter", "Times that one was paused.", "{invocation}", ("target",))
 ATTEMPTS = Family(
     "durable.attempts", "counter",
-    "Attempts that are over, by how: finished, failed, suspended, unloaded, ended.", "{attempt}",
+    "Attempts that are over, by how: finished, failed, suspended, unloaded, ended, lost.", "{attempt}",
     ("target", "result"),
 )  # fmt: skip
 RETRIES = Family("durable.retries", "counter", "Failures after which another try comes.", "{retry}", ("target",))
@@ -168,6 +168,10 @@ class Metrics(Observer):
     def attempt_ended(self, submission: Submission, attempt: int, how: str, error: BaseException | None) -> None:
         """One more."""
         self._count(ATTEMPTS, (self.targets.of(submission), how))
+
+    def attempt_lost(self, submission: Submission, attempt: int) -> None:
+        """One that nobody else counts."""
+        self._count(ATTEMPTS, (self.targets.of(submission), "lost"))
 
     def attempt_failed(self, failed: Failed) -> None:
         """Whether there is another one."""

@@ -4,6 +4,7 @@
     └─ invocation-start Shop/checkout            from being asked for until it is durable: what the others hang on
        ├─ invocation-attempt Shop/checkout       each attempt
        │  └─ run charge                          each execution of a step; what it calls nests below it
+       ├─ attempt-lost Shop/checkout             after a crash: the attempt of before, whose own span went with it
        ├─ invocation-start Stock/{key}/reserve   a call that it made, with its own attempts
        └─ invocation-end Shop/checkout           the moment at which its outcome was durable
 
@@ -295,6 +296,15 @@ class Traces(Observer):
         elif how in _EVENTS:
             span.add_event(_EVENTS[how])
         self._end(span, time.time_ns())
+
+    def attempt_lost(self, submission: Submission, attempt: int) -> None:
+        """A moment at the next start: its own span, which its steps hang on, was lost with it."""
+        now = time.time_ns()
+        attributes = _common(submission) | {"durable.attempt.number": attempt, "durable.attempt.outcome": "lost"}
+        name = f"attempt-lost {low(submission)}"
+        span = LazySpan(self._start_late, name, below(stored(submission)), attributes, now)
+        span.span.set_status(Status(StatusCode.ERROR, "the process ended without a clean close"))
+        self._end(span, now)
 
     def attempt_failed(self, failed: Failed) -> None:
         """A retry, a pause, or the end."""

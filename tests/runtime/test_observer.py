@@ -13,7 +13,7 @@ from durable.core.effects import Failed, Then
 from durable.core.invocation import Invocation, Submission
 from durable.core.journal import Kind, Outcome
 from durable.runtime.observer import EVENTS, Observer
-from durable.testing import MemoryStore, VirtualClock, run
+from durable.testing import MemoryStore, Tables, VirtualClock, run
 from durable.testing.faults import around
 
 tries: Counter[str] = Counter()
@@ -96,6 +96,9 @@ class Recorder(Observer):
 
     def attempt_ended(self, submission: Submission, attempt: int, how: str, error: BaseException | None) -> None:
         self.heard.append((how, submission.target, attempt, type(error).__name__))
+
+    def attempt_lost(self, submission: Submission, attempt: int) -> None:
+        self.heard.append(("lost", submission.target, attempt))
 
     def attempt_failed(self, failed: Failed) -> None:
         self.heard.append(("then", failed.invocation.submission.target, failed.attempt, failed.then))
@@ -234,6 +237,35 @@ def test_it_hears_of_a_restart_and_of_a_kill() -> None:
         ("accepted", "S/work"): 1,
         ("ended", "S/work", False): 1,
     }
+
+
+@pytest.mark.parametrize("crash", [True, False])
+def test_it_hears_after_a_crash_which_attempts_nobody_told_it_the_end_of(crash: bool) -> None:
+    recorder, tables = Recorder(), Tables()
+
+    @handler(service="S", inactivity_timeout="1d")
+    async def waits(ctx: Context) -> None:
+        await ctx.sleep("1h")
+
+    def an_engine() -> Engine:
+        clock = VirtualClock(asyncio.get_running_loop())
+        return Engine(services=[waits], clock=clock, observer=recorder, store=MemoryStore(tables))
+
+    async def story() -> None:
+        engine = await an_engine().start()
+        handle = await engine.send(waits)
+        await asyncio.sleep(1)
+        if crash:
+            engine.abandon()
+        else:
+            await engine.close()
+        recorder.heard.clear()
+        async with an_engine() as engine:
+            await engine.attach(handle.id)
+
+    run(story)
+    told = [("lost", "S/waits", 1)] if crash else []
+    assert recorder.heard[1 : 2 + len(told)] == [*told, ("started", "S/waits", 2)]
 
 
 def test_what_it_puts_into_headers_is_stored_with_the_invocation() -> None:
@@ -385,6 +417,8 @@ def test_one_that_always_raises_harms_nobody(kind: type[BaseException], caplog: 
             assert engine.failure is None
 
     run(story)
-    assert asked.keys() == set(EVENTS) - {"engine_failed", "request_started", "request_ended", "record_offered"}
+    assert asked.keys() == set(EVENTS) - {
+        *("attempt_lost", "engine_failed", "request_started", "request_ended", "record_offered")
+    }
     assert len([record for record in caplog.records if "observer" in record.getMessage()]) == 1
     assert ("finished", "S/work", 3, "NoneType") in recorder.heard, "the other hears all the same"

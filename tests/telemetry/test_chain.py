@@ -46,11 +46,13 @@ def test_a_chain_with_a_retry_a_kill_and_a_restart_is_one_trace(tmp_path: Path) 
             "client",
             "  ingress Chain/a",
             "    invocation-start Chain/a",
+            "      attempt-lost Chain/a!",
             "      invocation-attempt Chain/a!",
             "        run prepare!",
             "      invocation-attempt Chain/a",
             "      invocation-end Chain/a",
             "      invocation-start Chain/b",
+            "        attempt-lost Chain/b!",
             "        invocation-attempt Chain/b",
             "          run pack",
             "        invocation-end Chain/b",
@@ -59,13 +61,17 @@ def test_a_chain_with_a_retry_a_kill_and_a_restart_is_one_trace(tmp_path: Path) 
             "  invocation-attempt Chain/c",
             "  invocation-end Chain/c",
         ]
-        # What was done by the attempts that were killed: nobody is left to tell of those themselves.
+        # What was done by the attempts that were killed: of those themselves it is only told that they were lost.
         orphans = ["^run prepare", "^run reserve", "  SELECT stock"]
         assert collector.tree() == [*expected, *orphans], "\n".join(collector.tree())
         attempts = [
             span.attributes["durable.attempt.number"] for span in collector.named("invocation-attempt Chain/b")
         ]
         assert attempts == [2]
+        lost = [
+            collector.named(f"attempt-lost Chain/{name}")[0].attributes["durable.attempt.number"] for name in "ab"
+        ]
+        assert lost == [2, 1]
         of_a, of_c = (collector.named(f"invocation-start Chain/{name}")[0].trace_id for name in "ac")
         assert {span.trace_id for span in collector.spans} == {of_a, of_c}
 

@@ -12,7 +12,7 @@ from durable.core.commands import (
     Recover,
     Recovered,
 )
-from durable.core.effects import Answer, Need, Then
+from durable.core.effects import Answer, Lost, Need, Then
 from durable.core.invocation import Invocation, Problem, Status
 from durable.core.journal import Failure
 from durable.core.lifecycle.after import Again, BackOff, after
@@ -65,6 +65,7 @@ def crashed(turn: Turn, invocation: Invocation, crash: Crash) -> bool:
     invocation.crashes += 1
     message = f"the process ended without a clean close while attempt {invocation.attempt} was running"
     invocation.problem = Problem(message, "ProcessEnded", at=turn.now)
+    turn.actions.append(Lost(invocation, invocation.attempt))
     failures = invocation.failures + invocation.crashes
     if crash.policy is None or not is_suspect(invocation):
         return False
