@@ -12,7 +12,7 @@ from typing import Any
 from anyio import to_thread
 
 from durable import log
-from durable.core.invocation import Status
+from durable.core.invocation import PATCH_STATE, Status
 from durable.engine.control import Control
 from durable.engine.roles import Role
 from durable.engine.standby import Standby
@@ -59,7 +59,8 @@ class Measuring(Control):
         it, too.
         """
         if self._metrics is None:
-            self._metrics = Metrics(self._gauges)
+            handlers = [(one.service, one.name) for one in self._registry if one.name != PATCH_STATE]
+            self._metrics = Metrics(self._gauges, handlers)
             loop = self._own_loop
             if loop is not None and not loop.over:
                 loop.observe(self._all_told())

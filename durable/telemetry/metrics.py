@@ -44,6 +44,15 @@ INVOCATIONS = Family(
 COMMITS = Family("durable.commit.duration", "histogram", "Transactions, until they are durable.", "s", (), SHORT)
 COMMANDS = Family("durable.commit.commands", "histogram", "Commands in one transaction.", "{command}", (), SIZES)
 ROWS = Family("durable.commit.rows", "histogram", "Rows in one transaction.", "{row}", (), SIZES)
+#: What is counted of each handler from the beginning, with 0: Prometheus tells how much a counter has grown from the
+#: second value that it has seen, so the first failure of a handler would be none.
+FROM_THE_START = {
+    ACCEPTED: ((),),
+    COMPLETED: (("success",), ("error",), ("cancelled",), ("killed",)),
+    PAUSED: ((),),
+    ATTEMPTS: (("finished",), ("failed",), ("suspended",), ("unloaded",), ("ended",), ("lost",)),
+    RETRIES: ((),),
+}
 #: What is told by events.
 TOLD = (ACCEPTED, COMPLETED, PAUSED, ATTEMPTS, RETRIES, STEPS, INVOCATIONS, COMMITS, COMMANDS, ROWS)
 
@@ -92,12 +101,23 @@ Record = Callable[[Family, float, Labels], None]
 
 
 class Metrics(Observer):
-    """Counts what an engine does. `gauges` tells the rest when `measured` is called, on whatever thread that is."""
+    """Counts what an engine does. `gauges` tells the rest when `measured` is called, on whatever thread that is.
 
-    def __init__(self, gauges: Callable[["Targets"], Iterable[Measured]] = lambda targets: ()) -> None:
+    `handlers` are those that it has, by service and name.
+    """
+
+    def __init__(
+        self,
+        gauges: Callable[["Targets"], Iterable[Measured]] = lambda targets: (),
+        handlers: Iterable[tuple[str, str]] = (),
+    ) -> None:
         self._gauges = gauges
         self.targets = Targets()
-        self._counters: dict[Family, dict[Labels, float]] = {one: {} for one in TOLD if one.kind == "counter"}
+        names = list(dict.fromkeys(self.targets.name(*one) for one in handlers))
+        self._counters: dict[Family, dict[Labels, float]] = {
+            family: {(name, *label): 0 for name in names for label in labels}
+            for family, labels in FROM_THE_START.items()
+        }
         self._histograms: dict[Family, dict[Labels, Distribution]] = {
             one: {} for one in TOLD if one.kind == "histogram"
         }

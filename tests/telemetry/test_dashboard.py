@@ -19,11 +19,16 @@ SERIES = {
     )
 }
 QUERIES = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+PAGE = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+#: Those of the page about metrics: what to be woken by.
+ALERTS = [
+    line.partition(" #")[0].rstrip() for line in PAGE.partition("```promql\n")[2].partition("```")[0].splitlines()
+]
 
 
 def test_each_query_names_series_that_exist_and_labels_that_they_have() -> None:
     variables = [one["query"]["query"] for one in DASHBOARD["templating"]["list"] if one["type"] == "query"]
-    for query in (*QUERIES, *variables):
+    for query in (*QUERIES, *variables, *ALERTS):
         named = re.findall(r"durable_\w+", query)
         assert named and set(named) <= SERIES.keys(), query
         labels = set(re.findall(r"(\w+)=~?\"", query)) | {
@@ -31,6 +36,11 @@ def test_each_query_names_series_that_exist_and_labels_that_they_have() -> None:
         }
         assert labels - {"instance"} <= set.intersection(*(SERIES[name] for name in named)), query
         assert query.count("(") == query.count(")") and query.count("{") == query.count("}")
+
+
+def test_whoever_has_to_act_is_woken() -> None:
+    assert len(ALERTS) > 4
+    assert 'sum(durable_invocations_open{status="paused"}) > 0' in ALERTS
 
 
 def test_a_counter_is_asked_for_its_rate_and_a_gauge_is_not() -> None:

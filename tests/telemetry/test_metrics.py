@@ -88,6 +88,11 @@ def rounded(points: dict[str, Points]) -> dict[str, Points]:
     }
 
 
+def counted(points: Points) -> Points:
+    """Without what is told with 0 from the beginning."""
+    return {labels: value for labels, value in points.items() if value}
+
+
 @pytest.fixture
 def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemoryMetricReader]:
     """Of a meter provider that the process has installed."""
@@ -154,14 +159,14 @@ def test_prometheus_and_opentelemetry_tell_the_same_numbers(tmp_path: Path, read
             exported, page = opentelemetry(reader), prometheus(engine.metrics())
         assert rounded(page) == rounded(exported)
         add, waits = ("target", "Cart/add"), ("target", "Cart/waits")
-        assert page["durable.invocations.accepted"] == {(add,): 5, (waits,): 2}
-        assert page["durable.invocations.completed"] == {
+        assert counted(page["durable.invocations.accepted"]) == {(add,): 5, (waits,): 2}
+        assert counted(page["durable.invocations.completed"]) == {
             (("outcome", "success"), add): 3,
             (("outcome", "error"), add): 1,
             (("outcome", "killed"), waits): 1,
         }
-        assert page["durable.retries"] == {(add,): 2}
-        assert page["durable.invocations.paused"] == {(add,): 1}
+        assert counted(page["durable.retries"]) == {(add,): 2}
+        assert counted(page["durable.invocations.paused"]) == {(add,): 1}
         assert page["durable.attempts"][(("result", "failed"), add)] == 3
         assert page["durable.invocations.open"] == {
             (("status", "paused"), add): 1,
@@ -178,6 +183,23 @@ def test_prometheus_and_opentelemetry_tell_the_same_numbers(tmp_path: Path, read
         assert set(exported) <= set(page) == set(FAMILIES)
 
     asyncio.run(main())
+
+
+def test_what_has_not_happened_to_a_handler_yet_is_told_with_0() -> None:
+    """Prometheus sees how much a counter grows, so it has to see it before its first failure."""
+
+    async def main() -> dict[str, Points]:
+        async with Engine(services=[Cart()], store=MemoryStore()) as engine:
+            return prometheus(engine.metrics())
+
+    page = asyncio.run(main())
+    add, waits = ("target", "Cart/add"), ("target", "Cart/waits")
+    assert page["durable.invocations.paused"] == page["durable.retries"] == {(add,): 0, (waits,): 0}
+    outcomes = ("success", "error", "cancelled", "killed")
+    assert page["durable.invocations.completed"] == {
+        (("outcome", outcome), one): 0 for one in (add, waits) for outcome in outcomes
+    }
+    assert page["durable.attempts"][(("result", "lost"), add)] == 0
 
 
 def test_no_label_has_a_key_an_id_or_the_name_of_a_step(tmp_path: Path) -> None:
@@ -222,7 +244,7 @@ def test_hostile_names_are_escaped() -> None:
             return engine.metrics()
 
     page = prometheus(asyncio.run(main()))
-    assert page["durable.invocations.accepted"] == {(("target", 'S/a"b\\c\nd'),): 1}
+    assert counted(page["durable.invocations.accepted"]) == {(("target", 'S/a"b\\c\nd'),): 1}
 
 
 def test_plain_steps_are_told_by_whether_they_have_a_thread() -> None:
@@ -291,14 +313,14 @@ def test_the_admin_app_shows_them_and_counts_from_the_start_of_the_engine() -> N
                 await engine.call(Cart.add, 1, key="a")
                 answer = await http.get("/metrics")
                 assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
-                assert prometheus(answer.text)["durable.invocations.completed"] == {
+                assert counted(prometheus(answer.text)["durable.invocations.completed"]) == {
                     (("outcome", "success"), ("target", "Cart/add")): 1
                 }
             assert 'role="stopped"' in (await http.get("/metrics")).text
             async with engine:  # its next life counts on
                 await engine.call(Cart.add, 1, key="a")
                 page = prometheus((await http.get("/metrics")).text)
-            assert page["durable.invocations.accepted"] == {(("target", "Cart/add"),): 2}
+            assert counted(page["durable.invocations.accepted"]) == {(("target", "Cart/add"),): 2}
 
     asyncio.run(main())
 
@@ -308,9 +330,11 @@ def test_an_engine_that_nobody_asked_for_metrics_has_no_observer_and_counts_once
         async with Engine(services=[Cart()], store=MemoryStore()) as engine:
             assert engine._running().observer is None
             await engine.call(Cart.add, 1, key="a")
-            assert prometheus(engine.metrics())["durable.invocations.accepted"] == {}
+            assert counted(prometheus(engine.metrics())["durable.invocations.accepted"]) == {}
             await engine.call(Cart.add, 1, key="a")
-            assert prometheus(engine.metrics())["durable.invocations.accepted"] == {(("target", "Cart/add"),): 1}
+            assert counted(prometheus(engine.metrics())["durable.invocations.accepted"]) == {
+                (("target", "Cart/add"),): 1
+            }
 
     asyncio.run(main())
 
@@ -375,7 +399,9 @@ def test_an_sdk_that_raises_changes_nothing(what: str, monkeypatch: pytest.Monke
     async def main() -> None:
         async with Engine(services=[Cart()], store=MemoryStore()) as engine:
             assert await engine.call(Cart.add, 1, key="a") == 1
-            assert prometheus(engine.metrics())["durable.invocations.accepted"] == {(("target", "Cart/add"),): 1}
+            assert counted(prometheus(engine.metrics())["durable.invocations.accepted"]) == {
+                (("target", "Cart/add"),): 1
+            }
 
     asyncio.run(main())
 
@@ -419,7 +445,7 @@ def test_two_engines_of_a_process_are_told_apart(tmp_path: Path, reader: InMemor
             await second.call(Cart.add, 1, key="a")
             data: Any = reader.get_metrics_data()
             counted = {
-                scope.scope.attributes["durable.database"][-4:]: metric.data.data_points[0].value
+                scope.scope.attributes["durable.database"][-4:]: sum(point.value for point in metric.data.data_points)
                 for scope in data.resource_metrics[0].scope_metrics
                 for metric in scope.metrics
                 if metric.name == "durable.invocations.accepted"
