@@ -42,11 +42,11 @@ class Control(KeyState):
 
     With `dry_run=True`, the first six change nothing; they only return, or raise, what they otherwise would.
 
-    Each takes an idempotency key, for a caller that may have to ask again because the answer was lost. Asked again
-    with the same key, it is not done again, and the answer is the same. An error is not kept, as nothing was done.
-    The key belongs to what is asked of this invocation, awakeable, promise or signal, and is known as long as that
-    is; if that is gone (it was purged), for a day. If the same key comes with something else, the handler's
-    `on_key_reuse` decides: the first one's answer and a warning in the log, or a `ConflictError`.
+    Each takes an idempotency key, for a caller that may have to ask again because the answer was lost. A request that
+    is repeated with the same key is not carried out again, and gets the same answer. An error is not kept, because
+    nothing was done. The key belongs to this kind of request to this invocation, awakeable, promise or signal, and is
+    known as long as that is; if that is gone (purged), for a day. If the same key comes with something else, the
+    handler's `on_key_reuse` decides: the first answer and a warning in the log, or a `ConflictError`.
     """
 
     async def cancel(

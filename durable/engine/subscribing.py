@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Subscribing(Control):
-    """What an engine reads, and how that is told, paused and ended."""
+    """What an engine reads: subscriptions and clusters, listed, changed, paused and ended."""
 
     #: As they were given to the engine.
     _clusters: Mapping[str, Mapping[str, Any]]
@@ -51,19 +51,20 @@ class Subscribing(Control):
         again: bool = False,
         idempotency_key: str | None = None,
     ) -> SubscriptionView:
-        """Have each record of a topic invoke a handler, once, also in every later life of this engine.
+        """Invoke a handler once for each record of a topic, from now on and in every later life of this engine.
 
             await engine.subscribe("kafka://my-cluster/orders", Orders.place, {"auto.offset.reset": "earliest"})
 
-        `source` is `kafka://CLUSTER/TOPIC`, with a cluster of `Engine(kafka_clusters=...)`; `sink` a handler, or
+        `source` is `kafka://CLUSTER/TOPIC`, with a cluster of `Engine(kafka_clusters=...)`; `sink` is a handler, or
         `service://Service/handler`. The record's key is the key of an object or workflow, its value the input. The
-        options are those of librdkafka, and override the cluster's; secrets among them are named as
-        `${env:KAFKA_...}`. Returns once that is durable; whether the broker can be reached shows in its state.
+        options have librdkafka's names, and override those of the cluster; secrets among them are named as
+        `${env:KAFKA_...}`. Returns once the subscription is durable; its state shows whether the broker can be
+        reached.
 
-        A program can subscribe whenever it starts: where there is a subscription with the same source, sink and
-        `group.id` (given, or its own), that one is returned. Options that have changed hold for it from now on, and
-        it goes on where it stands. With `again=True` another one is made. Raises `InvalidRequestError`, and
-        `ConflictError` where several are there that could be meant.
+        A program can subscribe each time it starts: if there is a subscription with the same source, sink and
+        `group.id` (given, or its own), that one is returned. Changed options apply to it from now on, and it goes on
+        from its position. `again=True` makes another one. Raises `InvalidRequestError`; `ConflictError` if several
+        could be meant.
         """
         reading = self._reading()
         if isinstance(sink, Handler):
@@ -72,7 +73,7 @@ class Subscribing(Control):
         return await reading.subscribe(source, sink, options, again, fresh_id, idempotency_key)
 
     async def subscriptions(self, *, source: str | None = None, sink: str | None = None) -> list[SubscriptionView]:
-        """All subscriptions, or those from a source or to a sink, the oldest first, and how each of them fares."""
+        """All subscriptions, or those from a source or to a sink, oldest first, and how each of them is doing."""
         return self._reading().views(source, sink)
 
     async def subscription(self, id: str) -> SubscriptionView:
@@ -82,12 +83,12 @@ class Subscribing(Control):
     async def unsubscribe(self, id: str, *, idempotency_key: str | None = None) -> None:
         """Delete a subscription: it leaves its group, and what it has accepted is still processed.
 
-        Another one with the same `group.id` goes on behind its last record. Raises `NotFoundError`.
+        Another subscription with the same `group.id` continues after its last record. Raises `NotFoundError`.
         """
         await self._reading().unsubscribe(id, idempotency_key)
 
     async def pause_subscription(self, id: str) -> None:
-        """Have a subscription leave its group and read nothing until it is resumed. Raises `NotFoundError`."""
+        """Pause a subscription: it leaves its group and reads nothing until it is resumed. Raises `NotFoundError`."""
         await self._reading().pause(id)
 
     async def resume_subscription(
@@ -97,11 +98,12 @@ class Subscribing(Control):
         position: Literal["stored", "committed", "earliest", "latest"] | None = None,
         idempotency_key: str | None = None,
     ) -> None:
-        """Have a subscription go on that is paused, has failed, or waits before it tries again.
+        """Let a subscription go on that is paused, has failed, or waits before it tries again.
 
-        `position` decides where, for all of its partitions: where they stand here (`stored`), where the broker says
-        that its group stands (`committed`), with the first record that there is, or behind the last one. Records may
-        be taken a second time then, or left out. Raises `NotFoundError`, `InvalidRequestError`.
+        `position` decides where, for all of its partitions: at the engine's own position (`stored`), at the position
+        that the broker has for its group (`committed`), at the first record that there is (`earliest`), or after the
+        last one (`latest`). Records may then be taken a second time, or left out. Raises `NotFoundError`,
+        `InvalidRequestError`.
         """
         await self._reading().resume(id, position, idempotency_key)
 
@@ -116,24 +118,25 @@ class Subscribing(Control):
     async def add_kafka_cluster(
         self, name: str, properties: Mapping[str, str], *, idempotency_key: str | None = None
     ) -> ClusterView:
-        """Keep a Kafka cluster in the file, beside those that code gives; secrets are named as `${env:KAFKA_...}`.
+        """Store a Kafka cluster in the file, beside those given in code; secrets are named as `${env:KAFKA_...}`.
 
-        Raises `InvalidRequestError`, `ConflictError` where there is one of that name.
+        Raises `InvalidRequestError`; `ConflictError` if there is one of that name.
         """
         return await self._reading().set_cluster(name, properties, new=True, idempotency_key=idempotency_key)
 
     async def change_kafka_cluster(self, name: str, properties: Mapping[str, str]) -> ClusterView:
-        """Replace the options of a cluster that is kept in the file; what reads from it connects anew.
+        """Replace the options of a cluster that is stored in the file; whatever reads from it connects again.
 
-        Raises `NotFoundError`, `InvalidRequestError`, `ConflictError` for one that code gives.
+        Raises `NotFoundError`, `InvalidRequestError`; `ConflictError` for one that is given in code.
         """
         return await self._reading().set_cluster(name, properties, new=False)
 
     async def remove_kafka_cluster(
         self, name: str, *, force: bool = False, idempotency_key: str | None = None
     ) -> None:
-        """Forget a cluster that is kept in the file. Raises `NotFoundError`.
+        """Forget a cluster that is stored in the file. Raises `NotFoundError`.
 
-        Raises `ConflictError` for one that code gives, and where subscriptions read from it; with `force` they wait.
+        Raises `ConflictError` for one that is given in code, and if subscriptions read from it; with `force`, they
+        wait.
         """
         await self._reading().remove_cluster(name, force=force, idempotency_key=idempotency_key)
