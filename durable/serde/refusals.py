@@ -14,7 +14,9 @@ WAY_OUT: Final = (
 
 def encode_error(annotation: Any, value: Any, reason: str) -> SerializationError:
     """For a value that does not go in."""
-    way_out = f"annotate it, or {WAY_OUT}" if annotation is Any else f"convert it first, or {WAY_OUT}"
+    way_out = f"convert it first, or {WAY_OUT}"
+    if annotation is Any and "would come back" in reason:
+        way_out = "annotate it with its type (a lambda cannot be annotated: write a function), or convert it first"
     declared = "without an annotation" if annotation is Any else f"annotated as {name_of(annotation)}"
     found = f"a value of type {name_of(type(value))}"
     if _never_awaited(value):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import durable
 from durable import Context, Engine, SerializationError, handler, ingress
-from durable.serde import ANY, ANY_READER, outward, serde_for
+from durable.serde import ANY, ANY_READER, outward, serde_for, stable, writer
 from tests.remote.test_api import served
 from tests.values.table import BERLIN, NAMED, NOON, Stay, Visit, same
 
@@ -98,6 +98,21 @@ def test_a_wrong_text_in_brackets_is_an_error_of_ours() -> None:
                 serde_for(annotation).decode(
                     msgspec.json.encode({"at": text, "since": text, "breakfast": "12:00:00"})
                 )
+
+
+def test_what_a_replay_compares_is_as_earlier_versions_made_it() -> None:
+    """They wrote no names: the journal of an invocation that they began agrees with what its handler asks for now."""
+    offset = BERLIN.replace(tzinfo=datetime.timezone(datetime.timedelta(hours=2)))
+    for annotation, value, before in (
+        (datetime.datetime, BERLIN, offset),
+        (Stay, Stay(BERLIN, NOON), Stay(offset, NOON.replace(tzinfo=None))),
+        (Visit, Visit(at=BERLIN), Visit(at=offset)),
+        (Any, {"at": BERLIN}, {"at": offset}),
+    ):
+        serde = writer(annotation)
+        written = serde.encode(value)
+        assert b"[Europe/Berlin]" in written
+        assert stable(value, written, serde) == stable(before, serde.encode(before), serde)
 
 
 def test_text_that_looks_like_a_moment_stays_text() -> None:
