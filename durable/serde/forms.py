@@ -27,7 +27,7 @@ def plain(value: Any) -> Any:
     if is_model(value):
         return value.model_dump(mode="json", by_alias=True, round_trip=True, warnings="error")
     kind: Any = type(value)
-    if hasattr(kind, "__get_pydantic_core_schema__"):
+    if hasattr(kind, "__get_pydantic_core_schema__") or kind.__module__.startswith("pydantic_core"):
         return _pydantic_type(kind).dump_python(value, mode="json", warnings="error")
     raise TypeError(f"no JSON form is known for {name_of(type(value))}")
 

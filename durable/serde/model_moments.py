@@ -5,15 +5,20 @@ pydantic without the brackets that it stumbled over; then the moments that came 
 """
 
 import dataclasses
+import decimal
 from collections import deque
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import msgspec
 
 from durable.serde import moments
 from durable.serde.forms import model_fields
 from durable.serde.moments import KINDS
+
+#: All digits of a number are kept.
+_parse: Final = msgspec.json.Decoder(float_hook=decimal.Decimal).decode
+_write: Final = msgspec.json.Encoder(decimal_format="number").encode
 
 
 def with_zones(write: Callable[[Any], bytes], plain: Callable[[Any], Any]) -> Callable[[Any], bytes]:
@@ -22,10 +27,10 @@ def with_zones(write: Callable[[Any], bytes], plain: Callable[[Any], Any]) -> Ca
     def zoned(value: Any) -> bytes:
         data = write(value)
         if moments.may_be_in(data):
-            tree = msgspec.json.decode(data)
+            tree = _parse(data)
             told = named(plain(value), tree)
             if told is not tree:
-                return msgspec.json.encode(told)
+                return _write(told)
         return data
 
     return zoned
@@ -41,8 +46,8 @@ def reading_zones(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
             texts = _stumbled_over(exc) if moments.brackets_in(data) else {}
             if not texts:
                 raise
-        tree = msgspec.json.decode(data)
-        return _restored(read(msgspec.json.encode(_without(tree, texts))), tree, texts)
+        tree = _parse(data)
+        return _restored(read(_write(_without(tree, texts))), tree, texts)
 
     return zoned
 
@@ -78,7 +83,9 @@ def _text(value: Any, usual: str) -> str:
 
 def _stumbled_over(exc: Exception) -> dict[str, str]:
     """The moments in brackets that pydantic could not read, and what it can."""
-    errors = exc.errors(include_url=False) if hasattr(exc, "errors") else ()
+    from pydantic import ValidationError
+
+    errors = exc.errors(include_url=False) if isinstance(exc, ValidationError) else ()
     said = {one["input"] for one in errors if one["type"].startswith(("datetime_", "time_"))}
     return {text: text.partition("[")[0] for text in said if isinstance(text, str) and text.endswith("]")}
 

@@ -126,7 +126,7 @@ def _of_untyped(value: Any, back: Any, path: str) -> "list[_Pair] | str":
     kind: Any = type(value)
     if hasattr(kind, "__pydantic_serializer__") and hasattr(value, "model_dump"):
         for name, one in model_fields(kind).items():
-            if one.exclude and not _equal(getattr(value, name, None), one.get_default(call_default_factory=True)):
+            if one.exclude and not _is_default(getattr(value, name, None), one):
                 return f"{path}.{name} would be lost"
         return [(value.model_dump(by_alias=True, round_trip=True, warnings="none"), back, path)]
     fields = getattr(kind, "__struct_fields__", ())
@@ -144,6 +144,13 @@ def _of_untyped(value: Any, back: Any, path: str) -> "list[_Pair] | str":
         elif name not in layout.computed and part is not msgspec.UNSET and not (omits and name in written):
             return f"{path}.{name} would be lost"
     return pairs
+
+
+def _is_default(value: Any, field: Any) -> bool:
+    try:
+        return _equal(value, field.get_default(call_default_factory=True))
+    except Exception:  # it follows from other fields
+        return False
 
 
 def _of_moments(value: Any, back: Any, path: str) -> "list[_Pair] | str":
