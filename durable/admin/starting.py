@@ -11,6 +11,7 @@ from starlette.responses import Response
 from durable.admin.operations import Answer, Call, Operation, json
 from durable.admin.wire import DurationText
 from durable.errors import NotFoundError
+from durable.remote.envelope import INPUT_DIFFERS
 from durable.store.backup import unfit
 from durable.web.errors import BadRequest
 
@@ -76,10 +77,11 @@ async def start_invocation(call: Call) -> Response:
         argument,
         key=start.key,
         delay=start.delay,
-        idempotency_key=start.idempotency_key,
+        idempotency_key=call.idempotency_key if start.idempotency_key is None else start.idempotency_key,
         headers=start.headers,
     )
-    return json(Started(handle.id, "Accepted" if handle.accepted else "PreviouslyAccepted"), 202)
+    told = {INPUT_DIFFERS: "true"} if handle.input_differs else {}
+    return json(Started(handle.id, "Accepted" if handle.accepted else "PreviouslyAccepted"), 202, told)
 
 
 def _check_target(start: Start) -> None:
@@ -113,7 +115,7 @@ async def back_up(call: Call) -> Response:
 OPERATIONS = (
     Operation(
         method="POST", path="/invocations", run=start_invocation, tag="invocations", summary="Start an invocation",
-        body=Start,
+        body=Start, once=True,
         answers={
             202: Answer("It is durable.", Started, names={"id": "/invocation_id"}),
             404: Answer("There is no such handler."),

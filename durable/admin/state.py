@@ -78,8 +78,9 @@ async def replace_state(call: Call) -> Response:
     """
     service, change = call.path["service"], call.body
     call.engine.check_stateful(service)
+    key = call.idempotency_key if change.idempotency_key is None else change.idempotency_key
     done = await call.engine.replace_state(
-        service, change.key, change.state, expected_version=change.version, idempotency_key=change.idempotency_key
+        service, change.key, change.state, expected_version=change.version, idempotency_key=key
     )
     if not call.query.wait:
         return empty(202)
@@ -102,7 +103,7 @@ OPERATIONS = (
     ),
     Operation(
         method="PUT", path=_STATE, run=replace_state, tag="services", summary="Replace the state of a key, and wait",
-        body=ReplaceState, query=Waits,
+        body=ReplaceState, query=Waits, once=True,
         answers={
             200: Answer("Done."),
             202: Answer("Durable: done, or waiting for the key to be free."),

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 
@@ -158,6 +159,38 @@ def test_a_restart_names_the_new_invocation() -> None:
         new = answer.json()["new_invocation_id"]
         assert await admin.engine.attach(new) == "Hello, you!"
         assert (await admin.engine.describe(new)).restarted_from == old
+
+    story(tell)
+
+
+def test_what_is_asked_twice_with_an_idempotency_key_is_done_once() -> None:
+    async def tell(admin: Served) -> None:
+        async def asked(method: str, path: str, key: str, body: Any = None) -> httpx.Response:
+            headers = {"idempotency-key": key}
+            return await admin.http.request(method, path, headers=headers, **({} if body is None else {"json": body}))
+
+        old, keys = await completed(admin), ("k", "k", "l")
+        path = f"/invocations/{old}/restart-as-new"
+        first, again, other = [(await asked("PATCH", path, key)).json()["new_invocation_id"] for key in keys]
+        assert first == again != other
+        for verb in ("purge-journal", "purge"):
+            found = [await asked("PATCH", f"/invocations/{old}/{verb}", key) for key in keys]
+            assert [one.status_code for one in found] == [200, 200, 200 if verb == "purge-journal" else 404]
+        batch = {"invocation_ids": [await pending(admin), await scheduled(admin)]}
+        for key, done in zip(keys, (2, 2, 0), strict=True):
+            answer = await asked("POST", "/internal/invocations_batch_operations/kill", key, batch)
+            assert len(answer.json()["succeeded"]) == done
+        body = {"target": "Greeter/greet", "input": "Ada"}
+        start = [await asked("POST", "/invocations", key, {**body, "input": key + "!"}) for key in keys]
+        assert [one.json()["status"] for one in start] == ["Accepted", "PreviouslyAccepted", "Accepted"]
+        differs = await asked("POST", "/invocations", "k", body)
+        assert differs.headers["idempotency-input-differs"] == "true"
+        await admin.completed("Cart/add", "shoe", key="other")
+        version = (await admin.engine.get_state("Cart", "other")).version
+        change = {"object_key": "other", "new_state": {"n": [49]}, "version": version}
+        states = [(await asked("POST", "/services/Cart/state", key, change)).status_code for key in keys]
+        assert states == [202, 202, 409], "its own success is no stale version"
+        assert (await asked("PATCH", path, "\t")).status_code == 400
 
     story(tell)
 

@@ -35,6 +35,12 @@ async def listen(ctx: Context) -> str:
 
 
 @handler(service="Work")
+async def collect(ctx: Context, count: int) -> list[int]:
+    """What so many signals bring."""
+    return [await ctx.signal("go", int) for _ in range(count)]
+
+
+@handler(service="Work")
 async def unmoved(ctx: Context) -> int:
     """Goes on for a moment when it is cancelled; how often it was."""
     cancels = 0
@@ -98,7 +104,7 @@ async def main(database: str) -> None:
     """Run it until it is told to end."""
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
-    async with Engine(database, services=[double, forgotten, Once()], synchronous="NORMAL"):
+    async with Engine(database, services=[double, forgotten, collect, Once()], synchronous="NORMAL"):
         print("running", flush=True)  # noqa: T201
         await ended.wait()
 

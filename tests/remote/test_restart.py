@@ -19,11 +19,13 @@ from durable import (
     TerminalError,
 )
 from durable.remote.connections import Connection, Lost
-from tests.remote.process import Once, double, forgotten, listen, started, unmoved
+from tests.remote.process import Once, collect, double, forgotten, listen, started, unmoved
 from tests.remote.services import sleep
 
 #: How an engine is ended, one after the other.
 ENDS = (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL)
+#: How many signals are sent meanwhile.
+SIGNALS = 60
 
 
 async def asked(client: Client, number: int) -> int:
@@ -38,17 +40,27 @@ async def asked(client: Client, number: int) -> int:
     return await client.call(Once.run, number, key=str(number))
 
 
+async def tell(client: Client, id: str, number: int, chance: random.Random) -> None:
+    """One signal, some time or other."""
+    await asyncio.sleep(chance.uniform(0, 1))
+    await client.send_signal(id, "go", number)
+
+
 @pytest.mark.process
 async def test_two_hundred_callers_get_their_results_from_whatever_engine_runs(tmp_path: Path) -> None:
     chance, database = random.Random(1), tmp_path / "app.db"
     async with started(database) as process, durable.connect(database) as client:
+        collecting = await client.send(collect, SIGNALS)
+        told = [asyncio.ensure_future(tell(client, collecting.id, number, chance)) for number in range(SIGNALS)]
         calls = [asyncio.ensure_future(asked(client, number)) for number in range(200)]
         for how in ENDS:
             await asyncio.sleep(chance.uniform(0.1, 0.4))
             await asyncio.to_thread(process.end, how)
             await asyncio.to_thread(process.start)
         assert await asyncio.gather(*calls) == [2 * number for number in range(200)]
-        assert await client.count_invocations() == {"completed": 200}
+        await asyncio.gather(*told)
+        assert sorted(await collecting.result()) == list(range(SIGNALS)), "each arrived, and none of them twice"
+        assert await client.count_invocations() == {"completed": 201}
 
 
 @pytest.mark.process
