@@ -57,10 +57,8 @@ class Log:
 
     def __init__(self, name: str) -> None:
         self._logger = logging.getLogger(f"durable.{name}")
-
-    def hears(self, level: int) -> bool:
-        """Whether anybody listens to lines of this level; asked before what is dear to make."""
-        return self._logger.isEnabledFor(level)
+        #: Whether anybody listens to lines of a level; asked before what is dear to make.
+        self.hears: Callable[[int], bool] = self._logger.isEnabledFor
 
     def debug(self, message: str, *arguments: object, about: About | None = None) -> None:
         """One event of many in the life of an invocation."""

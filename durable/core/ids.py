@@ -11,6 +11,7 @@ ours sort as their values do. So the first digit of either part is one with whic
 """
 
 import re
+from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -55,18 +56,24 @@ def base62(number: int, width: int) -> str:
 
 def fresh_id(ordinal: int, noise: bytes) -> str:
     """A fresh id. `ordinal` orders ids by creation; `FRESH_BYTES` of noise make them unique across files."""
-    return f"inv_1{base62(ordinal, 11)}{_digits_of(noise)}"
+    high, low = divmod(ordinal, 3844)
+    return f"inv_1{_high_digits(high)}{_PAIRS[low]}{_digits_of(noise)}"
+
+
+@lru_cache(maxsize=16)
+def _high_digits(high: int) -> str:
+    """What ids of about the same time begin with."""
+    return base62(high, 9)
 
 
 def fresh_ids(ordinal: int, noise: bytes) -> list[str]:
     """Fresh ids of ordinals from `ordinal` on, one for each `FRESH_BYTES` of noise: cheaper than one by one."""
     firsts, digits = noise[::FRESH_BYTES].translate(_FIRST_DIGITS).decode(), noise.translate(_ANY_DIGIT).decode()
-    found, begin = [], ""
+    found = []
     for place, first in enumerate(firsts):
         high, low = divmod(ordinal + place, 3844)
-        if not begin or not low:
-            begin = f"inv_1{base62(high, 9)}"
-        found.append(f"{begin}{_PAIRS[low]}{first}{digits[place * FRESH_BYTES + 1 : (place + 1) * FRESH_BYTES]}")
+        rest = digits[place * FRESH_BYTES + 1 : (place + 1) * FRESH_BYTES]
+        found.append(f"inv_1{_high_digits(high)}{_PAIRS[low]}{first}{rest}")
     return found
 
 

@@ -90,6 +90,14 @@ class Access:
         life.check()
         return life
 
+    async def _admitted(self) -> Loop:
+        """The running loop, once it takes more from outside."""
+        loop = self._running()
+        if not loop.crowded:
+            return loop
+        await loop.admitted()
+        return self._running()
+
     def _new_id(self, now: int) -> str:
         self._last_ordinal = ordinal = max(self._last_ordinal + 1, now << 16)
         return fresh_id(ordinal, os.urandom(FRESH_BYTES))

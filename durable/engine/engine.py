@@ -284,16 +284,15 @@ class Engine(Serving, Subscribing, Measuring):
         of the first. Raises the invocation's `TerminalError`; `NotFoundError` for an unknown handler;
         `InvalidRequestError` or `SerializationError` for a bad key or argument; `ValueTooLargeError` (413).
         """
-        if self._running().crowded:
-            await self._running().admitted()
-        self._running().misplaced.asks("call", target)
-        handler, submit, reuse = self._submission(target, arg, key, idempotency_key, headers, None)
+        loop = await self._admitted()
+        loop.misplaced.asks("call", target)
+        handler, submit, reuse = self._submission(loop, target, arg, key, idempotency_key, headers, None)
         if handler.flavor is Flavor.WORKFLOW:
-            outcome = await self._running().ask(submit, Wanted.NEW_OUTCOME)
+            outcome = await loop.ask(submit, Wanted.NEW_OUTCOME)
             if not isinstance(outcome, Outcome):
                 raise error_of(already_started(f"{handler.service}/{key}").outcome())
         else:
-            outcome = await self._running().ask(submit, Wanted.OUTCOME, None if reuse is None else reuse.look)
+            outcome = await loop.ask(submit, Wanted.OUTCOME, None if reuse is None else reuse.look)
         return value_of(outcome, handler.output.decode, f"the result of {handler.service}/{handler.name}")
 
     @typed_as(Invokes.send)
@@ -316,10 +315,9 @@ class Engine(Serving, Subscribing, Measuring):
 
         Raises the same errors as `call`, except those of the handler: they come from `handle.result()`.
         """
-        if self._running().crowded:
-            await self._running().admitted()
-        self._running().misplaced.asks("send", target)
-        handler, submit, reuse = self._submission(target, arg, key, idempotency_key, headers, delay)
+        loop = await self._admitted()
+        loop.misplaced.asks("send", target)
+        handler, submit, reuse = self._submission(loop, target, arg, key, idempotency_key, headers, delay)
         reply = await self._ask(submit, look=None if reuse is None else reuse.look)
         differs = reuse is not None and reuse.differs
         accepted = reply.result is Answer.ACCEPTED
@@ -327,6 +325,7 @@ class Engine(Serving, Subscribing, Measuring):
 
     def _submission(
         self,
+        loop: Loop,
         target: Handler[Any, Any] | str,
         arg: Any,
         key: str | None,
@@ -334,7 +333,6 @@ class Engine(Serving, Subscribing, Measuring):
         headers: Mapping[str, str] | None,
         delay: Duration | None,
     ) -> tuple[Registered, Any, Reuse | None]:
-        loop = self._running()
         handler = self._registry.find(target)
         if handler.settings.public is False:
             raise InvalidRequestError(

@@ -134,7 +134,7 @@ class Life(Begun):
         """Whether it can be asked anything, here. Raises what `check_place` and `check_running` do."""
         loop = self.loop
         if self._runs and self._forks == _forks and self._closing is None and not self._abandoned:
-            with suppress(RuntimeError):  # no event loop runs here
+            try:
                 if (
                     asyncio.get_running_loop() is self.event_loop
                     and loop.failure is None
@@ -142,6 +142,8 @@ class Life(Begun):
                     and not loop.over
                 ):
                     return
+            except RuntimeError:  # no event loop runs here
+                pass
         self.check_place()
         self.check_running()
         self._runs = True

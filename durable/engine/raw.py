@@ -20,7 +20,6 @@ from durable.engine.engine import Engine
 from durable.engine.follower import Follower
 from durable.engine.reuse import Reuse
 from durable.errors import InvalidRequestError, NotFoundError, OutcomeUnknownError
-from durable.runtime.loop import Loop
 from durable.runtime.observer import Observer
 from durable.runtime.once import told_once
 from durable.runtime.registry import Registered, check_headers, check_text
@@ -129,7 +128,7 @@ class Raw:
         return await self._asked(request, names, Wanted.NEW_OUTCOME)
 
     async def _asked(self, request: Request, names: Callable[[str], None], wanted: Wanted) -> Standing:
-        loop = await self._admitted()
+        loop = await self._engine._admitted()
         submission = self._submission(request)
         names(submission.id)
         repeated = request.repeated_after_ms is not None
@@ -171,13 +170,6 @@ class Raw:
     async def _headers_of(self, id: str) -> dict[str, str]:
         invocation, _ = await self._engine._read_one(self._engine._running(), id, limit=1)
         return invocation.submission.headers
-
-    async def _admitted(self) -> Loop:
-        loop = self._engine._running()
-        if not loop.crowded:
-            return loop
-        await loop.admitted()
-        return self._engine._running()
 
     def _submission(self, request: Request) -> Submission:
         engine, handler = self._engine, request.handler

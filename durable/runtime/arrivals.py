@@ -86,8 +86,9 @@ class Arrivals:
 
     def start(self, rows: Sequence[Row], until: int) -> None:
         """Begin with what is recorded, up to an ordinal; what comes later is news."""
-        replay = Replay(rows, until)
-        self.replay = replay if replay.commands or replay.outcomes_left else None
+        if rows:
+            replay = Replay(rows, until)
+            self.replay = replay if replay.commands or replay.outcomes_left else None
         self._started = True
 
     def add(self, entry: int, outcome: Outcome) -> None:

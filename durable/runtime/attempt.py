@@ -45,8 +45,6 @@ class Host(suspending.Host, Protocol):
     lending: Lending
     #: Whether what may only be a mistake is an error.
     strict: bool
-    #: Since when what a turn decided is done, on the event loop's clock.
-    acting_since: float
 
     def now_ms(self) -> int:
         """The time."""

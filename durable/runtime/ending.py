@@ -320,9 +320,11 @@ class Ending:
 
     def _unwind(self) -> None:
         """Raise `AttemptEnded` wherever the handler waits for something durable; cancel what waits elsewhere."""
+        self.unused.clear()
+        if self._finished and not self._pending:
+            return  # nothing waits, and its coroutine is at its end: that lets go
         self._waiters.unwind()
         self._steps.drop()
-        self.unused.clear()
         for future in self._pending.values():
             future.abandon()
         self._pending.clear()

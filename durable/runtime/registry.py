@@ -28,7 +28,7 @@ from durable.errors import (
     ValueTooLargeError,
 )
 from durable.runtime.observer import Observer
-from durable.serde import Serde, decoded, encoded, serde_for
+from durable.serde import Serde, decoded, readable, serde_for
 from durable.service import Handler, Service, Settings, VirtualObject, Workflow, check_homeless
 from durable.signature import REQUIRED
 
@@ -80,11 +80,7 @@ class Registered(msgspec.Struct, frozen=True, eq=False):
         if arg is None and self.default is not REQUIRED:
             return b""
         door = f"the argument of {self.service}/{self.name}"
-        data = encoded(self.input, arg, door, self.value_size_max)
-        decoded(
-            self.input.decode, data, door
-        )  # encoding does not check types: refuse what the handler could not read
-        return data
+        return readable(self.input, arg, door, self.value_size_max)  # what the handler could not read is refused
 
     def nothing(self) -> bytes | None:
         """The stored form of an input that is left out: for its default, nothing, or null, as the type has it.
@@ -102,9 +98,7 @@ class Registered(msgspec.Struct, frozen=True, eq=False):
     def encode_result(self, value: Any) -> bytes:
         """The stored form of what the handler gave. Raises `SerializationError`."""
         door = f"the result of {self.service}/{self.name}"
-        data = encoded(self.output, value, door, self.value_size_max)
-        decoded(self.output.decode, data, door)  # what a caller could not read is a failure here, not there
-        return data
+        return readable(self.output, value, door, self.value_size_max)  # else it would fail at whoever calls
 
     def arguments(self, data: bytes) -> tuple[Any, ...]:
         """What to pass after the context. Raises `SerializationError`."""

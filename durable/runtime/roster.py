@@ -147,7 +147,8 @@ class Roster:
                 kept.go_on(start.attempt)
                 self._watch.begin(kept)
                 return
-        self.release(invocation.seq)
+        if invocation.seq in self.attempts:
+            self.release(invocation.seq)
         if invocation.sealed is not None:  # nobody else's trouble, either
             self.submit(NoteDamage(invocation.seq, damage(invocation.sealed), start.attempt))
             return

@@ -78,9 +78,8 @@ def callee_of(fn: Callable[..., Any]) -> Callee:
 
 
 def _look_at(fn: Callable[..., Any], *, is_async: bool) -> Callee:
-    annotation = return_annotation(fn)
-    serde = serde_for(annotation)
-    return Callee(_name_of(fn), serde.encode, serde.decode, scalars_of(annotation), is_async)
+    serde = serde_for(return_annotation(fn))
+    return Callee(_name_of(fn), serde.encode, serde.decode, scalars_of(serde), is_async)
 
 
 def _name_of(fn: Callable[..., Any]) -> str:

@@ -289,10 +289,9 @@ class Steps:
                     owner.step_waits()
                     value = yield from within(step.context, running, waited)
             returned = True
-            scalar = type(value) in callee.scalars
-            if scalar:
-                data = write(value)
-            else:
+            data = write(value) if type(value) in callee.scalars else None
+            scalar = data is not None
+            if data is None:
                 mark = mark or CURRENT.set(here)  # a Serde may be a user's
                 data = callee.encode(value)
             if type(data) is not bytes or len(data) > owner.value_size_max:

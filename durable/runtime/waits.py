@@ -28,6 +28,8 @@ class Host(ending.Host, Protocol):
 
     #: The context variables that handlers begin with: those of whoever started the engine.
     context: Context
+    #: Since when what a turn decided is done, on the event loop's clock.
+    acting_since: float
     #: Which timers handlers have set.
     alarms: Alarms
 
@@ -49,7 +51,7 @@ class Waiting(Ending):
         super().__init__(host, invocation, number, handler, loop)
         self.context = host.context
         #: When something last happened, on the event loop's clock.
-        self.touched = loop.time()
+        self.touched = host.acting_since
         #: Counts what its handler does.
         self.activity = 0
         #: How many outcomes the handler has seen.

@@ -24,7 +24,7 @@ A pydantic `SecretStr` is written masked.
 from durable.serde.annotations import reader, serde_for, writer
 from durable.serde.depth import MAX_DEPTH, MAX_DEPTH_PYDANTIC
 from durable.serde.documents import BYTES_MARK
-from durable.serde.doors import check_data, decoded, encoded, outward, stable
+from durable.serde.doors import check_data, decoded, encoded, outward, readable, stable
 from durable.serde.refusals import named, reason_of
 from durable.serde.serde import Serde
 from durable.serde.untyped import ANY, ANY_READER, unmarked
@@ -41,6 +41,7 @@ __all__ = [
     "encoded",
     "named",
     "outward",
+    "readable",
     "reader",
     "reason_of",
     "serde_for",

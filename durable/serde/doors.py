@@ -8,6 +8,7 @@ from durable.errors import DurableError, SerializationError, ValueTooLargeError
 from durable.serde import moments
 from durable.serde.forms import encode_stable
 from durable.serde.refusals import named, reason_of
+from durable.serde.scalars import scalars_of, write
 from durable.serde.serde import Serde
 
 T = TypeVar("T")
@@ -39,6 +40,15 @@ def encoded(serde: Serde[Any], value: Any, door: str, limit: int) -> bytes:
     except Exception as exc:
         raise SerializationError(f"cannot write {door}: its serializer failed with {reason_of(exc)}") from exc
     check_data(data, door, limit)
+    return data
+
+
+def readable(serde: Serde[Any], value: Any, door: str, limit: int) -> bytes:
+    """The same for what must be read again: writing does not check types. Raises as `encoded` and `decoded`."""
+    data = write(value) if type(value) in scalars_of(serde) else None
+    if data is None or len(data) > limit:
+        data = encoded(serde, value, door, limit)
+        decoded(serde.decode, data, door)
     return data
 
 

@@ -1,25 +1,30 @@
-"""Scalars that need no Serde: numbers and texts of most steps, on the hot path."""
+"""Scalars that need no Serde: numbers and texts of most steps and handlers, on the hot path."""
 
 from collections.abc import Set
 from typing import Any, Final
 
 import msgspec
 
+from durable.serde.annotations import serde_for
+from durable.serde.serde import Serde
 from durable.serde.untyped import ANY
 
 _write: Final = msgspec.json.Encoder().encode
-_OF: Final[dict[Any, Set[type]]] = {Any: {int, str, bool}, int: {int}, str: {str}, bool: {bool}}
+_OF: Final[dict[Serde[Any], Set[type]]] = {
+    ANY: {int, str, bool},
+    **{serde_for(one): {one} for one in (int, str, bool)},
+}
 _NONE: Final[Set[type]] = frozenset()
 
 
-def write(value: Any) -> bytes:
-    """Write one as its Serde does. Raises `SerializationError`."""
+def scalars_of(serde: Serde[Any]) -> Set[type]:
+    """The types whose values (not of subclasses) a Serde writes as `write` does, and reads back as they were."""
+    return _OF.get(serde, _NONE)
+
+
+def write(value: Any) -> bytes | None:
+    """The bytes of one; None where it cannot be written: its Serde says why."""
     try:
         return _write(value)
     except Exception:
-        return ANY.encode(value)  # which says what is wrong
-
-
-def scalars_of(annotation: Any) -> Set[type]:
-    """Return the types whose values (not those of subclasses) an annotation's Serde reads back as they were."""
-    return _OF.get(annotation, _NONE) if annotation is Any or type(annotation) is type else _NONE
+        return None
