@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -199,7 +198,9 @@ def _of_the_file(path: str) -> dict[str, int]:
         with suppress(FileNotFoundError):
             found["wal_size"] = os.path.getsize(f"{path}-wal")
     with suppress(OSError):
-        found["disk_free"] = shutil.disk_usage(Path(path).parent).free
+        from shutil import disk_usage  # dear to import, for what few ask
+
+        found["disk_free"] = disk_usage(Path(path).parent).free
     return found
 
 

@@ -36,7 +36,6 @@ from durable.runtime.refused import one_by_one
 from durable.runtime.registry import Registry
 from durable.runtime.replies import Look, Replies, Wanted
 from durable.runtime.roster import Roster
-from durable.runtime.strict import lookout
 from durable.runtime.sweep import Sweep
 from durable.runtime.tasks import Chores, unmourned
 from durable.runtime.threads import Threads, end_idle_threads
@@ -81,7 +80,8 @@ class Loop:
         self._declaration = declaration
         self.limits = limits
         self.strict = strict
-        self._looking = False
+        #: Ends the look at what handlers call, while a strict engine has one.
+        self._looking: Callable[[], None] | None = None
         self.misplaced = Misplaced(strict=strict)
         self._slots = max_concurrent
         self._defaults = defaults
@@ -144,7 +144,9 @@ class Loop:
                 await self.store.close()
             raise
         if self.strict:
-            self._looking = True
+            from durable.runtime.strict import lookout  # most programs are not
+
+            self._looking = lookout.end
             lookout.begin()
         self._begin_keeping()
         self._chores.begin(recovery.run())
@@ -239,9 +241,9 @@ class Loop:
             self._keeper.cancel()
 
     def _look_away(self) -> None:
-        if self._looking:
-            self._looking = False
-            lookout.end()
+        end, self._looking = self._looking, None
+        if end is not None:
+            end()
 
     def abandon(self) -> None:
         """Stop at once and write nothing more, as if the process had been killed. Idempotent; needs no event loop."""

@@ -2,11 +2,8 @@
 
 import datetime
 import decimal
-import fractions
 import functools
-import ipaddress
-import pathlib
-import zoneinfo
+import sys
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -22,7 +19,7 @@ def plain(value: Any) -> Any:
     for base, convert in _BASES.items():
         if isinstance(value, base):
             return convert(value)
-    if isinstance(value, _AS_TEXT):
+    if isinstance(value, _as_text()):
         return str(value)
     if is_model(value):
         return value.model_dump(mode="json", by_alias=True, round_trip=True, warnings="error")
@@ -51,30 +48,34 @@ def model_fields(kind: Any) -> dict[str, Any]:
     return dict(getattr(kind, "model_fields", None) or {} if fields is None else fields)
 
 
-#: What is written as its text, and read back from that.
+#: What is written as its text, and read back from that. Nobody has a value of a module that nobody has imported.
 _AS_TEXT: Final = (
-    pathlib.PurePath,
-    ipaddress.IPv4Address,
-    ipaddress.IPv6Address,
-    ipaddress.IPv4Network,
-    ipaddress.IPv6Network,
-    ipaddress.IPv4Interface,
-    ipaddress.IPv6Interface,
-    fractions.Fraction,
-    zoneinfo.ZoneInfo,
+    ("pathlib", "PurePath"),
+    ("ipaddress", "IPv4Address"),
+    ("ipaddress", "IPv6Address"),
+    ("ipaddress", "IPv4Network"),
+    ("ipaddress", "IPv6Network"),
+    ("ipaddress", "IPv4Interface"),
+    ("ipaddress", "IPv6Interface"),
+    ("fractions", "Fraction"),
+    ("zoneinfo", "ZoneInfo"),
 )
+
+
+def _as_text() -> tuple[type[Any], ...]:
+    return tuple([getattr(sys.modules[module], name) for module, name in _AS_TEXT if module in sys.modules])
 
 
 def from_text(kind: type, value: Any) -> Any:
     """Read what `_AS_TEXT` has."""
-    if kind is object or not isinstance(value, str) or not issubclass(kind, _AS_TEXT):
+    if kind is object or not isinstance(value, str) or not issubclass(kind, _as_text()):
         return value
     return kind(value)
 
 
 def is_read(kind: type) -> bool:
     """Whether msgspec, or `from_text`, reads this type, which it does not know."""
-    return kind is object or (isinstance(kind, type) and issubclass(kind, _AS_TEXT))  # every value is an object
+    return kind is object or (isinstance(kind, type) and issubclass(kind, _as_text()))  # every value is an object
 
 
 def schema_of(kind: type) -> dict[str, Any]:

@@ -6,7 +6,6 @@ next start finishes it, because the restored file says which log it replaces (`f
 """
 
 import os
-import shutil
 import sqlite3
 import time
 from contextlib import closing, suppress
@@ -98,9 +97,11 @@ def _copy(source: str, target: str, copy: FileLock) -> None:
         refuse_log_elsewhere(source, lock.descriptor)
         os.ftruncate(copy.descriptor, 0)
         os.fchmod(copy.descriptor, 0o600)
+        from shutil import copyfileobj  # dear to import
+
         with open(lock.descriptor, "rb", closefd=False) as read, open(copy.descriptor, "wb", closefd=False) as write:
             os.lseek(lock.descriptor, 0, os.SEEK_SET)
-            shutil.copyfileobj(read, write, 1 << 20)
+            copyfileobj(read, write, 1 << 20)
     finally:
         lock.release()
     name = target + _UNFINISHED
@@ -192,6 +193,8 @@ def _link(file: str, name: str) -> None:
     try:
         os.link(file, name)
     except OSError:
-        shutil.copyfile(file, name)
+        from shutil import copyfile  # dear to import
+
+        copyfile(file, name)
         os.chmod(name, 0o600)
         disk.sync_file(name)
