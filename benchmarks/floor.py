@@ -10,9 +10,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
+from durable.core.alike import Alike, InLine
 from durable.core.effects import Writes
 from durable.core.ids import fresh_id
-from durable.core.invocation import Caller, Flavor, Invocation, Status, Submission
+from durable.core.invocation import Caller, Flavor, Submission
 from durable.store.format import migrations
 from durable.store.statements import statements
 
@@ -84,22 +87,18 @@ def append(folder: Path, commits: int = 200) -> float:
 
 def records(folder: Path, headers: Sequence[dict[str, str]], values: Sequence[bytes]) -> float:
     """Rows a second, 1,000 a commit, with the indexes of invocations: those that records become."""
-    id, batches = "sub_1" + "0" * 22, []
-    caller = Caller(0, id, 0, "kafka://main/bench", False)
+    batches = []
+    caller = Caller(0, "sub_1" + "0" * 22, 0, "kafka://main/bench", False)
+    shared = Submission(
+        "", "Bench", "nothing", None, Flavor.SERVICE, b"", {}, None, caller, None, 86_400_000, 86_400_000
+    )
+    texts = [msgspec.json.encode(one).decode() for one in headers]
     for begin in range(0, len(values), 1000):
-        created = {}
-        for seq in range(begin, min(begin + 1000, len(values))):
-            own = (
-                fresh_id(seq << 16, seq.to_bytes(22, "big")),
-                "Bench",
-                "nothing",
-                None,
-                Flavor.SERVICE,
-                values[seq],
-            )
-            submission = Submission(*own, headers[seq], None, caller, None, 86_400_000, 86_400_000)
-            created[seq] = Invocation(seq, submission, 1_893_456_000_000, Status.READY, place=seq)
-        batches.append(statements(Writes(created=created)))
+        seqs = range(begin, min(begin + 1000, len(values)))
+        some = slice(begin, begin + 1000)
+        ids = [fresh_id(seq << 16, seq.to_bytes(22, "big")) for seq in seqs]
+        alike = Alike(shared, seqs, ids, values[some], texts[some], (0, 0))
+        batches.append(statements(Writes(in_line=[InLine(alike, 0, begin, begin, 1_893_456_000_000)])))
     database = _database(folder)
     started = time.perf_counter()
     for batch in batches:

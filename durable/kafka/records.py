@@ -1,6 +1,7 @@
 """A record as the invocation that it becomes; and where it cannot be run, as one that has failed already."""
 
 from base64 import urlsafe_b64encode
+from binascii import b2a_base64
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
@@ -27,6 +28,7 @@ _KEY_SHOWN = 1000
 #: The headers that say where a record is from have fewer bytes, and nothing that could not be stored.
 _OWN_HEADERS = 2048
 _json = msgspec.json.Encoder().encode
+_URLSAFE = bytes.maketrans(b"+/", b"-_")
 #: Ours, whatever a record says.
 _RESERVED = ("kafka.", "restate.")
 
@@ -81,12 +83,12 @@ class Records:
         """What some records become, in their order; the first and the last one with their fingerprints."""
         told = self._observer is not None  # of each
         if records and handler is not None and handler.flavor is Flavor.SERVICE and not told:
-            with suppress(DurableError):  # one of them fails, and which one is found one by one
+            with suppress(Exception):  # one of them fails, and which one is found one by one
                 return self._alike(records, handler)
         return self.one_by_one(records, handler)
 
     def _alike(self, records: Sequence[Record], handler: Registered) -> Alike:
-        """The same as columns, where nothing is told of each. Raises `DurableError` where one cannot be run."""
+        """The same as columns, where nothing is told of each. Raises, whatever it is, where one cannot be run."""
         size_max, has_input, decode = handler.value_size_max, handler.has_input, handler.input.decode
         door = door_of(handler)
         inputs: list[bytes] = []
@@ -95,9 +97,10 @@ class Records:
             if value is None:
                 inputs.append(input_of(record, handler))
                 continue
-            check_data(value, door, size_max)
+            if len(value) > size_max:
+                check_data(value, door, size_max)
             if has_input:
-                decoded(decode, value, door)
+                decode(value)
             inputs.append(value)
         shared = Submission(
             "", handler.service, handler.name, None, handler.flavor, b"", {}, None, self._caller, None,
@@ -128,7 +131,8 @@ class Records:
             key, timestamp = record.key, record.timestamp
             end = "}" if timestamp is None or timestamp < 0 else f',"kafka.timestamp":"{timestamp}"}}'
             if key is not None and len(key) <= _KEY_SHOWN:
-                end = f'{end[:-1]},"kafka.key":"{urlsafe_b64encode(key).decode()}"}}'
+                shown = b2a_base64(key, newline=False).translate(_URLSAFE).decode()
+                end = f'{end[:-1]},"kafka.key":"{shown}"}}'
             texts.append(f"{begin}{record.offset}{middle}{end}")
         return texts
 
