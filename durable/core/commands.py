@@ -5,6 +5,8 @@ outside carry a `token`, under which the runtime finds who waits for the reply, 
 `once`.
 """
 
+from typing import Protocol
+
 import msgspec
 
 from durable.core.invocation import Problem, Submission
@@ -24,6 +26,19 @@ from durable.core.retry import RetryPolicy
 from durable.core.waiting import Group
 
 
+class Again(Protocol):
+    """Compares a request with the first one that came with its idempotency key. Pure."""
+
+    @property
+    def refuses(self) -> bool:
+        """Whether one with another input is refused; else its answer is the first one's."""
+        ...
+
+    def said(self, id: str, found: bytes) -> str:
+        """How it differs from that one, which has this id and this input; nothing where it does not."""
+        ...
+
+
 class Submit(msgspec.Struct, frozen=True, gc=False):
     """Accept an invocation (or find the one its idempotency key already names)."""
 
@@ -31,6 +46,8 @@ class Submit(msgspec.Struct, frozen=True, gc=False):
     token: int = 0
     #: Whether it may have been accepted before, under this very id.
     repeated: bool = False
+    #: Of one that a handler asks for with an idempotency key.
+    again: Again | None = None
 
 
 # ---- what an attempt asks for ----
@@ -77,6 +94,8 @@ class Invoke(msgspec.Struct, frozen=True, gc=False):
     submission: Submission
     #: How many cancels had reached the handler: a call it asked for before it saw the last one is never made.
     cancels: int = 0
+    #: See `Submit`.
+    again: Again | None = None
 
 
 class AwaitAwakeable(msgspec.Struct, frozen=True, gc=False):

@@ -8,7 +8,7 @@ from enum import StrEnum
 import msgspec
 
 from durable.core.alike import InLine
-from durable.core.invocation import Invocation, Problem, Signal, Status
+from durable.core.invocation import Invocation, Problem, Signal, Status, Submission
 from durable.core.journal import Outcome, Row
 from durable.core.once import Answered, Place
 from durable.core.sources import Cluster, GroupPartition, Position, Subscription
@@ -262,6 +262,14 @@ class Paused(msgspec.Struct, frozen=True, gc=False):
     invocation: Invocation
 
 
+class KeyReused(msgspec.Struct, frozen=True, gc=False):
+    """A handler used an idempotency key again, for something else: for people."""
+
+    submission: Submission
+    said: str
+    refused: bool
+
+
 class Lost(msgspec.Struct, frozen=True, gc=False):
     """An attempt ended with its process, where nobody could tell of it: for whoever watches."""
 
@@ -282,4 +290,5 @@ Action = (
     | Failed
     | Paused
     | Lost
+    | KeyReused
 )

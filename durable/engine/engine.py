@@ -25,7 +25,6 @@ from durable.engine.follower import follower_of
 from durable.engine.forwarding import forwarding
 from durable.engine.life import Life
 from durable.engine.measuring import Measuring
-from durable.engine.reuse import Reuse
 from durable.engine.serving import Serving
 from durable.engine.signals import closes_when_told
 from durable.engine.standby import Standby
@@ -43,6 +42,7 @@ from durable.runtime.registry import (
     check_text,
 )
 from durable.runtime.replies import Wanted
+from durable.runtime.reuse import Reuse
 from durable.serde import reader
 from durable.service import Configuration, Handler, Settings, checked_reuse
 from durable.store import Store
@@ -69,7 +69,8 @@ class Engine(Serving, Subscribing, Measuring):
     - `journal_retention`, `idempotency_retention`, `workflow_completion_retention` (1 day each): how long a completed
       invocation is kept, counted from its completion; 0 keeps nothing.
     - `on_key_reuse` ("answer"): what happens when an idempotency key comes with another input than the first time.
-      "answer" gives the result of the first input and logs it; "refuse" raises a `ConflictError`.
+      "answer" gives the result of the first input and logs it; "refuse" raises a `ConflictError`, in handlers a
+      recorded `TerminalError` (409). A refused `ctx.send`, for which nobody waits, is only logged.
     - `max_concurrent_invocations` (1000): how many handlers run at a time; the others wait in the file, in order. A
       few thousand more may stay in memory while they wait for their calls, for at most an `inactivity_timeout`.
     - `max_step_threads` (128): how many plain (sync) steps run at a time, each in one of the engine's own threads;

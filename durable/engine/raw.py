@@ -18,12 +18,12 @@ from durable.core.sealed import readable
 from durable.engine.access import checked
 from durable.engine.engine import Engine
 from durable.engine.follower import Follower
-from durable.engine.reuse import Reuse
 from durable.errors import InvalidRequestError, NotFoundError, OutcomeUnknownError
 from durable.runtime.observer import Observer
 from durable.runtime.once import told_once
 from durable.runtime.registry import Registered, check_headers, check_text
 from durable.runtime.replies import Wanted
+from durable.runtime.reuse import Reuse
 from durable.serde import check_data
 
 #: The header in which a workflow's run has the id that its caller had chosen.

@@ -14,6 +14,7 @@ from durable.core.effects import (
     Interrupt,
     InterruptSteps,
     KeepWarm,
+    KeyReused,
     Lost,
     MayDeadlock,
     Paused,
@@ -82,6 +83,7 @@ class Deeds:
             Failed: self._failed,
             Paused: self._paused,
             Lost: self._lost,
+            KeyReused: _key_reused,
         }
 
     def act(self, turn: Turn, seconds: float) -> None:
@@ -185,6 +187,10 @@ class Deeds:
     def _lost(self, action: Lost) -> None:
         if self._engine.observer is not None:
             self._engine.observer.attempt_lost(action.invocation.submission, action.attempt)
+
+
+def _key_reused(action: KeyReused) -> None:
+    lines.key_reused(action.submission, action.said, refused=action.refused)
 
 
 def _tell_of_new_ones(observer: Observer, turn: Turn) -> None:

@@ -121,3 +121,9 @@ def _then(action: Failed, problem: Problem | None, now_ms: int) -> str:
             return f"paused after {tries}, no more are left: mend the cause, then engine.resume(id)"
         case Then.PAUSE:
             return "paused, as an operator has asked"
+
+
+def key_reused(submission: Submission, said: str, *, refused: bool = False) -> None:
+    """An idempotency key came with another input than the first time."""
+    then = "it is refused" if refused else "the answer is the first one's"
+    log.invocation.warning("%s; this one is not executed, %s", said, then, about=about(submission))

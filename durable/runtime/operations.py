@@ -8,7 +8,7 @@ from typing import Any, NoReturn, Protocol, TypeVar
 from durable.core.commands import Command, Invoke, OpenEntry, Record, Sleep
 from durable.core.duration import Duration, parse
 from durable.core.ids import IdSpan, child_id, fingerprint
-from durable.core.invocation import Caller, KeyedObject, Submission
+from durable.core.invocation import Caller, Flavor, KeyedObject, Submission
 from durable.core.journal import GIVEN_UP, Kind, Outcome, Row
 from durable.core.reasons import Reason
 from durable.core.retry import RetryPolicy
@@ -19,6 +19,7 @@ from durable.operations import Request, StepOptions
 from durable.runtime.forgotten import Unused
 from durable.runtime.observer import Observer
 from durable.runtime.registry import Registered, check_headers, check_text
+from durable.runtime.reuse import Reuse
 from durable.runtime.step import Step, callee_of
 from durable.serde import Serde, check_data, encoded, stable
 from durable.service import Handler
@@ -370,13 +371,15 @@ class Operations:
             observer=None if recorded or given_up else attempt.observer,
             recorded=recorded,
         )
+        has_key = idempotency_key is not None and submission.flavor is not Flavor.WORKFLOW
+        again = Reuse(handler, submission) if has_key and not recorded else None
         if kind is Kind.SEND:
-            id = self.note(kind, name, Invoke(submission), detail=submission.id, fingerprint=print_)
+            id = self.note(kind, name, Invoke(submission, again=again), detail=submission.id, fingerprint=print_)
             return id or submission.id, DurableFuture(self, entry, kind, None)
         if given_up:
             return submission.id, self._give_up(kind, name, print_)
         entry, row = attempt.take(kind, name, print_)
-        asked = Invoke(submission, attempt.cancels)
+        asked = Invoke(submission, attempt.cancels, again)
         future = self._open(entry, row, kind, name, asked, handler.output.decode, submission.id, print_)
         future.id = id = future.id or submission.id
         self.made(future, 3)

@@ -1,4 +1,4 @@
-"""A journal mismatch has the code 570 at every door. It ends no invocation: restored code gives what is waited for."""
+"""A journal mismatch has the code 570 at every door. It ends no invocation: restored code gives what it waits for."""
 
 import asyncio
 from collections.abc import Iterator

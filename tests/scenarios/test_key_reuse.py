@@ -7,8 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
-from durable import ConflictError, Context, Engine, Service, connect, connect_sync, handler
+from durable import ConflictError, Context, Engine, Service, TerminalError, connect, connect_sync, handler
 from durable.ingress import create_app
+from durable.testing import Sim, check
 
 
 class Bank(Service):
@@ -108,3 +109,62 @@ def test_the_engine_says_it_for_all_and_nonsense_is_refused() -> None:
     asyncio.run(story())
     with pytest.raises(Exception, match="on_key_reuse must be 'answer' or 'refuse'"):
         Engine(":memory:", services=[], on_key_reuse="never")  # type: ignore[arg-type]
+
+
+class Clerk(Service):
+    """Pays by way of a handler."""
+
+    @handler
+    async def calls(self, ctx: Context, asked: tuple[str, int]) -> str:
+        target, amount = asked
+        arg: Any = amount if target == "once" else {str(amount), "all"}
+        try:
+            return str(await ctx.call(f"Bank/{target}", arg, idempotency_key="k"))
+        except TerminalError as error:
+            return f"{error.code}: {error.message}"
+
+    @handler
+    async def sends(self, ctx: Context, asked: tuple[str, int]) -> str:
+        target, amount = asked
+        sent = ctx.send(f"Bank/{target}", amount if target == "once" else {str(amount), "all"}, idempotency_key="k")
+        await ctx.sleep(1)
+        return sent.id
+
+
+@pytest.mark.parametrize("target", ["pay", "once"])
+def test_a_handler_that_uses_a_key_again_for_something_else_is_answered_as_others_are(target: str) -> None:
+    """Whatever happens meanwhile: what it was told is recorded."""
+    banks: list[Bank] = []
+
+    def services(sim: Sim) -> list[object]:
+        banks.append(Bank())
+        return [banks[-1], Clerk()]
+
+    async def scenario(sim: Sim) -> None:
+        first = await sim.call("Clerk/calls", (target, 1))
+        assert await sim.call("Clerk/calls", (target, 1)) == first
+        other = await sim.call("Clerk/calls", (target, 2))
+        if target == "once":
+            assert other.startswith("409: the idempotency key 'k' of Bank/once belongs to inv_1")
+        else:
+            assert other == first
+        sent = await sim.call("Clerk/sends", (target, 3))
+        assert sent == await sim.call("Clerk/sends", (target, 1))
+
+    check(services, scenario)
+    assert all(len({str(one) for one in bank.done}) <= 1 for bank in banks)
+
+
+@pytest.mark.parametrize(("target", "answer"), [("pay", "the answer is the first one's"), ("once", "it is refused")])
+def test_the_log_says_it_of_handlers_too(target: str, answer: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def story() -> None:
+        async with Engine(":memory:", services=[Bank(), Clerk()]) as engine:
+            for how in ("calls", "sends"):
+                caplog.clear()
+                for amount in (1, 1, 2):
+                    assert not [one for one in caplog.records if "another input" in one.getMessage()]
+                    await engine.call(f"Clerk/{how}", (target, amount))
+                [line] = [one.getMessage() for one in caplog.records if "another input" in one.getMessage()]
+                assert line.endswith(f"this one is not executed, {answer}")
+
+    asyncio.run(story())

@@ -125,12 +125,12 @@ def renew(turn: Turn, invocation: Invocation, asked: AwaitPromise | PeekPromise 
 def invoke(turn: Turn, invocation: Invocation, command: OpenEntry, asked: Invoke) -> None:
     """A send is made whatever happens. A call under a cancel is cancelled; one the cancel overtook is never made."""
     if command.kind is not Kind.CALL:
-        turn.tell(Submit(asked.submission))
+        turn.tell(Submit(asked.submission, again=asked.again))
     elif asked.cancels < invocation.cancels:
         turn.complete_entry(invocation, command.entry, GIVEN_UP, Kind.CALL)
     else:
         invocation.open[command.entry] = Open(Kind.CALL, asked.submission.id)
-        turn.tell(Submit(asked.submission))
+        turn.tell(Submit(asked.submission, again=asked.again))
         if invocation.cancelling:
             if invocation.seq in turn.world.leaves:
                 turn.world.leaves[invocation.seq][1].append(command.entry)

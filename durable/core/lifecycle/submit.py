@@ -1,7 +1,7 @@
 """Accept an invocation, or find the one its idempotency key already names."""
 
 from durable.core.commands import Notify, Submit
-from durable.core.effects import Answer, Need
+from durable.core.effects import Answer, KeyReused, Need
 from durable.core.invocation import (
     Caller,
     Flavor,
@@ -12,11 +12,14 @@ from durable.core.invocation import (
     already_started,
     visits_a_workflow,
 )
-from durable.core.journal import Kind
+from durable.core.journal import Failure, Kind
 from durable.core.needs import need_id, need_object, need_run
 from durable.core.topics import output_topic
 from durable.core.turn import Turn
 from durable.core.world import World
+
+#: What to do where a key is refused that was used for something else.
+OTHERWISE = "use another key, or ask for the first one's result by its id"
 
 
 def needs(world: World, command: Submit, need: Need) -> None:
@@ -67,11 +70,18 @@ def begin(turn: Turn, submission: Submission) -> Invocation:
 
 def join(turn: Turn, command: Submit, existing: Invocation) -> None:
     """The same request once more: its caller gets the outcome of the first."""
-    caller = command.submission.caller
+    caller, again = command.submission.caller, command.again
+    said = "" if again is None else again.said(existing.id, existing.submission.input)
+    refused = again is not None and again.refuses and bool(said)
+    if said:
+        turn.actions.append(KeyReused(command.submission, said, refused))
     if caller is None or not caller.waits:
         turn.reply(command.token, Answer.PREVIOUSLY_ACCEPTED, existing)
     elif command.submission.flavor is Flavor.WORKFLOW:
         failure = already_started(command.submission.target)
+        turn.tell(Notify(caller.seq, caller.entry, failure.outcome(), command.submission.id))
+    elif refused:
+        failure = Failure(f"{said}: {OTHERWISE}", 409)
         turn.tell(Notify(caller.seq, caller.entry, failure.outcome(), command.submission.id))
     elif existing.outcome is not None:
         turn.tell(Notify(caller.seq, caller.entry, existing.outcome, command.submission.id))

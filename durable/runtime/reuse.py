@@ -2,12 +2,12 @@
 
 from hashlib import sha256
 
-from durable import log
 from durable.core.effects import Answer, Reply
 from durable.core.invocation import Flavor, Submission
+from durable.core.lifecycle.submit import OTHERWISE
 from durable.core.sealed import Sealed
 from durable.errors import ConflictError
-from durable.runtime.lines import about
+from durable.runtime import lines
 from durable.runtime.registry import Registered
 from durable.serde.roundtrip import difference
 
@@ -28,31 +28,42 @@ class Reuse:
         #: Whether it was another input than that of the invocation that has the key.
         self.differs = False
 
+    @property
+    def refuses(self) -> bool:
+        """See `commands.Again`."""
+        return self._handler.settings.on_key_reuse == "refuse"
+
+    def said(self, id: str, found: bytes) -> str:
+        """See `commands.Again`."""
+        submission = self._submission
+        if self._same(submission.input, found):
+            return ""
+        first, second = (sha256(data).hexdigest()[:12] for data in (found, submission.input))
+        return (
+            f"the idempotency key {submission.idempotency_key!r} of {submission.target} belongs to {id}, which "
+            f"was accepted with another input (its SHA-256 begins with {first}, this one's with {second})"
+        )
+
     def look(self, reply: Reply) -> None:
         """Raises `ConflictError` where the handler refuses that."""
         submission, found = self._submission, reply.found
         if submission.idempotency_key is None or submission.flavor is Flavor.WORKFLOW or found is None:
             return
-        if reply.result not in _KNOWN or self._same(submission.input, found.input):
+        if reply.result not in _KNOWN:
             return
-        self.differs = True
-        first, second = (sha256(data).hexdigest()[:12] for data in (found.input, submission.input))
-        said = (
-            f"the idempotency key {submission.idempotency_key!r} of {submission.target} belongs to {reply.id}, which "
-            f"was accepted with another input (its SHA-256 begins with {first}, this one's with {second})"
-        )
-        if self._handler.settings.on_key_reuse == "refuse":
-            raise ConflictError(f"{said}: use another key, or ask for the first one's result by its id")
-        log.invocation.warning(
-            "%s; this one is not executed, the answer is the first one's", said, about=about(submission)
-        )
+        if isinstance(found.input, Sealed) and self.refuses:
+            raise found.input.why.error()
+        said = self.said(reply.id, found.input)
+        if said:
+            self.differs = True
+            if self.refuses:
+                raise ConflictError(f"{said}: {OTHERWISE}")
+            lines.key_reused(submission, said)
 
     def _same(self, given: bytes, found: bytes) -> bool:
         if given == found:
             return True
         if isinstance(found, Sealed):
-            if self._handler.settings.on_key_reuse == "refuse":
-                raise found.why.error()
             return True  # nobody can tell
         try:
             decode = self._handler.input.decode
