@@ -16,8 +16,8 @@ WAITING_MAX = 20_000
 GATHER_S = 0.05
 #: How many it ends before it sleeps for a moment, so that others get the interpreter: they would wait for 5 ms, and
 #: giving it up without sleeping gives it to nobody. Of many that wait, a part of them, as it has to come after.
-AT_ONCE = 8
-PART = 16
+AT_ONCE = 4
+PART = 64
 #: How long the end of an engine waits for them.
 PATIENCE_S = 0.5
 
