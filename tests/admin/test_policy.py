@@ -153,7 +153,7 @@ def test_hosts_may_be_named_with_a_port_or_all_at_once() -> None:
     assert refusal_of(Facts(method="GET", host=("anything.example",)), everything) is None
     assert refusal_of(Facts(method="GET"), everything) is not None, "a name is needed all the same"
     for wrong in ("", "http://localhost", "a b", "user@host"):
-        with pytest.raises(ValueError, match="no host name"):
+        with pytest.raises(ValueError, match="is not a host name"):
             host_names([wrong])
 
 
