@@ -141,9 +141,14 @@ class Sealing:
             if value.place == place:
                 return bytes(value)
             raise value.why.error()
-        key_id = self.key_id
+        codec = self._codec
         try:
-            data = self._codec.encode(value, key_id, place)
+            key_id = codec.key_id
+            if key_id != self._key_id:
+                key_id = self.key_id
+            data = codec.encode(value, key_id, place)
+        except CodecError:
+            raise
         except Exception as error:
             raise CodecError(f"the codec could not encode {called(place)}: {_said(error)}") from error
         if type(data) is not bytes:

@@ -14,6 +14,7 @@ from base64 import b64decode, b64encode
 from binascii import Error as NotBase64
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from hashlib import blake2b
 from threading import Lock
 
@@ -25,10 +26,22 @@ except ModuleNotFoundError as error:
     raise UsageError("durable.encryption needs the extra: pip install 'durable-engine[encryption]'") from error
 
 KEY_SIZE, SALT_SIZE, NONCE_SIZE = 32, 16, 12
+#: How many nonces are drawn at once.
+NONCES_AT_ONCE = 512
 #: After how many values another salt is drawn. Random nonces of 96 bits under one key are safe for 2**32 messages.
 SALT_AFTER = 2**26
 #: How many derived keys are remembered: one for each start of an engine whose values are read.
 DERIVED_MAX = 1024
+
+_forks = 0
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)  # which has the same nonces as its parent
 
 
 def new_key() -> str:
@@ -53,9 +66,12 @@ class AesGcm:
         self._key_id = next(reversed(self._keys))
         self._derived: OrderedDict[tuple[str, bytes], AESGCM] = OrderedDict()
         self._lock = Lock()
-        #: What encrypts now: the id of its key, its salt, the derived key; and for how many more values.
-        self._now: tuple[str, bytes, AESGCM] | None = None
+        #: What encrypts now: its salt, and the derived key; for how many more values, and in which process.
+        self._own: tuple[bytes, AESGCM] = (b"", AESGCM(bytes(KEY_SIZE)))
         self._left = 0
+        self._forks = -1
+        #: Drawn in advance.
+        self._nonces: list[bytes] = []
 
     @property
     def key_id(self) -> str:
@@ -69,12 +85,14 @@ class AesGcm:
 
     def encode(self, value: bytes, key_id: str, place: bytes) -> bytes:
         """Encrypt: salt, nonce, and what GCM makes of it."""
-        now = self._now
-        if now is None or now[0] != key_id or self._left <= 0:
-            now = self._draw(key_id)
-        self._left -= 1
-        nonce = os.urandom(NONCE_SIZE)
-        return now[1] + nonce + now[2].encrypt(nonce, value, place)
+        try:
+            if key_id != self._key_id or self._forks != _forks:
+                raise IndexError
+            nonce = self._nonces.pop()
+            salt, own = self._own
+        except IndexError:
+            salt, own, nonce = self._draw(key_id)
+        return salt + nonce + own.encrypt(nonce, value, place)
 
     def decode(self, data: bytes, key_id: str, place: bytes) -> bytes:
         """Decrypt. Raises `cryptography.exceptions.InvalidTag` where that is not what was encrypted for the place."""
@@ -86,17 +104,28 @@ class AesGcm:
             found = self._derive(key_id, salt)
         return found.decrypt(nonce, data[SALT_SIZE + NONCE_SIZE :], place)
 
-    def _draw(self, key_id: str) -> tuple[str, bytes, AESGCM]:
-        salt = os.urandom(SALT_SIZE)
-        self._now, self._left = (key_id, salt, self._derive(key_id, salt)), SALT_AFTER
-        return self._now
+    def _draw(self, key_id: str) -> tuple[bytes, AESGCM, bytes]:
+        """A salt, its key and a nonce; many more nonces are drawn at the same time."""
+        nonce = os.urandom(NONCE_SIZE)
+        if key_id != self._key_id:  # an older key, for once
+            salt = os.urandom(SALT_SIZE)
+            return salt, self._derive(key_id, salt), nonce
+        with self._lock:
+            if self._left <= 0 or self._forks != _forks:
+                salt = os.urandom(SALT_SIZE)
+                self._nonces = []
+                self._own, self._left = (salt, self._derive(key_id, salt)), SALT_AFTER
+                self._forks = _forks
+            drawn = os.urandom(NONCE_SIZE * NONCES_AT_ONCE)
+            self._nonces += [drawn[at : at + NONCE_SIZE] for at in range(0, len(drawn), NONCE_SIZE)]
+            self._left -= NONCES_AT_ONCE
+            return *self._own, nonce
 
     def _derive(self, key_id: str, salt: bytes) -> AESGCM:
         key = blake2b(salt, key=self._keys[key_id], person=b"durable AES-GCM", digest_size=KEY_SIZE).digest()
-        made = AESGCM(key)
-        with self._lock:
-            self._derived[key_id, salt] = made
-            if len(self._derived) > DERIVED_MAX:
+        self._derived[key_id, salt] = made = AESGCM(key)
+        if len(self._derived) > DERIVED_MAX:
+            with suppress(KeyError):  # another thread has made room
                 self._derived.popitem(last=False)
         return made
 

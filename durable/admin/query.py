@@ -50,10 +50,11 @@ async def run_query(call: Call) -> Response:
         deployment=(id, "http://embedded.invalid/", instant(call.admin.created_at) or "", server) if views else None,
         now=engine.now_ms(),
     )
+    sealing = call.engine.sealing
     limits, show_payloads, as_json = call.admin.query_limits, call.admin.show_payloads, _wants_json(call)
 
     def work() -> bytes:
-        result: Result = query(path, call.body.query, facts, limits, show_payloads=show_payloads)
+        result: Result = query(path, call.body.query, facts, limits, show_payloads=show_payloads, sealing=sealing)
         return result.json() if as_json else result.arrow()
 
     if call.admin.readers.statistics().tasks_waiting >= _WAITING:

@@ -23,6 +23,10 @@ DB = click.Option(
     ["--db"], metavar="FILE", envvar="DURABLE_DB", show_envvar=True,
     help="The engine of this file; where it is stopped, the file itself.",
 )  # fmt: skip
+CODEC = click.Option(
+    ["--codec"], metavar="MODULE:CODEC", envvar="DURABLE_CODEC", show_envvar=True,
+    help="Decodes the values of a stopped file.",
+)  # fmt: skip
 ADMIN = click.Option(
     ["--admin"], metavar="URL", envvar="DURABLE_ADMIN_URL", show_envvar=True,
     help="Its admin API. [default: http://127.0.0.1:9070]",
@@ -39,7 +43,7 @@ ONCE = click.Option(
 )  # fmt: skip
 _JSON = click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON document.")
 _JSONL = click.Option(["--jsonl", "as_jsonl"], is_flag=True, help="Print a line of JSON for each thing.")
-_PLACES = ("db", "admin", "ingress", "token_file")
+_PLACES = ("db", "codec", "admin", "ingress", "token_file")
 
 
 class Desk:
@@ -113,6 +117,7 @@ def command(
 ) -> Callable[[Callable[..., Awaitable[None]]], click.Command]:
     """Make a command of an async function: its docstring is the help, its options those of click's decorators."""
     own = [DB, ADMIN, _INGRESS, TOKEN] if need is not Need.NOTHING else []
+    own += [CODEC] if need in (Need.READ, Need.CHANGE) else []
     own += [_JSON, _JSONL] if json else []
 
     def make(work: Callable[..., Awaitable[None]]) -> click.Command:
@@ -170,4 +175,4 @@ def where_of(typed: Mapping[str, str | None]) -> Where:
     if "db" in given and given != {"db"}:
         raise usage("give --db, or --admin and --ingress: --db finds the engine of a file by itself")
     db = None if given & {"admin", "ingress"} else typed["db"]
-    return Where(db, typed["admin"], typed.get("ingress"), token_of(typed["token_file"]))
+    return Where(db, typed["admin"], typed.get("ingress"), token_of(typed["token_file"]), typed.get("codec"))

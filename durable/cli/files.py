@@ -10,21 +10,23 @@ from anyio import to_thread
 from durable.cli.asking import agreed
 from durable.cli.commands import ADMIN, DB, JSON, TOKEN, Desk, command, where_of
 from durable.cli.exits import Failed, unreachable
-from durable.cli.places import Need, file_of, reach
+from durable.cli.places import Need, codec_named, file_of, reach
 from durable.cli.sessions import json_of
 from durable.cli.words import many
 from durable.errors import EngineLockedError, StorageCorruptError, StorageError, StorageVersionError
 from durable.store.checking import check_file
+from durable.store.encoded import EncodedStore
 from durable.store.paths import database_path
+from durable.store.recoding import keys_in_use
 from durable.store.restore import restore as put_back
-from durable.store.stopped import ReadOnlyStore
+from durable.store.stopped import ReadOnlyStore, StoppedStore
 
 _group = click.Group("files")
 
 
 def add_to(root: click.Group) -> None:
     """Have the program know these commands."""
-    for one in (backup, restore, check):
+    for one in (backup, restore, check, keys, again):
         root.add_command(one)
 
 
@@ -109,6 +111,57 @@ async def check(desk: Desk, file: str) -> None:
             desk.out.value({"trouble": trouble})
     if found.troubles:
         raise Failed(f"{path} is damaged: 'durable restore' puts a backup in its place")
+
+
+@command(_group, "codec-keys", Need.NOTHING)
+@click.argument("file")
+async def keys(desk: Desk, file: str) -> None:
+    """Say how many rows of a database need each key of its codec. All of it is read.
+
+    The file stays as it is, and its engine may run meanwhile. A key that is not named can be taken away.
+    """
+    path = file_of(file)
+    store = ReadOnlyStore(path, beside=True)
+    try:
+        await store.open()
+        try:
+            found = await store.survey(keys_in_use)
+        finally:
+            await store.close()
+    except StorageError as error:
+        raise unreachable(str(error)) from None
+    if desk.out.form == "text":
+        for id, rows in sorted(found.items()):
+            desk.out.text(f"{id or 'in clear'}: {many(rows, 'row')}")
+    else:
+        desk.out.value({"path": path, "in_clear": found.pop("", 0), "keys": found})
+
+
+@command(_group, "encode-again", Need.NOTHING)
+@click.option("--db", metavar="FILE", envvar="DURABLE_DB", show_envvar=True, required=True, help="A stopped file.")
+@click.option("--codec", metavar="MODULE:CODEC", envvar="DURABLE_CODEC", show_envvar=True, required=True,
+              help="Has the keys; its newest encodes.")  # fmt: skip
+async def again(desk: Desk, db: str, codec: str) -> None:
+    """Encode what is stored with older keys, or in clear, with the newest key of a codec. Its service is stopped.
+
+    It can be done again, also where it was cut short. An engine that runs does it, too: engine.encode_again().
+    """
+    path, found = file_of(db), codec_named(codec)
+    assert found is not None
+    store = EncodedStore(StoppedStore(path), found)
+    try:
+        await store.open()
+        try:
+            rows = await store.encode_again()
+            left = {id: count for id, count in (await store.keys_in_use()).items() if id != found.key_id}
+        finally:
+            await store.close()
+    except StorageError as error:
+        raise unreachable(str(error)) from None
+    _told(desk, f"{path}: {many(rows, 'row')} encoded with the key {found.key_id}", {"path": path, "rows": rows})
+    if left:
+        named = ", ".join(f"{id or 'in clear'} ({many(count, 'row')})" for id, count in sorted(left.items()))
+        raise Failed(f"left as they are, because the codec lacks the key, or they are damaged: {named}")
 
 
 def size_of(path: str) -> int:

@@ -10,9 +10,11 @@ from pathlib import Path
 import msgspec
 
 from durable.cli.exits import Failed, unreachable, usage
+from durable.cli.naming import named
 from durable.cli.sessions import InProcess, Remote, Session
+from durable.codec import Codec
 from durable.engine.resting import RestingEngine
-from durable.errors import EngineLockedError, EngineUnreachableError, StorageError, UsageError
+from durable.errors import EngineLockedError, EngineUnreachableError, KeyMissingError, StorageError, UsageError
 from durable.remote import wire
 from durable.store.paths import MEMORY, database_path
 
@@ -41,6 +43,8 @@ class Where(msgspec.Struct, frozen=True):
     admin_url: str | None = None
     ingress_url: str | None = None
     token: str | None = None
+    #: `MODULE:CODEC`, for a stopped file.
+    codec: str | None = None
 
 
 class Place(msgspec.Struct, frozen=True, eq=False):
@@ -96,7 +100,7 @@ async def reach(where: Where, need: Need) -> AsyncIterator[Place]:
         else:
             from durable import admin, ingress  # only where it is wanted: each TAB in a shell starts this program
 
-            async with _resting(path, need, nobody) as engine:
+            async with _resting(path, need, nobody, where.codec) as engine:
                 yield Place(
                     InProcess(admin.create_app(engine)), InProcess(ingress.create_app(engine)), path, stopped=True
                 )
@@ -132,12 +136,29 @@ async def _beside(path: str, opened: AsyncExitStack) -> Place | str:
     return Place(Remote(session, "/admin"), Remote(session, "/ingress"), path)
 
 
+def codec_named(target: str | None) -> Codec | None:
+    """The codec that was named. Raises `Failed`."""
+    if target is None:
+        return None
+    return named(target, Codec, "a Codec", "shop.main:codec")  # type: ignore[type-abstract]
+
+
+def keys_missing(path: str, error: KeyMissingError) -> str:
+    """What to do about values that cannot be decoded."""
+    keys = ", ".join(map(repr, error.key_ids))
+    return (
+        f"the values in {path} are encoded, with the key {keys}: name a codec that has it, with --codec MODULE:CODEC"
+    )
+
+
 @asynccontextmanager
-async def _resting(path: str, need: Need, nobody: str) -> AsyncIterator[RestingEngine]:
+async def _resting(path: str, need: Need, nobody: str, codec: str | None) -> AsyncIterator[RestingEngine]:
     """An engine that runs nothing, on a file that no engine has."""
-    engine = RestingEngine(path, changes=need is Need.CHANGE)
+    engine = RestingEngine(path, changes=need is Need.CHANGE, codec=codec_named(codec))
     try:
         await engine.start()
+    except KeyMissingError as error:
+        raise unreachable(keys_missing(path, error)) from None
     except EngineLockedError as error:
         raise unreachable(f"{error} It cannot be asked either: {nobody}") from None
     except StorageError as error:

@@ -1,6 +1,5 @@
 """`durable serve`: an engine of a module, with its ingress and its admin API."""
 
-import importlib
 import os
 import signal
 import subprocess
@@ -13,7 +12,8 @@ import click
 
 from durable import log
 from durable.cli.commands import Desk, command
-from durable.cli.exits import Failed, unreachable, usage
+from durable.cli.exits import unreachable, usage
+from durable.cli.naming import named
 from durable.cli.places import Need, token_of
 from durable.core.duration import parse
 from durable.engine import Engine
@@ -72,7 +72,7 @@ async def serve(
         raise usage(f"--grace: {error}") from None
     from durable import admin, ingress, serving  # only where it is wanted: each TAB in a shell starts this program
 
-    engine = _engine(target)
+    engine = named(target, Engine, "an Engine", "shop.main:engine")
     options: dict[str, Any] = {"token": token_of(token_file)}
     if hosts:
         options["allowed_hosts"] = ["localhost", "127.0.0.1", "[::1]", *hosts]
@@ -96,33 +96,6 @@ async def serve(
         await serving.serve(engine, endpoints, grace_s=grace_ms / 1000, ready=ready)
     except (UsageError, StorageError) as error:
         raise unreachable(str(error)) from None
-
-
-def _engine(target: str) -> Engine:
-    name, colon, attribute = target.partition(":")
-    if not colon or not name or not attribute:
-        raise usage(f"{target!r}: expected MODULE:ENGINE, such as shop.main:engine")
-    sys.path.insert(0, os.getcwd())
-    try:
-        found: Any = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise Failed(f"{name} cannot be imported: {error}") from None
-        raise usage(f"there is no module {name} here ({os.getcwd()})") from None
-    except (Exception, SystemExit) as error:
-        raise Failed(f"{name} cannot be imported: {type(error).__name__}: {error}") from None
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise usage(f"{name} has no {attribute}")
-        found = getattr(found, part)
-    if not isinstance(found, Engine) and callable(found):
-        try:
-            found = found()
-        except Exception as error:
-            raise Failed(f"{target}() made no engine: {type(error).__name__}: {error}") from None
-    if not isinstance(found, Engine):
-        raise usage(f"{target} is no Engine, and no function that makes one, but {type(found).__name__}")
-    return found
 
 
 def _address(option: str, text: str) -> tuple[str, int | None]:

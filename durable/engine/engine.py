@@ -21,6 +21,7 @@ from durable.core.retry import DEFAULT, RetryPolicy
 from durable.engine.access import check_count, check_value_size, checked
 from durable.engine.changing import change_of
 from durable.engine.door import Answering, Door, can_answer
+from durable.engine.encoding import Encoding
 from durable.engine.follower import follower_of
 from durable.engine.forwarding import forwarding
 from durable.engine.life import Life
@@ -53,7 +54,7 @@ O = TypeVar("O")  # noqa: E741
 
 
 @forwarding
-class Engine(Serving, Subscribing, Measuring):
+class Engine(Serving, Subscribing, Measuring, Encoding):
     """Durable handlers on one SQLite file, in this process.
 
         async with Engine("app.db", services=[checkout, Parcels(http)]) as engine:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable
 
+from durable.codec import Codec, Keyless
 from durable.core.invocation import Invocation
 from durable.core.retry import DEFAULT
 from durable.engine.engine import Engine
@@ -18,7 +19,8 @@ class RestingEngine(Engine):
 
     No handler runs, no timer fires, nobody is charged with a crash. What a cancel or a resume has a handler do is
     done when its service starts next. Without `changes` the file is only read, and stays as it is: a service may
-    start on it meanwhile. It has no services, so nothing can be invoked and no state be set.
+    start on it meanwhile. It has no services, so nothing can be invoked and no state be set. Where values are encoded
+    and there is no `codec`, they are shown as encoded, and nothing can be changed.
     """
 
     def __init__(
@@ -28,9 +30,12 @@ class RestingEngine(Engine):
         changes: bool = False,
         store: Store | None = None,
         clock: Clock | None = None,
+        codec: Codec | None = None,
     ) -> None:
         store = store or (StoppedStore(path) if changes else ReadOnlyStore(path))
-        super().__init__(store=store, clock=clock, control_socket=False)
+        if codec is None and not changes:
+            codec = Keyless()  # of encoded values it is told with which key
+        super().__init__(store=store, clock=clock, control_socket=False, codec=codec)
 
     def _new_loop(self) -> Loop:
         return RestingLoop(

@@ -6,6 +6,8 @@ asked. What is encoded, and where it belongs, stands in `sealing`.
 
 import asyncio
 from collections.abc import Awaitable, Sequence
+from functools import partial
+from typing import cast
 
 import msgspec
 
@@ -15,8 +17,8 @@ from durable.core.effects import Need, Timer, Writes
 from durable.core.invocation import Invocation
 from durable.core.journal import Row
 from durable.core.world import Loaded
-from durable.errors import CodecError
-from durable.store import CommitRefused, Expired, Opened, Store
+from durable.errors import CodecError, UsageError
+from durable.store import CommitRefused, Expired, Opened, Store, recoding
 from durable.store.filter import Backlog, Counts, Filter, Page, cursor_of, matches
 from durable.store.sealing import (
     first_why,
@@ -27,6 +29,7 @@ from durable.store.sealing import (
     open_signals,
     sealed_writes,
 )
+from durable.store.sqlite import SqliteStore
 
 #: How many rows of a journal are decoded before the event loop gets its turn.
 AT_ONCE = 1000
@@ -40,7 +43,8 @@ class EncodedStore:
     def __init__(self, store: Store, codec: Codec) -> None:
         self._store = store
         self._codec = codec
-        self._sealing = Sealing(codec)
+        #: What encodes and decodes single values.
+        self.sealing = self._sealing = Sealing(codec)
         #: Keys that are noted in the store as used.
         self._noted: set[str] = set()
 
@@ -73,7 +77,7 @@ class EncodedStore:
             raise
         self._noted = set(opened.keys)
         missing = sorted(opened.keys.keys() - set(self._codec.key_ids))
-        if missing:
+        if missing and not isinstance(self._codec, Keyless):
             log.store.warning(
                 "the codec does not have the key %s, with which values are encoded: invocations that need these are "
                 "paused as key-missing",
@@ -221,6 +225,40 @@ class EncodedStore:
         for invocation in page.found:
             open_invocation(self._sealing, invocation)
         return page
+
+    # ---- keys ----
+
+    async def keys_in_use(self) -> dict[str, int]:
+        """How many rows need each key; "" are those with something in clear. Raises `UsageError`."""
+        return await self._file().survey(recoding.keys_in_use)
+
+    async def encode_again(self) -> int:
+        """Encode what is of an older key, or in clear, with the newest one; returns how many rows that were.
+
+        What is damaged, or of a key that is missing, stays as it is. Raises `UsageError`.
+        """
+        file, rewritten, newest = self._file(), 0, self._sealing.key_id
+        if newest not in self._noted:
+            await self._store.commit(Writes(keys={newest: self._sealing.probe(newest)}))
+            self._noted.add(newest)
+        await file.rewrite(recoding.overwrite)
+        for table in recoding.TABLES:
+            after: recoding.Stored | None = None
+            while True:
+                piece = await file.rewrite(partial(recoding.piece, sealing=self._sealing, table=table, after=after))
+                rewritten, after = rewritten + piece.rewritten, piece.after
+                if after is None:
+                    break
+        gone = self._noted - (await self.keys_in_use()).keys() - {newest}
+        if gone:
+            await self._store.commit(Writes(keys=dict.fromkeys(gone)))
+            self._noted -= gone
+        return rewritten
+
+    def _file(self) -> SqliteStore:
+        if self.path is None:
+            raise UsageError("everything is kept in memory: there is no file whose values could be encoded anew")
+        return cast(SqliteStore, self._store)
 
     def backlog(self) -> Backlog:
         """See `Store`."""

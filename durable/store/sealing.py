@@ -10,7 +10,8 @@ A place is a text that follows from columns that never change; what ended well a
 """
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -20,12 +21,13 @@ from durable.core.effects import Writes
 from durable.core.invocation import Invocation, KeyedObject, Problem, Signal
 from durable.core.journal import COMMAND, COMPLETION, Outcome, Row
 from durable.core.once import Answered, Place
-from durable.core.sealed import Sealed, SealedText, Why
+from durable.core.sealed import Sealed, SealedText, Why, shown
 from durable.errors import CodecError
 
 #: The one header that stands for all of them, in a row that is encoded.
 HEADERS = "(headers)"
 _encode = msgspec.json.Encoder().encode
+_new_row = tuple.__new__
 _decode = msgspec.json.Decoder(dict[str, str]).decode
 #: What is stored of a failure whose text the codec could not encode: that it is paused must be stored all the same.
 UNSTORED = "(the codec could not encode this text, so it was not stored)"
@@ -34,16 +36,25 @@ UNSTORED = "(the codec could not encode this text, so it was not stored)"
 # ---- places ----
 
 
+#: What the outcome of an invocation is called, by whether it ended well.
+_ENDED = ("the failure of invocation", "the result of invocation")
+
+
+def _place(what: str, seq: int, id: str) -> bytes:
+    return f"{what}\0{seq}\0{id}".encode("utf-8", "replace")
+
+
 def _of(invocation: Invocation, what: str) -> bytes:
-    return f"{what}\0{invocation.seq}\0{invocation.submission.id}".encode("utf-8", "replace")
+    return _place(what, invocation.seq, invocation.submission.id)
 
 
 def _output(invocation: Invocation, ok: bool) -> bytes:
-    return _of(invocation, "the result of invocation" if ok else "the failure of invocation")
+    return _of(invocation, _ENDED[ok])
 
 
 def _entry(row: Row) -> bytes:
-    return b"entry\0%d\0%d\0%d\0%d" % (row[0], row[1], row[2], -1 if row[8] is None else row[8])
+    ok = row[8]
+    return f"entry\0{row[0]}\0{row[1]}\0{row[2]}\0{-1 if ok is None else int(ok)}".encode()
 
 
 def _argument(row: Row) -> bytes:
@@ -72,6 +83,28 @@ def signal_place(seq: int, signal: Signal) -> bytes:
 def asked_place(place: Place) -> bytes:
     """Of the fingerprint of what was asked with an idempotency key."""
     return _named("what was asked with a key", *place)
+
+
+_PLACES: dict[str, Callable[..., bytes]] = {
+    "input": lambda seq, id: _place("the input of invocation", seq, id),
+    "output": lambda seq, id, ok: _place(_ENDED[bool(ok)], seq, id),
+    "message": lambda seq, id: _place("the message of invocation", seq, id),
+    "stacktrace": lambda seq, id: _place("the stack trace of invocation", seq, id),
+    "entry": lambda seq, entry, part, ok: b"entry\0%d\0%d\0%d\0%d" % (seq, entry, part, -1 if ok is None else ok),
+    "state": state_place,
+    "promise": lambda service, key, name, ok: promise_place(service, key, name, bool(ok)),
+}
+
+
+def decoded(sealing: Sealing, what: str, *columns: Any) -> Any:
+    """A value as SQL shows it: `what` it is, the columns that its place is of, and what is stored."""
+    *place, stored = columns
+    try:
+        if isinstance(stored, str):
+            return str(sealing.open_text(stored, _PLACES[what](*place)))
+        return shown(sealing.open(stored, _PLACES[what](*place))) if isinstance(stored, bytes) else stored
+    except (TypeError, ValueError):  # a row that is damaged
+        return None
 
 
 # ---- what is written ----
@@ -110,10 +143,9 @@ def sealed_writes(sealing: Sealing, writes: Writes) -> Writes:
 def sealed_row(sealing: Sealing, row: Row) -> Row:
     """A journal row as it is stored."""
     detail, value = row[5], row[9]
-    if _has_argument(row):
-        assert detail is not None
+    if detail is not None and _has_argument(row):
         row = row._replace(detail=sealing.seal_text(detail, _argument(row)))
-    return row if value is None else Row(*row[:9], sealing.seal(value, _entry(row)), row[10])
+    return row if value is None else _new_row(Row, (*row[:9], sealing.seal(value, _entry(row)), row[10]))
 
 
 def sealed_invocation(sealing: Sealing, invocation: Invocation, *, asked: bool = False) -> Invocation:
@@ -177,7 +209,7 @@ def open_row(sealing: Sealing, row: Row) -> Row:
     if _has_argument(row):
         assert detail is not None
         row = row._replace(detail=sealing.open_text(detail, _argument(row)))
-    return row if value is None else Row(*row[:9], sealing.open(value, _entry(row)), row[10])
+    return row if value is None else _new_row(Row, (*row[:9], sealing.open(value, _entry(row)), row[10]))
 
 
 def why_sealed(row: Row) -> Why | None:

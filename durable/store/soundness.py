@@ -45,6 +45,7 @@ def opening(database: sqlite3.Connection, path: str, scripts: Sequence[tuple[int
     if _size(database) <= LOOKED_THROUGH_MAX:
         check_structure(database, path)
         repair_waits(database)
+        repair_signals(database)
     elif not _timers_are_numbers(database):
         repair_waits(database)
     sql = "SELECT coalesce(max(seq), 0) + 1 FROM _invocations WHERE seq < ?"
@@ -171,6 +172,24 @@ def repair_waits(database: sqlite3.Connection) -> None:
     database.execute("COMMIT")
     if database.total_changes > changed:
         log.store.warning("timers or listeners were damaged: they are set again from what waits for them")
+
+
+def repair_signals(database: sqlite3.Connection) -> None:
+    """Give a kept signal back to its invocation whose number in it is damaged: nobody would look for it elsewhere.
+
+    Its checksum still knows the number: that of each invocation which has not ended is tried.
+    """
+    stored = database.execute("SELECT seq, ordinal, name, ok, checksum FROM signals").fetchall()
+    lost = [row for row in stored if row[4] is not None and differs(row[4], row[:4], partly=True)]
+    if not lost:
+        return
+    waiting = [seq for (seq,) in database.execute("SELECT seq FROM _invocations WHERE completed_at IS NULL")]
+    for seq, ordinal, name, ok, checksum in lost:
+        for owner in waiting:
+            if not differs(checksum, (owner, ordinal, name, ok), partly=True):
+                log.store.warning("a signal of invocation number %d was damaged: it has it again", owner)
+                sql = "UPDATE OR IGNORE signals SET seq = ? WHERE seq IS ? AND ordinal IS ?"
+                database.execute(sql, (owner, seq, ordinal))
 
 
 def ordinals(database: sqlite3.Connection) -> int:

@@ -5,9 +5,10 @@ import os
 import sqlite3
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence, Set
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
-from typing import Any, Literal, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from anyio import to_thread
 
@@ -44,6 +45,9 @@ from durable.store.soundness import misplaced, opening
 from durable.store.statements import statements
 from durable.store.thread import DatabaseThread
 from durable.store.wal import begin_log
+
+if TYPE_CHECKING:  # most engines have no codec
+    from durable.store.recoding import Piece
 
 T = TypeVar("T")
 Synchronous = Literal["FULL", "NORMAL"]
@@ -199,6 +203,29 @@ class SqliteStore:
                 raise CommitRefused(f"{why}; nothing of this turn was written") from refused
             raise
         self._marked = True
+
+    async def rewrite(self, work: "Callable[[sqlite3.Connection], Piece]") -> "Piece":
+        """Write what `work` makes of what it reads, in one transaction. Raises what `commit` does."""
+
+        def whole(database: sqlite3.Connection) -> "Piece":
+            piece = work(database)
+            if piece.batch:
+                self._file.write(database, piece.batch, lambda: Concerned.by(Writes()))
+            return piece
+
+        try:
+            return await self._use().post(whole)
+        except sqlite3.Error as error:
+            raise explain(error, self.path) from error
+
+    async def survey(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Whatever is read by `work`, for as long as it takes, on a connection of its own: commits go on."""
+
+        def whole() -> T:
+            with closing(sqlite3.connect(f"{Path(self.path).as_uri()}?mode=ro", uri=True)) as database:
+                return work(database)
+
+        return await self._look(whole)
 
     # ---- reading ----
 

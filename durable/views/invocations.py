@@ -8,7 +8,7 @@ from durable.core.ids import awakeable_id
 from durable.core.invocation import Invocation, Problem, Status
 from durable.core.journal import COMMAND, COMPLETION, DETACHED, OPTIONAL, Kind, Row
 from durable.core.reasons import advice
-from durable.core.sealed import Sealed, shown
+from durable.core.sealed import Sealed, SealedText, shown
 from durable.core.topics import JOINED
 
 
@@ -153,7 +153,7 @@ def view_of(invocation: Invocation) -> InvocationView:
             [invocation.failures, *[count for entry, count in invocation.step_failures.items() if entry > 0]]
         )
         + invocation.crashes,
-        last_failure=invocation.problem,
+        last_failure=_failure(invocation.problem),
         advice=_advice(invocation),
         completion_result=None if outcome is None else ("success" if outcome.ok else "failure"),
         idempotency_key=submission.idempotency_key,
@@ -162,10 +162,21 @@ def view_of(invocation: Invocation) -> InvocationView:
         restarted_from=submission.restarted_from,
         cancelling=invocation.cancelling > 0,
         pausing=invocation.pausing and invocation.status is Status.RUNNING,
-        headers=submission.headers,
+        headers=submission.headers if invocation.sealed is None else _plain(submission.headers),
         input=shown(submission.input),
         output=None if outcome is None else shown(outcome.value),
     )
+
+
+def _failure(problem: Problem | None) -> Problem | None:
+    """With texts of which nobody here has the key told as such."""
+    if problem is None or not (isinstance(problem.message, SealedText) or isinstance(problem.stacktrace, SealedText)):
+        return problem
+    return msgspec.structs.replace(problem, message=str(problem.message), stacktrace=str(problem.stacktrace))
+
+
+def _plain(headers: dict[str, str]) -> dict[str, str]:
+    return {name: str(value) for name, value in headers.items()}
 
 
 def _advice(invocation: Invocation) -> str:

@@ -8,7 +8,7 @@ from durable.cli import filters
 from durable.cli.app import program
 
 #: What many commands have is described once.
-EVERYWHERE = {"db", "admin", "ingress", "token_file", "as_json", "as_jsonl"}
+EVERYWHERE = {"db", "codec", "admin", "ingress", "token_file", "as_json", "as_jsonl"}
 
 
 def leaves(command: click.Command, name: str = "durable") -> Iterator[tuple[str, click.Command]]:

@@ -26,7 +26,7 @@ from durable.core.sources import GroupPartition, Subscription
 from durable.kafka.records import Records
 
 #: What every one of these texts begins with.
-MARK = "lk0"
+MARK = "for-no-eyes"
 #: Parameters that carry values; and those that name things, or say how.
 VALUES = {"arg", "value", "message", "headers", "state"}
 NAMES = {

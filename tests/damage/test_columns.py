@@ -97,3 +97,13 @@ def test_nonsense_in_a_column_troubles_only_whose_row_it_is(
             assert not refused or table == "settings", f"{table}.{column} = {nonsense!r}: {fate}"
             assert not fate.startswith("stopped"), f"{table}.{column} = {nonsense!r}: {fate}"
     assert tried, "nothing was tried"
+
+
+def test_a_kept_signal_whose_number_is_damaged_reaches_its_invocation(sound: Path, tmp_path: Path) -> None:
+    """Its checksum knows the number: without that it would be lost, and nobody be told."""
+    path = tmp_path / "durable.db"
+    shutil.copy(sound, path)
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE signals SET seq = -119")
+    database.close()
+    assert live(path, set()) == "whole"

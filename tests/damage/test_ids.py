@@ -222,7 +222,8 @@ def test_a_file_in_which_a_request_was_accepted_twice_is_brought_up_to_date(tmp_
     with sqlite3.connect(path) as database:
         database.executescript(
             "DROP INDEX invocations_of_workflow; DROP INDEX invocations_of_claim;"
-            "DROP TABLE subscriptions; DROP TABLE positions; DROP TABLE clusters;"
+            "DROP TABLE subscriptions; DROP TABLE positions; DROP TABLE clusters; DROP TABLE codec_keys;"
+            "DROP TABLE answered;"
             "DROP VIEW invocations; DROP VIEW steps; DROP VIEW timers; DROP VIEW state; DROP VIEW failures;"
             "ALTER TABLE _invocations DROP COLUMN origin;"
             "ALTER TABLE _invocations RENAME TO invocations; ALTER TABLE _timers RENAME TO timers;"

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from durable.admin.sql.column import Column, shown, time
+from durable.admin.sql.column import Column, clear, shown, time
 from durable.core.topics import JOINED
 
 #: Kinds of entries in Restate's words.
@@ -106,11 +106,12 @@ _LITE_NOTIFICATION: Final = (
 _LITE_JSON: Final = (
     f"CASE j.half WHEN 'Command' THEN {_LITE_COMMAND} ELSE json_object('Notification', {_LITE_NOTIFICATION}) END"
 )
-#: What may find nothing has a digit before its value; what a command hands on is kept as a fingerprint, for replays
-#: to compare.
+#: What may find nothing has a digit before its value (or is an object that says that it cannot be decoded); what a
+#: command hands on is kept as a fingerprint, for replays to compare.
 _VALUE: Final = """CASE
     WHEN j.half = 'Command' AND j.kind NOT IN ('Input', 'Output', 'run', 'get', 'set') THEN NULL
-    WHEN j.kind IN ('get', 'peek-promise', 'output') AND j.ok = 1 THEN nullif(substr(j.value, 2), X'')
+    WHEN j.kind IN ('get', 'peek-promise', 'output') AND j.ok = 1 AND substr(j.value, 1, 1) <> X'7B'
+        THEN nullif(substr(j.value, 2), X'')
     ELSE j.value END"""
 _LENGTH: Final = """CASE
     WHEN j.half = 'Command' AND j.kind NOT IN ('Input', 'Output', 'run', 'get', 'set') THEN NULL
@@ -134,27 +135,32 @@ COLUMNS: Final = (
     Column("entry_lite_json", " ".join(_LITE_JSON.split())),
     Column("appended_at", time("j.at")),
 )
+#: Where values belong that may be encoded.
+OUTPUT: Final = "'output', i.seq, i.id, i.ok"
+_ENTRY: Final = "'entry', j.invocation, j.entry, j.part, j.ok"
+_VALUE_SHOWN: Final = shown(_ENTRY, "j.value")
+_INPUT_SHOWN: Final = shown("'input', i.seq, i.id", "i.input")
+_OUTPUT_TEXT: Final = f"CAST({clear(OUTPUT, 'i.output')} AS TEXT)"
 #: A journal with its input and output, which are stored with the invocation. Who was killed wrote no output. A
 #: completion has the number of its command, and comes before it: clients ask for the last ones first, and turn them
 #: round.
 SOURCE: Final = f"""(
     SELECT i.id, 1 + coalesce((SELECT max(j.entry) FROM {{db}}.journal j WHERE j.invocation = i.seq), 0) AS entry,
-        0 AS part, 'Output' AS kind, '' AS name, NULL AS detail, {shown("i.output")} AS value,
+        0 AS part, 'Output' AS kind, '' AS name, NULL AS detail, {shown(OUTPUT, "i.output")} AS value,
         length(i.output) AS length, i.ok, 1 AS completed, i.completed_at AS at, 'Command' AS half
     FROM {{db}}._invocations i WHERE i.completed_at IS NOT NULL AND i.journal_until IS NOT 0
-        AND NOT (i.ok = 0 AND json_valid(CAST(i.output AS TEXT))
-            AND json_extract(CAST(i.output AS TEXT), '$.kind') IS 'killed')
+        AND NOT (i.ok = 0 AND json_valid({_OUTPUT_TEXT}) AND json_extract({_OUTPUT_TEXT}, '$.kind') IS 'killed')
     UNION ALL
-    SELECT i.id, j.entry, j.part, j.kind, j.name, j.detail, {shown("j.value")}, length(j.value), j.ok, 1, j.at,
+    SELECT i.id, j.entry, j.part, j.kind, j.name, j.detail, {_VALUE_SHOWN}, length(j.value), j.ok, 1, j.at,
         'Notification'
     FROM {{db}}._invocations i JOIN {{db}}.journal j ON j.invocation = i.seq WHERE j.part = 1 OR j.entry = 0
     UNION ALL
-    SELECT i.id, j.entry, j.part, j.kind, j.name, j.detail, {shown("j.value")}, length(j.value), j.ok,
+    SELECT i.id, j.entry, j.part, j.kind, j.name, j.detail, {_VALUE_SHOWN}, length(j.value), j.ok,
         j.ok IS NOT NULL OR j.kind = 'send' OR EXISTS (
             SELECT 1 FROM {{db}}.journal c WHERE c.invocation = i.seq AND c.entry = j.entry AND c.part = 1
         ), j.at, 'Command'
     FROM {{db}}._invocations i JOIN {{db}}.journal j ON j.invocation = i.seq WHERE j.part = 0 AND j.entry > 0
     UNION ALL
-    SELECT i.id, 0, 0, 'Input', '', NULL, {shown("i.input")}, length(i.input), 1, 1, i.created_at, 'Command'
+    SELECT i.id, 0, 0, 'Input', '', NULL, {_INPUT_SHOWN}, length(i.input), 1, 1, i.created_at, 'Command'
     FROM {{db}}._invocations i WHERE i.journal_until IS NOT 0
 ) j"""

@@ -17,18 +17,21 @@ import sqlite3
 import time
 from collections.abc import Sequence, Set
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from durable.admin.sql import arrow, searching
+from durable.admin.sql.column import in_clear
 from durable.admin.sql.dialect import SqlError, to_sqlite, tokens
 from durable.admin.sql.growth import check_growth
 from durable.admin.sql.tables import BOOLEANS, DOCUMENTS, KINDS, NAMES, TABLES, information_schema
 from durable.admin.sql.watch import Watch
+from durable.codec import Sealing
 from durable.core.duration import parse
+from durable.store.sealing import decoded
 
 _READABLE = NAMES | {"information_schema_columns", "information_schema_tables", "_service", "_deployment"}
 #: Functions that compute something from their arguments, in bounded time and space. (How much json_group_array has in
@@ -117,8 +120,13 @@ class Result(msgspec.Struct, frozen=True):
         return b"".join(arrow.stream(self.kinds(), self.rows))
 
 
-def query(path: str, sql: str, facts: Facts, limits: QueryLimits, *, show_payloads: bool) -> Result:
-    """Run one statement. Raises `SqlError`, `TooMuch`, and `sqlite3.Error` where the file cannot be read."""
+def query(
+    path: str, sql: str, facts: Facts, limits: QueryLimits, *, show_payloads: bool, sealing: Sealing | None = None
+) -> Result:
+    """Run one statement. Raises `SqlError`, `TooMuch`, and `sqlite3.Error` where the file cannot be read.
+
+    `sealing` decodes values.
+    """
     if len(sql) > limits.length:
         raise TooMuch(413, f"the statement is longer than {limits.length} characters")
     if "\0" in sql or sql.encode("utf-8", "replace").decode() != sql:
@@ -131,8 +139,11 @@ def query(path: str, sql: str, facts: Facts, limits: QueryLimits, *, show_payloa
     connection = sqlite3.connect("file::memory:", uri=True, isolation_level=None, timeout=limits.seconds)
     try:
         denied: list[str] = []
-        database = _prepare(connection, path, facts, show_payloads)
-        connection.set_authorizer(_authorizer(database, named, denied))
+        decode = None if sealing is None else f"_{secrets.token_hex(16)}"
+        database = _prepare(connection, path, facts, show_payloads, decode)
+        if sealing is not None and decode is not None:
+            connection.create_function(decode, -1, partial(decoded, sealing), deterministic=True)
+        connection.set_authorizer(_authorizer(database, named, denied, decode))
         return _run(connection, text, limits, denied)
     finally:
         connection.close()
@@ -143,13 +154,15 @@ def _sizes() -> dict[str, int]:
     """How many words columns of views are: of one name, the longest; of "*", all of the longest view."""
     sizes = {"*": 0}
     for table in TABLES:
-        words = {column.name: len(tokens(column.value)) for column in table.columns}
+        words = {column.name: len(tokens(in_clear(column.value))) for column in table.columns}
         sizes["*"] = max(sizes["*"], sum(words.values()))
         sizes |= {name: max(size, sizes.get(name, 0)) for name, size in words.items()}
     return sizes
 
 
-def _prepare(connection: sqlite3.Connection, path: str, facts: Facts, show_payloads: bool) -> str:
+def _prepare(
+    connection: sqlite3.Connection, path: str, facts: Facts, show_payloads: bool, decode: str | None = None
+) -> str:
     """Make everything that can be asked; returns the name of the engine's database."""
     database = f"_{secrets.token_hex(16)}"
     connection.execute(f"ATTACH ? AS {database}", (f"{Path(path).as_uri()}?mode=ro",))
@@ -163,7 +176,7 @@ def _prepare(connection: sqlite3.Connection, path: str, facts: Facts, show_paylo
     for statement in information_schema():
         connection.execute(statement)
     for table in TABLES:
-        connection.execute(table.view(database, show_payloads=show_payloads))
+        connection.execute(table.view(database, show_payloads=show_payloads, decode=decode))
     own = connection.execute(f"SELECT name FROM {database}.sqlite_master WHERE type IN ('table', 'view')")
     for (name,) in own.fetchall():
         if name not in _READABLE and not name.startswith("sqlite_"):
@@ -180,7 +193,7 @@ def _prepare(connection: sqlite3.Connection, path: str, facts: Facts, show_paylo
     return database
 
 
-def _authorizer(database: str, named: Set[str], denied: list[str]) -> Any:
+def _authorizer(database: str, named: Set[str], denied: list[str], decode: str | None) -> Any:
     """`named` are the queries of WITH, of which SQLite says where only their rows are counted.
 
     `denied` gets the names of tables that are there and cannot be asked, which reads the same as what is not there.
@@ -195,7 +208,7 @@ def _authorizer(database: str, named: Set[str], denied: list[str]) -> Any:
                 return sqlite3.SQLITE_OK
             case sqlite3.SQLITE_READ if one is not None and one.lower() in own and where is None and two == "":
                 return sqlite3.SQLITE_OK
-            case sqlite3.SQLITE_FUNCTION if two in _FUNCTIONS:
+            case sqlite3.SQLITE_FUNCTION if two in _FUNCTIONS or (decode is not None and two == decode):
                 return sqlite3.SQLITE_OK
             case sqlite3.SQLITE_READ if one:
                 denied.append(one)

@@ -7,7 +7,8 @@ that rows read as they do from Restate's server.
 from typing import Final
 
 from durable.admin.sql import entries
-from durable.admin.sql.column import Column, Table, shown, time
+from durable.admin.sql.column import Column, Table, clear, shown, time
+from durable.admin.sql.entries import OUTPUT
 
 
 def _duration(ms: str) -> str:
@@ -22,9 +23,10 @@ def _text(blob: str) -> str:
     return f"CAST({blob} AS TEXT)"
 
 
-def _failure(ok: str, blob: str) -> str:
+def _failure(ok: str, place: str, blob: str) -> str:
     """`[409] cancelled`, of a stored outcome that is a failure."""
-    code, message = _json(_text(blob), "$.code"), _json(_text(blob), "$.message")
+    text = _text(clear(place, blob))
+    code, message = _json(text, "$.code"), _json(text, "$.message")
     return f"CASE {ok} WHEN 0 THEN '[' || coalesce({code}, 500) || '] ' || coalesce({message}, '') END"
 
 
@@ -44,9 +46,11 @@ _STORED_STATUS: Final = (
     " WHEN 'backing-off' THEN 'invoked' ELSE i.status END"
 )
 _PROBLEM: Final = "i.last_failure"
+_MESSAGE: Final = clear("'message', i.seq, i.id", f"json_extract({_PROBLEM}, '$.message')")
+_STACKTRACE: Final = clear("'stacktrace', i.seq, i.id", f"json_extract({_PROBLEM}, '$.stacktrace')")
 _LAST_FAILURE: Final = (
     f"CASE WHEN json_valid({_PROBLEM}) THEN '[' || coalesce(json_extract({_PROBLEM}, '$.code'), 500) || '] '"
-    f" || coalesce(json_extract({_PROBLEM}, '$.message'), '') END"
+    f" || coalesce({_MESSAGE}, '') END"
 )
 _FAILED_ENTRY: Final = _json(_PROBLEM, "$.entry")
 _FAILED_NAME: Final = _json(_PROBLEM, "$.name")
@@ -116,7 +120,7 @@ _ATTEMPTS: Final = (
 )
 _RESULT: Final = (
     Column("completion_result", "CASE i.ok WHEN 1 THEN 'success' WHEN 0 THEN 'failure' END"),
-    Column("completion_failure", _failure("i.ok", "i.output")),
+    Column("completion_failure", _failure("i.ok", OUTPUT, "i.output")),
 )
 #: What begins with an underscore is for rewritten statements, and in no result.
 _HIDDEN: Final = (Column("_created", "i.created_at", "int"), Column("_status", "i.status"))
@@ -125,11 +129,12 @@ _INVOCATIONS: Final = "{db}._invocations i"
 
 _EVENT: Final = (
     f"json_object('ty', 'TransientError', 'error_code', coalesce(json_extract({_PROBLEM}, '$.code'), 500),"
-    f" 'error_message', json_extract({_PROBLEM}, '$.message'),"
-    f" 'error_stacktrace', json_extract({_PROBLEM}, '$.stacktrace'), 'related_command_index', {_FAILED_ENTRY},"
+    f" 'error_message', {_MESSAGE}, 'error_stacktrace', {_STACKTRACE}, 'related_command_index', {_FAILED_ENTRY},"
     f" 'related_command_name', {_FAILED_NAME}, 'related_command_type', {_FAILED_KIND})"
 )
-_PROMISED: Final = f"CASE p.ok WHEN 1 THEN {shown('p.value')} END"
+_PROMISE: Final = "'promise', p.service, p.key, p.name, p.ok"
+_PROMISED: Final = f"CASE p.ok WHEN 1 THEN {shown(_PROMISE, 'p.value')} END"
+_STATE: Final = shown("'state', s.service, s.key, s.name", "s.value")
 _NOTHING: Final = "(SELECT 1) WHERE 0"
 
 
@@ -200,7 +205,7 @@ TABLES: Final = (
             Column("completed", "1", "bool"),
             Column("completion_success_value", _PROMISED, "binary", payload=True),
             Column("completion_success_value_utf8", _text(_PROMISED), payload=True),
-            Column("completion_failure", _failure("p.ok", "p.value")),
+            Column("completion_failure", _failure("p.ok", _PROMISE, "p.value")),
         ),
         "{db}.promises p",
     ),
@@ -213,8 +218,8 @@ TABLES: Final = (
             Column("service_key", "s.key"),
             Column("key", "s.name"),
             Column("key_length", "length(s.name)", "int"),
-            Column("value_utf8", _text(shown("s.value")), payload=True),
-            Column("value", shown("s.value"), "binary", payload=True),
+            Column("value_utf8", _text(_STATE), payload=True),
+            Column("value", _STATE, "binary", payload=True),
             Column("value_length", "length(s.value)", "int"),
         ),
         "{db}._state s",
