@@ -302,7 +302,7 @@ async def test_a_holder_that_runs_other_code_is_named(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with standing_by(path, services=[data, newer]):
-        monkeypatch.setattr("durable.release.version", lambda name: "0.0.1")
+        monkeypatch.setattr("importlib.metadata.version", lambda name: "0.0.1")
         async with standing_by(path) as standby:
             assert await standby.call(data) == b"\0as it is"
             with pytest.raises(NotFoundError, match="handler 'work' was not found"):
