@@ -4,29 +4,36 @@ Its event loop runs in a thread of its own, so it works in any thread, beside an
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from functools import wraps
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack, overload
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
-from durable.api import Wanted
 from durable.client import Applied, Handle
 from durable.core.duration import Duration, parse
 from durable.errors import InvalidRequestError
-from durable.kafka.state import ClusterView, SubscriptionView
 from durable.remote.background import Ask, Background
 from durable.remote.client import Client
-from durable.runtime.deadlocks import Deadlock
-from durable.service import Configuration, Handler
-from durable.views.invocations import InvocationPage, InvocationView, JournalPage
-from durable.views.state import StateView
+from durable.service import Handler
+from durable.views.invocations import InvocationView
 
-if TYPE_CHECKING:
-    from durable.views.services import ServiceView
-
+P = ParamSpec("P")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
+
+
+def blocking(
+    method: Callable[Concatenate[Client, P], Coroutine[Any, Any, T]],
+) -> "Callable[Concatenate[SyncClient, P], T]":
+    """A method of `Client` as one that blocks until it has its answer."""
+
+    @wraps(method)
+    def wait(self: "SyncClient", /, *args: P.args, **options: P.kwargs) -> T:
+        return self._run(lambda client: method(client, *args, **options))
+
+    return wait
 
 
 class SyncHandle(Generic[T_co]):
@@ -264,29 +271,11 @@ class SyncClient:
 
     # ---- steering ----
 
-    def cancel(
-        self, id: str, *, kill: bool = False, dry_run: bool = False, idempotency_key: str | None = None
-    ) -> Applied:
-        """See `Engine.cancel`."""
-        return self._run(
-            lambda client: client.cancel(id, kill=kill, dry_run=dry_run, idempotency_key=idempotency_key)
-        )
-
-    def kill(self, id: str, *, dry_run: bool = False, idempotency_key: str | None = None) -> Applied:
-        """See `Engine.kill`."""
-        return self._run(lambda client: client.kill(id, dry_run=dry_run, idempotency_key=idempotency_key))
-
-    def pause(self, id: str, *, dry_run: bool = False, idempotency_key: str | None = None) -> Applied:
-        """See `Engine.pause`."""
-        return self._run(lambda client: client.pause(id, dry_run=dry_run, idempotency_key=idempotency_key))
-
-    def resume(self, id: str, *, dry_run: bool = False, idempotency_key: str | None = None) -> Applied:
-        """See `Engine.resume`."""
-        return self._run(lambda client: client.resume(id, dry_run=dry_run, idempotency_key=idempotency_key))
-
-    def resume_all(self, *, reason: str | None = None, service: str | None = None) -> list[str]:
-        """See `Engine.resume_all`."""
-        return self._run(lambda client: client.resume_all(reason=reason, service=service))
+    cancel = blocking(Client.cancel)
+    kill = blocking(Client.kill)
+    pause = blocking(Client.pause)
+    resume = blocking(Client.resume)
+    resume_all = blocking(Client.resume_all)
 
     def restart_as_new(
         self, id: str, *, from_entry: int = 0, dry_run: bool = False, idempotency_key: str | None = None
@@ -301,184 +290,46 @@ class SyncClient:
             ),
         )
 
-    def purge(self, id: str, *, dry_run: bool = False, idempotency_key: str | None = None) -> None:
-        """See `Engine.purge`."""
-        self._run(lambda client: client.purge(id, dry_run=dry_run, idempotency_key=idempotency_key))
-
-    def purge_journal(self, id: str, *, dry_run: bool = False, idempotency_key: str | None = None) -> None:
-        """See `Engine.purge_journal`."""
-        self._run(lambda client: client.purge_journal(id, dry_run=dry_run, idempotency_key=idempotency_key))
+    purge = blocking(Client.purge)
+    purge_journal = blocking(Client.purge_journal)
 
     # ---- completing from outside ----
 
-    def resolve_awakeable(self, id: str, value: Any = None, *, idempotency_key: str | None = None) -> None:
-        """See `Engine.resolve_awakeable`."""
-        self._run(lambda client: client.resolve_awakeable(id, value, idempotency_key=idempotency_key))
-
-    def reject_awakeable(self, id: str, message: str, code: int = 500, *, idempotency_key: str | None = None) -> None:
-        """See `Engine.reject_awakeable`."""
-        self._run(lambda client: client.reject_awakeable(id, message, code, idempotency_key=idempotency_key))
-
-    def send_signal(self, id: str, name: str, value: Any = None, *, idempotency_key: str | None = None) -> None:
-        """See `Engine.send_signal`."""
-        self._run(lambda client: client.send_signal(id, name, value, idempotency_key=idempotency_key))
-
-    def reject_signal(
-        self, id: str, name: str, message: str, code: int = 500, *, idempotency_key: str | None = None
-    ) -> None:
-        """See `Engine.reject_signal`."""
-        self._run(lambda client: client.reject_signal(id, name, message, code, idempotency_key=idempotency_key))
-
-    def resolve_promise(
-        self, workflow: str, key: str, name: str, value: Any = None, *, idempotency_key: str | None = None
-    ) -> None:
-        """See `Engine.resolve_promise`."""
-        self._run(lambda client: client.resolve_promise(workflow, key, name, value, idempotency_key=idempotency_key))
-
-    def reject_promise(
-        self,
-        workflow: str,
-        key: str,
-        name: str,
-        message: str,
-        code: int = 500,
-        *,
-        idempotency_key: str | None = None,
-    ) -> None:
-        """See `Engine.reject_promise`."""
-        self._run(
-            lambda client: client.reject_promise(workflow, key, name, message, code, idempotency_key=idempotency_key)
-        )
+    resolve_awakeable = blocking(Client.resolve_awakeable)
+    reject_awakeable = blocking(Client.reject_awakeable)
+    send_signal = blocking(Client.send_signal)
+    reject_signal = blocking(Client.reject_signal)
+    resolve_promise = blocking(Client.resolve_promise)
+    reject_promise = blocking(Client.reject_promise)
 
     # ---- reading ----
 
-    def invocations(
-        self, *, limit: int = 100, before: InvocationView | None = None, **wanted: Unpack[Wanted]
-    ) -> list[InvocationView]:
-        """See `Engine.invocations`."""
-        return self._run(lambda client: client.invocations(limit=limit, before=before, **wanted))
-
-    def page(
-        self, *, limit: int = 100, cursor: str | None = None, counts: bool = False, **wanted: Unpack[Wanted]
-    ) -> InvocationPage:
-        """See `Engine.page`."""
-        return self._run(lambda client: client.page(limit=limit, cursor=cursor, counts=counts, **wanted))
-
-    def count_invocations(self, **wanted: Unpack[Wanted]) -> dict[str, int]:
-        """See `Engine.count_invocations`."""
-        return self._run(lambda client: client.count_invocations(**wanted))
-
-    def describe(self, id: str) -> InvocationView:
-        """See `Engine.describe`."""
-        return self._run(lambda client: client.describe(id))
-
-    def journal(self, id: str, *, after: int | None = None, limit: int = 1000) -> JournalPage:
-        """See `Engine.journal`."""
-        return self._run(lambda client: client.journal(id, after=after, limit=limit))
-
-    def deadlocks(self) -> list[Deadlock]:
-        """See `Engine.deadlocks`."""
-        return self._run(lambda client: client.deadlocks())
-
-    def services(self) -> "list[ServiceView]":
-        """See `Engine.services`."""
-        return self._run(lambda client: client.services())
-
-    def service(self, name: str) -> "ServiceView":
-        """See `Engine.service`."""
-        return self._run(lambda client: client.service(name))
-
-    def configure(self, service: str, **options: Unpack[Configuration]) -> None:
-        """See `Engine.configure`."""
-        self._run(lambda client: client.configure(service, **options))
-
-    def get_state(self, service: str, key: str) -> StateView:
-        """See `Engine.get_state`."""
-        return self._run(lambda client: client.get_state(service, key))
-
-    def patch_state(
-        self,
-        service: str,
-        key: str,
-        state: Mapping[str, Any],
-        *,
-        expected_version: str | None = None,
-        idempotency_key: str | None = None,
-    ) -> None:
-        """See `Engine.patch_state`."""
-        self._run(
-            lambda client: client.patch_state(
-                service, key, state, expected_version=expected_version, idempotency_key=idempotency_key
-            )
-        )
-
-    def backup(self, path: str | os.PathLike[str]) -> None:
-        """See `Engine.backup`."""
-        self._run(lambda client: client.backup(path))
+    invocations = blocking(Client.invocations)
+    page = blocking(Client.page)
+    count_invocations = blocking(Client.count_invocations)
+    describe = blocking(Client.describe)
+    journal = blocking(Client.journal)
+    deadlocks = blocking(Client.deadlocks)
+    services = blocking(Client.services)
+    service = blocking(Client.service)
+    configure = blocking(Client.configure)
+    get_state = blocking(Client.get_state)
+    patch_state = blocking(Client.patch_state)
+    backup = blocking(Client.backup)
 
     # ---- Kafka ----
 
-    def subscribe(
-        self,
-        source: str,
-        sink: str | Handler[Any, Any],
-        options: Mapping[str, str] | None = None,
-        *,
-        again: bool = False,
-        idempotency_key: str | None = None,
-    ) -> SubscriptionView:
-        """See `Engine.subscribe`."""
-        return self._run(
-            lambda client: client.subscribe(source, sink, options, again=again, idempotency_key=idempotency_key)
-        )
-
-    def subscriptions(self, *, source: str | None = None, sink: str | None = None) -> list[SubscriptionView]:
-        """See `Engine.subscriptions`."""
-        return self._run(lambda client: client.subscriptions(source=source, sink=sink))
-
-    def subscription(self, id: str) -> SubscriptionView:
-        """See `Engine.subscription`."""
-        return self._run(lambda client: client.subscription(id))
-
-    def unsubscribe(self, id: str, *, idempotency_key: str | None = None) -> None:
-        """See `Engine.unsubscribe`."""
-        self._run(lambda client: client.unsubscribe(id, idempotency_key=idempotency_key))
-
-    def pause_subscription(self, id: str) -> None:
-        """See `Engine.pause_subscription`."""
-        self._run(lambda client: client.pause_subscription(id))
-
-    def resume_subscription(
-        self,
-        id: str,
-        *,
-        position: Literal["stored", "committed", "earliest", "latest"] | None = None,
-        idempotency_key: str | None = None,
-    ) -> None:
-        """See `Engine.resume_subscription`."""
-        self._run(lambda client: client.resume_subscription(id, position=position, idempotency_key=idempotency_key))
-
-    def kafka_clusters(self) -> list[ClusterView]:
-        """See `Engine.kafka_clusters`."""
-        return self._run(lambda client: client.kafka_clusters())
-
-    def kafka_cluster(self, name: str) -> ClusterView:
-        """See `Engine.kafka_cluster`."""
-        return self._run(lambda client: client.kafka_cluster(name))
-
-    def add_kafka_cluster(
-        self, name: str, properties: Mapping[str, str], *, idempotency_key: str | None = None
-    ) -> ClusterView:
-        """See `Engine.add_kafka_cluster`."""
-        return self._run(lambda client: client.add_kafka_cluster(name, properties, idempotency_key=idempotency_key))
-
-    def change_kafka_cluster(self, name: str, properties: Mapping[str, str]) -> ClusterView:
-        """See `Engine.change_kafka_cluster`."""
-        return self._run(lambda client: client.change_kafka_cluster(name, properties))
-
-    def remove_kafka_cluster(self, name: str, *, force: bool = False, idempotency_key: str | None = None) -> None:
-        """See `Engine.remove_kafka_cluster`."""
-        self._run(lambda client: client.remove_kafka_cluster(name, force=force, idempotency_key=idempotency_key))
+    subscribe = blocking(Client.subscribe)
+    subscriptions = blocking(Client.subscriptions)
+    subscription = blocking(Client.subscription)
+    unsubscribe = blocking(Client.unsubscribe)
+    pause_subscription = blocking(Client.pause_subscription)
+    resume_subscription = blocking(Client.resume_subscription)
+    kafka_clusters = blocking(Client.kafka_clusters)
+    kafka_cluster = blocking(Client.kafka_cluster)
+    add_kafka_cluster = blocking(Client.add_kafka_cluster)
+    change_kafka_cluster = blocking(Client.change_kafka_cluster)
+    remove_kafka_cluster = blocking(Client.remove_kafka_cluster)
 
 
 async def _nothing(client: Client) -> None:
