@@ -63,9 +63,11 @@ def attributes_of(error: TerminalError, size_max: int) -> Attributes:
         if name in _OWN:
             continue
         written = _written(hints.get(name, Any), value)
-        if written is None or (size := size + len(name) + len(written[0])) > size_max:
+        if written is None or size + len(name) + len(written[0]) > size_max:
             lost.append(name)
-        elif written[1]:
+            continue
+        size += len(name) + len(written[0])
+        if written[1]:
             texts[name] = msgspec.Raw(written[0])
         else:
             raw[name] = written[0]

@@ -128,12 +128,13 @@ class Attempt(Suspending):
                     raise
                 value = await self.handler.fn(context, *arguments)
                 if not self.active:
-                    log.invocation.warning(
-                        "%s %s: the handler went on after its attempt had ended",
-                        self.target,
-                        self.request.id,
-                        about=self.about,
-                    )
+                    if not self._closing:  # a close or a pause may be why: its last step was still awaited
+                        log.invocation.warning(
+                            "%s %s: the handler went on after its attempt had ended",
+                            self.target,
+                            self.request.id,
+                            about=self.about,
+                        )
                     return
                 if self._told:
                     self._end_failed()  # if no other step of the handler is still to end

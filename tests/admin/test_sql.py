@@ -14,7 +14,7 @@ import httpx
 import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
 
-from durable import Engine
+from durable import Engine, ObjectContext, VirtualObject, handler
 from durable.admin import QueryLimits, create_app
 from durable.admin.sql import arrow, reader
 from durable.admin.sql.column import SHOWN_BYTES
@@ -573,3 +573,23 @@ def test_an_engine_without_a_file_has_nothing_to_query() -> None:
         assert "not a file" in answer.json()["message"]
 
     story(tell)
+
+
+def test_values_that_are_no_text_do_not_stop_a_statement(tmp_path: Path) -> None:
+    """They are shown as far as they are text; the bytes are in the column beside it."""
+
+    class Box(VirtualObject):
+        @handler
+        async def put(self, ctx: ObjectContext) -> None:
+            ctx.set("raw", b"\xff\xfe")
+
+    async def story() -> None:
+        async with Engine(tmp_path / "app.db", services=[Box()]) as engine:
+            await engine.call(Box.put, key="a")
+
+    asyncio.run(story())
+    rows = query(
+        str(tmp_path / "app.db"), "SELECT value_utf8, hex(value) FROM state", FACTS, QueryLimits(), show_payloads=True
+    ).rows
+    ((text, data),) = rows
+    assert text.endswith("\ufffd\ufffd") and data.endswith("FFFE")

@@ -153,6 +153,25 @@ def test_what_is_configured_is_read_anew(path: Path) -> None:
     asyncio.run(story())
 
 
+def test_a_close_says_nothing_of_a_handler_that_is_told_of_its_last_step(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It returns at once, and its step is not run again at the next start."""
+    steps.clear()
+
+    async def story() -> None:
+        engine = an_engine(path)
+        await engine.start()
+        handle = await engine.send(hello, "name")
+        await engine.close()
+        assert not [record for record in caplog.records if record.levelname == "WARNING"]
+        async with an_engine(path) as other:
+            assert await other.attach(handle.id) == "hi name"
+        assert steps == {"name": 1}
+
+    asyncio.run(story())
+
+
 def test_it_is_started_again_after_it_was_abandoned(path: Path) -> None:
     """`abandon` is a kill: nothing more is written, nobody is unwound in order, the file is free at once."""
     engine = an_engine(path)

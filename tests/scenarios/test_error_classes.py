@@ -194,6 +194,13 @@ def test_what_cannot_be_stored_is_left_out_and_the_log_says_so(caplog: pytest.Lo
     assert "lock, much" in caplog.text
 
 
+def test_what_is_too_long_takes_nothing_else_with_it() -> None:
+    error = OutOfStock("lamp", 0, datetime.now(UTC))
+    error.__dict__ = {"body": "x" * 100_000, **error.__dict__}
+    found = cast(OutOfStock, error_of(outcome_of(error)))
+    assert not hasattr(found, "body") and (found.sku, found.left) == ("lamp", 0)
+
+
 @pytest.mark.parametrize("code", [200, 0, 600, True, "409", None, 404.0])
 def test_a_code_that_is_none_of_an_error_is_refused_where_the_error_is_made(code: Any) -> None:
     with pytest.raises(UsageError, match="400 to 599"):

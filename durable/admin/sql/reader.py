@@ -137,6 +137,7 @@ def query(
         raise SqlError("only SELECT can be asked")
     named = check_growth(words, _sizes())
     connection = sqlite3.connect("file::memory:", uri=True, isolation_level=None, timeout=limits.seconds)
+    connection.text_factory = _text  # a value may be bytes of any kind, and a statement may cast it
     try:
         denied: list[str] = []
         decode = None if sealing is None else f"_{secrets.token_hex(16)}"
@@ -158,6 +159,10 @@ def _sizes() -> dict[str, int]:
         sizes["*"] = max(sizes["*"], sum(words.values()))
         sizes |= {name: max(size, sizes.get(name, 0)) for name, size in words.items()}
     return sizes
+
+
+def _text(found: bytes) -> str:
+    return found.decode("utf-8", "replace")
 
 
 def _prepare(
