@@ -105,6 +105,8 @@ class EncodedStore:
 
     def commit(self, writes: Writes) -> Awaitable[None]:
         """Encode a turn and write it. What the codec cannot encode is refused; `__cause__` says why."""
+        if isinstance(self._codec, Keyless):
+            raise CommitRefused("the database is open for reading only: nothing was changed")
         try:
             sealed = sealed_writes(self._sealing, writes)
             key_id = self._sealing.key_id

@@ -52,6 +52,8 @@ ASKS: dict[str, Callable[[Engine], Awaitable[Any]]] = {
     "stored_state": lambda engine: engine.stored_state("Program", "k"),
     "replace_state": lambda engine: engine.replace_state("Program", "k", {}),
     "backup": lambda engine: engine.backup("/nowhere/at/all.db"),
+    "codec_keys": lambda engine: engine.codec_keys(),
+    "encode_again": lambda engine: engine.encode_again(),
     "subscribe": lambda engine: engine.subscribe("kafka://c/t", "service://Program/add"),
     "subscriptions": lambda engine: engine.subscriptions(),
     "subscription": lambda engine: engine.subscription(SUBSCRIPTION),
