@@ -9,6 +9,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextvars import copy_context
+from inspect import isawaitable
 from typing import Any, TypeVar
 
 from durable.api import Invokes, typed_as
@@ -19,7 +20,7 @@ from durable.core.journal import Outcome
 from durable.core.limits import TINY
 from durable.engine import Engine
 from durable.engine.raw import Raw
-from durable.errors import EngineFailedError, EngineNotRunningError, NotFoundError
+from durable.errors import EngineFailedError, EngineNotRunningError, NotFoundError, UsageError
 from durable.runtime.observer import observers_of
 from durable.runtime.registry import Registered
 from durable.serde import serde_for
@@ -325,6 +326,8 @@ async def _told(scenario: Coroutine[Any, Any, T], findings: Findings, *, strict:
         if error() is not None:
             running.cancel()
 
+    if not isawaitable(scenario):
+        raise UsageError(f"a scenario is an async function that is called with the `Sim`; it returned {scenario!r}")
     running = asyncio.ensure_future(scenario)
     findings.on_finding = found
     try:
@@ -335,4 +338,6 @@ async def _told(scenario: Coroutine[Any, Any, T], findings: Findings, *, strict:
         raise
     if (why := error()) is not None:
         raise why
+    if isinstance(result, Handle):
+        raise UsageError("the scenario returned a handle, which differs each time: `return await handle.result()`")
     return result

@@ -5,6 +5,7 @@ import itertools
 import logging
 import random
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -97,6 +98,39 @@ def test_also_where_the_handler_swallows_the_error() -> None:
 
     with pytest.raises(NotDeterministic):
         check(buy, scenario)
+
+
+def test_a_cache_that_is_filled_by_a_step_is_found_while_it_is_empty() -> None:
+    """Whatever runs second finds it filled, and does the same ever after: so the first run of all is suspended."""
+    cache: dict[str, int] = {}
+
+    @handler(service="Shop")
+    async def buy(ctx: Context) -> int:
+        if "rate" not in cache:
+            cache["rate"] = await ctx.run(work, 7)
+        await ctx.sleep("1s")
+        return cache["rate"]
+
+    with pytest.raises(NotDeterministic, match="the journal has `run work`") as caught:
+        check(buy, lambda sim: sim.call(buy))
+    assert "in mode 'always-suspend'" in caught.value.__notes__[0]
+    cache.clear()
+    with pytest.raises(NotDeterministic):
+        check(buy, lambda sim: sim.call(buy), only="always-suspend")
+
+
+def test_what_fails_undisturbed_is_told_of_that_run() -> None:
+    @handler(service="Shop")
+    async def buy(ctx: Context) -> int:
+        await ctx.sleep("1s")
+        return 1
+
+    async def scenario(sim: Sim) -> None:
+        assert await sim.call(buy) == 2
+
+    with pytest.raises(AssertionError) as caught:
+        check(buy, scenario)
+    assert "in mode 'undisturbed'" in caught.value.__notes__[0]
 
 
 def test_a_scenario_that_changes_the_code_says_so() -> None:
@@ -367,7 +401,19 @@ def test_a_check_that_is_cancelled_ends() -> None:
             await asyncio.sleep(0.01)
 
     asyncio.run(story())
-    assert ended == ["undisturbed"]
+    assert ended == ["always-suspend"], "which is the first mode, and the last"
+
+
+@pytest.mark.parametrize(
+    ("scenario", "told"),
+    [
+        (lambda sim: None, "a scenario is an async function"),
+        (lambda sim: sim.send(greet, "Ada"), "return await handle.result"),
+    ],
+)
+def test_what_is_no_scenario_is_refused(scenario: Any, told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        check(greet, scenario)
 
 
 # ---- the log ----
