@@ -33,8 +33,7 @@ from durable.core.invocation import (
     visits_a_workflow,
 )
 from durable.core.journal import COMMAND, Kind, Outcome, Row
-from durable.core.once import NOBODY, Answered, Once, Place, owned_by
-from durable.core.sealed import Sealed
+from durable.core.once import NOBODY, Answered, Place, owned_by
 from durable.core.sources import Position
 from durable.core.topics import output_topic, promise_topic
 from durable.core.world import World
@@ -452,16 +451,6 @@ class Turn:
             self.world.answered[place] = None
             self.writes.answered.pop(place, None)
 
-    def reply_again(self, token: int, before: Answered, once: Once, invocation: Invocation | None) -> None:
-        """Answer a command as the one before it with the same key."""
-        if before.damage:
-            self.actions.append(Reply(token, Answer.UNSURE, cause=before.damage))
-            return
-        result = Answer(before.result) if before.result in _ANSWERS else Status(before.result)
-        found = None if invocation is None else _found(invocation)
-        differs = before.print != once.print and not isinstance(before.print, Sealed)
-        self.actions.append(Reply(token, result, id=before.id, found=found, differs=differs))
-
     def reply(
         self,
         token: int,
@@ -482,15 +471,15 @@ class Turn:
             if invocation.damaged and invocation.problem is not None:
                 cause = invocation.problem.message
             seq, id, outcome = invocation.seq, invocation.id, invocation.outcome
-            found = _found(invocation) if result in _WAS_THERE else None
+            found = found_of(invocation) if result in _WAS_THERE else None
             self.actions.append(Reply(token, result, seq, id, outcome, entry, cause, found))
 
 
-_ANSWERS = frozenset(str(answer) for answer in Answer)
 _WAS_THERE = (Answer.FOUND, Answer.PREVIOUSLY_ACCEPTED)
 
 
-def _found(invocation: Invocation) -> Found:
+def found_of(invocation: Invocation) -> Found:
+    """What is told of it to whoever asked for a new one and got this."""
     submission, expires_at = invocation.submission, None
     if invocation.completed_at is not None:
         expires_at = invocation.completed_at + submission.completion_retention_ms

@@ -22,14 +22,16 @@ from durable.core.effects import Answer, Need, Reply
 from durable.core.invocation import Invocation, Status
 from durable.core.once import KEPT_MS, NOBODY, Answered, Place, owned_by
 from durable.core.record_commands import Reposition, SetCluster, Subscribe, Unsubscribe
+from durable.core.sealed import Sealed
 from durable.core.topics import promise_topic
-from durable.core.turn import Turn
+from durable.core.turn import Turn, found_of
 from durable.core.world import World
 
 #: What is asked of one invocation.
 OfInvocation = CompleteEntry | SendSignal | Cancel | Kill | Pause | Resume | Restart | Purge
 Asked = OfInvocation | SettlePromise | Subscribe | Unsubscribe | Reposition | SetCluster
 
+_ANSWERS = frozenset(str(answer) for answer in Answer)
 _BEFORE_OR_AFTER = (Status.SCHEDULED, Status.PENDING, Status.COMPLETED)
 
 
@@ -45,7 +47,7 @@ def once(apply: Callable[[Turn, Any], None]) -> Callable[[Turn, Any], None]:
         for place in places(turn.world, command):
             before = turn.answered(place)
             if before is not None:
-                turn.reply_again(command.token, before, command.once, invocation_of(turn, command))
+                turn.actions.append(again(command, before, invocation_of(turn, command)))
                 return
         count = len(turn.actions)
         apply(turn, command)
@@ -54,6 +56,17 @@ def once(apply: Callable[[Turn, Any], None]) -> Callable[[Turn, Any], None]:
                 remember(turn, command, action)
 
     return applied
+
+
+def again(command: Asked, before: Answered, invocation: Invocation | None) -> Reply:
+    """The answer of the command before this one with the same key."""
+    assert command.once is not None
+    if before.damage:
+        return Reply(command.token, Answer.UNSURE, cause=before.damage)
+    result = Answer(before.result) if before.result in _ANSWERS else Status(before.result)
+    found = None if invocation is None else found_of(invocation)
+    differs = before.print != command.once.print and not isinstance(before.print, Sealed)
+    return Reply(command.token, result, id=before.id, found=found, differs=differs)
 
 
 def needs_once(needs: Callable[[World, Any, Need], None] | None) -> Callable[[World, Any, Need], None]:
