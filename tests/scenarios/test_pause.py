@@ -396,9 +396,12 @@ def test_steps_that_run_side_by_side_all_end_and_are_recorded(interruptible: boo
         since_ms = sim.clock.now_ms()
         view = await pause(sim, handle.id)
         assert sim.interruptions or 2900 < sim.clock.now_ms() - since_ms <= 3010
-        assert journal(view, "run") == ["act: success", "act: success"] or sim.log.crashes
+        recorded = ["act: success", "act: success"]
+        if sim.log.restarts and sim.effects["added"]:  # the next engine was asked: there the handler had gone on
+            recorded.append("add: success")
+        assert journal(view, "run") == recorded or sim.log.crashes
         await asyncio.sleep(DAY / 2)
-        assert not sim.effects["added"]
+        assert sim.effects["added"] == len(recorded) - 2
         await resume(sim, handle.id)
         result: int = await sim.result(handle.id)
         once(sim, "1 s", "3 s", "added")
@@ -1057,7 +1060,8 @@ def test_cancelled_while_a_step_runs_that_is_open_to_it_that_ends_at_once() -> N
         await cancel(sim, handle.id)
         result: list[str] = await sim.result(handle.id)
         assert sim.clock.now_ms() - since_ms < 60_000
-        once(sim, "600 s", "1 s", "ended")
+        once(sim, "1 s", "ended")
+        assert 1 <= sim.effects["600 s"] <= 1 + sim.interruptions  # a clean end does not wait for so long a step
         return result
 
     assert check(services, scenario) == ["600 s cancelled"]
