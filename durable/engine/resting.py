@@ -32,9 +32,9 @@ class RestingEngine(Engine):
         clock: Clock | None = None,
         codec: Codec | None = None,
     ) -> None:
-        store = store or (StoppedStore(path) if changes else ReadOnlyStore(path))
-        if codec is None and not changes:
+        if store is None and codec is None and not changes:
             codec = Keyless()  # of encoded values it is told with which key
+        store = store or (StoppedStore(path) if changes else ReadOnlyStore(path))
         super().__init__(store=store, clock=clock, control_socket=False, codec=codec)
 
     def _new_loop(self) -> Loop:
