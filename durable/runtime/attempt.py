@@ -320,7 +320,7 @@ class Attempt(Suspending):
         try:
             row = arrivals.match(entry, kind, name, print_)
         except JournalMismatchError as error:
-            self.broken = error  # whatever the handler does with it, nothing is executed any more
+            self.breaks(error)  # whatever the handler does with it
             raise
         if row is not None and steps.holds and not self.repeating:
             steps.release()

@@ -237,6 +237,21 @@ class Ending:
         """Whether a cancel came that the handler has not seen."""
         return self._cancels.pending or self._arrivals.cancel_left
 
+    def breaks(self, error: BaseException) -> BaseException:
+        """Nothing is executed any more; returns why: the first error of that kind.
+
+        Whatever the handler asks for from now on raises it. If it asks for nothing, because another flow waits for
+        something durable and so for ever, the attempt ends when it is at rest.
+        """
+        if self.broken is None:
+            self.broken = error
+            self.when_at_rest(self._end_broken)
+        return self.broken
+
+    def _end_broken(self) -> None:
+        if self.broken is not None and self._waiters.some_wait:
+            self.fail(self.broken)
+
     # ---- a wait that leads to nothing ----
 
     def when_at_rest(self, then: Callable[[], None]) -> None:
@@ -406,7 +421,7 @@ class Ending:
         """Whether a time-out of asyncio or anyio cancelled the wait: then the attempt is broken for good."""
         if self.host.cut_off() or not timed_out(error, asyncio.current_task(), self.task, ours=ours):
             return False
-        self.broken = self.broken or UsageError(NO_TIMEOUT)
+        self.breaks(UsageError(NO_TIMEOUT))
         if self._failure is not None:  # it was refused already, and let its steps end: it does so no longer
             self._steps.running.clear()
             self._end_failed()
@@ -415,9 +430,10 @@ class Ending:
     def read_damage(self, cause: str) -> NoReturn:
         """See `operations.Journal`."""
         if isinstance(cause, Why):
-            self.broken = self.broken or cause.error()
-            raise self.broken
-        self.broken = self.broken or StorageCorruptError(
-            f"{cause}. To go on, restore a backup; or kill this invocation and write it anew, with engine.patch_state"
+            raise self.breaks(cause.error())
+        raise self.breaks(
+            StorageCorruptError(
+                f"{cause}. To go on, restore a backup; or kill this invocation and write it anew, with "
+                "engine.patch_state"
+            )
         )
-        raise self.broken

@@ -146,7 +146,7 @@ class Lookout:
             return
         if caller is not None and _is_the_handlers(caller):
             place = f"{caller.f_code.co_filename}:{caller.f_lineno}"
-            attempt.broken = UsageError(f"{attempt.target}: {name}() in a handler, at {place}, asks {what}")
+            attempt.breaks(UsageError(f"{attempt.target}: {name}() in a handler, at {place}, asks {what}"))
 
 
 def _draws_from_its_own(frame: FrameType) -> bool:

@@ -5,6 +5,7 @@ other code: the attempt fails with both entries named and is paused at once; the
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -490,3 +491,67 @@ def test_a_handler_that_waits_before_all_that_is_recorded_is_told_so_and_not_tha
         return problem.type if problem is not None else ""
 
     assert simulate(services, scenario)[0] == "JournalMismatchError"
+
+
+# ---- a flow that breaks while its handler waits for another one ----
+
+
+async def waits_and(ctx: Context, other: Callable[[], Awaitable[object]]) -> str:
+    """It waits for the first of two flows for ever, and hears nothing of the second."""
+    first, second = asyncio.ensure_future(wait_for_a_word(ctx)), asyncio.ensure_future(other())
+    try:
+        return await first
+    finally:
+        second.cancel()
+        await asyncio.wait([second])
+
+
+async def wait_for_a_word(ctx: Context) -> str:
+    return await ctx.signal("word", str)
+
+
+def test_it_is_told_at_once_when_the_code_of_another_flow_has_changed() -> None:
+    changed: list[str] = []
+
+    @handler(service="S")
+    async def run(ctx: Context) -> str:
+        async def second() -> None:
+            if changed:
+                await ctx.signal("another", str)
+            await ctx.sleep("1h")
+            await ctx.sleep("1h")
+
+        return await waits_and(ctx, second)
+
+    async def scenario(sim: Sim) -> None:
+        handle = await sim.send(run)
+        await asyncio.sleep(60)
+        changed.append("yes")
+        await sim.restart(crash=True)
+        await sim.until(lambda: paused(sim, handle.id), within=1)
+        view = await handle.describe()
+        assert view.last_failure is not None and view.last_failure.reason == "journal-mismatch"
+        changed.clear()
+        await sim.engine.resume(handle.id)
+        await sim.engine.send_signal(handle.id, "word", "said")
+        assert await handle.result() == "said"
+
+    simulate([run], scenario, inactivity_timeout="1 day")
+
+
+def test_it_is_told_at_once_when_another_flow_reads_the_clock_in_strict_mode() -> None:
+    @handler(service="S")
+    async def run(ctx: Context) -> str:
+        async def second() -> None:
+            await asyncio.sleep(1)
+            time.time()
+
+        return await waits_and(ctx, second)
+
+    async def scenario(sim: Sim) -> None:
+        handle = await sim.send(run)
+        await sim.until(lambda: paused(sim, handle.id), within=10)
+        view = await handle.describe()
+        assert view.last_failure is not None and view.last_failure.reason == "misuse"
+
+    simulate([run], scenario, strict=True)
