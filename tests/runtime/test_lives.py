@@ -164,7 +164,7 @@ def test_a_close_says_nothing_of_a_handler_that_is_told_of_its_last_step(
         await engine.start()
         handle = await engine.send(hello, "name")
         await engine.close()
-        assert not [record for record in caplog.records if record.levelname == "WARNING"]
+        assert "went on after its attempt" not in caplog.text
         async with an_engine(path) as other:
             assert await other.attach(handle.id) == "hi name"
         assert steps == {"name": 1}
