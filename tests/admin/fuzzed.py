@@ -176,8 +176,13 @@ def _bytes(text: Any) -> bytes:
 
 
 def document() -> Any:
-    """The document as schemathesis reads it."""
-    return schemathesis.openapi.from_dict(openapi_document(ROUTES.operations))
+    """The document as schemathesis reads it, without headers: what it takes for a wrong one may be just another."""
+    told = openapi_document(ROUTES.operations)
+    for path in told["paths"].values():
+        for operation in path.values():
+            if "parameters" in operation:
+                operation["parameters"] = [one for one in operation["parameters"] if one["in"] != "header"]
+    return schemathesis.openapi.from_dict(told)
 
 
 def ask_each(examples: int) -> Answers:
