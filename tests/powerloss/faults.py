@@ -27,10 +27,11 @@ from tests.powerloss import plants, trace
 from tests.powerloss.disk import Disk
 from tests.powerloss.images import write
 from tests.powerloss.oracle import Facts, Violation, require
+from tests.powerloss.plants import DATABASE
 from tests.powerloss.shim import Fault, Shim
 from tests.powerloss.survive import BASE, PATIENCE_S, begin, beside, finish, sound, whichever
 from tests.powerloss.trace import Op
-from tests.powerloss.workload import DATABASE, World, do, engine_on, look, plan
+from tests.powerloss.workload import World, do, engine_on, look, plan
 
 JOBS = 10
 NEVER = 1 << 40

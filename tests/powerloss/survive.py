@@ -27,8 +27,9 @@ from tests.powerloss import plants, trace
 from tests.powerloss.disk import Disk, Files
 from tests.powerloss.images import Image, images, mark_of, write
 from tests.powerloss.oracle import Facts, Violation, require
+from tests.powerloss.plants import DATABASE
 from tests.powerloss.shim import Shim
-from tests.powerloss.workload import DATABASE, Job, Sync, World, counts, do, engine_on, look, plan, world
+from tests.powerloss.workload import Job, Sync, World, counts, do, engine_on, look, plan, world
 from tests.process.support import RULES
 from tests.process.workload import UNFINISHED
 

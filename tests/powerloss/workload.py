@@ -44,6 +44,7 @@ from durable import (
 from durable.service import Handler
 from tests.powerloss import plants, trace
 from tests.powerloss.oracle import Facts, Violation
+from tests.powerloss.plants import DATABASE
 from tests.powerloss.shim import Fault, Shim
 
 #: How many jobs are under way at a time, and how many there are in all.
@@ -51,7 +52,6 @@ WINDOW = 5
 JOBS = 44
 QUICK = RetryPolicy(initial_interval=0.004, factor=1.5, max_interval=0.03, max_attempts=None)
 BURST = 1000
-DATABASE = "app.db"
 KINDS = ("steps", "add", "family", "nap", "stamped", "approval", "late", "draw", "victim")
 #: What is done one by one, until a sync is the last thing that is not done.
 BURSTS = ("add", "draw", "draw", "victim")
