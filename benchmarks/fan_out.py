@@ -111,6 +111,24 @@ async def _measure(path: Path, how: str, what: str, count: int) -> tuple[float, 
     return live / count * 1e6, replayed / count * 1e6, longest
 
 
+async def _bare(count: int) -> float:
+    """The longest stall, in s, where as many tasks wait for a future each, and nothing of ours is there."""
+
+    async def wait() -> int:
+        future = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(future.set_result, 1)
+        result: int = await future
+        return result
+
+    watch = _Watch()
+    watching = asyncio.create_task(watch())
+    await asyncio.sleep(0.01)
+    assert sum(await asyncio.gather(*(wait() for _ in range(count)))) == count
+    await asyncio.sleep(0.01)
+    watching.cancel()
+    return watch.longest_s
+
+
 def fan_out() -> list[Result]:
     """Ten thousand steps or calls at once: is one of them dearer than one of a thousand?"""
     results = []
@@ -125,6 +143,10 @@ def fan_out() -> list[Result]:
                 results.append(Result(f"{name}, each (floor: of {FEW:,})", live, "us", floors[0], most))
                 results.append(Result(f"{name}, each in a replay", replayed, "us", floors[1], most))
                 results.append(Result(f"{name}, the longest stall behind the handler's own", longest * 1000, "ms"))
+    bare = min(asyncio.run(_bare(MANY)) for _ in range(3))
+    results.append(
+        Result(f"(asyncio.gather over {MANY:,} tasks of nothing durable, the longest stall)", bare * 1000, "ms")
+    )
     return results
 
 

@@ -22,7 +22,7 @@ MARK = b"\xffdurable\x01"
 KEY_ID_MAX = 64
 #: What each key encodes once, to be told from another one by its id.
 PROBE = b'"durable"'
-_KEY_ID = re.compile(r"[A-Za-z0-9._:/@+-]{1,64}")
+_KEY_ID = re.compile(rf"[A-Za-z0-9._:/@+-]{{1,{KEY_ID_MAX}}}")
 _TEXT = re.compile(rf"encrypted, key ({_KEY_ID.pattern}): ([A-Za-z0-9+/]+={{0,2}})")
 
 

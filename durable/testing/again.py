@@ -5,6 +5,7 @@ key. In a test everything that can have one gets one.
 """
 
 import asyncio
+import itertools
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,6 @@ from contextvars import ContextVar
 from functools import wraps
 from inspect import iscoroutinefunction, signature
 from typing import Any, TypeVar
-from uuid import uuid4
 
 from durable.engine import Engine
 from durable.engine.forwarding import FORWARDED
@@ -21,6 +21,9 @@ from durable.testing.crashes import SimulatedCrash
 
 E = TypeVar("E", bound=type[Any])
 T = TypeVar("T")
+
+#: No two questions of a process have the same keys, and a run by itself has the same ones each time.
+_numbers = itertools.count(1)
 
 #: Not these: calls and sends get theirs elsewhere (`Sim.send`), and a second completion of an awakeable is ignored
 #: anyway, but an error for whoever has a key.
@@ -51,7 +54,7 @@ class Asked:
     def key(self, request: str) -> str:
         """The same as when it was asked before."""
         self._seen[request] += 1
-        return self._keys.setdefault((request, self._seen[request]), uuid4().hex)
+        return self._keys.setdefault((request, self._seen[request]), f"again-{next(_numbers)}")
 
 
 _NOW: ContextVar[Asked | None] = ContextVar("durable_asked", default=None)
