@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import click
 
 from durable.cli import (
+    completing,
     completion,
     files,
     invocations,
@@ -40,6 +41,7 @@ def program() -> click.Group:
         invocations,
         steering,
         invoking,
+        completing,
         services,
         state,
         querying,

@@ -4,11 +4,16 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import click
+import msgspec
 
 from durable.cli.exits import Failed, usage
 from durable.cli.output import Out
+
+#: The media type of values where nobody names another.
+JSON_TYPE = "application/json"
 
 
 def agreed(out: Out, question: str) -> None:
@@ -26,6 +31,31 @@ def piped_in() -> bytes:
     """All of stdin."""
     with _interruptible():
         return sys.stdin.buffer.read()
+
+
+def value_given(text: str | None, what: str, content_type: str = JSON_TYPE) -> bytes:
+    """A value that was typed, or is in a file (@FILE) or piped in (-); empty where none was given.
+
+    Raises `Failed` for a file that cannot be read, and for what should be JSON and is not; `what` it is called there.
+    """
+    if text is None:
+        return b""
+    if text == "-":
+        data = piped_in()
+    elif text.startswith("@"):
+        try:
+            data = Path(text[1:]).expanduser().read_bytes()
+        except OSError as error:
+            raise usage(f"{text}: {error.strerror}") from None
+    else:
+        data = text.encode()
+    if content_type == JSON_TYPE:
+        try:
+            msgspec.json.decode(data)
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            shown = data[:40].decode("utf-8", "replace")
+            raise usage(f"{what} {shown!r} is no JSON: a text is written '\"{shown[:20]}\"', in quotes") from None
+    return data
 
 
 @contextmanager

@@ -1,12 +1,11 @@
 """`durable call`, `send`, `attach`: handlers invoked from a shell."""
 
-from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
-from durable.cli.asking import piped_in
+from durable.cli.asking import JSON_TYPE, value_given
 from durable.cli.commands import Desk, command
 from durable.cli.exits import Failed, unreachable, usage
 from durable.cli.places import Need
@@ -37,7 +36,7 @@ def invoking(work: Any) -> Any:
         click.Option(["--idempotency-key"], metavar="KEY", help="Repeated with this key, it is done once."),
         click.Option(["--header", "-H", "headers"], multiple=True, metavar="NAME:VALUE", help="Handlers see it."),
         click.Option(
-            ["--content-type"], metavar="TYPE", default="application/json", show_default=True,
+            ["--content-type"], metavar="TYPE", default=JSON_TYPE, show_default=True,
             help="Of the input; another type is sent as it is.",
         ),
     ]  # fmt: skip
@@ -106,7 +105,7 @@ async def _invoke(
         raise usage(
             f"{target!r}: expected SERVICE/HANDLER, and the key of an object as --key (or SERVICE/KEY/HANDLER)"
         )
-    body = _input(input, content_type)
+    body = value_given(input, "the input", content_type)
     given = {"content-type": content_type} if body else {}
     for header in headers:
         name, colon, value = header.partition(":")
@@ -117,27 +116,6 @@ async def _invoke(
         given["idempotency-key"] = idempotency_key
     path = encoded_path(parts[0], *([] if key is None else [key]), parts[1], *suffix)
     return await desk.place.ingress.ask("POST", path, query=query, body=body, headers=given)
-
-
-def _input(text: str | None, content_type: str) -> bytes:
-    if text is None:
-        return b""
-    if text == "-":
-        data = piped_in()
-    elif text.startswith("@"):
-        try:
-            data = Path(text[1:]).expanduser().read_bytes()
-        except OSError as error:
-            raise usage(f"{text}: {error.strerror}") from None
-    else:
-        data = text.encode()
-    if content_type == "application/json":
-        try:
-            msgspec.json.decode(data)
-        except (msgspec.DecodeError, ValueError, RecursionError):
-            shown = data[:40].decode("utf-8", "replace")
-            raise usage(f"the input {shown!r} is no JSON: a text is written '\"{shown[:20]}\"', in quotes") from None
-    return data
 
 
 def _result(desk: Desk, answer: Answer) -> None:

@@ -56,6 +56,8 @@ class Place(msgspec.Struct, frozen=True, eq=False):
     name: str
     #: Whether nothing runs there.
     stopped: bool = False
+    #: Whether its ingress hears what only a client of the control socket may say: see `remote.envelope`.
+    local: bool = False
 
 
 def token_of(file: str | None) -> str | None:
@@ -98,12 +100,13 @@ async def reach(where: Where, need: Need) -> AsyncIterator[Place]:
         elif need is Need.ENGINE:
             raise unreachable(nobody)
         else:
-            from durable import admin, ingress  # only where it is wanted: each TAB in a shell starts this program
+            from durable import admin  # only where it is wanted: each TAB in a shell starts this program
+            from durable.ingress.app import create_local_app
+            from durable.ingress.policy import Limits
 
             async with _resting(path, need, nobody, where.codec) as engine:
-                yield Place(
-                    InProcess(admin.create_app(engine)), InProcess(ingress.create_app(engine)), path, stopped=True
-                )
+                operating, invoking = admin.create_app(engine), create_local_app(engine, Limits())
+                yield Place(InProcess(operating), InProcess(invoking), path, stopped=True, local=True)
 
 
 async def _at_urls(where: Where, opened: AsyncExitStack) -> Place:
@@ -133,7 +136,7 @@ async def _beside(path: str, opened: AsyncExitStack) -> Place | str:
             f"the engine of {path} has not answered within {PATIENCE_S:g} s: something may block its event loop, and "
             "the log of its process says what"
         ) from None
-    return Place(Remote(session, "/admin"), Remote(session, "/ingress"), path)
+    return Place(Remote(session, "/admin"), Remote(session, "/ingress"), path, local=True)
 
 
 def codec_named(target: str | None) -> Codec | None:

@@ -39,6 +39,8 @@ def add_to(root: click.Group) -> None:
 @click.option("--allowed-host", "hosts", multiple=True, metavar="NAME",
               help="A name under which they are reached, besides this machine's; '*' is every name.")  # fmt: skip
 @click.option("--token-file", metavar="FILE", help="Has the bearer token that both ask for; else DURABLE_TOKEN may.")
+@click.option("--promises", is_flag=True, help="Let clients of the ingress settle promises of public workflows.")
+@click.option("--signals", is_flag=True, help="Let clients of the ingress send signals to invocations.")
 @click.option("--backup-folder", metavar="FOLDER", help="Where the admin API may write backups.")
 @click.option(
     "--grace", metavar="DURATION", default="3s", show_default=True, help="For clients that wait at the end."
@@ -51,6 +53,8 @@ async def serve(
     admin_at: str,
     hosts: tuple[str, ...],
     token_file: str | None,
+    promises: bool,
+    signals: bool,
     backup_folder: str | None,
     grace: str,
     reload: bool,
@@ -79,7 +83,7 @@ async def serve(
     try:
         url = f"http://{ingress_at}" if port else None
         operating = admin.create_app(engine, ingress_url=url, backup_folder=backup_folder, **options)
-        invoking = ingress.create_app(engine, **options)
+        invoking = ingress.create_app(engine, promises=promises, signals=signals, **options)
     except ValueError as error:
         raise usage(str(error)) from None
     endpoints = serving.endpoints_of(

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from durable.cli.asking import agreed
+from durable.cli.asking import agreed, value_given
 from durable.cli.commands import Desk, command
 from durable.cli.commands import group as new_group
 from durable.cli.exits import Exit, Failed, usage
@@ -54,7 +54,7 @@ async def get(desk: Desk, service: str, key: str, name: str | None) -> None:
 @click.argument("name")
 @click.argument("value")
 async def set_value(desk: Desk, service: str, key: str, name: str, value: str) -> None:
-    """Set one value of a key, as JSON; the others stay."""
+    """Set one value of a key, as JSON (- reads it from stdin, @FILE from a file); the others stay."""
     await _replace(desk, service, key, {name: _json("VALUE", value)}, [])
 
 
@@ -84,10 +84,7 @@ async def clear(desk: Desk, service: str, key: str, names: tuple[str, ...], yes:
 
 
 def _json(what: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        raise usage(f"{what} {text!r} is no JSON: a text is written '\"{text}\"', in quotes") from None
+    return json.loads(value_given(text, what))
 
 
 async def _stored(desk: Desk, service: str, key: str) -> dict[str, bytes | None]:

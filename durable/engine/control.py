@@ -279,9 +279,7 @@ class Control(KeyState):
         self, workflow: str, key: str, name: str, outcome: Outcome, once: Once | None = None
     ) -> None:
         self._running()
-        if not self._registry.has(workflow, Flavor.WORKFLOW):
-            raise NotFoundError(f"this engine has no workflow {workflow}")
-        check_text("key", key)
+        await self._check_workflow(workflow, key)
         check_text("promise's name", name)
         reply = await self._ask(lambda token: ask.SettlePromise(workflow, key, name, outcome, token, once))
         if reply.result is Answer.CONFLICT:
@@ -291,6 +289,12 @@ class Control(KeyState):
                 raise reply.cause.error()
             raise StorageCorruptError(f"{reply.cause}. {restore_hint(self._store)}")
         self._told_again(reply, once, f"settle the promise {name!r} of {workflow}/{key}", (workflow, "run"))
+
+    async def _check_workflow(self, workflow: str, key: str) -> None:
+        """Whether its promises can be settled. Raises `NotFoundError`, `InvalidRequestError`."""
+        if not self._registry.has(workflow, Flavor.WORKFLOW):
+            raise NotFoundError(f"this engine has no workflow {workflow}")
+        check_text("key", key)
 
     def _told_again(self, reply: Reply, once: Once | None, what: str, handler: tuple[str, str] = ("", "")) -> None:
         told_again(reply, once, what, self._registry, handler)

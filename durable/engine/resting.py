@@ -4,11 +4,14 @@ import os
 from collections.abc import Iterable
 
 from durable.codec import Codec, Keyless
+from durable.core.ids import claimed_id
 from durable.core.invocation import Invocation
 from durable.core.retry import DEFAULT
 from durable.engine.engine import Engine
+from durable.errors import NotFoundError
 from durable.runtime.clock import Clock
 from durable.runtime.loop import Loop
+from durable.runtime.registry import check_text
 from durable.runtime.resting import RestingLoop
 from durable.store import Store
 from durable.store.stopped import ReadOnlyStore, StoppedStore
@@ -16,6 +19,8 @@ from durable.store.stopped import ReadOnlyStore, StoppedStore
 
 class RestingEngine(Engine):
     """Lists, describes and counts; with `changes=True` (and the file's lock) also cancels, kills, pauses and purges.
+
+    With `changes=True`, it also completes awakeables, promises and signals.
 
     No handler runs, no timer fires, nobody is charged with a crash. What a cancel or a resume has a handler do is
     done when its service starts next. Without `changes` the file is only read, and stays as it is: a service may
@@ -48,6 +53,19 @@ class RestingEngine(Engine):
             defaults=DEFAULT,
             declaration=lambda registry, service: "",
         )
+
+    async def _check_workflow(self, workflow: str, key: str) -> None:
+        """Which services are workflows is in their code: in the file, there has to be a run of it."""
+        check_text("workflow", workflow)
+        check_text("key", key)
+        id = claimed_id(workflow, key, "run", "", span=self._registry.id_span)
+        try:
+            await self._read_one(self._running(), id, limit=1)
+        except NotFoundError:
+            raise NotFoundError(
+                f"there is no run of a workflow {workflow}/{key} in the file: a promise can be settled before its "
+                "workflow is started, but only while an engine runs that has it"
+            ) from None
 
     @staticmethod
     async def _note_damage(loop: Loop, found: Iterable[Invocation]) -> None:

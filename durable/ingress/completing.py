@@ -11,6 +11,7 @@ from durable.outcomes import outcome_of
 from durable.web.errors import BadRequest
 
 _DONE = Answer(202)
+_ALLOWED = "create_app(%s=True), or 'durable serve --%s', allows it"
 
 
 async def awakeable(asked: Complete, call: Call) -> Answer:
@@ -35,9 +36,11 @@ async def promise(asked: Settle, call: Call) -> Answer:
 def check_promise(asked: Settle, call: Call) -> None:
     """Whether it may be settled here. Raises `BadRequest`, `NotFoundError`, `InvalidRequestError`."""
     raw = call.ingress.raw
-    run = raw.handler(asked.workflow, "run")
     if not call.ingress.promises:
-        raise BadRequest(404, "promises cannot be settled here: create_app(promises=True) allows it")
+        raise BadRequest(404, f"promises cannot be settled here: {_ALLOWED % ('promises', 'promises')}")
+    if call.ingress.local:
+        return  # private ones, too; the engine knows which there are, also where it rests and has no code
+    run = raw.handler(asked.workflow, "run")
     if run is None:
         raise NotFoundError(f"this engine has no workflow {asked.workflow[:1000]}")
     raw.check_public(run)
@@ -53,7 +56,7 @@ async def signal(asked: Signal, call: Call) -> Answer:
 def check_signals(call: Call) -> None:
     """Whether signals may be sent here. Raises `BadRequest`."""
     if not call.ingress.signals:
-        raise BadRequest(404, "signals cannot be sent here: create_app(signals=True) allows it")
+        raise BadRequest(404, f"signals cannot be sent here: {_ALLOWED % ('signals', 'signals')}")
 
 
 async def _outcome(call: Call, ok: bool) -> Outcome:

@@ -59,6 +59,11 @@ async def wait(ctx: Context) -> str:
 
 
 @handler(service="Shop")
+async def word(ctx: Context) -> str:
+    return await ctx.signal("go", str)
+
+
+@handler(service="Shop")
 async def outer(ctx: Context) -> str:
     return await ctx.call(wait)
 
@@ -93,7 +98,7 @@ class SignUp(Workflow):
 def make(path: str) -> Engine:
     return Engine(
         path,
-        services=[greet, buy, pack, stuck, refuse, wait, outer, double, Cart(), SignUp()],
+        services=[greet, buy, pack, stuck, refuse, wait, word, outer, double, Cart(), SignUp()],
         synchronous="NORMAL",
         inactivity_timeout="100ms",
     )

@@ -37,6 +37,7 @@ class Scene(msgspec.Struct, frozen=True, eq=False):
         ids = {one.handler.upper() if one.status != "pending" else "VISITED": one.id for one in reversed(found)}
         ids["LATER"] = next(one.id for one in found if one.status == "scheduled")
         ids["GREET"] = next(one.id for one in found if one.handler == "greet" and one.status == "completed")
+        ids["AWAKEABLE"] = f"sign_1{ids['WAIT'].removeprefix('inv_1')}1"
         return {**ids, "DB": str(self.path), "INGRESS": self.ingress, "ADMIN": self.admin}
 
     def reaches(self, id: str, status: str) -> None:

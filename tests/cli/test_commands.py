@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from durable import Engine, admin
+from durable import Engine, admin, ingress
 from durable.cli.output import cut, fit
 from durable.cli.trees import durations
 from durable.cli.words import ago, roughly, short
@@ -67,7 +67,9 @@ class TestTyping:
         "line", ["nonsense", "invocations nonsense", "invocations list --wrong", "attach", "completion tcsh",
                  "invocations list --status gone", "invocations list --limit 0", "call Shop/greet --header x",
                  "invocations list --json --jsonl", "invocations cancel ID --from 3",
-                 "state patch Cart k [] --admin http://127.0.0.1:1"],
+                 "state patch Cart k [] --admin http://127.0.0.1:1", "awakeables resolve sign_1",
+                 "promises resolve SignUp w answer", "signals reject ID go no --code 700",
+                 "promises reject SignUp w answer no --code 409 --ingress http://127.0.0.1:1"],
     )  # fmt: skip
     def test_what_makes_no_sense_is_one_sentence(self, line: str) -> None:
         result = typed(*line.split())
@@ -330,6 +332,81 @@ def test_what_is_typed_twice_with_the_same_key_is_done_once(tmp_path: Path) -> N
     assert typed(*purge).out == f"{id} purged\n"
     assert typed("invocations", "purge", id, "--db", path, "--once", "k").out == f"{id} purged\n", "it was"
     assert typed(*kill, "--once", "\u00fc").code == 2
+
+
+def test_what_handlers_of_a_stopped_file_wait_for_is_given_to_them_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "app.db"
+
+    async def begin() -> tuple[list[str], list[str]]:
+        async with make(str(path)) as engine:
+            waiting = [(await engine.send("Shop/wait")).id for _ in range(2)]
+            waiting += [(await engine.send("Shop/word")).id for _ in range(2)]
+            runs = [(await engine.send("SignUp/run", key=key)).id for key in "ab"]
+            for id in (*waiting, *runs):
+                while not (await engine.describe(id)).waits_for:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            return waiting, runs
+
+    async def end(ids: list[str]) -> list[str]:
+        async with make(str(path)) as engine:
+            return [str((await asyncio.gather(engine.attach(id), return_exceptions=True))[0]) for id in ids]
+
+    (one, other, third, fourth), runs = asyncio.run(begin())
+    (tmp_path / "value.json").write_text('"from a file"')
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'"from a pipe"')))
+    first, second = (f"sign_1{id.removeprefix('inv_1')}1" for id in (one, other))
+    for line in (
+        ["awakeables", "resolve", first, f"@{tmp_path / 'value.json'}"],
+        ["awakeables", "reject", second, "no", "--code", "418"],
+        ["promises", "resolve", "SignUp", "a", "answer", "-"],
+        ["promises", "reject", "SignUp", "b", "answer", "never"],
+        ["signals", "send", third, "go", '"ready"', "--once", "k"],
+        ["signals", "send", third, "go", '"ready"', "--once", "k"],
+        ["signals", "reject", fourth, "go", "stop"],
+    ):
+        assert typed(*line, "--db", path).code == 0
+    assert typed("promises", "resolve", "SignUp", "a", "answer", "1", "--db", path).code == 1
+    assert typed("promises", "resolve", "Shop", "a", "answer", "1", "--db", path).code == 3
+    assert typed("promises", "peek", "SignUp", "a", "answer", "--db", path).json == "from a pipe"
+    found = asyncio.run(end([one, other, third, fourth, *runs]))
+    assert found == ["from a file", "no", "ready", "stop", "from a pipe", "never"]
+
+
+def test_an_ingress_at_a_url_may_settle_promises_and_take_signals_or_says_who_allows_it(tmp_path: Path) -> None:
+    def ask(urls: dict[str, str]) -> None:
+        waiting = typed("send", "Shop/word", "--ingress", urls["closed"]).out.strip()
+        for allowed in (False, True):
+            at = ["--ingress", urls["open" if allowed else "closed"]]
+            sent = typed("signals", "send", waiting, "go", '"ready"', *at)
+            settled = typed("promises", "resolve", "SignUp", "w", "answer", '"yes"', *at)
+            assert [one.code for one in (sent, settled)] == [0 if allowed else 3] * 2
+            for one, what in () if allowed else ((sent, "signals"), (settled, "promises")):
+                assert f"create_app({what}=True), or 'durable serve --{what}', allows it" in sentence(one)
+        assert typed("attach", waiting, "--ingress", urls["closed"]).json == "ready"
+        asked = typed("send", "Shop/wait", "--ingress", urls["open"]).out.strip()
+        awakeable = f"sign_1{asked.removeprefix('inv_1')}1"
+        at = ["--ingress", urls["closed"]]
+        assert typed("awakeables", "reject", awakeable, "no", "--code", "418", *at).code == 2
+        assert typed("awakeables", "reject", awakeable, "no", *at).code == 0, "their ids cannot be guessed"
+        assert "failed (500): no" in typed("attach", asked, *at).err
+
+    async def main() -> None:
+        engine = make(str(tmp_path / "app.db"))
+        urls: dict[str, str] = {}
+        apps = {"closed": ingress.create_app(engine), "open": ingress.create_app(engine, promises=True, signals=True)}
+        endpoints = [Endpoint(name, "127.0.0.1", 0, app) for name, app in apps.items()]
+        serving = asyncio.ensure_future(serve(engine, endpoints, grace_s=1, ready=urls.update))
+        while not urls:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        try:
+            await asyncio.to_thread(ask, urls)
+        finally:
+            serving.cancel()
+            await asyncio.wait([serving])
+
+    asyncio.run(main())
 
 
 # ---- words ----

@@ -50,8 +50,10 @@ def url(process: "subprocess.Popen[str]") -> str:
 
 def test_an_engine_is_served_until_it_is_told_to_end(tmp_path: Path) -> None:
     path = tmp_path / "app.db"
-    with serving("tests.cli.program:engine", path=path) as process:
+    with serving("tests.cli.program:engine", "--promises", path=path) as process:
         ingress = url(process)
+        assert httpx.post(f"{ingress}/restate/promises/SignUp/w/answer/resolve", json="yes").status_code == 202
+        assert httpx.post(f"{ingress}/restate/signals/inv_1{'0' * 33}/go/resolve", json=1).status_code == 404
         assert httpx.post(f"{ingress}/Shop/greet", json="Ada").json() == "Hello, Ada!"
         assert typed("call", "Shop/greet", '"Bea"', "--db", path).out == '"Hello, Bea!"\n'
         second = typed("restore", path, "--db", path, "--yes")

@@ -90,6 +90,10 @@ def test_without_a_codec_nothing_can_be_changed_and_with_it_everything(path: Pat
     assert refused.code == 4 and "'k1'" in refused.err and "--codec MODULE:CODEC" in refused.err
     wrong = at(copy, "invocations", "cancel", id, codec="WRONG")
     assert wrong.code == 4 and "'k1'" in wrong.err
+    assert at(copy, "signals", "send", id, "word", '"x"').code == 4
+    assert at(copy, "promises", "peek", "Flow", "f", "word").out == '{\n  "encrypted": "k1"\n}\n'
+    assert at(copy, "promises", "peek", "Flow", "f", "word", codec="K1").out == '"for-no-eyes"\n'
+    assert at(copy, "signals", "send", id, "word", '"x"', codec="K1").code == 0
     assert at(copy, "invocations", "cancel", id, codec="K1").code == 0
     assert at(copy, "invocations", "list", codec="NOTHING").code == 2
     assert at(copy, "invocations", "list", codec="missing").code == 2
