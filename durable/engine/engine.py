@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack, cast
 
@@ -26,6 +27,7 @@ from durable.engine.follower import follower_of
 from durable.engine.forwarding import forwarding
 from durable.engine.life import Life
 from durable.engine.measuring import Measuring
+from durable.engine.outlook import outlook
 from durable.engine.serving import Serving
 from durable.engine.signals import closes_when_told
 from durable.engine.standby import Standby
@@ -184,7 +186,9 @@ class Engine(Serving, Subscribing, Measuring, Encoding):
         if self._follower is None or self.path is None:
             self._life = self._begin()
         else:
-            self._life = Standby(self.path, self._follower, self._begin)
+            path, follower = self.path, self._follower
+            ahead = partial(outlook, path, self._store, self._registry, self._clusters)
+            self._life = Standby(path, follower, self._begin, ahead)
         await self._life.start()
         return self
 

@@ -96,6 +96,8 @@ class Measuring(Control):
             facts["subscriptions"] = tuple(self._not_reading())
         elif isinstance(self._life, Standby):
             facts["holder_silent_s"] = self._life.holder_silent_s
+            if self.role is Role.STANDBY:
+                facts["take_over"] = (await self._life.look_ahead()).words
         if path is not None:
             facts |= await to_thread.run_sync(_of_the_file, path)
         return judged(Health(**facts))

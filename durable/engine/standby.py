@@ -18,6 +18,7 @@ from durable.engine import roles
 from durable.engine.door import SERVER
 from durable.engine.follower import Follower
 from durable.engine.life import Begun, Life, Reading
+from durable.engine.outlook import Outlook
 from durable.engine.roles import Event, Role, Standing, Step, next_step
 from durable.errors import (
     DurableError,
@@ -31,15 +32,23 @@ from durable.runtime.loop import Loop
 from durable.runtime.tasks import unmourned
 from durable.store.lock import Identity
 
+#: How often it is looked what a take-over would meet.
+LOOK_EVERY_S = 60.0
+
 
 class Standby(Begun):
     """One start of an engine with `standby=True`, to its close: a `Life` where it holds the file."""
 
-    def __init__(self, path: str, follower: Follower, begin: Callable[[], Life]) -> None:
+    def __init__(
+        self, path: str, follower: Follower, begin: Callable[[], Life], outlook: Callable[[], Outlook]
+    ) -> None:
         super().__init__()
         self._path = path
         self._follower = follower
         self._begin = begin
+        self._outlook = outlook
+        #: What was said of a take-over.
+        self._foreseen: tuple[str, ...] = ()
         self._standing = Standing(since=self.event_loop.time())
         #: Of our own engine: while it holds the file, or tries to.
         self._life: Life | None = None
@@ -204,10 +213,7 @@ class Standby(Begun):
             case roles.Follow():
                 self._place()
                 self._get_ready()
-                assert self._line is not None
-                await self._line.closed()
-                await self._lines.aclose()
-                return roles.Gone()
+                return await self._follow()
             case roles.Hold():
                 self._place()
                 return await self._hold()
@@ -255,7 +261,36 @@ class Standby(Begun):
             return roles.Silent(error)
         except OSError as error:  # of our own process: no descriptor is left
             return roles.Silent(EngineUnreachableError(f"the holder of {self._path} cannot be asked: {error}"))
+        if self._standing.role is None:  # it starts: what a start would be refused for is known now
+            refusal = (await self.look_ahead()).refusal
+            if refusal is not None:
+                await self._lines.aclose()
+                return roles.Refused(refusal)
         return roles.Found()
+
+    async def _follow(self) -> Event:
+        assert self._line is not None
+        looking = unmourned(self.event_loop.create_task(self._keep_looking()))
+        try:
+            await self._line.closed()
+        finally:
+            looking.cancel()
+        await self._lines.aclose()
+        return roles.Gone()
+
+    async def _keep_looking(self) -> None:
+        """Say what a take-over would meet, when that changes: keys, services and topics come while it waits."""
+        while True:
+            found = (await self.look_ahead()).words
+            for words in found:
+                if words not in self._foreseen:
+                    log.engine.warning("%s: on standby, and %s", self._path, words)
+            self._foreseen = found
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def look_ahead(self) -> Outlook:
+        """What a take-over would meet now."""
+        return await to_thread.run_sync(self._outlook)
 
     async def _hold(self) -> Event:
         life = self._life

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from durable import log
 from durable.errors import InvalidRequestError
 
+NOT_INSTALLED = "aiokafka is not installed: pip install 'durable-engine[kafka]'"
 #: What takes the place of a secret wherever options are shown.
 HIDDEN = "***"
 SECRETS = frozenset({"sasl.password", "ssl.key.password"})
@@ -141,7 +142,7 @@ OPTIONS: Mapping[str, Option] = {
 }
 #: Set by code only: what gives the token for OAUTHBEARER, called with the text of `sasl.oauthbearer.config`.
 TOKEN_CALL = "oauth_cb"
-_FORCED = ("enable.auto.commit", "enable.auto.offset.store")
+FORCED = ("enable.auto.commit", "enable.auto.offset.store")
 #: Options of one group rather than of a cluster.
 DEFAULTS = {"isolation.level": "read_committed", "client.id": "restate", "auto.offset.reset": "latest"}
 
@@ -223,7 +224,7 @@ class Settings(NamedTuple):
 def settings(options: Mapping[str, Any], where: str) -> Settings:
     """Read options, with what they name in its place. Raises `Unresolved`, `InvalidRequestError`, `OSError`."""
     resolved = {name: _resolve(value) if isinstance(value, str) else value for name, value in options.items()}
-    for name in _FORCED:
+    for name in FORCED:
         if resolved.pop(name, "").lower() == "true":
             log.kafka.warning(
                 "%s: %s has no effect: offsets are committed once their records are stored", where, name

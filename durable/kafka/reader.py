@@ -18,7 +18,7 @@ from durable.core.record_commands import Offered, Take
 from durable.core.sources import Subscription
 from durable.errors import EngineFailedError, EngineNotRunningError, InvalidRequestError
 from durable.kafka.host import Host
-from durable.kafka.options import Settings, Unresolved, settings
+from durable.kafka.options import NOT_INSTALLED, Settings, Unresolved, settings
 from durable.kafka.partitions import Partitions
 from durable.kafka.records import Records
 from durable.kafka.state import State
@@ -179,7 +179,7 @@ class Reader:
         try:
             from aiokafka import AIOKafkaConsumer
         except ImportError:
-            raise Failed("not-installed", "aiokafka is not installed: pip install 'durable-engine[kafka]'") from None
+            raise Failed("not-installed", NOT_INSTALLED) from None
         from durable.kafka.client import Rebalanced, listen, token_provider
 
         arguments = dict(read.client)

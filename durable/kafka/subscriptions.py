@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 from durable import log
@@ -404,6 +405,21 @@ def _unknown(id: str) -> NotFoundError:
 
 def _no_such_cluster(name: str) -> NotFoundError:
     return NotFoundError(f"The requested Kafka cluster '{name}' does not exist")
+
+
+def hindrance(subscription: Subscription, clusters: Clusters) -> str:
+    """Why this process could not read for a subscription, with these clusters; "" where nothing is known."""
+    cluster = clusters.get(subscription.cluster)
+    if cluster is None:
+        return _no_cluster(subscription.cluster, sorted(clusters))
+    if find_spec("aiokafka") is None:
+        return opt.NOT_INSTALLED
+    options = opt.effective(subscription.id, cluster, subscription.options)
+    try:
+        opt.settings({name: value for name, value in options.items() if name not in opt.FORCED}, "its options")
+    except (opt.Unresolved, InvalidRequestError, OSError, ValueError) as error:
+        return str(error)
+    return ""
 
 
 def _no_cluster(name: str, names: list[str]) -> str:

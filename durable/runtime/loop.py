@@ -125,7 +125,7 @@ class Loop:
         """Open the store, give every invocation whose turn it is its next attempt, and arm the timers."""
         opened = await self.store.open()
         try:
-            check_in_clear(opened, self._name)
+            check_in_clear(opened.keys, self._name)
             self._begin_with(opened, self._slots)
             for service, text in opened.settings.items():
                 self.registry.configure(service, text)

@@ -16,7 +16,7 @@ class RestingLoop(Loop):
         """Open the store."""
         opened = await self.store.open()
         try:
-            check_in_clear(opened, self._name)
+            check_in_clear(opened.keys, self._name)
         except KeyMissingError:
             self._over = True
             await self.store.close()

@@ -4,7 +4,7 @@ A store is used by one engine at a time, which awaits each call before it makes 
 it writes the rows of a turn in one transaction, and reads them back.
 """
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -55,14 +55,14 @@ class Opened(msgspec.Struct, frozen=True):
     keys: dict[str, bytes] = {}
 
 
-def check_in_clear(opened: Opened, name: str) -> None:
-    """See that whoever opened a store can read its values. Raises `KeyMissingError`."""
-    if opened.keys:
-        keys = sorted(opened.keys)
+def check_in_clear(keys: Mapping[str, bytes], name: str) -> None:
+    """See that whoever has no codec can read the values of a store: no key is needed. Raises `KeyMissingError`."""
+    if keys:
+        ids = sorted(keys)
         raise KeyMissingError(
-            f"what is stored in {name} is encoded, with the key {', '.join(map(repr, keys))}: give the engine a "
+            f"what is stored in {name} is encoded, with the key {', '.join(map(repr, ids))}: give the engine a "
             "codec that has it, Engine(..., codec=durable.encryption.AesGcm({id: key})). Nothing was changed",
-            tuple(keys),
+            tuple(ids),
         )
 
 

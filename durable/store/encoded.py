@@ -5,7 +5,7 @@ asked. What is encoded, and where it belongs, stands in `sealing`.
 """
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from functools import partial
 from typing import cast
 
@@ -18,7 +18,7 @@ from durable.core.invocation import Invocation
 from durable.core.journal import Row
 from durable.core.world import Loaded
 from durable.errors import CodecError, UsageError
-from durable.store import CommitRefused, Expired, Opened, Store, recoding
+from durable.store import CommitRefused, Expired, Opened, Store, check_in_clear, recoding
 from durable.store.filter import Backlog, Counts, Filter, Page, cursor_of, matches
 from durable.store.sealing import (
     first_why,
@@ -68,22 +68,31 @@ class EncodedStore:
         """
         opened = await self._store.open()
         try:
-            if not isinstance(self._codec, Keyless):
-                self._sealing.check()
-                for key_id, probe in opened.keys.items():
-                    self._sealing.check_key(key_id, probe)
+            missing = self.check(opened.keys)
         except BaseException:
             await self._store.close()
             raise
         self._noted = set(opened.keys)
-        missing = sorted(opened.keys.keys() - set(self._codec.key_ids))
-        if missing and not isinstance(self._codec, Keyless):
+        if missing:
             log.store.warning(
                 "the codec does not have the key %s, with which values are encoded: invocations that need these are "
                 "paused as key-missing",
                 ", ".join(map(repr, missing)),
             )
         return msgspec.structs.replace(opened, keys={})
+
+    def check(self, keys: Mapping[str, bytes]) -> list[str]:
+        """See that the codec works, and has the right keys by these ids; returns those that it does not have.
+
+        From any thread. Raises `CodecError`, `KeyMissingError`.
+        """
+        if isinstance(self._codec, Keyless):
+            return []
+        sealing = Sealing(self._codec)  # of its own: that of the store belongs to the event loop
+        sealing.check()
+        for key_id, probe in keys.items():
+            sealing.check_key(key_id, probe)
+        return sorted(keys.keys() - set(self._codec.key_ids))
 
     async def sign_off(self) -> None:
         """See `Store`."""
@@ -269,3 +278,14 @@ class EncodedStore:
     async def backup(self, path: str) -> None:
         """A copy, as encoded as the store is."""
         await self._store.backup(path)
+
+
+def check_keys(store: Store, keys: Mapping[str, bytes], name: str) -> list[str]:
+    """Whether what is encoded with these keys can be read through a store; returns the keys that are missing.
+
+    From any thread. Raises `CodecError`; `KeyMissingError` where a start would be refused.
+    """
+    if isinstance(store, EncodedStore):
+        return store.check(keys)
+    check_in_clear(keys, name)
+    return []

@@ -163,6 +163,16 @@ def backlog(path: str) -> Backlog:
     return _careful(path, work, without_indexes, one_by_one=False)
 
 
+def open_handlers(database: sqlite3.Connection) -> frozenset[tuple[str, str]]:
+    """Service and handler of every invocation that has not ended: a few steps into the index for each."""
+    found = set()
+    for text, values in _ranges(database, Filter(status=_OPEN)):
+        sql = f"SELECT 1 FROM _invocations INDEXED BY {BY_HANDLER} WHERE {text} LIMIT 1"
+        if database.execute(sql, values).fetchone() is not None:
+            found.add((str(values[0]), str(values[1])))
+    return frozenset(found)
+
+
 def _timers(database: sqlite3.Connection) -> int:
     return int(database.execute("SELECT count(*) FROM _timers").fetchone()[0])
 

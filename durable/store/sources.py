@@ -6,6 +6,7 @@ where the row of a position is, no partition begins anew before an operator says
 
 import sqlite3
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
@@ -60,6 +61,23 @@ def sources(database: sqlite3.Connection, path: str) -> Sources:
     if lost:
         log.store.warning("%s; a partition that has no position now begins only where an operator says", lost)
     return Sources(subscriptions, clusters, positions, lost)
+
+
+def readable_sources(database: sqlite3.Connection) -> tuple[tuple[Subscription, ...], tuple[Cluster, ...]]:
+    """Subscriptions and clusters whose rows can be read; of others the engine that has the file says so."""
+    return _readable(database, "subscriptions", "subscription", _subscription), _readable(
+        database, "clusters", "cluster", _cluster
+    )
+
+
+def _readable(
+    database: sqlite3.Connection, table: str, column: str, decoder: msgspec.json.Decoder[S]
+) -> tuple[S, ...]:
+    found = []
+    for (text,) in database.execute(f"SELECT {column} FROM {table}"):
+        with suppress(msgspec.MsgspecError, TypeError):
+            found.append(decoder.decode(text))
+    return tuple(found)
 
 
 def _texts(

@@ -37,6 +37,8 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     failure: str | None = None
     #: On standby: how long the holder has not answered.
     holder_silent_s: float | None = None
+    #: On standby: why it could not take over, and what would not go on if it did.
+    take_over: tuple[str, ...] = ()
     #: The median and the longest commit of the last minute, in seconds.
     commit_s: float | None = None
     commit_s_max: float | None = None
@@ -86,6 +88,8 @@ def _failing(facts: Health) -> Iterator[str]:
 
 
 def _degraded(facts: Health) -> Iterator[str]:
+    for one in facts.take_over:
+        yield f"on standby, and {one}"
     if facts.paused:
         are = "1 invocation is" if facts.paused == 1 else f"{facts.paused} invocations are"
         yield f"{are} paused: mend the cause, then engine.resume(id) or engine.resume_all(reason=...)"

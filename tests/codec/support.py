@@ -16,6 +16,21 @@ def keyed(*ids: str, wrong: bool = False) -> AesGcm:
     return AesGcm({id: sha256(f"{id} {wrong}".encode()).digest() for id in ids})
 
 
+class Rotating:
+    """A codec with the keys k1 and k2, which may encode with the other one at any time."""
+
+    def __init__(self, key_id: str) -> None:
+        self.key_id = key_id
+        self.key_ids = ("k1", "k2")
+        self._all = {id: keyed(*sorted(self.key_ids, key=id.__eq__)) for id in self.key_ids}
+
+    def encode(self, value: bytes, key_id: str, place: bytes) -> bytes:
+        return self._all[key_id].encode(value, key_id, place)
+
+    def decode(self, data: bytes, key_id: str, place: bytes) -> bytes:
+        return self._all[key_id].decode(data, key_id, place)
+
+
 class Picky:
     """A codec that only turns bytes round, and refuses what contains a word."""
 
