@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from tests.powerloss import campaign, shim
 from tests.powerloss.plants import PLANTS
-from tests.powerloss.workload import Sync
+from tests.powerloss.workload import Sync, Values
 
 #: Images of one run of the workload.
 EACH = 100
@@ -27,6 +27,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="the first seed (default: any)")
     parser.add_argument(
         "--synchronous", choices=("FULL", "NORMAL"), help="(default: both, FULL three times as often)"
+    )
+    parser.add_argument(
+        "--values", choices=("clear", "encoded"), help="encoded: by a codec (default: both, clear twice as often)"
     )
     parser.add_argument("--workers", type=int, default=2, help="how many at a time (default: 2)")
     parser.add_argument("--plant", choices=PLANTS, help="break the store on purpose")
@@ -43,7 +46,9 @@ def main() -> int:
             return 0
         if asked.trace is not None:
             mode: Sync = asked.synchronous or "FULL"
-            console.print(*campaign.survivors(library, asked.trace, seed, mode, asked.images, asked.image), sep="\n")
+            stored: Values = asked.values or "clear"
+            found = campaign.survivors(library, asked.trace, seed, mode, stored, asked.images, asked.image)
+            console.print(*found, sep="\n")
             return 0
         return many(library, seed, asked, console)
 
@@ -55,6 +60,7 @@ def many(library: Path, seed: int, asked: argparse.Namespace, console: Console) 
     counts: Counter[str] = Counter()
     runs = -(-asked.images // EACH)
     modes: list[Sync] = [asked.synchronous] if asked.synchronous else ["FULL", "FULL", "FULL", "NORMAL"]
+    values: list[Values] = [asked.values] if asked.values else ["clear", "clear", "encoded"]
     with Progress(console=console) as progress, ThreadPoolExecutor(asked.workers) as pool:
         task = progress.add_task(f"seed {seed}", total=runs * EACH)
 
@@ -64,7 +70,13 @@ def many(library: Path, seed: int, asked: argparse.Namespace, console: Console) 
 
         work = partial(campaign.run, library, count=EACH, plant=asked.plant, seen=seen)
         stories = [
-            pool.submit(work, folder=kept / str(number), seed=seed + number, synchronous=modes[number % len(modes)])
+            pool.submit(
+                work,
+                folder=kept / str(number),
+                seed=seed + number,
+                synchronous=modes[number % len(modes)],
+                values=values[number % len(values)],
+            )
             for number in range(runs)
         ]
         for future in stories:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.powerloss import shim
-from tests.powerloss.workload import Sync
+from tests.powerloss.workload import Sync, Values
 
 Report = dict[str, Any]
 
@@ -19,6 +19,7 @@ class Story(NamedTuple):
 
     seed: int
     synchronous: Sync
+    values: Values
     trace: Path
     reports: list[Report]
 
@@ -28,7 +29,7 @@ class Story(NamedTuple):
         return [
             f"{promise} (cut in the life '{report['life']}'); once more with\n"
             f"    python -m tests.powerloss --trace {self.trace} --seed {self.seed}"
-            f" --synchronous {self.synchronous} --image {report.get('image', 0)}"
+            f" --synchronous {self.synchronous} --values {self.values} --image {report.get('image', 0)}"
             for report in self.reports
             for promise in report["broken"]
         ]
@@ -39,6 +40,7 @@ class Story(NamedTuple):
         for report in self.reports:
             counts["images that lack something"] += report.get("damaged", False)
             counts["outcomes told before the cut"] += report.get("told", 0)
+            counts[f"images with values that are {self.values}"] += 1
             counts[f"cuts in a life that is: {report['life']}"] += 1
         return counts
 
@@ -50,6 +52,7 @@ def run(
     synchronous: Sync,
     count: int,
     *,
+    values: Values = "clear",
     plant: str | None = None,
     seen: Callable[[Report], bool] = lambda report: True,
 ) -> Story:
@@ -58,13 +61,13 @@ def run(
     files, trace = folder / f"files-{seed}", folder / f"trace-{seed}"
     files.mkdir()
     planted = [] if plant is None else [plant]
-    story = Story(seed, synchronous, trace, [])
-    for report in lines(library, "tests.powerloss.workload", files, trace, seed, synchronous, *planted):
+    story = Story(seed, synchronous, values, trace, [])
+    for report in lines(library, "tests.powerloss.workload", files, trace, seed, synchronous, values, *planted):
         story.reports.append(report)
         seen(report)
     shutil.rmtree(files)
     if not story.reports:
-        for report in survivors(library, trace, seed, synchronous, count):
+        for report in survivors(library, trace, seed, synchronous, values, count):
             story.reports.append(report)
             if not seen(report):
                 break
@@ -72,11 +75,11 @@ def run(
 
 
 def survivors(
-    library: Path, trace: Path, seed: int, synchronous: Sync, count: int, only: int | None = None
+    library: Path, trace: Path, seed: int, synchronous: Sync, values: Values, count: int, only: int | None = None
 ) -> Iterator[Report]:
     """Images of a trace."""
     which = [] if only is None else [only]
-    return lines(library, "tests.powerloss.survive", trace, seed, synchronous, count, *which)
+    return lines(library, "tests.powerloss.survive", trace, seed, synchronous, values, count, *which)
 
 
 def lines(library: Path, module: str, *arguments: object) -> Iterator[Report]:

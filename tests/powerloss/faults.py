@@ -31,7 +31,7 @@ from tests.powerloss.plants import DATABASE
 from tests.powerloss.shim import Fault, Shim
 from tests.powerloss.survive import BASE, PATIENCE_S, begin, beside, finish, sound, whichever
 from tests.powerloss.trace import Op
-from tests.powerloss.workload import World, do, engine_on, look, plan
+from tests.powerloss.workload import Values, World, do, engine_on, look, plan
 
 JOBS = 10
 NEVER = 1 << 40
@@ -66,6 +66,7 @@ class Run:
 
     def __init__(self, folder: Path, seed: int, number: int, shim: Shim) -> None:
         self.folder, self.seed, self.number, self.shim = folder / "files", seed, number, shim
+        self.values: Values = "encoded" if number % 4 == 2 else "clear"
         self.notes = folder / "notes"
         self.after = folder / "after"
         self.facts = Facts()
@@ -105,7 +106,7 @@ class Run:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: self.problems.append(str(context)))
         async with asyncio.timeout(PATIENCE_S):
             try:
-                async with engine_on(self.folder) as engine:
+                async with engine_on(self.folder, "FULL", self.values) as engine:
                     jobs = [plan(self.seed + self.number, one) for one in range(JOBS)]
                     await asyncio.gather(
                         *[self.client(engine, jobs[one::3]) for one in range(3)], self.operate(engine)
@@ -116,7 +117,7 @@ class Run:
                 self.refusals[type(error).__name__] += 1
 
     async def read(self) -> None:
-        async with asyncio.timeout(PATIENCE_S), engine_on(self.folder) as engine:
+        async with asyncio.timeout(PATIENCE_S), engine_on(self.folder, "FULL", self.values) as engine:
             jobs = [plan(self.seed + self.number, one) for one in sorted(self.facts.tried)]
             await look(engine, jobs, self.mark)
             begin(World.mark)
@@ -183,7 +184,7 @@ class Run:
         beside(after, facts)
         if self.facts.restoring is None:
             sound(after / DATABASE)
-        finish(after, facts, self.seed + self.number, "FULL")
+        finish(after, facts, self.seed + self.number, "FULL", self.values)
 
 
 def suffer(seed: int, number: int, shim: Shim) -> dict[str, Any]:

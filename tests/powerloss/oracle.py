@@ -48,6 +48,8 @@ class Facts:
         #: The option, as it was set last, and as it may be.
         self.option = 0
         self.option_asked = 0
+        #: The key with which all was told to be encoded.
+        self.encoded = ""
         #: Backups that were told to be there, with what was told before they were begun.
         self.backing_up: dict[str, Facts] = {}
         self.backups: dict[str, Facts] = {}
@@ -120,6 +122,9 @@ class Facts:
 
     def _set(self, option: int) -> None:
         self.option = option
+
+    def _encoded(self, key: str) -> None:
+        self.encoded = key
 
     def _backing_up(self, name: str) -> None:
         self.backing_up[name] = self.copy()

@@ -1,6 +1,6 @@
 """The process that finds an image.
 
-    python -m tests.powerloss.survive TRACE SEED SYNCHRONOUS COUNT [IMAGE]
+    python -m tests.powerloss.survive TRACE SEED SYNCHRONOUS VALUES COUNT [IMAGE]
 
 under the shim. For each image: look at the files with nothing but SQLite; start an engine that only reads what it is
 told, and cut the power again; on what is left of that, start another, ask for all work once more, and finish it. One
@@ -23,13 +23,28 @@ from pathlib import Path
 from typing import Any
 
 from durable import DurableError
+from durable.store import recoding, soundness
+from durable.store.format import check_version, migrations
 from tests.powerloss import plants, trace
 from tests.powerloss.disk import Disk, Files
 from tests.powerloss.images import Image, images, mark_of, write
 from tests.powerloss.oracle import Facts, Violation, require
 from tests.powerloss.plants import DATABASE
 from tests.powerloss.shim import Shim
-from tests.powerloss.workload import Job, Sync, World, counts, do, engine_on, look, plan, world
+from tests.powerloss.workload import (
+    KEYS,
+    SECRET,
+    Job,
+    Sync,
+    Values,
+    World,
+    counts,
+    do,
+    engine_on,
+    look,
+    plan,
+    world,
+)
 from tests.process.support import RULES
 from tests.process.workload import UNFINISHED
 
@@ -42,8 +57,9 @@ BASE = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
 class Survivor:
     """One image, from its finding to the end of all work."""
 
-    def __init__(self, image: Image, folder: Path, seed: int, synchronous: Sync, shim: Shim) -> None:
+    def __init__(self, image: Image, folder: Path, seed: int, synchronous: Sync, values: Values, shim: Shim) -> None:
         self.image, self.folder, self.seed, self.synchronous, self.shim = image, folder, seed, synchronous, shim
+        self.values = values
         self.facts = image.facts
         self.chance = random.Random(f"{seed}/survivor/{image.number}")
         #: What does not hold.
@@ -67,12 +83,17 @@ class Survivor:
         if self.image.facts.restoring is None:  # in between, only our own start knows which log belongs to the file
             sound(first / DATABASE)
             self.is_prefix(first)
+            if self.values == "encoded":
+                with look_at(first / DATABASE) as database:
+                    keys_are_known(database, self.facts.encoded if self.synchronous == "FULL" else "")
+        if self.values == "encoded":
+            nothing_is_in_clear(self.image.files)
         if self.synchronous == "NORMAL":
             self.facts = self.facts.without_promises()
         left = self.read_and_cut(first)
         write(left, second)
         beside(second, self.facts)
-        finish(second, self.facts, self.seed, self.synchronous)
+        finish(second, self.facts, self.seed, self.synchronous, self.values)
 
     def is_prefix(self, folder: Path) -> None:
         """NORMAL: what is there was there after one of the commits since the last clean close."""
@@ -108,7 +129,7 @@ class Survivor:
             self.facts.take(list(fields))
 
         begin(mark)
-        async with asyncio.timeout(PATIENCE_S), engine_on(folder, self.synchronous) as engine:
+        async with asyncio.timeout(PATIENCE_S), engine_on(folder, self.synchronous, self.values) as engine:
             await look(engine, jobs_of(self.facts, self.seed), mark)
             self.shim.mark("life", "the end of reading")
             begin(World.mark)
@@ -146,14 +167,30 @@ def beside(folder: Path, facts: Facts) -> None:
         require(not lost, f"R-40: {name} lacks the jobs {sorted(lost)}, accepted before it")
 
 
-def finish(folder: Path, facts: Facts, seed: int, synchronous: Sync) -> None:
+def nothing_is_in_clear(files: Files) -> None:
+    """Of no value there is a byte in clear, in the database, its log, a backup or what was cut short of any."""
+    found = [name for name, content in files.items() if SECRET in content]
+    require(not found, f"encryption: {found} have a value in clear")
+
+
+def keys_are_known(database: sqlite3.Connection, encoded: str) -> None:
+    """Every key that a row needs is noted; once all was told to be encoded with one, no row needs an older one."""
+    if check_version(database, DATABASE) < max(number for number, _ in migrations()):
+        return  # it was being made
+    used, noted = recoding.keys_in_use(database).keys(), soundness.keys(database).keys()
+    require(used <= noted, f"encryption: rows need the keys {used}, and of them only {noted} are noted")
+    older = {"", *KEYS[: KEYS.index(encoded)]} & used if encoded else set()
+    require(not older, f"encryption: rows need the keys {older}, and all was encoded with {encoded}")
+
+
+def finish(folder: Path, facts: Facts, seed: int, synchronous: Sync, values: Values = "clear") -> None:
     """Ask for all work once more, let it end, and compare with the model."""
 
     def mark(*fields: Any) -> None:
         facts.take(list(fields))
 
     async def work() -> None:
-        async with asyncio.timeout(PATIENCE_S), engine_on(folder, synchronous) as engine:
+        async with asyncio.timeout(PATIENCE_S), engine_on(folder, synchronous, values) as engine:
             await look(engine, jobs, mark)
             await asyncio.gather(*[do(engine, job, facts, mark) for job in again])
             while await engine.invocations(status=UNFINISHED, limit=1):  # noqa: ASYNC110
@@ -217,15 +254,17 @@ def sound(path: Path) -> None:
 
 
 def main() -> None:
-    path, seed, synchronous, count = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-    only = int(sys.argv[5]) if len(sys.argv) > 5 else None
+    path, seed, synchronous, count = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[5])
+    values: Values = "encoded" if sys.argv[4] == "encoded" else "clear"
+    only = int(sys.argv[6]) if len(sys.argv) > 6 else None
     logging.disable(logging.CRITICAL)
     plants.instrument(plants.Plant(), None)
     shim = Shim()
     for image in images(trace.read(path), seed, count, only):
         folder = Path(tempfile.mkdtemp(prefix="powerloss-", dir=BASE))
         report: dict[str, Any] = {"image": image.number, "life": image.life, "damaged": image.damaged, "broken": []}
-        survivor = Survivor(image, folder, seed, "NORMAL" if synchronous == "NORMAL" else "FULL", shim)
+        mode: Sync = "NORMAL" if synchronous == "NORMAL" else "FULL"
+        survivor = Survivor(image, folder, seed, mode, values, shim)
         try:
             survivor.live()
         except Violation as violation:

@@ -1,8 +1,16 @@
 """The oracle sees a broken promise, and no other."""
 
+import asyncio
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
 import pytest
 
 from tests.powerloss.oracle import Facts, Mark, Violation
+from tests.powerloss.plants import DATABASE
+from tests.powerloss.survive import keys_are_known, nothing_is_in_clear
+from tests.powerloss.workload import SECRET, engine_on, plan
 
 TOLD: list[Mark] = [
     ["life", "work"],
@@ -91,3 +99,22 @@ def test_another_way_from_here_leaves_this_one_as_it_is() -> None:
     other.take(["backing-up", "b"])
     other.take(["ran", "inv", "two"])
     assert one.told == {} and one.backing_up == {} and one.ran == {("inv", "one"): 1}
+
+
+def test_a_value_in_clear_and_a_key_that_is_not_noted_are_seen(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with engine_on(tmp_path, "NORMAL", "encoded", keys=1) as engine:
+            await engine.call("Work/draw", plan(0, 0))
+
+    asyncio.run(work())
+    nothing_is_in_clear({DATABASE: (tmp_path / DATABASE).read_bytes()})
+    with pytest.raises(Violation, match="a value in clear"):
+        nothing_is_in_clear({"app.db": b"", "app.db-wal": b"frame" + SECRET})
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as database:
+        keys_are_known(database, "")
+        keys_are_known(database, "k1")
+        with pytest.raises(Violation, match=r"need the keys {'k1'}, and all was encoded with k2"):
+            keys_are_known(database, "k2")
+        database.execute("DELETE FROM codec_keys")
+        with pytest.raises(Violation, match="are noted"):
+            keys_are_known(database, "")

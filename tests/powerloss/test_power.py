@@ -16,25 +16,28 @@ import pytest
 
 from tests.powerloss import campaign, trace
 from tests.powerloss.images import checkpoints
-from tests.powerloss.workload import Sync
+from tests.powerloss.workload import SECRET, Sync, Values
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
 
 SEED = int(os.environ.get("DURABLE_SEED") or random.randrange(1_000_000))
-#: 500 images in all.
-RUNS: list[tuple[int, Sync, int]] = [(0, "FULL", 120), (1, "FULL", 120), (2, "FULL", 120), (3, "NORMAL", 140)]
+#: 480 images in all, 100 of them encrypted.
+RUNS: list[tuple[int, Sync, Values, int]] = [
+    (0, "FULL", "clear", 120), (1, "FULL", "clear", 120), (2, "FULL", "encoded", 100), (3, "NORMAL", "clear", 140),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(("number", "synchronous", "images"), RUNS)
+@pytest.mark.parametrize(("number", "synchronous", "values", "images"), RUNS)
 def test_nothing_that_was_told_is_lost_when_the_power_is_cut(
-    library: Path, tmp_path: Path, number: int, synchronous: Sync, images: int
+    library: Path, tmp_path: Path, number: int, synchronous: Sync, values: Values, images: int
 ) -> None:
-    story = campaign.run(library, tmp_path, SEED + number, synchronous, images)
+    story = campaign.run(library, tmp_path, SEED + number, synchronous, images, values=values)
     assert not story.broken, f"seed {SEED}: {len(story.broken)} broken promises, the first: {story.broken[0]}"
     counts = story.tally()
     assert counts["images"] == images
     assert counts["images that lack something"] > images / 10, f"I10: {counts}"
     assert counts["outcomes told before the cut"] > 5 * images, f"I10: {counts}"
+    assert (SECRET in story.trace.read_bytes()) is (values == "clear"), "I10: nothing was written that is a secret"
     assert checkpoints(trace.read(story.trace)), "I10: no checkpoint while an engine worked"
     lives = Counter(report["life"] for report in story.reports)
     assert len(lives) >= 6, f"I10: the power was cut in {lives} only"

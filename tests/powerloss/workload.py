@@ -1,10 +1,11 @@
 """The program whose power is cut: an engine that lives several times on one file, and does every kind of work.
 
-    python -m tests.powerloss.workload FOLDER TRACE SEED SYNCHRONOUS [PLANT …]
+    python -m tests.powerloss.workload FOLDER TRACE SEED SYNCHRONOUS VALUES [PLANT …]
 
 under the shim. Each life is a fork of one process: it starts an engine, reads what there is, works, and is closed,
-left in the middle, or killed, at any moment or inside a sync. Between two lives a backup may be restored. TRACE has
-all changes to files and all marks.
+left in the middle, or killed, at any moment or inside a sync. Between two lives a backup may be restored. Where
+VALUES are encoded, a codec encrypts them, each life with one key more than the one before, and encodes all of it
+anew. TRACE has all changes to files and all marks.
 """
 
 import asyncio
@@ -42,6 +43,7 @@ from durable import (
     handler,
 )
 from durable.service import Handler
+from tests.codec.support import keyed
 from tests.powerloss import plants, trace
 from tests.powerloss.oracle import Facts, Violation
 from tests.powerloss.plants import DATABASE
@@ -56,6 +58,12 @@ KINDS = ("steps", "add", "family", "nap", "stamped", "approval", "late", "draw",
 #: What is done one by one, until a sync is the last thing that is not done.
 BURSTS = ("add", "draw", "draw", "victim")
 Sync = Literal["FULL", "NORMAL"]
+#: How values are stored.
+Values = Literal["clear", "encoded"]
+#: The keys of the codec, in the order in which it gets them: one for each life, and one for whoever survives.
+KEYS = [f"k{number}" for number in range(1, 31)]
+#: Is in no file where values are encoded: steps return it.
+SECRET = b"x" * 64
 Marker = Callable[..., None]
 
 
@@ -199,14 +207,15 @@ TARGETS: dict[str, Handler[Job, list[str]] | Handler[Job, str]] = {
 }
 
 
-def engine_on(folder: Path, synchronous: Sync = "FULL") -> Engine:
-    """The engine of every life."""
+def engine_on(folder: Path, synchronous: Sync = "FULL", values: Values = "clear", keys: int = len(KEYS)) -> Engine:
+    """The engine of every life; where values are encoded, with so many keys."""
     return Engine(
         folder / DATABASE,
         services=SERVICES,
         synchronous=synchronous,
         retry=QUICK,
         inactivity_timeout=0.05,
+        codec=keyed(*KEYS[:keys]) if values == "encoded" else None,
         control_socket=False,  # it is bound, not opened: a disk that is made up of calls knows nothing of it
     )
 
@@ -298,9 +307,18 @@ class Life:
     """One life of the engine in its own process."""
 
     def __init__(
-        self, folder: Path, seed: int, synchronous: Sync, facts: Facts, shim: Shim, plant: plants.Plant, number: int
+        self,
+        folder: Path,
+        seed: int,
+        synchronous: Sync,
+        values: Values,
+        facts: Facts,
+        shim: Shim,
+        plant: plants.Plant,
+        number: int,
     ) -> None:
         self.folder, self.seed, self.synchronous, self.facts = folder, seed, synchronous, facts
+        self.values, self.keys = values, number + 1
         self.shim, self.mark, self.plant, self.number = shim, shim.mark, plant, number
         self.chance = random.Random(f"{seed}/life/{number}")
         self.todo = [plan(seed, number) for number in range(JOBS) if number not in facts.told]
@@ -308,7 +326,7 @@ class Life:
     @asynccontextmanager
     async def engine(self) -> AsyncIterator[Engine]:
         """A started engine, with the fault that is planted."""
-        engine = engine_on(self.folder, self.synchronous)
+        engine = engine_on(self.folder, self.synchronous, self.values, self.keys)
         self.shim.lie(self.plant.lie | self.plant.lie_at_start)
         async with engine:
             self.shim.lie(self.plant.lie)
@@ -342,6 +360,9 @@ class Life:
         mark("backing-up", name)
         await engine.backup(self.folder / name)
         mark("backed-up", name)
+        if self.values == "encoded":
+            await engine.encode_again()
+            mark("encoded", KEYS[self.keys - 1])
 
     async def read(self, engine: Engine) -> None:
         await look(engine, [plan(self.seed, number) for number in sorted(self.facts.tried)], self.mark)
@@ -430,9 +451,10 @@ def fork(live: Callable[[], None]) -> int:
 
 
 def main() -> None:
-    folder, notes, number_of_seed, mode, *planted = sys.argv[1:]
+    folder, notes, number_of_seed, mode, stored, *planted = sys.argv[1:]
     seed = int(number_of_seed)
     synchronous: Sync = "NORMAL" if mode == "NORMAL" else "FULL"
+    values: Values = "encoded" if stored == "encoded" else "clear"
     logging.disable(logging.CRITICAL)
     shim = Shim()
     shim.start(Path(folder), Path(notes))
@@ -442,7 +464,7 @@ def main() -> None:
     facts = Facts()
     told = 0
     for number, kind in enumerate(lives(seed, not planted)):
-        life = Life(Path(folder), seed, synchronous, facts, shim, plant, number)
+        life = Life(Path(folder), seed, synchronous, values, facts, shim, plant, number)
         world.published = {}
         shim.mark("life", kind)
         status = fork(life.restore if kind == "restore" else partial(run, kind, life))
