@@ -7,7 +7,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Any, Generic, Literal, Protocol, TypedDict, TypeVar, Unpack, cast, overload
+from typing import Any, Final, Generic, Literal, Protocol, TypedDict, TypeVar, Unpack, cast, overload
 
 import msgspec
 
@@ -15,7 +15,7 @@ from durable.core.duration import Duration, parse
 from durable.core.invocation import Flavor
 from durable.core.retry import RetryPolicy
 from durable.errors import DeclarationError, SerializationError
-from durable.signature import Signature, annotation_at, signature_of
+from durable.signature import Signature, signature_of
 
 I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
@@ -86,6 +86,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     def over(self, base: "Settings") -> "Settings":
         """These settings where they say something, `base` elsewhere."""
+        if self == NOTHING_SAID:  # as most handlers and many classes
+            return base
         merged = {
             name: getattr(base, name) if getattr(self, name) is None else getattr(self, name)
             for name in self.__struct_fields__
@@ -93,6 +95,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         merged["retry"] = self.retry.merged_over(base.retry)
         merged["metadata"] = {**base.metadata, **self.metadata}
         return Settings(**merged)
+
+
+NOTHING_SAID: Final = Settings()
 
 
 def settings_of(options: Options, where: str) -> Settings:
@@ -148,6 +153,8 @@ class Handler(Generic[I_contra, O_co]):
         self.__doc__ = fn.__doc__
         self.__name__ = fn.__name__
         self.__wrapped__ = fn
+        #: Once they were read, by how many parameters come before the input; shared with those that are bound.
+        self._signatures: dict[int, Signature] = {}
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.owner = (
@@ -187,15 +194,14 @@ class Handler(Generic[I_contra, O_co]):
         return Flavor.WORKFLOW if self.name == "run" else Flavor.WORKFLOW_SHARED
 
     def signature(self) -> Signature:
-        """The annotations of its input and output. Raises `DeclarationError`."""
+        """The annotations of its context, input and output. Raises `DeclarationError`."""
+        skip = 1 if self.owner is None else 2
         try:
-            return signature_of(self.fn, skip=1 if self.owner is None else 2)
+            if skip not in self._signatures:
+                self._signatures[skip] = signature_of(self.fn, skip=skip)
         except (SerializationError, TypeError) as error:
             raise DeclarationError(f"handler {self.service_name}/{self.name}: {error}") from error
-
-    def context(self) -> Any:
-        """The annotation of its context, or Any. For handlers that have a `signature`."""
-        return annotation_at(self.fn, 0 if self.owner is None else 1)
+        return self._signatures[skip]
 
     def __repr__(self) -> str:
         return f"<handler {self.service_name}/{self.name}>"

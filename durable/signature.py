@@ -32,6 +32,8 @@ class Signature(msgspec.Struct, frozen=True):
     has_input: bool
     #: `REQUIRED`, or what the handler gets when the caller sends nothing.
     default: Any = REQUIRED
+    #: Of its last parameter that is left out: of a handler, its context. Any where none exists at run time.
+    context: Any = Any
 
 
 def signature_of(fn: Callable[..., Any], *, skip: int) -> Signature:
@@ -50,18 +52,13 @@ def signature_of(fn: Callable[..., Any], *, skip: int) -> Signature:
             "most one input, all by position: put several inputs into one msgspec Struct or dataclass"
         )
     output = _awaited(fn, _resolve(fn, signature.return_annotation))
-    if len(taken) == skip:
-        return Signature(None, output, has_input=False)
-    given = taken[skip]
-    return Signature(_resolve(fn, given.annotation), output, has_input=True, default=given.default)
-
-
-def annotation_at(fn: Callable[..., Any], place: int) -> Any:
-    """Return the annotation of one of a handler's parameters, or Any where it has none that exists at run time."""
-    parameter = list(inspect.signature(fn).parameters.values())[place]
+    context = Any
     with suppress(SerializationError):
-        return _resolve(fn, parameter.annotation)
-    return Any
+        context = _resolve(fn, taken[skip - 1].annotation)
+    if len(taken) == skip:
+        return Signature(None, output, has_input=False, context=context)
+    given = taken[skip]
+    return Signature(_resolve(fn, given.annotation), output, True, given.default, context)
 
 
 def return_annotation(fn: Callable[..., Any]) -> Any:
@@ -119,6 +116,8 @@ def _resolve(fn: Callable[..., Any], raw: Any) -> Any:
     """Evaluate one annotation; the others of the function may name what only type checkers see."""
     if raw is REQUIRED:
         return Any
+    if type(raw) is type:  # most are plain classes, which stand for themselves
+        return raw
     target = inspect.unwrap(fn)
     local = {parameter.__name__: parameter for parameter in getattr(target, "__type_params__", ())}
     holder: Any = types.FunctionType((lambda: None).__code__, {})

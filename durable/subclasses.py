@@ -58,10 +58,9 @@ def attributes_of(error: TerminalError, size_max: int) -> Attributes:
     raw: dict[str, bytes] = {}
     lost: list[str] = []
     size = 0
-    hints = _hints(type(error))
-    for name, value in errors.attributes_of(error).items():
-        if name in _OWN:
-            continue
+    own = {name: value for name, value in errors.attributes_of(error).items() if name not in _OWN}
+    hints = _hints(type(error)) if own else {}
+    for name, value in own.items():
         written = _written(hints.get(name, Any), value)
         if written is None or size + len(name) + len(written[0]) > size_max:
             lost.append(name)
@@ -86,9 +85,10 @@ def made(
     kind: type[TerminalError], message: str, code: int, metadata: Mapping[str, str], attributes: Attributes
 ) -> TerminalError:
     """An error of this class. Its `args` are the message alone."""
-    hints = _hints(kind)
     values: dict[str, Any] = {"message": message, "code": code, "metadata": dict(metadata)}
-    for name, data in (*attributes.texts.items(), *attributes.raw.items()):
+    given = {**attributes.texts, **attributes.raw}
+    hints = _hints(kind) if given else {}
+    for name, data in given.items():
         if name not in _OWN:
             values[name] = _read(hints.get(name, Any), bytes(data))
     return errors.made(kind, (message,), values)

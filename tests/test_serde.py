@@ -825,13 +825,13 @@ class Shop:
 @pytest.mark.parametrize(
     ("fn", "skip", "expected"),
     [
-        (plain, 1, Signature(Order, Point, True)),
+        (plain, 1, Signature(Order, Point, True, context=Context)),
         (bare, 1, Signature(Any, Any, True)),
-        (nothing, 1, Signature(None, type(None), False)),
-        (optional, 1, Signature(Order | None, list[Point], True, None)),
+        (nothing, 1, Signature(None, type(None), False, context=Context)),
+        (optional, 1, Signature(Order | None, list[Point], True, None, context=Context)),
         (deferred, 1, Signature(Order, Point, True)),
-        (Shop.sell, 2, Signature(Annotated[str, ROT], bytes, True)),
-        (Shop().sell, 1, Signature(Annotated[str, ROT], bytes, True)),
+        (Shop.sell, 2, Signature(Annotated[str, ROT], bytes, True, context=Context)),
+        (Shop().sell, 1, Signature(Annotated[str, ROT], bytes, True, context=Context)),
     ],
 )
 def test_a_handlers_types_are_read_from_its_annotations(fn: Any, skip: int, expected: Signature) -> None:

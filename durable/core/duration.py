@@ -15,6 +15,7 @@ refused. Every refusal is a ``ValueError``.
 
 import re
 from datetime import timedelta
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 #: What is taken wherever a length of time is asked for: a timedelta, seconds as a number, or text.
@@ -35,7 +36,7 @@ def parse(value: Duration) -> int:
     """
     match value:
         case str():
-            return _parse_text(value)
+            return _parse_text(str.__str__(value))
         case timedelta():
             return _from_timedelta(value, value)
         case bool():
@@ -107,6 +108,7 @@ _EACH_CLOCK: Final = re.compile(_CLOCK)
 _EACH_PART: Final = re.compile(r"([0-9]+)(?:[.,]([0-9]+))?\s*([a-zA-Z\u00b5\u03bc]+)", re.ASCII)
 
 
+@lru_cache(maxsize=256)
 def _parse_text(text: str) -> int:
     if text == "0":
         return 0

@@ -84,7 +84,7 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     def merged_over(self, base: "RetryPolicy") -> "RetryPolicy":
         """Return `base` with every field that is set here taking its place."""
         mine = {name: value for name, value in msgspec.structs.asdict(self).items() if value is not UNSET}
-        return msgspec.structs.replace(base, **mine)
+        return msgspec.structs.replace(base, **mine) if mine else base
 
 
 @lru_cache(maxsize=256)

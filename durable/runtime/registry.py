@@ -298,8 +298,8 @@ class Registry:
             name,
             handler.flavor,
             fn,
-            _serde_of(signature.input, f"{service}/{name}: {_called(handler)} cannot be stored"),
-            _serde_of(signature.output, f"{service}/{name}: what it returns cannot be stored"),
+            _serde_of(signature.input, lambda: f"{service}/{name}: {_called(handler)} cannot be stored"),
+            _serde_of(signature.output, lambda: f"{service}/{name}: what it returns cannot be stored"),
             signature.has_input,
             signature.default,
             settings,
@@ -315,11 +315,11 @@ def _called(handler: Handler[Any, Any]) -> str:
     return f"its input {parameters[0]!r}" if parameters else "its input"
 
 
-def _serde_of(annotation: Any, wrong: str) -> Serde[Any]:
+def _serde_of(annotation: Any, wrong: Callable[[], str]) -> Serde[Any]:
     try:
         return serde_for(annotation)
     except SerializationError as error:
-        raise DeclarationError(f"{wrong}: {error}") from error
+        raise DeclarationError(f"{wrong()}: {error}") from error
 
 
 async def _patch_state(ctx: ObjectContext, state: dict[str, bytes]) -> None:
@@ -358,7 +358,7 @@ def _check_flavor(handler: Handler[Any, Any]) -> None:
             f"{name}: shared=True is for handlers of a VirtualObject, which run one at a time on a key; those of a "
             "plain service always run beside each other: leave it out"
         )
-    given, wanted = CONTEXTS[flavor], handler.context()
+    given, wanted = CONTEXTS[flavor], handler.signature().context
     wanted = typing.get_origin(wanted) or wanted
     if wanted is Any or not inspect.isclass(wanted) or getattr(wanted, "_is_protocol", False):
         return
