@@ -29,13 +29,11 @@ T_co = TypeVar("T_co", covariant=True)
 class Waits(Protocol):
     """What a future needs of its attempt."""
 
-    @property
-    def crowded(self) -> bool:
-        """Whether other flows of the handler wait too: then even a known outcome waits for its turn."""
-        ...
+    def wait(self, future: "DurableFuture[Any]") -> Generator[Any, None, Any]:
+        """Give way until the future has its outcome (and, for a step nobody started, run it here): its value.
 
-    def wait(self, future: "DurableFuture[Any]") -> Generator[Any, None, None]:
-        """Give way until the future has its outcome (and, for a step nobody started, run it here)."""
+        Where other flows of the handler wait too, even a known outcome waits for its turn.
+        """
         ...
 
     def sleep(self, duration: Duration, name: str) -> "DurableFuture[None]":
@@ -100,9 +98,7 @@ class DurableFuture(Generic[T_co]):
 
     def __await__(self) -> Generator[Any, None, T_co]:
         self.made = None
-        if self.outcome is None or self._attempt.crowded:
-            yield from self._attempt.wait(self)
-        return self.result()
+        return self._attempt.wait(self)
 
     def with_timeout(self, duration: Duration) -> "DurableFuture[T_co]":
         """The same result, or `DurableTimeoutError` (a `TimeoutError`, code 408) if it takes longer than `duration`.

@@ -21,7 +21,7 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Request(msgspec.Struct, frozen=True):
+class Request(msgspec.Struct, frozen=True, gc=False):
     """What the handler was asked."""
 
     #: The invocation's id: the same on every attempt, another one after `restart_as_new`.
@@ -72,11 +72,6 @@ class Operations(Protocol):
     @property
     def request(self) -> Request:
         """What the handler was asked."""
-        ...
-
-    @property
-    def crowded(self) -> bool:
-        """See `futures.Waits`."""
         ...
 
     def wait(self, future: DurableFuture[Any]) -> Any:

@@ -70,7 +70,7 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
     waits: bool
 
 
-class Submission(msgspec.Struct, frozen=True):
+class Submission(msgspec.Struct, frozen=True, gc=False):
     """Everything that is fixed when an invocation is accepted."""
 
     id: str
@@ -109,7 +109,7 @@ PATCH_STATE = "$patch-state"
 DAMAGED_TYPE = "StorageCorruptError"
 
 
-class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Why an attempt failed, as an operator reads it."""
 
     message: str
@@ -126,7 +126,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     cancel_waits: bool = False
 
 
-class Invocation(msgspec.Struct):
+class Invocation(msgspec.Struct, gc=False):
     """One accepted request and where it stands."""
 
     seq: int
@@ -232,7 +232,7 @@ class Signal(msgspec.Struct, frozen=True, gc=False):
     outcome: Outcome
 
 
-class KeyedObject(msgspec.Struct):
+class KeyedObject(msgspec.Struct, gc=False):
     """One key of a virtual object or workflow: who may run, its state, its promises."""
 
     service: str

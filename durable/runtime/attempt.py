@@ -17,7 +17,6 @@ from durable.core.commands import Finish
 from durable.core.ids import IdSpan
 from durable.core.invocation import Invocation, KeyedObject
 from durable.core.journal import CANCELLED, Kind, Outcome, Row, given_up
-from durable.core.limits import Limits
 from durable.core.reasons import Reason
 from durable.errors import JournalMismatchError, SerializationError, UsageError, ValueTooLargeError
 from durable.futures import DurableFuture
@@ -40,7 +39,6 @@ from durable.service import Handler
 class Host(suspending.Host, Protocol):
     """What an attempt needs of the runtime."""
 
-    limits: Limits
     #: What those lend that wait for the engine.
     lending: Lending
     #: Whether what may only be a mistake is an error.
@@ -153,6 +151,8 @@ class Attempt(Suspending):
             except BaseException as error:
                 failure = self._raised(error)
                 if failure is None:
+                    if not self.active:
+                        _forget_frames(error)
                     return
                 outcome, forgotten = failure, self.unused.forgotten(returned=False)
             self._finished = True
@@ -368,3 +368,10 @@ Attempt.outermost = Attempt._run.__code__
 def _follows_a_cancel(future: DurableFuture[Any], outcome: Outcome) -> bool:
     """Whether it is told after a cancel that is on its way: a failed call, a stopped step, what was given up."""
     return outcome == CANCELLED or given_up(outcome.value) or (future.kind is Kind.CALL and not outcome.ok)
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Nobody is told of it, and its frames may hold what holds it: a task group, or what `gather` returned."""
+    following: BaseException | None = error
+    while following is not None:
+        following.__traceback__, following = None, following.__context__

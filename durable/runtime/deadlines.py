@@ -16,22 +16,22 @@ import dis
 import os
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, ExitStack
 from gc import get_referents
 from math import inf
 from types import CodeType, CoroutineType, FrameType, FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, TypeVar, cast
 
-from durable.futures import DurableFuture
 from durable.runtime.alarms import aimed_at
 from durable.runtime.flows import awaiting, held_by
 from durable.runtime.forgotten import OURS
 
 _Task = asyncio.Task[Any]
+F = TypeVar("F", bound=Callable[..., Any])
 
 #: Where a durable wait begins: what follows is the engine's.
-_DURABLE = DurableFuture.__await__.__code__
+_durable: set[CodeType] = set()
 #: What limits a wait by a parameter of its own.
 _LIMITING = (asyncio.wait_for.__code__, asyncio.wait.__code__)
 #: How `with` is compiled.
@@ -48,6 +48,12 @@ _LEADING_AWAY = (type, ModuleType, FunctionType, CoroutineType, asyncio.Task, as
 
 #: Whether code may limit what it awaits; None where no coroutine is left. By the code's id, beside the code itself.
 _known: dict[int, tuple[CodeType, bool | None]] = {}
+
+
+def durable_wait(function: F) -> F:
+    """With this function a durable wait begins."""
+    _durable.add(cast(FunctionType, function).__code__)
+    return function
 
 
 def place(frame: FrameType | None, end: CodeType, *, alone: bool) -> tuple[int, ...] | None:
@@ -129,7 +135,7 @@ def around(
 
 
 def _waits(task: _Task) -> bool:
-    return any(frame.f_code is _DURABLE for _, frame in _chain(task))
+    return any(frame.f_code in _durable for _, frame in _chain(task))
 
 
 def _chain(task: _Task) -> Iterator[tuple[Any, FrameType]]:
@@ -140,7 +146,7 @@ def _chain(task: _Task) -> Iterator[tuple[Any, FrameType]]:
             frame = getattr(link, f"{kind}_frame", None)
             if frame is not None:
                 yield link, frame
-                if frame.f_code is _DURABLE:
+                if frame.f_code in _durable:
                     return
                 link = getattr(link, "cr_await" if kind == "cr" else "gi_yieldfrom" if kind == "gi" else "ag_await")
                 break

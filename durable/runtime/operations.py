@@ -92,12 +92,7 @@ class Journal(Protocol):
         """The runtime."""
         ...
 
-    @property
-    def crowded(self) -> bool:
-        """See `futures.Waits`."""
-        ...
-
-    def wait(self, future: DurableFuture[Any]) -> Generator[Any, None, None]:
+    def wait(self, future: DurableFuture[Any]) -> Generator[Any, None, Any]:
         """See `futures.Waits`."""
         ...
 
@@ -149,11 +144,6 @@ class Operations:
     def request(self) -> Request:
         """What the handler was asked."""
         return self._attempt.request
-
-    @property
-    def crowded(self) -> bool:
-        """See `futures.Waits`."""
-        return self._attempt.crowded
 
     def raises(self) -> None:
         """See `futures.Waits`."""

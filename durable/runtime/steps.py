@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextlib import suppress
 from contextvars import Token
 from types import coroutine
@@ -93,10 +93,6 @@ class Owner(Protocol):
 
     def step_waits(self) -> None:
         """The handler waits for a step that waits for something: perhaps for long."""
-        ...
-
-    def until_delivered(self, future: DurableFuture[Any]) -> Awaitable[None]:
-        """Wait for the outcome that was handed in to be durable."""
         ...
 
 
@@ -240,7 +236,6 @@ class Steps:
         future.step.begun = True
         with suppress(AttemptEnded, asyncio.CancelledError):
             await self.execute(future, here)
-            await self._owner.until_delivered(future)
 
     def _gone(self, task: "asyncio.Task[None]") -> None:
         step = self._tasks.pop(task).step
@@ -363,6 +358,15 @@ class Steps:
             raise error
         else:
             self._owner.fail(error, step, future.entry)
+
+    def give_up(self, future: DurableFuture[Any]) -> None:
+        """The flow that was about to execute it was cancelled by the handler: it never begins."""
+        owner, step = self._owner, future.step
+        if step is None or step.started or step.options.interruptible or not owner.active or owner.broken is not None:
+            return
+        if not owner.is_recorded(future):
+            step.started = True
+            self._hand_in(future.entry, step, CANCELLED)
 
     def _hand_in(self, entry: int, step: Step, outcome: Outcome) -> None:
         """Have the outcome recorded: with its command, where that is not recorded yet."""

@@ -6,16 +6,18 @@ from collections.abc import Generator
 from contextvars import Context
 from threading import get_ident
 from types import CodeType
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from durable.core.invocation import Invocation
+from durable.core.limits import Limits
 from durable.core.waiting import Group
 from durable.errors import NotInHandlerError, UsageError, WrongLoopError
 from durable.futures import DurableFuture
 from durable.runtime import ending
 from durable.runtime.alarms import Alarms
+from durable.runtime.crowd import Crowd
 from durable.runtime.current import CURRENT, InStep
-from durable.runtime.deadlines import place
+from durable.runtime.deadlines import durable_wait, place
 from durable.runtime.ending import Ending
 from durable.runtime.registry import Registered
 from durable.runtime.tasks import current_task
@@ -26,6 +28,7 @@ from durable.runtime.waiters import Waiter
 class Host(ending.Host, Protocol):
     """What waiting needs of the runtime."""
 
+    limits: Limits
     #: The context variables that handlers begin with: those of whoever started the engine.
     context: Context
     #: Since when what a turn decided is done, on the event loop's clock.
@@ -36,6 +39,11 @@ class Host(ending.Host, Protocol):
     def parked(self, attempt: Any) -> None:
         """The handler only waits now."""
         ...
+
+
+#: How a flow waits: for what others do; while it executes the step itself; for the same, once that is held back no
+#: longer. Or not at all.
+How = Literal["waits", "executes", "held"] | None
 
 
 class Waiting(Ending):
@@ -58,6 +66,9 @@ class Waiting(Ending):
         self.delivered = 0
         #: How many flows of the handler wait.
         self.flows = 0
+        #: Of how many that are about to execute a step, those that come after them stand in line.
+        self._at_once = host.limits.begun
+        self._crowd: Crowd | None = None
         #: What the first of them waits for.
         self._awaited: DurableFuture[Any] | None = None
         self._thread = get_ident()
@@ -65,15 +76,14 @@ class Waiting(Ending):
         #: Where it has been looked for time-outs around its waits.
         self._looked_at: set[tuple[int, ...]] = set()
 
-    @property
-    def crowded(self) -> bool:
-        """Whether other flows of the handler wait too, or a cancel: then even a known outcome goes through `wait`."""
-        return self.flows > 0 or self._cancels.any
-
-    def wait(self, future: DurableFuture[Any]) -> Generator[Any, None, None]:
-        """Give way until the future has its outcome (and, for a step nobody started, run it here)."""
-        if future.outcome is None and (self._closing or self._failure is not None or not self.active) and self.deaf:
-            yield from self._never()
+    @durable_wait
+    def wait(self, future: DurableFuture[Any]) -> Generator[Any, None, Any]:
+        """Give way until the future has its outcome (and, for a step nobody started, run it here): its value."""
+        if future.outcome is None:
+            if (self._closing or self._failure is not None or not self.active) and self.deaf:
+                yield from self._never()
+        elif not self.flows and not self._cancels.any:
+            return future.result()
         if CURRENT.get() is not self:
             self._check_place()
         if not self.active or self.broken is not None:
@@ -81,48 +91,26 @@ class Waiting(Ending):
         self.activity += 1
         if self._cancels.any:
             self._cancels.check_wait(future, self.delivered)
-        flow = current_task(self.loop)
-        arrivals = self._arrivals
-        if future.outcome is None:
-            if not arrivals.concurrent and (self.flows or flow is not self.task or self._rest.others(self)):
-                arrivals.concurrent = True  # it is not the handler alone: another waits, or is about to run
-            if arrivals.replay is not None or arrivals.news:
-                arrivals.waits(future)
-        if future.outcome is not None:
+        how = self._begin(future)
+        if how is None:
             if self.flows:  # other flows were woken before this one asked: it goes on after them
                 yield
                 self._check_active()
-            return
-        steps, step = self._steps, future.step
-        if future is steps.left_over:
-            steps.left_over = None
-        to_start = step is not None and not step.started and (arrivals.replay is None or not self.is_recorded(future))
-        here = to_start and not step.options.interruptible
-        held = here and arrivals.replay is not None and self.repeating and not step.released
-        here = here and not held
-        self.flows += 1
-        self._awaited = future
-        if self._alarms.shown:
-            self._alarms.begun.append((self, flow))
-        else:
-            self._look_at_frames(flow)
+            return future.result()
         waiter: Waiter | None = None
         try:
-            if here:
-                yield from steps.execute(future)
-            elif not held:
-                if to_start:
-                    steps.start_left_over()
-                    steps.left_over = future
-                steps.start_left_over()
+            if how == "executes" and self.flows > self._at_once:
+                how = yield from self._stand_in_line(future)
+            if how == "executes":
+                yield from self._steps.execute(future)
             waiter = self._waiters.begin(future)
-            if held:
-                steps.gates.append((waiter, step))
-            if not here:
+            if how == "held":
+                self._steps.gates.append((waiter, future.step))
+            if how != "executes":
                 self._only_waits()
             yield from waiter
         except asyncio.CancelledError as error:
-            if not here and self.active and self.timed_out(error):
+            if waiter is not None and self.active and self.timed_out(error):
                 raise UsageError(NO_TIMEOUT) from None
             raise
         finally:
@@ -132,14 +120,73 @@ class Waiting(Ending):
             self.flows -= 1
             self.activity += 1
             self._awaited = None
-            if not arrivals.concurrent:
+            if not self._arrivals.concurrent:
                 self._rest.mark()
-        if held:
-            yield from self.wait(future)  # it is released
+        if how == "held":
+            return (yield from self.wait(future))  # it is released
+        return future.result()
+
+    def _begin(self, future: DurableFuture[Any]) -> How:
+        """The flow of now is about to wait for this, if it has no outcome."""
+        flow, arrivals, steps = current_task(self.loop), self._arrivals, self._steps
+        if future.outcome is None:
+            if not arrivals.concurrent and (self.flows or flow is not self.task or self._rest.others(self)):
+                arrivals.concurrent = True  # it is not the handler alone: another waits, or is about to run
+            if arrivals.replay is not None or arrivals.news:
+                arrivals.waits(future)
+        if future.outcome is not None:
+            return None
+        if future is steps.left_over:
+            steps.left_over = None
+        how: How = "waits"
+        step = future.step
+        if step is not None and not step.started and (arrivals.replay is None or not self.is_recorded(future)):
+            if step.options.interruptible:
+                steps.start_left_over()
+                steps.left_over = future
+            else:
+                held = arrivals.replay is not None and self.repeating and not step.released
+                how = "held" if held else "executes"
+        if how == "waits":
+            steps.start_left_over()
+        self.flows += 1
+        self._awaited = future
+        if self._alarms.shown:
+            self._alarms.begun.append((self, flow))
+        else:
+            self._look_at_frames(flow)
+        return how
+
+    def _stand_in_line(self, future: DurableFuture[Any]) -> Generator[Any, None, How]:
+        """Many flows are about to execute a step, each its own: come back when this one may."""
+        if self._crowd is None:
+            self._crowd = Crowd(self.loop, self.context, self._at_once)
+        if self._crowd.admits():
+            return "executes"
+        waiter = self._waiters.begin(future)
+        self._crowd.join(waiter)
+        try:
+            yield from waiter
+        except asyncio.CancelledError as error:
+            if self.active and self.timed_out(error):
+                raise UsageError(NO_TIMEOUT) from None
+            self._steps.give_up(future)
+            raise
+        finally:
+            self._waiters.end(waiter)
+            del waiter  # an exception in it refers to this frame
+            self.activity += 1
+        if self.deaf:
+            yield from self._never()
+        if not self.active or self.broken is not None:
+            self._check_active()
+        if self._cancels.any:
+            self._cancels.check_wait(future, self.delivered)
+        return "waits" if future.step.started else "executes"
 
     def _look_at_frames(self, flow: "asyncio.Task[Any] | None") -> None:
         """The event loop does not show its timers: each place is looked at once where a time-out may be around."""
-        here = place(sys._getframe(2), self.outermost, alone=flow is self.task)
+        here = place(sys._getframe(3), self.outermost, alone=flow is self.task)
         if here is not None and here not in self._looked_at:
             self._looked_at.add(here)
             self.loop.call_soon(self.refuse_limits, (flow,), context=self.context)  # when it waits
@@ -157,15 +204,6 @@ class Waiting(Ending):
     def held_back(self) -> None:
         """See `steps.Owner`."""
         self._tell_if_stuck()
-
-    async def until_delivered(self, future: DurableFuture[Any]) -> None:
-        """See `steps.Owner`."""
-        waiter = self._waiters.begin(future)
-        try:
-            await waiter
-        finally:
-            self._waiters.end(waiter)
-            del waiter  # an exception in it refers to this frame
 
     def _only_waits(self) -> None:
         self.touched = self.loop.time()

@@ -124,8 +124,6 @@ def test_it_is_read_back_as_it_was_written(node: int | Group) -> None:
 class Leaves:
     """Makes the futures of a pretended attempt, and completes them."""
 
-    crowded = False
-
     def __init__(self) -> None:
         self.all: list[DurableFuture[Any]] = []
 
@@ -136,7 +134,7 @@ class Leaves:
     def sleep(self, duration: Duration, name: str) -> DurableFuture[None]:
         return self.leaf()
 
-    def wait(self, future: DurableFuture[Any]) -> Generator[Any, None, None]:
+    def wait(self, future: DurableFuture[Any]) -> Generator[Any, None, Any]:
         raise NotImplementedError
 
     def made(self, one: Any, depth: int, /) -> None:

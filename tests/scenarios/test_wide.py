@@ -361,8 +361,8 @@ def test_what_arrives_costs_a_suspended_handler_the_same_however_much_it_waits_f
 
 
 @pytest.mark.parametrize("how", ["cancel", "kill", "pause", "fails", "close"])
-@pytest.mark.parametrize("interruptible", [True, False])
-def test_a_crowd_of_steps_that_is_about_to_begin_meets_an_end(how: str, interruptible: bool) -> None:
+@pytest.mark.parametrize("what", ["steps", "interruptible steps", "flows"])
+def test_a_crowd_of_steps_that_is_about_to_begin_meets_an_end(how: str, what: str) -> None:
     """One of them begins in each round of the event loop here: most have not when the end comes."""
     width, begun = 200, Counter[int]()
 
@@ -375,7 +375,13 @@ def test_a_crowd_of_steps_that_is_about_to_begin_meets_an_end(how: str, interrup
 
     @handler(service="Wide", retry=RetryPolicy(initial_interval="1s"))
     async def many(ctx: Context) -> int:
-        steps = ctx.with_options(interruptible=interruptible)
+        steps = ctx.with_options(interruptible=what == "interruptible steps")
+        if what == "flows":
+
+            async def flow(number: int) -> int:
+                return await steps.run(note, number)
+
+            return sum(await asyncio.gather(*(flow(number) for number in range(width))))
         return sum(await gather(*(steps.run(note, number) for number in range(width))))
 
     async def story() -> None:
@@ -393,7 +399,7 @@ def test_a_crowd_of_steps_that_is_about_to_begin_meets_an_end(how: str, interrup
                 TerminalError
             ):  # a cancel lets steps end that cannot be interrupted, and with them all is done
                 await handle.result()
-            assert (len(begun) < width) == (interruptible or how == "kill")
+            assert (len(begun) < width) == (what == "interruptible steps" or how == "kill")
         elif how == "pause":
             await engine.pause(handle.id)
             await asyncio.sleep(10)
@@ -411,3 +417,91 @@ def test_a_crowd_of_steps_that_is_about_to_begin_meets_an_end(how: str, interrup
         await engine.close()
 
     run(story)
+
+
+def test_flows_that_are_cancelled_before_their_step_began_never_begin_it() -> None:
+    """As those whose step runs by then: what the task group gives up is cancelled in the journal, and in a replay."""
+
+    def services(sim: Sim) -> Iterable[object]:
+        async def work(number: int) -> int:
+            sim.effect(str(number))
+            if number == 0:
+                raise TerminalError("no")
+            await asyncio.sleep(1)
+            return number
+
+        @handler(service="Wide", retry=RetryPolicy(max_attempts=1, on_max_attempts="kill"))
+        async def many(ctx: Context) -> str:
+            async def flow(number: int) -> None:
+                await ctx.run(work, number)
+
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for number in range(6):
+                        group.create_task(flow(number))
+            except ExceptionGroup as errors:
+                return str(errors.exceptions[0])
+            return "all"
+
+        return [many]
+
+    async def scenario(sim: Sim) -> str:
+        found: str = await sim.call("Wide/many")
+        return found
+
+    assert check(services, scenario) == "no"
+
+
+@pytest.mark.parametrize("at_once", [1, 100])
+def test_a_time_out_that_fires_before_the_step_of_a_flow_began_is_refused_as_any_other(at_once: int) -> None:
+    width = 20
+
+    @handler(service="Wide")
+    async def many(ctx: Context) -> None:
+        async def flow(number: int) -> int:
+            async with asyncio.timeout(0 if number == width - 1 else None):
+                return await ctx.run(number_of, number)
+
+        await asyncio.gather(*(flow(number) for number in range(width)))
+
+    async def story() -> None:
+        async with engine_with(many, limits=Limits(begun=at_once)) as engine:
+            handle = await engine.send(many)
+            await asyncio.sleep(0.01)
+            found = await handle.describe()
+            assert found.status == "paused"
+            assert "with_timeout" in str(found.last_failure)
+
+    run(story)
+
+
+def test_of_a_crowd_of_flows_so_many_execute_their_step_in_one_round() -> None:
+    width, at_once = 50, 10
+    begun: list[int] = []
+    most = 0
+
+    async def note(number: int) -> int:
+        begun.append(number)
+        await asyncio.sleep(100)
+        return number
+
+    @handler(service="Wide")
+    async def many(ctx: Context) -> int:
+        async def flow(number: int) -> int:
+            return await ctx.run(note, number)
+
+        return sum(await asyncio.gather(*(flow(number) for number in range(width))))
+
+    async def story() -> None:
+        nonlocal most
+        async with engine_with(many, limits=Limits(begun=at_once)) as engine:
+            handle = await engine.send(many)
+            while len(begun) < width:
+                before = len(begun)
+                await asyncio.sleep(0)
+                most = max(most, len(begun) - before)
+            assert await handle.result() == width * (width - 1) // 2
+
+    run(story)
+    assert begun == list(range(width))
+    assert most <= 2 * at_once, "some before this task has its turn in a round, and some after it"

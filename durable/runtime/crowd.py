@@ -1,0 +1,46 @@
+"""The flows of one handler that are about to wait: of a crowd, so many begin to in one round of the event loop."""
+
+import asyncio
+from collections import deque
+from contextvars import Context
+
+from durable.runtime.waiters import Waiter
+
+
+class Crowd:
+    """Lets them in, in the order in which they came."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, context: Context, at_once: int) -> None:
+        self._loop = loop
+        self._context = context
+        self._at_once = self._left = at_once
+        self._due = False
+        self._line: deque[Waiter] = deque()
+
+    def admits(self) -> bool:
+        """Whether one more may begin now; else it has to `join`."""
+        if self._line or not self._left:
+            return False
+        self._left -= 1
+        self._next_round()
+        return True
+
+    def join(self, waiter: Waiter) -> None:
+        """Set `waiter` when it is its turn."""
+        self._line.append(waiter)
+        self._next_round()
+
+    def _next_round(self) -> None:
+        if not self._due:
+            self._due = True
+            self._loop.call_soon(self._let_in, context=self._context)
+
+    def _let_in(self) -> None:
+        self._due, self._left = False, self._at_once
+        while self._line and self._left:
+            waiter = self._line.popleft()
+            if not waiter.done():  # nor has it got what it was to wait for
+                waiter.set_result(None)
+                self._left -= 1
+        if self._line:
+            self._next_round()
