@@ -1,8 +1,8 @@
-"""Whoever wants to follow what the engine does, as it does it: traces, metrics, logs, a simulation.
+"""How traces, metrics, logs and simulations follow what the engine does.
 
-An observer is told, it is never asked. It is called on the event loop between two things the engine does, so it must
-be quick; whatever it raises is logged and harms nobody. Where there is none, nothing is called; where nobody listens
-to an event, next to nothing.
+An observer is told what happens and is never asked. It is called on the event loop, between two things that the engine
+does, so it must be quick. What it raises is logged and does no harm. Without an observer, nothing is called, and an
+event that no observer listens to costs next to nothing.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -25,111 +25,114 @@ class Asking(msgspec.Struct, frozen=True, eq=False):
     service: str
     handler: str
     key: str | None
-    #: What the handler will see.
+    #: The headers that the handler will see.
     headers: Mapping[str, str]
     #: Whether the answer is the handler's result.
     waits: bool
-    #: Host and port of the client; None where that is a program of the same user, at the control socket.
+    #: Host and port of the client; None for a program of the same user, at the control socket.
     peer: tuple[str, int] | None
 
 
 class Observer:
-    """What can be followed: derive from it, and define what you want to hear of. The rest does nothing.
+    """Derive from it and override the methods for the events that you want to follow. The others do nothing.
 
-    Times are the observer's own: it is called when something happens. Nothing is told twice: what is fixed of an
-    invocation is in its `Submission`, with its id, target, headers and caller, and of an `Invocation` only what is
-    fixed may be read (`submission`, `seq`, `created_at`, once it has ended `completed_at`): the rest has gone on. (A
-    class and no Protocol, so that there can be more to hear of one day without breaking those who do not listen.)
+    An event carries no time: it is told when it happens. A `Submission` has everything about an invocation that never
+    changes: its id, target, headers and caller. Of an `Invocation`, read only `submission`, `seq`, `created_at` and,
+    once it has ended, `completed_at`; the rest may have changed already. (This is a class and not a Protocol, so that
+    new events do not break existing observers.)
     """
 
     # ---- the engine ----
 
     def engine_started(self) -> None:
-        """It runs: what follows is told of this life of it."""
+        """The engine runs. Everything that follows, up to `engine_stopped`, is about this run of it."""
 
     def engine_stopped(self) -> None:
-        """It was closed, or abandoned; told after the last of everything else."""
+        """The engine was closed or abandoned. This is always the last event."""
 
     def engine_failed(self, error: BaseException) -> None:
-        """It has stopped by itself; everybody was told."""
+        """The engine has stopped by itself, and everybody who waited has been told."""
 
     def turn_committed(self, commands: int, rows: int, seconds: float) -> None:
-        """So many commands are durable: in so many rows, whose commit took so long (0 rows need none)."""
+        """A turn is durable: how many commands and rows it had, and how long its commit took (0 rows need none)."""
 
     # ---- invocations ----
 
     def request_started(self, request: Asking) -> None:
-        """Over HTTP, or from another process, somebody asks for an invocation.
+        """Somebody asks for an invocation over HTTP, or from another process.
 
-        What this sets in context variables holds until `request_ended`, so in `invocation_asked`, too.
+        Context variables that you set here hold until `request_ended`, and so in `invocation_asked`, too.
         """
 
     def request_ended(self, request: Asking, status: int) -> None:
-        """It was answered with this status of HTTP; 0 where the client has gone away."""
+        """The request was answered with this HTTP status; 0 if the client has gone away."""
 
     def invocation_asked(self, submission: Submission) -> None:
-        """Somebody is about to ask for an invocation: in code, from a handler, or as a restart.
+        """Somebody is about to ask for an invocation: in code, from a handler, or by a restart.
 
-        What is put into `submission.headers` is stored with it. Called in the context of whoever asks. Then
-        `invocation_accepted` or `invocation_dismissed` is told, unless it is refused or the engine ends first.
+        Called in the caller's context. What you add to `submission.headers` is stored with the invocation.
+        `invocation_accepted` or `invocation_dismissed` follows, unless the invocation is refused or the engine ends.
         """
 
     def record_offered(self, submission: Submission, subscription: Subscription) -> None:
-        """A record of a topic is about to become an invocation: as `invocation_asked`."""
+        """A Kafka record is about to become an invocation. Otherwise like `invocation_asked`."""
 
     def invocation_accepted(self, submission: Submission, created_at: int) -> None:
-        """It is durable. (Of a record that cannot be run, `invocation_ended` follows at once.)"""
+        """The invocation is durable. (If it is a record that cannot be run, `invocation_ended` follows at once.)"""
 
     def invocation_dismissed(self, submission: Submission) -> None:
-        """It was not accepted: its idempotency key names an earlier one, or the caller's attempt was over."""
+        """It was not accepted: its idempotency key names an earlier one, or its caller's attempt had ended."""
 
     def invocation_paused(self, submission: Submission) -> None:
-        """Nothing happens to it until somebody resumes it (`attempt_failed` may have told why)."""
+        """Nothing happens to it until somebody resumes it. `attempt_failed` may have said why."""
 
     def invocation_ended(self, invocation: Invocation, outcome: Outcome) -> None:
-        """It has ended, and that is durable: by its handler, by its policy (`attempt_failed` said so), or killed."""
+        """It has ended, and this is durable: its handler or its retry policy ended it, or somebody killed it.
+
+        If it was the policy, `attempt_failed` has said so before.
+        """
 
     # ---- attempts ----
 
     def attempt_started(self, submission: Submission, attempt: int) -> None:
-        """A handler begins to run, or to be replayed.
+        """A handler begins to run, or to replay.
 
-        What this sets in context variables holds in the handler, its flows and its steps. (Of a handler that was kept
-        while it waited this is the next attempt: it goes on in the same context.)
+        Context variables that you set here hold in the handler, its flows and its steps. (A handler that was kept in
+        memory while it waited begins its next attempt in the same context.)
         """
 
     def attempt_ended(self, submission: Submission, attempt: int, how: str, error: BaseException | None) -> None:
-        """It runs no more: finished, failed (of `error`), suspended, unloaded, or ended (as by a kill)."""
+        """The attempt is over. `how`: finished, failed (with `error`), suspended, unloaded, or ended (a kill)."""
 
     def attempt_lost(self, submission: Submission, attempt: int) -> None:
-        """After a start: its process ended without a clean close while this ran, and perhaps before it told anybody.
+        """At a start: the process before ended without a clean close while this attempt ran.
 
-        `attempt_started` follows, for the next one, or `attempt_failed` with what else becomes of it.
+        `attempt_started` follows for the next attempt, or `attempt_failed` with what happens instead.
         """
 
     def attempt_failed(self, failed: Failed) -> None:
-        """What follows from a failure is durable: another attempt at once or later, a pause, or the end.
+        """What follows a failure is durable: another attempt at once or later, a pause, or the end.
 
-        `attempt_ended` came before, unless there never was an attempt in this process: it ended in a crash, its
-        handler is gone, its journal is damaged. With `Then.END`, `invocation_ended` comes next.
+        `attempt_ended` came before, unless this process never had such an attempt: it ended in a crash, its handler is
+        gone, or its journal is damaged. After `Then.END`, `invocation_ended` comes next.
         """
 
     def entry_made(self, submission: Submission, attempt: int, entry: int, kind: Kind, name: str) -> None:
-        """A handler has asked for something that is not in its journal yet; for steps see below."""
+        """A handler has asked for something that is not in its journal yet. Steps have the events below."""
 
     def step_started(self, submission: Submission, attempt: int, entry: int, name: str) -> None:
-        """A step's function begins to run. What this sets in context variables holds in that, also in a thread."""
+        """A step's function begins to run. Context variables that you set here hold in it, also in a thread."""
 
     def step_ended(
         self, submission: Submission, attempt: int, entry: int, name: str, error: BaseException | None
     ) -> None:
-        """It has returned, or raised this (which may be its cancellation). Called in the same context."""
+        """The step has returned, or raised `error` (perhaps its cancellation). Called in the same context."""
 
     def step_recorded(self, submission: Submission, attempt: int, entry: int) -> None:
-        """What it returned, or that it has failed for good, is durable: it never runs again."""
+        """The step's result, or its final failure, is durable. It never runs again."""
 
 
-#: What an observer is called for.
+#: The names of all events.
 EVENTS = tuple(name for name in vars(Observer) if not name.startswith("_"))
 
 
@@ -145,7 +148,7 @@ def observers_of(given: object) -> tuple[Observer, ...]:
 
 
 def together(observers: Iterable[Observer]) -> Observer | None:
-    """All of them as one that raises nothing, in this order; None where there are none."""
+    """One observer that tells all of these, in this order, and raises nothing; None if there are none."""
     several = tuple(observers)
     return cast(Observer, _Together(several)) if several else None
 
@@ -167,7 +170,7 @@ class _Together:
         self._complained: set[int] = set()
 
     def _safe(self, observer: Observer, event: str) -> Callable[..., None]:
-        """To be told of this, whatever the observer makes of it."""
+        """A call that tells the observer of an event, and survives whatever the observer raises."""
 
         def tell(*about: Any) -> None:
             try:

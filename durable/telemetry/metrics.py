@@ -25,23 +25,33 @@ SIZES = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
 ACCEPTED = Family("durable.invocations.accepted", "counter", "Invocations accepted.", "{invocation}", ("target",))
 COMPLETED = Family(
     "durable.invocations.completed", "counter",
-    "Invocations that have ended, by how: success, error, cancelled, killed.", "{invocation}", ("target", "outcome"),
+    "Invocations that have ended, by outcome: success, error, cancelled, killed.", "{invocation}",
+    ("target", "outcome"),
 )  # fmt: skip
-PAUSED = Family("durable.invocations.paused", "counter", "Times that one was paused.", "{invocation}", ("target",))
+PAUSED = Family(
+    "durable.invocations.paused", "counter", "Times an invocation was paused.", "{invocation}", ("target",)
+)
 ATTEMPTS = Family(
     "durable.attempts", "counter",
-    "Attempts that are over, by how: finished, failed, suspended, unloaded, ended, lost.", "{attempt}",
+    "Attempts that have ended, by result: finished, failed, suspended, unloaded, ended, lost.", "{attempt}",
     ("target", "result"),
 )  # fmt: skip
-RETRIES = Family("durable.retries", "counter", "Failures after which another try comes.", "{retry}", ("target",))
+RETRIES = Family(
+    "durable.retries", "counter", "Failures after which another attempt follows.", "{retry}", ("target",)
+)
 STEPS = Family(
-    "durable.step.duration", "histogram", "Executions of steps, by how they ended: success, error.", "s",
+    "durable.step.duration", "histogram", "Executions of steps, by outcome: success, error.", "s",
     ("target", "outcome"), SHORT,
 )  # fmt: skip
 INVOCATIONS = Family(
-    "durable.invocation.duration", "histogram", "From acceptance to the outcome.", "s", ("target", "outcome"), LONG
+    "durable.invocation.duration",
+    "histogram",
+    "Time from acceptance to the outcome.",
+    "s",
+    ("target", "outcome"),
+    LONG,
 )
-COMMITS = Family("durable.commit.duration", "histogram", "Transactions, until they are durable.", "s", (), SHORT)
+COMMITS = Family("durable.commit.duration", "histogram", "Time until a transaction is durable.", "s", (), SHORT)
 COMMANDS = Family("durable.commit.commands", "histogram", "Commands in one transaction.", "{command}", (), SIZES)
 ROWS = Family("durable.commit.rows", "histogram", "Rows in one transaction.", "{row}", (), SIZES)
 #: What is counted of each handler from the beginning, with 0: Prometheus tells how much a counter has grown from the
@@ -68,32 +78,32 @@ OLDEST = Family(
     "s",
     ("status",),
 )
-TIMERS = Family("durable.timers.pending", "gauge", "Timers that are stored.", "{timer}")
+TIMERS = Family("durable.timers.pending", "gauge", "Stored timers.", "{timer}")
 QUEUED = Family("durable.commands.queued", "gauge", "Commands that no transaction has taken yet.", "{command}")
-SLOTS = Family(
-    "durable.slots", "gauge", "How many handlers may run at a time, by whether one does.", "{slot}", ("state",)
-)
+SLOTS = Family("durable.slots", "gauge", "Slots in which handlers run: used and free.", "{slot}", ("state",))
 THREADS = Family(
     "durable.step.threads",
     "gauge",
-    "Plain steps by their thread: running, waiting for one, given-up.",
+    "Plain steps by the state of their thread: running, waiting for one, given-up.",
     "{step}",
     ("state",),
 )
-WAL = Family("durable.wal.size", "gauge", "The write-ahead log.", "By")
-FILE = Family("durable.database.size", "gauge", "The database without its write-ahead log.", "By")
-DISK = Family("durable.disk.free", "gauge", "What is left on its disk.", "By")
+WAL = Family("durable.wal.size", "gauge", "Size of the write-ahead log.", "By")
+FILE = Family("durable.database.size", "gauge", "Size of the database without its write-ahead log.", "By")
+DISK = Family("durable.disk.free", "gauge", "Free space on its disk.", "By")
 LAG = Family(
     "durable.kafka.lag",
     "gauge",
-    "Records that are in the topic and not taken.",
+    "Records in the topic that were not taken yet.",
     "{record}",
     ("subscription", "source"),
 )
 TAKEN = Family(
-    "durable.kafka.records", "counter", "Records taken, of its group in all.", "{record}", ("subscription", "source")
+    "durable.kafka.records", "counter", "Records taken, by all of its group.", "{record}", ("subscription", "source")
 )
-ENGINE = Family("durable.engine.info", "gauge", "1, and what this engine is.", "", ("version", "role"))
+ENGINE = Family(
+    "durable.engine.info", "gauge", "Always 1; the labels say what this engine is.", "", ("version", "role")
+)
 ASKED = (OPEN, OLDEST, TIMERS, QUEUED, SLOTS, THREADS, WAL, FILE, DISK, LAG, TAKEN, ENGINE)
 
 #: Where values of histograms go besides: a family, a value, its labels.
