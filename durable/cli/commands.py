@@ -21,25 +21,25 @@ HELP = {"help_option_names": ["-h", "--help"]}
 
 DB = click.Option(
     ["--db"], metavar="FILE", envvar="DURABLE_DB", show_envvar=True,
-    help="The engine of this file; where it is stopped, the file itself.",
+    help="The engine on this file; if it is stopped, the file itself.",
 )  # fmt: skip
 CODEC = click.Option(
     ["--codec"], metavar="MODULE:CODEC", envvar="DURABLE_CODEC", show_envvar=True,
-    help="Decodes the values of a stopped file.",
+    help="The codec for the values of a stopped file.",
 )  # fmt: skip
 ADMIN = click.Option(
     ["--admin"], metavar="URL", envvar="DURABLE_ADMIN_URL", show_envvar=True,
-    help="Its admin API. [default: http://127.0.0.1:9070]",
+    help="The engine's admin API. [default: http://127.0.0.1:9070]",
 )  # fmt: skip
 _INGRESS = click.Option(
     ["--ingress"], metavar="URL", envvar="DURABLE_INGRESS_URL", show_envvar=True,
-    help="Its ingress. [default: http://127.0.0.1:8080]",
+    help="The engine's ingress. [default: http://127.0.0.1:8080]",
 )  # fmt: skip
 TOKEN = click.Option(
-    ["--token-file"], metavar="FILE", help="Has the bearer token; without it, DURABLE_TOKEN has.",
+    ["--token-file"], metavar="FILE", help="The file with the bearer token; otherwise DURABLE_TOKEN has it.",
 )  # fmt: skip
 ONCE = click.Option(
-    ["--once"], metavar="KEY", help="An idempotency key: asked again with it, it is not done again.",
+    ["--once"], metavar="KEY", help="An idempotency key: repeated with it, the command takes effect once.",
 )  # fmt: skip
 _JSON = click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON document.")
 _JSONL = click.Option(["--jsonl", "as_jsonl"], is_flag=True, help="Print a line of JSON for each thing.")

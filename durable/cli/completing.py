@@ -37,7 +37,7 @@ def resolving(work: Any) -> Any:
     extra = [
         click.Option(
             ["--content-type"], metavar="TYPE", default=JSON_TYPE, show_default=True,
-            help="Of the value; another type is sent as it is.",
+            help="The type of the value. Anything but JSON is sent as it is.",
         ),
         ONCE,
     ]  # fmt: skip
@@ -51,7 +51,7 @@ def rejecting(work: Any) -> Any:
         click.Argument(["message"]),
         click.Option(
             ["--code"], type=click.IntRange(400, 599), default=_REJECTED, show_default=True,
-            help="Of the error. Over a URL it cannot be chosen.",
+            help="The code of the error. At a URL it is always 500.",
         ),
         ONCE,
     ]  # fmt: skip
@@ -93,7 +93,7 @@ async def reject_awakeable(desk: Desk, id: str, message: str, code: int, once: s
 @click.argument("key")
 @click.argument("name", required=False)
 async def peek(desk: Desk, workflow: str, key: str, name: str | None) -> None:
-    """Show the settled promises of a workflow's key; with a NAME, the value of that one alone."""
+    """Show the settled promises of a workflow or, with a NAME, the value of that promise."""
     found = await _settled(desk, workflow, key)
     if name is not None:
         one = next((one for one in found if one["name"] == name), None)

@@ -25,7 +25,7 @@ def add_to(root: click.Group) -> None:
 @command(_group, "completion", Need.NOTHING, json=False)
 @click.argument("shell", type=click.Choice(list(WAYS)))
 async def completion(desk: Desk, shell: str) -> None:
-    """Print the script that has a shell complete this program's commands."""
+    """Print the script with which a shell completes the commands of this program."""
     kind = get_completion_class(shell)
     if kind is None:
         raise Failed(f"this version of click has no completion for {shell}")

@@ -40,10 +40,10 @@ def somewhere(work: Any) -> Any:
 @click.argument("target")
 @somewhere
 async def backup(desk: Desk, target: str, **typed: str | None) -> None:
-    """Write a consistent copy of a database to a new file, while its engine runs or not.
+    """Write a consistent copy of a database to a new file, whether its engine runs or not.
 
-    It is there as a whole or not at all, and survives a power cut. 'durable restore' puts it back. At a URL, TARGET
-    is a name in the folder that the admin API writes to (--backup-folder of 'durable serve').
+    The copy is complete or does not exist, even after a power cut. 'durable restore' puts it back. At a URL, TARGET
+    is a name in the folder that the admin API writes to ('durable serve --backup-folder').
     """
     where = where_of(typed)
     if where.db is None:
@@ -68,10 +68,12 @@ async def backup(desk: Desk, target: str, **typed: str | None) -> None:
 
 @command(_group, "restore", Need.NOTHING)
 @click.argument("source", metavar="BACKUP")
-@click.option("--db", metavar="FILE", envvar="DURABLE_DB", show_envvar=True, required=True, help="What to replace.")
-@click.option("--yes", "-y", is_flag=True, help="Replace what is there without asking.")
+@click.option(
+    "--db", metavar="FILE", envvar="DURABLE_DB", show_envvar=True, required=True, help="The database to replace."
+)
+@click.option("--yes", "-y", is_flag=True, help="Replace the database without asking.")
 async def restore(desk: Desk, source: str, db: str, yes: bool) -> None:
-    """Put a backup in the place of a database whose service is stopped. The replaced file stays beside it."""
+    """Replace a database whose service is stopped by a backup. The replaced file is kept beside it."""
     file_of(source, "the backup")
     if size_of(database_path(db)) and not yes:
         agreed(desk.out, f"replace {db} by {source}? What was done since is forgotten, and may be done again.")
@@ -86,9 +88,9 @@ async def restore(desk: Desk, source: str, db: str, yes: bool) -> None:
 @command(_group, "check-file", Need.NOTHING)
 @click.argument("file")
 async def check(desk: Desk, file: str) -> None:
-    """Read all of a database, and say what is damaged: its pages, and each row by its checksum.
+    """Read all of a database and report what is damaged: pages, and rows whose checksum is wrong.
 
-    The file stays as it is, and its engine may run meanwhile.
+    The file is not changed, and its engine may run meanwhile.
     """
     path = file_of(file)
     try:
@@ -116,9 +118,9 @@ async def check(desk: Desk, file: str) -> None:
 @command(_group, "codec-keys", Need.NOTHING)
 @click.argument("file")
 async def keys(desk: Desk, file: str) -> None:
-    """Say how many rows of a database need each key of its codec. All of it is read.
+    """Count the rows of a database that need each key of its codec. This reads all of it.
 
-    The file stays as it is, and its engine may run meanwhile. A key that is not named can be taken away.
+    The file is not changed, and its engine may run meanwhile. A key that is not listed can be removed.
     """
     path = file_of(file)
     store = ReadOnlyStore(path, beside=True)
@@ -140,11 +142,11 @@ async def keys(desk: Desk, file: str) -> None:
 @command(_group, "encode-again", Need.NOTHING)
 @click.option("--db", metavar="FILE", envvar="DURABLE_DB", show_envvar=True, required=True, help="A stopped file.")
 @click.option("--codec", metavar="MODULE:CODEC", envvar="DURABLE_CODEC", show_envvar=True, required=True,
-              help="Has the keys; its newest encodes.")  # fmt: skip
+              help="The codec with all keys; the newest one encodes.")  # fmt: skip
 async def again(desk: Desk, db: str, codec: str) -> None:
-    """Encode what is stored with older keys, or in clear, with the newest key of a codec. Its service is stopped.
+    """Encode all values of a stopped file that have an older key, or are in clear, with the newest key of a codec.
 
-    It can be done again, also where it was cut short. An engine that runs does it, too: engine.encode_again().
+    If it is cut short, run it again. A running engine can do it, too: engine.encode_again().
     """
     path, found = file_of(db), codec_named(codec)
     assert found is not None

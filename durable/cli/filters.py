@@ -16,7 +16,7 @@ PAGE = 1000
 _STATUS = click.Choice([str(one) for one in Status])
 #: By the names of their parameters, in the order of the help.
 OPTIONS: dict[str, click.Option] = {
-    "service": click.Option(["--service"], metavar="NAME", help="Of this service."),
+    "service": click.Option(["--service"], metavar="NAME", help="Invocations of this service."),
     "handler": click.Option(["--handler"], metavar="NAME", help="Of this handler."),
     "key": click.Option(["--key"], metavar="KEY", help="On this key."),
     "status": click.Option(
@@ -24,13 +24,13 @@ OPTIONS: dict[str, click.Option] = {
         type=_STATUS,
         metavar="STATUS",
         multiple=True,
-        help=f"In this status (can be given again): {', '.join(_STATUS.choices)}.",
+        help=f"In this status (can be repeated): {', '.join(_STATUS.choices)}.",
     ),
-    "older_than": click.Option(["--older-than"], metavar="DURATION", help='Accepted so long ago or longer: "2h".'),
-    "newer_than": click.Option(["--newer-than"], metavar="DURATION", help="Accepted since then."),
-    "failure": click.Option(["--failure"], metavar="TEXT", help="With this text in the last failure."),
+    "older_than": click.Option(["--older-than"], metavar="DURATION", help='Accepted at least this long ago: "2h".'),
+    "newer_than": click.Option(["--newer-than"], metavar="DURATION", help="Accepted no longer ago than this."),
+    "failure": click.Option(["--failure"], metavar="TEXT", help="Whose last failure contains this text."),
     "reason": click.Option(["--reason"], metavar="WORD", help="Paused at once for this reason."),
-    "parent": click.Option(["--parent"], metavar="ID", help="Called or sent by this one."),
+    "parent": click.Option(["--parent"], metavar="ID", help="Called or sent by this invocation."),
     "idempotency_key": click.Option(["--idempotency-key"], metavar="KEY", help="With this idempotency key."),
 }
 

@@ -72,14 +72,14 @@ def _note(one: Any, now: int) -> str:
 
 @command(group, "list", Need.READ)
 @filtered
-@click.option("--limit", type=click.IntRange(1), default=LIMIT, show_default=True, help="How many at most.")
-@click.option("--all", "everything", is_flag=True, help="All there are.")
-@click.option("--counts", is_flag=True, help="Count them by status, too.")
+@click.option("--limit", type=click.IntRange(1), default=LIMIT, show_default=True, help="The most to show.")
+@click.option("--all", "everything", is_flag=True, help="Show all of them.")
+@click.option("--counts", is_flag=True, help="Also count them by status.")
 @watched
 async def list_invocations(
     desk: Desk, limit: int, everything: bool, counts: bool, watch: bool, interval: float, **filters: Any
 ) -> None:
-    """List invocations, newest first. Several filters must all be true."""
+    """List invocations, newest first. All filters must match."""
     query = {**wanted(filters), **({"counts": True} if counts else {})}
     if watch:
         await _watch_list(desk, query, limit, interval)
@@ -127,13 +127,17 @@ async def _watch_list(desk: Desk, query: dict[str, Any], limit: int, interval: f
 @command(group, "describe", Need.READ)
 @click.argument("id")
 @click.option(
-    "--entries", type=click.IntRange(2), default=ENTRIES, show_default=True, help="Of the journal, at most."
+    "--entries",
+    type=click.IntRange(2),
+    default=ENTRIES,
+    show_default=True,
+    help="The most entries of the journal to show.",
 )
 @watched
 async def describe(desk: Desk, id: str, entries: int, watch: bool, interval: float) -> None:
-    """Show all that is known of an invocation, and its journal as a tree with durations.
+    """Show everything about an invocation, and its journal as a tree with durations.
 
-    An entry that was awaited at once is recorded when it has ended: its duration is the time since the entry before.
+    An entry that was awaited at once is recorded when it ends: its duration is the time since the previous entry.
     """
     if watch:
         await watch_one(desk, id, entries, interval)
@@ -151,10 +155,14 @@ async def describe(desk: Desk, id: str, entries: int, watch: bool, interval: flo
 @command(group, "watch", Need.READ)
 @click.argument("id", required=False)
 @click.option(
-    "--entries", type=click.IntRange(2), default=ENTRIES, show_default=True, help="Of the journal, at most."
+    "--entries",
+    type=click.IntRange(2),
+    default=ENTRIES,
+    show_default=True,
+    help="The most entries of the journal to show.",
 )
 @filtered
-@click.option("--limit", type=click.IntRange(1), default=LIMIT, show_default=True, help="How many at most.")
+@click.option("--limit", type=click.IntRange(1), default=LIMIT, show_default=True, help="The most to show.")
 @click.option(
     "--interval", type=click.FloatRange(min=0.05), default=2.0, show_default=True, metavar="SECONDS",
     help="How often to look.",
@@ -162,7 +170,7 @@ async def describe(desk: Desk, id: str, entries: int, watch: bool, interval: flo
 async def watch_invocations(
     desk: Desk, id: str | None, entries: int, limit: int, interval: float, **filters: Any
 ) -> None:
-    """Watch one invocation until it has ended; without an ID, watch the list."""
+    """Watch an invocation until it has ended or, without an ID, the list of invocations."""
     if id is None:
         await _watch_list(desk, wanted(filters), limit, interval)
     else:

@@ -32,12 +32,17 @@ def invoking(work: Any) -> Any:
     extra = [
         click.Argument(["target"], metavar="SERVICE/HANDLER"),
         click.Argument(["input"], required=False, metavar="[INPUT]"),
-        click.Option(["--key"], metavar="KEY", help="Of a virtual object, or a workflow."),
-        click.Option(["--idempotency-key"], metavar="KEY", help="Repeated with this key, it is done once."),
-        click.Option(["--header", "-H", "headers"], multiple=True, metavar="NAME:VALUE", help="Handlers see it."),
+        click.Option(["--key"], metavar="KEY", help="The key of a virtual object or workflow."),
+        click.Option(
+            ["--idempotency-key"], metavar="KEY", help="Repeated with this key, the handler is invoked once.",
+        ),
+        click.Option(
+            ["--header", "-H", "headers"], multiple=True, metavar="NAME:VALUE",
+            help="A header that the handler sees; can be repeated.",
+        ),
         click.Option(
             ["--content-type"], metavar="TYPE", default=JSON_TYPE, show_default=True,
-            help="Of the input; another type is sent as it is.",
+            help="The type of the input. Anything but JSON is sent as it is.",
         ),
     ]  # fmt: skip
     work.__click_params__ = [*getattr(work, "__click_params__", []), *reversed(extra)]
@@ -50,7 +55,7 @@ async def call(desk: Desk, **given: Any) -> None:
     """Invoke a handler, wait, and print its result.
 
     INPUT is JSON, in quotes for the shell: '"Ada"' is a text. - reads it from stdin, @FILE from a file. Leave it out
-    for a handler that takes none. Ctrl-C ends the waiting, not the invocation.
+    if the handler takes no input. Ctrl-C ends the waiting, not the invocation.
     """
     answer = await _invoke(desk, (), {}, **given)
     _result(desk, answer)
@@ -58,9 +63,9 @@ async def call(desk: Desk, **given: Any) -> None:
 
 @command(_group, "send", Need.ENGINE)
 @invoking
-@click.option("--delay", metavar="DURATION", help='Start it later: "10m".')
+@click.option("--delay", metavar="DURATION", help='Start it this much later: "10m".')
 async def send(desk: Desk, delay: str | None, **given: Any) -> None:
-    """Have a handler invoked, and print the id once that is durable."""
+    """Invoke a handler without waiting for it, and print the id once the invocation is durable."""
     answer = await _invoke(desk, ("send",), {"delay": delay} if delay else {}, **given)
     told = json_of(answer)
     if desk.out.form != "text":
@@ -74,7 +79,7 @@ async def send(desk: Desk, delay: str | None, **given: Any) -> None:
 
 @command(_group, "attach", Need.READ)
 @click.argument("id")
-@click.option("--no-wait", is_flag=True, help="Fail where it has not ended yet.")
+@click.option("--no-wait", is_flag=True, help="Fail if it has not ended yet.")
 async def attach(desk: Desk, id: str, no_wait: bool) -> None:
     """Wait until an invocation has ended, and print its result."""
     ask, path = desk.place.ingress.ask, encoded_path(id)

@@ -25,7 +25,7 @@ def add_to(root: click.Group) -> None:
 @command(_group, "sql", Need.READ)
 @click.argument("statement")
 async def sql(desk: Desk, statement: str) -> None:
-    """Read with SQL: one SELECT over sys_invocation, sys_journal, state and others; '-' reads it from stdin.
+    """Query with SQL: one SELECT over sys_invocation, sys_journal, state and other tables; - reads it from stdin.
 
     'SELECT table_name FROM information_schema.tables' lists them all.
     """
@@ -48,7 +48,7 @@ def _column(name: str) -> Column:
 
 @command(_group, "deadlocks", Need.READ)
 async def deadlocks(desk: Desk) -> None:
-    """Show handlers that wait for each other in a circle: cancelling any of them frees all."""
+    """Show handlers that wait for each other in a circle. Cancelling one of them frees all."""
     found = (await desk.get("/deadlocks"))["deadlocks"]
     if desk.out.form == "json":
         desk.out.value(found)
@@ -70,7 +70,7 @@ async def deadlocks(desk: Desk) -> None:
 
 @command(_group, "health", Need.READ)
 async def health(desk: Desk) -> None:
-    """Say how an engine fares, and why. Exits with 1 unless all is well."""
+    """Say how an engine is doing, and why. Exits with 1 unless all is well."""
     found = await desk.get("/health/details")
     if desk.out.form == "text":
         desk.out.text(found["verdict"])

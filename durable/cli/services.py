@@ -23,11 +23,11 @@ group.add_command(config)
 
 #: What can be set at run time, and what it is.
 OPTIONS = {
-    "idempotency_retention": "How long the result behind an idempotency key is kept.",
+    "idempotency_retention": "How long the result of an idempotency key is kept.",
     "workflow_completion_retention": "How long a workflow's result, state and promises are kept.",
     "journal_retention": "How long the journal of a completed invocation is kept.",
-    "inactivity_timeout": "How long a handler may only wait before it is unloaded.",
-    "abort_timeout": "How long after that one that does not yield is interrupted.",
+    "inactivity_timeout": "How long a handler may wait before it is suspended.",
+    "abort_timeout": "How long after that a handler that has not yielded is interrupted.",
 }
 
 
@@ -157,7 +157,7 @@ def literal(text: str) -> str:
 @command(config, "view", Need.ENGINE)
 @click.argument("service")
 async def view(desk: Desk, service: str) -> None:
-    """Show what holds for a service: what its code says, and what was set since."""
+    """Show the options in force for a service, as set in its code or at run time."""
     found = await desk.get(f"/services{encoded_path(service)}")
     _show_options(desk, found)
 
@@ -175,7 +175,7 @@ def options(work: Any) -> Any:
     made = [
         click.Option([f"--{name.replace('_', '-')}"], metavar="DURATION", help=help) for name, help in OPTIONS.items()
     ]
-    made.append(click.Option(["--public/--private"], default=None, help="Whether it may be called from outside."))
+    made.append(click.Option(["--public/--private"], default=None, help="Whether it can be called from outside."))
     work.__click_params__ = [*getattr(work, "__click_params__", []), *reversed(made)]
     return work
 
@@ -184,7 +184,7 @@ def options(work: Any) -> Any:
 @options
 @click.argument("service")
 async def patch(desk: Desk, service: str, **given: Any) -> None:
-    """Set options of a service. They hold for what is accepted from now on, and are kept in the file."""
+    """Set options of a service. They apply to invocations accepted from now on, and are stored in the file."""
     changes = {name: value for name, value in given.items() if value is not None}
     if not changes:
         raise usage("name what to set, such as --journal-retention '12 hours'")

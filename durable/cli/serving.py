@@ -33,19 +33,29 @@ def add_to(root: click.Group) -> None:
 @command(_group, "serve", Need.NOTHING, json=False)
 @click.argument("target", metavar="MODULE:ENGINE")
 @click.option("--ingress", "ingress_at", metavar="HOST:PORT", default="127.0.0.1:8080", show_default=True,
-              help="Where handlers are invoked; 'off' for nowhere.")  # fmt: skip
+              help="Address of the ingress, or 'off'.")  # fmt: skip
 @click.option("--admin", "admin_at", metavar="HOST:PORT", default="127.0.0.1:9070", show_default=True,
-              help="Where operators ask; 'off' for nowhere.")  # fmt: skip
+              help="Address of the admin API, or 'off'.")  # fmt: skip
 @click.option("--allowed-host", "hosts", multiple=True, metavar="NAME",
-              help="A name under which they are reached, besides this machine's; '*' is every name.")  # fmt: skip
-@click.option("--token-file", metavar="FILE", help="Has the bearer token that both ask for; else DURABLE_TOKEN may.")
+              help="Another host name under which they may be reached; '*' allows every name.")  # fmt: skip
+@click.option(
+    "--token-file",
+    metavar="FILE",
+    help="The file with the bearer token that both ask for; otherwise DURABLE_TOKEN may have it.",
+)
 @click.option("--promises", is_flag=True, help="Let clients of the ingress settle promises of public workflows.")
 @click.option("--signals", is_flag=True, help="Let clients of the ingress send signals to invocations.")
-@click.option("--backup-folder", metavar="FOLDER", help="Where the admin API may write backups.")
+@click.option("--backup-folder", metavar="FOLDER", help="The folder in which the admin API may write backups.")
 @click.option(
-    "--grace", metavar="DURATION", default="3s", show_default=True, help="For clients that wait at the end."
+    "--grace",
+    metavar="DURATION",
+    default="3s",
+    show_default=True,
+    help="How long clients may go on waiting at the end.",
 )
-@click.option("--reload", is_flag=True, help="Start again whenever a Python file here changes: for development.")
+@click.option(
+    "--reload", is_flag=True, help="For development: restart whenever a Python file in this folder changes."
+)
 async def serve(
     desk: Desk,
     target: str,
@@ -61,7 +71,7 @@ async def serve(
 ) -> None:
     """Run an engine, with the ingress and the admin API over HTTP, until Ctrl-C or SIGTERM.
 
-    MODULE:ENGINE is the variable of a module in which the engine is, or a function without arguments that makes one:
+    MODULE:ENGINE names a variable of a module that has the engine, or a function without arguments that makes one:
     'durable serve shop.main:engine'.
     """
     if reload and _RELOADED not in os.environ:

@@ -31,7 +31,7 @@ def add_to(root: click.Group) -> None:
 @click.argument("key")
 @click.argument("name", required=False)
 async def get(desk: Desk, service: str, key: str, name: str | None) -> None:
-    """Show the state of a key; with a NAME, that value alone."""
+    """Show the state of a key or, with a NAME, that value."""
     values = _shown(await _stored(desk, service, key))
     if name is not None:
         if name not in values:
@@ -54,7 +54,7 @@ async def get(desk: Desk, service: str, key: str, name: str | None) -> None:
 @click.argument("name")
 @click.argument("value")
 async def set_value(desk: Desk, service: str, key: str, name: str, value: str) -> None:
-    """Set one value of a key, as JSON (- reads it from stdin, @FILE from a file); the others stay."""
+    """Set one value of a key, and leave the others. VALUE is JSON; - reads it from stdin, @FILE from a file."""
     await _replace(desk, service, key, {name: _json("VALUE", value)}, [])
 
 
@@ -63,7 +63,7 @@ async def set_value(desk: Desk, service: str, key: str, name: str, value: str) -
 @click.argument("key")
 @click.argument("changes")
 async def patch(desk: Desk, service: str, key: str, changes: str) -> None:
-    """Change values of a key: '{"count": 7, "old": null}' sets one and deletes the other; the rest stays."""
+    """Change values of a key: '{"count": 7, "old": null}' sets one, deletes the other, and leaves the rest."""
     wanted = _json("CHANGES", changes)
     if not isinstance(wanted, dict) or not wanted:
         raise usage('CHANGES is a JSON object: {"name": value, …}; null deletes')
@@ -75,9 +75,9 @@ async def patch(desk: Desk, service: str, key: str, changes: str) -> None:
 @click.argument("service")
 @click.argument("key")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--yes", "-y", is_flag=True, help="Clear all of it without asking.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask before all of it is deleted.")
 async def clear(desk: Desk, service: str, key: str, names: tuple[str, ...], yes: bool) -> None:
-    """Delete values of a key; without a NAME, all of them."""
+    """Delete values of a key or, without a NAME, all of them."""
     if not names and not yes:
         agreed(desk.out, f"clear all the state of {service}/{key}?")
     await _replace(desk, service, key, {}, names or None)

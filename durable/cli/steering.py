@@ -66,8 +66,8 @@ def steering(work: Any) -> Any:
     """Give a command ids, filters, and what bulk work needs."""
     extra = [
         click.Argument(["ids"], nargs=-1, metavar="[ID]..."),
-        click.Option(["--yes", "-y"], is_flag=True, help="Do it to many without asking."),
-        click.Option(["--dry-run"], is_flag=True, help="Change nothing; say what would become of each."),
+        click.Option(["--yes", "-y"], is_flag=True, help="Do not ask before many are touched."),
+        click.Option(["--dry-run"], is_flag=True, help="Change nothing; say what would happen to each."),
         ONCE,
     ]
     filtered(work)
@@ -77,12 +77,12 @@ def steering(work: Any) -> Any:
 
 @command(group, "cancel", Need.CHANGE)
 @steering
-@click.option("--kill", is_flag=True, help="Kill instead: run none of their code any more.")
+@click.option("--kill", is_flag=True, help="Kill them instead: no more of their code runs.")
 async def cancel(desk: Desk, kill: bool, **given: Any) -> None:
-    """Cancel invocations: those named by ID, or all that the filters find.
+    """Cancel invocations: those that you name by ID, or all that the filters find.
 
-    Their calls are cancelled and end first, then their handlers can undo what they did. Of a stopped file, the
-    handlers do so at the next start.
+    Their calls are cancelled first. Once those have ended, their handlers can undo what they did (in a stopped file,
+    at the next start).
     """
     await steer(desk, KILL if kill else CANCEL, **given)
 
@@ -90,37 +90,39 @@ async def cancel(desk: Desk, kill: bool, **given: Any) -> None:
 @command(group, "kill", Need.CHANGE)
 @steering
 async def kill(desk: Desk, **given: Any) -> None:
-    """Kill invocations, with every call they wait for: none of their code runs any more, nothing is undone."""
+    """Kill invocations and the calls they wait for: no more of their code runs, and nothing is undone."""
     await steer(desk, KILL, **given)
 
 
 @command(group, "pause", Need.CHANGE)
 @steering
 async def pause(desk: Desk, **given: Any) -> None:
-    """Pause invocations: steps that run are recorded, then nothing happens until they are resumed."""
+    """Pause invocations: running steps end and are recorded, then nothing happens until you resume them."""
     await steer(desk, PAUSE, **given)
 
 
 @command(group, "resume", Need.CHANGE)
 @steering
 async def resume(desk: Desk, **given: Any) -> None:
-    """Resume paused invocations, and retry at once those that back off."""
+    """Resume paused invocations, and retry those that are backing off at once."""
     await steer(desk, RESUME, **given)
 
 
 @command(group, "restart", Need.CHANGE)
 @steering
-@click.option("--from", "from_entry", type=click.IntRange(0), default=0, help="Keep so many entries of the journal.")
+@click.option(
+    "--from", "from_entry", type=click.IntRange(0), default=0, help="How many entries of the journal to keep."
+)
 async def restart(desk: Desk, from_entry: int, **given: Any) -> None:
-    """Do completed invocations again, as new ones with the same input."""
+    """Run completed invocations again, as new ones with the same input."""
     await steer(desk, RESTART, from_entry=from_entry, **given)
 
 
 @command(group, "purge", Need.CHANGE)
 @steering
-@click.option("--journal", is_flag=True, help="Forget only their journals: results stay.")
+@click.option("--journal", is_flag=True, help="Delete only their journals, and keep the results.")
 async def purge(desk: Desk, journal: bool, **given: Any) -> None:
-    """Forget completed invocations: results, journals, idempotency keys. This cannot be undone."""
+    """Delete completed invocations: results, journals, idempotency keys. This cannot be undone."""
     await steer(desk, PURGE_JOURNAL if journal else PURGE, **given)
 
 

@@ -41,12 +41,12 @@ async def list_subscriptions(desk: Desk) -> None:
 @click.argument("source", metavar="kafka://CLUSTER/TOPIC")
 @click.argument("sink", metavar="service://SERVICE/HANDLER")
 @click.option(
-    "--option", "options", multiple=True, metavar="NAME=VALUE", help="For the consumer; can be given again."
+    "--option", "options", multiple=True, metavar="NAME=VALUE", help="An option of the consumer; can be repeated."
 )
-@click.option("--again", is_flag=True, help="Another one, also where there is one of this source, sink and group.")
-@click.option("--once", metavar="KEY", help="An idempotency key: asked again with it, it is not done again.")
+@click.option("--again", is_flag=True, help="Make a new one even if one with this source, sink and group exists.")
+@click.option("--once", metavar="KEY", help="An idempotency key: repeated with it, the command takes effect once.")
 async def create(desk: Desk, source: str, sink: str, options: tuple[str, ...], again: bool, once: str | None) -> None:
-    """Have each record of a topic invoke a handler. Where there is such a subscription, it gets these options."""
+    """Invoke a handler for each record of a topic. If the subscription already exists, it gets these options."""
     chosen: dict[str, Any] = {}
     for option in options:
         name, sign, value = option.partition("=")
@@ -64,7 +64,7 @@ async def create(desk: Desk, source: str, sink: str, options: tuple[str, ...], a
 
 @command(group, "delete", Need.ENGINE)
 @click.argument("id")
-@click.option("--once", metavar="KEY", help="An idempotency key: asked again with it, it is not done again.")
+@click.option("--once", metavar="KEY", help="An idempotency key: repeated with it, the command takes effect once.")
 async def delete(desk: Desk, id: str, once: str | None) -> None:
     """Delete a subscription."""
     checked(await desk.change("DELETE", f"/subscriptions{encoded_path(id)}", once=once))
@@ -77,16 +77,16 @@ async def delete(desk: Desk, id: str, once: str | None) -> None:
 @command(group, "pause", Need.ENGINE)
 @click.argument("id")
 async def pause(desk: Desk, id: str) -> None:
-    """Have a subscription read nothing until it is resumed."""
+    """Stop a subscription from reading until it is resumed."""
     await _steer(desk, id, "pause", "paused", None)
 
 
 @command(group, "resume", Need.ENGINE)
 @click.argument("id")
-@click.option("--position", type=click.Choice(STARTS), help="Where it goes on, if not where it stands.")
-@click.option("--once", metavar="KEY", help="An idempotency key: asked again with it, it is not done again.")
+@click.option("--position", type=click.Choice(STARTS), help="Where to go on, if not from its position.")
+@click.option("--once", metavar="KEY", help="An idempotency key: repeated with it, the command takes effect once.")
 async def resume(desk: Desk, id: str, position: str | None, once: str | None) -> None:
-    """Have a subscription go on that is paused, has failed, or waits to try again."""
+    """Resume a subscription that is paused, has failed, or waits for a retry."""
     await _steer(desk, id, "resume", "resumed", None if position is None else {"position": position}, once)
 
 

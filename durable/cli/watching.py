@@ -14,9 +14,9 @@ from durable.cli.output import Out
 
 INTERVAL = click.Option(
     ["--interval"], type=click.FloatRange(min=0.05), default=2.0, show_default=True, metavar="SECONDS",
-    help="How often to look, with --watch.",
+    help="With --watch, how often to look.",
 )  # fmt: skip
-WATCH = click.Option(["--watch", "-w"], is_flag=True, help="Look again and again, until Ctrl-C.")
+WATCH = click.Option(["--watch", "-w"], is_flag=True, help="Keep looking, until Ctrl-C.")
 
 
 def watched(work: Any) -> Any:

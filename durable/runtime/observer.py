@@ -1,8 +1,8 @@
 """How traces, metrics, logs and simulations follow what the engine does.
 
-An observer is told what happens and is never asked. It is called on the event loop, between two things that the engine
-does, so it must be quick. What it raises is logged and does no harm. Without an observer, nothing is called, and an
-event that no observer listens to costs next to nothing.
+An observer is told what happens and is never asked. It is called on the event loop, between two things that the
+engine does, so it must be quick. What it raises is logged and does no harm. Without an observer, nothing is called,
+and an event that no observer listens to costs next to nothing.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -113,8 +113,8 @@ class Observer:
     def attempt_failed(self, failed: Failed) -> None:
         """What follows a failure is durable: another attempt at once or later, a pause, or the end.
 
-        `attempt_ended` came before, unless this process never had such an attempt: it ended in a crash, its handler is
-        gone, or its journal is damaged. After `Then.END`, `invocation_ended` comes next.
+        `attempt_ended` came before, unless this process never had such an attempt: it ended in a crash, its handler
+        is gone, or its journal is damaged. After `Then.END`, `invocation_ended` comes next.
         """
 
     def entry_made(self, submission: Submission, attempt: int, entry: int, kind: Kind, name: str) -> None:

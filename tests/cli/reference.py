@@ -58,7 +58,7 @@ def table(options: Sequence[click.Option]) -> str:
 
 def reference() -> str:
     """All of them."""
-    chosen = f"### Filters\n\nSeveral must all be true.\n\n{table(list(filters.OPTIONS.values()))}"
+    chosen = f"### Filters\n\nAll that are given must match.\n\n{table(list(filters.OPTIONS.values()))}"
     return "\n".join([chosen, *(described(name, command) for name, command in leaves(program()))])
 
 
