@@ -1,7 +1,7 @@
-"""Records that become invocations which differ in little, as columns: most of a poll's have to wait for a slot.
+"""Records whose invocations differ only a little, as columns, because most records of a poll have to wait for a slot.
 
-Such a one is a row of the store, and nothing in memory: who waits is read again when there is a slot for it. So
-neither many objects nor many bytes are made of what nobody looks at for now.
+An invocation that waits is a row of the store and nothing in memory; it is read again when there is a slot for it. So
+no objects and few bytes are made for what nobody looks at yet.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ _headers = msgspec.json.Decoder(dict[str, str])
 
 
 class Alike(msgspec.Struct, frozen=True, gc=False):
-    """What some records become that run beside everything else, in their order."""
+    """The invocations of some records of a plain service, in their order."""
 
     #: What they have in common: of its id, input and headers there is one for each, below.
     shared: Submission
@@ -48,14 +48,14 @@ class Alike(msgspec.Struct, frozen=True, gc=False):
         )
 
     def fingerprint(self, index: int) -> int:
-        """That of one of them; 0 where it was not computed."""
+        """The fingerprint of one of them; 0 if it was not computed."""
         if index == len(self.offsets) - 1:
             return self.fingerprints[1]
         return 0 if index else self.fingerprints[0]
 
 
 class InLine(msgspec.Struct, frozen=True, gc=False):
-    """Those from a place on: they wait for a slot, one behind the other, and are only rows."""
+    """Those from some place on: they wait for a slot, one behind the other, and exist only as rows."""
 
     records: Alike
     #: The first of them, in `records`; its sequence number and its place in the line. The others have the next ones.
@@ -68,12 +68,12 @@ class InLine(msgspec.Struct, frozen=True, gc=False):
         return len(self.records) - self.first
 
     def invocations(self) -> Iterator[Invocation]:
-        """Each by itself."""
+        """All of them as single objects."""
         for number in range(len(self)):
             yield self.invocation(number)
 
     def invocation(self, number: int) -> Invocation:
-        """One of them by itself, as it would be in memory."""
+        """One of them, as it would be in memory."""
         return Invocation(
             self.seq + number,
             self.records.submission(self.first + number),

@@ -1,8 +1,8 @@
 """What can be asked of the core. Every command is data; `settle` decides what it does.
 
-Commands of an attempt carry its number: those of any other attempt than the current one are ignored. Commands from
-outside carry a `token`, under which the runtime finds who waits for the reply, and may say that they take effect
-`once`.
+The commands of an attempt carry its number; those of any attempt but the current one are ignored. Commands from
+outside carry a `token`, by which the runtime finds who waits for the reply, and may carry a key that makes them take
+effect `once`.
 """
 
 from typing import Protocol
@@ -217,7 +217,7 @@ class Fail(msgspec.Struct, frozen=True, gc=False):
 
 
 class Suspend(msgspec.Struct, frozen=True, gc=False):
-    """The handler only waited, so its attempt has let it go."""
+    """The handler only waits, so its attempt has let it go."""
 
     seq: int
     attempt: int
@@ -229,7 +229,7 @@ class Suspend(msgspec.Struct, frozen=True, gc=False):
 
 
 class Cool(msgspec.Struct, frozen=True, gc=False):
-    """The handler of a suspended invocation is not there any more: its next attempt is a replay."""
+    """The handler of a suspended invocation is no longer in memory: its next attempt is a replay."""
 
     seq: int
     #: The attempt that was suspended.
@@ -281,7 +281,7 @@ class SettlePromise(msgspec.Struct, frozen=True, gc=False):
 
 
 class Attach(msgspec.Struct, frozen=True, gc=False):
-    """Find an invocation, and what it ended with if it has."""
+    """Find an invocation, and its outcome if it has ended."""
 
     id: str
     token: int = 0
@@ -308,7 +308,7 @@ class Kill(msgspec.Struct, frozen=True, gc=False):
 
 
 class Pause(msgspec.Struct, frozen=True, gc=False):
-    """Let the steps that run end, and then nothing more happen until it is resumed or cancelled."""
+    """Let running steps end; then nothing more happens until it is resumed or cancelled."""
 
     id: str
     token: int = 0
@@ -318,7 +318,7 @@ class Pause(msgspec.Struct, frozen=True, gc=False):
 
 
 class Unloaded(msgspec.Struct, frozen=True, gc=False):
-    """The attempt that was to be paused has no step running any more, and is gone."""
+    """The attempt that was to be paused has no running step left, and is gone."""
 
     seq: int
     attempt: int
@@ -335,7 +335,7 @@ class Resume(msgspec.Struct, frozen=True, gc=False):
 
 
 class Restart(msgspec.Struct, frozen=True, gc=False):
-    """Do a completed invocation again, as a new one, over the first entries of its journal."""
+    """Run a completed invocation again, as a new one that keeps the first entries of its journal."""
 
     id: str
     new_id: str
@@ -376,15 +376,15 @@ class Recover(msgspec.Struct, frozen=True, gc=False):
 
 
 class Recovered(msgspec.Struct, frozen=True, gc=False):
-    """After a start: all that had a slot have been asked about, the others may have what is left."""
+    """After a start: everything that had a slot has been recovered, so others may have the slots that are left."""
 
     token: int = 0
 
 
 class Lend(msgspec.Struct, frozen=True, gc=False):
-    """A step of it (or its handler) waits for the engine: as long as some do, its slot is another's.
+    """A step of an invocation (or its handler) waits for the engine: meanwhile its slot goes to another one.
 
-    `more`: 1 where one begins to wait, -1 where one goes on.
+    `more`: 1 when one begins to wait, -1 when it goes on.
     """
 
     seq: int
@@ -392,13 +392,13 @@ class Lend(msgspec.Struct, frozen=True, gc=False):
 
 
 class Trust(msgspec.Struct, frozen=True, gc=False):
-    """A suspect has run for long enough without harm: others like it may start beside it."""
+    """A suspect has run long enough without harm: other suspects may start beside it."""
 
     seq: int
 
 
 class NoteDamage(msgspec.Struct, frozen=True, gc=False):
-    """What is stored of an invocation, or what it reads, is damaged: it is paused with that cause."""
+    """The stored rows of an invocation, or what it reads, are damaged: it is paused for that reason."""
 
     seq: int
     problem: Problem
@@ -408,7 +408,7 @@ class NoteDamage(msgspec.Struct, frozen=True, gc=False):
 
 
 class Configure(msgspec.Struct, frozen=True, gc=False):
-    """Keep options that were set at run time; `text` is how the runtime writes them."""
+    """Store options that were set at run time; `text` is how the runtime writes them."""
 
     service: str
     text: str
@@ -416,7 +416,7 @@ class Configure(msgspec.Struct, frozen=True, gc=False):
 
 
 class Declare(msgspec.Struct, frozen=True, gc=False):
-    """Keep what a service looked like when it was declared last, and how often that has changed."""
+    """Store how a service was declared last, and how often that has changed."""
 
     service: str
     revision: int
@@ -424,7 +424,7 @@ class Declare(msgspec.Struct, frozen=True, gc=False):
 
 
 class Expire(msgspec.Struct, frozen=True, gc=False):
-    """Forget a completed invocation whose retention is over, or only its journal where just that one's is."""
+    """Forget a completed invocation whose retention is over; or only its journal, if only that one's is over."""
 
     seq: int
     #: A workflow's run, whose state goes with it.

@@ -83,7 +83,7 @@ _NOTHING = Writes()
 
 
 class Need(msgspec.Struct):
-    """What settling the next command has to know and memory does not hold."""
+    """What the next command needs to know and memory does not have."""
 
     seqs: set[int] = set()
     ids: set[str] = set()
@@ -143,7 +143,7 @@ class KeepWarm(msgspec.Struct, frozen=True, gc=False):
 
 
 class InterruptSteps(msgspec.Struct, frozen=True, gc=False):
-    """Stop the steps of an attempt that are open to interruption: a cancel is on its way."""
+    """Stop the interruptible steps of an attempt: a cancel is coming."""
 
     seq: int
     attempt: int
@@ -170,7 +170,7 @@ class Completed(msgspec.Struct, frozen=True, gc=False):
 
 
 class Answer(StrEnum):
-    """What became of a command; where its status decides that, the answer is the `Status` the invocation had."""
+    """The result of a command. If the status of the invocation decides it, the answer is that `Status` instead."""
 
     DONE = "done"
     ACCEPTED = "accepted"
@@ -197,7 +197,7 @@ class Answer(StrEnum):
 
 
 class Found(msgspec.Struct, frozen=True, gc=False):
-    """What is fixed of an invocation that was there already."""
+    """The facts about an existing invocation that never change."""
 
     service: str
     handler: str
@@ -210,7 +210,7 @@ class Found(msgspec.Struct, frozen=True, gc=False):
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):
-    """Answer the command with this token; `seq` and `outcome` tell an attached caller where to wait, or the end."""
+    """The answer to the command with this token. An attached caller waits for `seq`, or gets `outcome` at once."""
 
     token: int
     result: Answer | Status
@@ -243,7 +243,7 @@ class Then(StrEnum):
 
 
 class Failed(msgspec.Struct, frozen=True, gc=False):
-    """An attempt has failed: end it, and tell people."""
+    """An attempt has failed: end it, and tell observers."""
 
     invocation: Invocation
     #: Which one: the invocation may have its next one by now.
@@ -257,13 +257,13 @@ class Failed(msgspec.Struct, frozen=True, gc=False):
 
 
 class Paused(msgspec.Struct, frozen=True, gc=False):
-    """Nothing happens to an invocation until somebody resumes it: for whoever watches."""
+    """For observers: an invocation is paused until somebody resumes it."""
 
     invocation: Invocation
 
 
 class KeyReused(msgspec.Struct, frozen=True, gc=False):
-    """A handler used an idempotency key again, for something else: for people."""
+    """For the log: a handler used an idempotency key again, for something else."""
 
     submission: Submission
     said: str
@@ -271,7 +271,7 @@ class KeyReused(msgspec.Struct, frozen=True, gc=False):
 
 
 class Lost(msgspec.Struct, frozen=True, gc=False):
-    """An attempt ended with its process, where nobody could tell of it: for whoever watches."""
+    """For observers: an attempt ended with its process, which could not report it."""
 
     invocation: Invocation
     attempt: int

@@ -65,7 +65,7 @@ _CALLED = {
 
 
 def value_called(kind: Kind, name: str, entry: int) -> str:
-    """What the value of an entry is called in an error; 0 where its number is not known."""
+    """What an error calls the value of an entry; `entry` is 0 if its number is not known."""
     called = _CALLED.get(kind, "the value").format(name)
     return f"{called} (entry {entry})" if entry else called
 
@@ -120,7 +120,7 @@ KILLED = Failure("killed", 409, kind="killed").outcome()
 
 
 def failure_of(outcome: Outcome) -> Failure:
-    """The failure inside a failed outcome; what stands for it where it cannot be decoded."""
+    """The failure inside a failed outcome, or a stand-in if it cannot be decoded."""
     if isinstance(outcome.value, Sealed):
         return Failure(marker_text(outcome.value.why.key_id))
     return _decode_failure(outcome.value)
@@ -151,7 +151,7 @@ class Row(NamedTuple):
     def completion(
         cls, invocation: int, entry: int, kind: Kind, outcome: Outcome, ordinal: int | None, at: int
     ) -> "Row":
-        """The outcome of an entry, or of what is addressed to the invocation as a whole (entry 0)."""
+        """The row for the outcome of an entry, or of something addressed to the invocation itself (entry 0)."""
         part = COMPLETION if entry else ordinal or 0
         return cls(
             invocation=invocation,

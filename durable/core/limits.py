@@ -1,10 +1,10 @@
-"""How much is kept in memory, and how much is done at one go. Beyond each limit any number more may wait."""
+"""How much is kept in memory, and how much is done at a time. Any number more may wait."""
 
 import msgspec
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Numbers that change how fast things go, and nothing else: with `TINY` everything comes out the same."""
+    """Numbers that only change how fast things go: with `TINY`, all results are the same."""
 
     #: How many commands one turn takes: so long, at most, does somebody wait who comes behind a burst.
     turn: int = 500

@@ -1,6 +1,6 @@
-"""What a command touches, and so has to be in memory before it is settled: asked for where it is not.
+"""What a command touches, and so needs in memory before it is settled.
 
-Each of these adds to a `Need` what the world lacks. Some of it shows only when the rest is there, so they are asked
+Each function adds to a `Need` what the world lacks. Some of it shows only once the rest is loaded, so they are called
 again after each load, until nothing is missing.
 """
 

@@ -1,4 +1,4 @@
-"""What is asked from outside with an idempotency key, and how it was answered: asked again, it gets that answer."""
+"""Requests from outside that have an idempotency key, and their answers: a repeated request gets the same answer."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ NOBODY = ""
 
 
 class Once(msgspec.Struct, frozen=True, gc=False):
-    """Of a command: however often it is asked with this key, it takes effect once."""
+    """Makes a command take effect once, however often it comes with this key."""
 
     key: str
     #: Stands for what is asked with it: the same key with something else is a mistake.
@@ -21,7 +21,7 @@ class Once(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def brief(self) -> bool:
-        """Whether a day will do: of signals without end, answers would else be kept without end."""
+        """Whether the answer is kept for a day only: otherwise endless signals would leave endless answers."""
         return self.key.startswith(OF_CLIENT)
 
 

@@ -1,13 +1,13 @@
-"""Why an attempt that failed is paused at once: trying again cannot help, only other code or an operator can.
+"""Reasons to pause after a failed attempt at once, because no retry can help, but other code or an operator can.
 
-What an operator reads, and what `engine.resume_all(reason=...)` takes.
+Operators read them, and `engine.resume_all(reason=...)` takes them.
 """
 
 from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Why an invocation is paused at once, whatever its retry policy says."""
+    """A reason to pause an invocation at once, whatever its retry policy says."""
 
     #: A step or a handler has done its work, and what it returned cannot be stored.
     RESULT_NOT_STORABLE = "result-not-storable"

@@ -1,4 +1,4 @@
-"""Commands about the records of topics: subscriptions, where they stand, and what is taken."""
+"""Commands about subscriptions: the subscriptions themselves, their positions, and the records they take."""
 
 import msgspec
 
@@ -10,7 +10,7 @@ from durable.core.sources import Cluster, GroupPartition, Subscription
 
 
 class Subscribe(msgspec.Struct, frozen=True, gc=False):
-    """Keep a subscription."""
+    """Store a subscription."""
 
     subscription: Subscription
     token: int = 0
@@ -26,7 +26,7 @@ class Unsubscribe(msgspec.Struct, frozen=True, gc=False):
 
 
 class ChangeSubscription(msgspec.Struct, frozen=True, gc=False):
-    """Have a subscription read with other options, from where it stands."""
+    """Give a subscription other options, at its current position."""
 
     id: str
     options: dict[str, str]
@@ -34,7 +34,7 @@ class ChangeSubscription(msgspec.Struct, frozen=True, gc=False):
 
 
 class HoldSubscription(msgspec.Struct, frozen=True, gc=False):
-    """Have a subscription take nothing, or go on."""
+    """Make a subscription stop taking records, or go on."""
 
     id: str
     held: bool
@@ -51,7 +51,7 @@ class Reposition(msgspec.Struct, frozen=True, gc=False):
 
 
 class Begin(msgspec.Struct, frozen=True, gc=False):
-    """Keep where reading begins in partitions that have no position yet; those that have one stay as they are."""
+    """Store where reading begins in partitions that have no position yet; others keep theirs."""
 
     id: str
     positions: dict[GroupPartition, int]
@@ -59,7 +59,7 @@ class Begin(msgspec.Struct, frozen=True, gc=False):
 
 
 class Offered(msgspec.Struct, frozen=True, gc=False):
-    """A record, as the invocation that it is to become."""
+    """A record, with the invocation that it will become."""
 
     offset: int
     submission: Submission
@@ -83,7 +83,7 @@ class Take(msgspec.Struct, frozen=True, gc=False):
 
 
 class SetCluster(msgspec.Struct, frozen=True, gc=False):
-    """Keep a cluster that was named at run time, or forget it."""
+    """Store a cluster that was added at run time, or remove it."""
 
     name: str
     cluster: Cluster | None

@@ -84,7 +84,7 @@ class Replay:
 
 
 def fingerprint_of(row: Row) -> bytes | None:
-    """What stands for the argument: a state write keeps its value, and so has it beside that."""
+    """The fingerprint of the argument. (A state write stores its value as well.)"""
     if row.ok is None:
         return row.value
     return bytes.fromhex(row.detail) if row.detail else None
@@ -100,7 +100,7 @@ def mismatch(entry: int, recorded: str, asked: str) -> JournalMismatchError:
 
 
 def stuck(replay: Replay, asked: int) -> JournalMismatchError:
-    """The error for a handler that waits before it has come to everything that is recorded."""
+    """The error for a handler that waits before it has asked for everything that is recorded."""
     row = replay.commands.get(asked + 1)
     recorded = f"{row.kind} {row.name or ''}".strip() if row is not None else "an outcome"
     return mismatch(asked + 1, recorded, "nothing: the handler waits for something else")

@@ -71,11 +71,11 @@ class RetryPolicy(msgspec.Struct, frozen=True):
 
     @property
     def timed(self) -> bool:
-        """Whether it limits how long tries go on."""
+        """Whether it limits for how long there are retries."""
         return self.max_duration is not UNSET and self.max_duration is not None
 
     def exhausted(self, failures: int, lasting_ms: int = 0) -> bool:
-        """Tell whether no try is left after `failures` in a row, the first one `lasting_ms` before the next try."""
+        """Whether no attempt is left after `failures` in a row, the first `lasting_ms` before the next attempt."""
         _, _, _, max_attempts, max_duration_ms = _numbers(self)
         if max_duration_ms is not None and lasting_ms > max_duration_ms:
             return True

@@ -1,7 +1,7 @@
 """Stored values that this process cannot decode: carried as they are, and never taken for what they stand for.
 
-The core looks at no value, so it handles a sealed one as any other. It is written back as it came, to where it came
-from, and to no other place; whoever would read it is told why it cannot be read.
+The core looks at no value, so it handles a sealed one like any other. A sealed value is written back as it came, to
+where it came from and nowhere else. Whoever wants to read it is told why it cannot be read.
 """
 
 from typing import Any, Self
@@ -12,7 +12,7 @@ from durable.errors import KeyMissingError
 
 
 class Why(str):
-    """Why something cannot be read, where nothing is damaged: a key is missing."""
+    """Why something cannot be read that is not damaged: a key is missing."""
 
     __slots__ = ("key_id",)
     key_id: str
@@ -48,7 +48,7 @@ class Sealed(bytes):
 
 
 class SealedText(str):
-    """A text that cannot be decoded. It reads as what people are shown in its place."""
+    """A text that cannot be decoded. As a string, it is what people see instead."""
 
     stored: str
     place: bytes
@@ -62,12 +62,12 @@ class SealedText(str):
 
 
 def marker_text(key_id: str) -> str:
-    """What people are shown instead of a sealed text."""
+    """The text that people see instead of a sealed one."""
     return f"(encrypted, key {key_id})"
 
 
 def shown(value: Any) -> Any:
-    """A value for people to look at: of a sealed one the id of its key, as JSON."""
+    """A value for people to look at; instead of a sealed one, the id of its key as JSON."""
     return msgspec.json.encode({"encrypted": value.why.key_id}) if isinstance(value, Sealed) else value
 
 

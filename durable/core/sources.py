@@ -1,7 +1,7 @@
 """Where records come from: subscriptions, and how far each partition of a topic has been taken.
 
-A record and the position behind it are stored in one turn, so a record is taken once, whatever happens to the
-process, to the connection or to what the broker remembers.
+A record and the position behind it are stored in one turn. So a record is taken once, whatever happens to the
+process, to the connection, or to what the broker remembers.
 """
 
 from typing import NamedTuple
@@ -10,7 +10,7 @@ import msgspec
 
 
 class GroupPartition(NamedTuple):
-    """A partition, as one group of consumers reads it. Subscriptions with the same group share its positions."""
+    """A partition, as one consumer group reads it. Subscriptions with the same group share its positions."""
 
     cluster: str
     group: str
@@ -35,7 +35,7 @@ class Position(msgspec.Struct, frozen=True, gc=False):
 
 
 class Subscription(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Each record of a topic becomes an invocation of a handler."""
+    """A topic, each record of which invokes a handler."""
 
     id: str
     #: `kafka://cluster/topic` and `service://Service/handler`, as they were given.
@@ -60,7 +60,7 @@ class Subscription(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def owns_group(self) -> bool:
-        """Whether nobody else can be in its group: that has its own id."""
+        """Whether its group is its own (and has its id), so that nobody else is in it."""
         return self.group == self.id
 
 
@@ -70,7 +70,7 @@ STARTS = ("stored", "committed", "earliest", "latest")
 
 
 class Cluster(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A Kafka cluster that was named at run time; secrets are named, never contained."""
+    """A Kafka cluster that was added at run time. Secrets are named, never contained."""
 
     name: str
     properties: dict[str, str]

@@ -1,4 +1,4 @@
-"""A name for what the state of a key is, so that a change can be refused where it is something else by now."""
+"""A version of a key's state, so that a change can be refused if the state has changed meanwhile."""
 
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""A turn that the store refused: nothing of it is stored, so nothing of it may stay in memory.
+"""Takes back a turn that the store refused: nothing of it is stored, so nothing of it may stay in memory.
 
 What it may have changed is read again. Three things are in no table: how many outcomes from outside an attempt was
 sent, whether a cancel came during it, and whether it was started by this process. They are taken back as far as the
@@ -21,7 +21,7 @@ def needs(turn: Turn, live: Mapping[int, int]) -> Need:
 
 
 def undo(turn: Turn, loaded: Loaded, live: Mapping[int, int]) -> None:
-    """Put the world back to what is stored. Numbers that the turn took stay taken: a row may be in their way."""
+    """Reset the world to what is stored. Numbers that the turn took stay taken, because a row may have them."""
     world, writes = turn.world, turn.writes
     if writes.ordinals_reserved is not None:
         world.ordinals_reserved = 0  # what it reserved is not: the next one does

@@ -106,7 +106,7 @@ class Awaited:
         return [] if node is None else entries(node)
 
     def came(self, entry: int, ok: bool) -> bool:
-        """An entry has completed: what waits for it waits no longer. Whether anything did."""
+        """Note that an entry has completed; returns whether anything waited for it."""
         changed = False
         for part, place in self._places.pop(entry, ()):
             if not part.ended and place in part.left:

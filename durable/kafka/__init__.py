@@ -1,1 +1,1 @@
-"""Kafka: each record of a topic becomes an invocation. A client library is imported once something is read."""
+"""Kafka: each record of a topic becomes an invocation. The client library is imported once something is read."""

@@ -1,7 +1,7 @@
-"""What the client library calls, and what it says: imported only where it is there.
+"""Callbacks for the client library, and what it logs. Imported only if the library is installed.
 
-It tells its log why it cannot reach a broker, and raises an error that does not; it says the same many times a
-second, and shows passwords at DEBUG. So what it says for a subscription is heard by that one's reader alone.
+The library logs why it cannot reach a broker, and raises an error that does not say it. It logs the same many times a
+second, and passwords at DEBUG. So only the reader of a subscription hears what the library logs about it.
 """
 
 import inspect
@@ -20,7 +20,7 @@ _hearing: ContextVar[Hear | None] = ContextVar("durable_kafka_hearing", default=
 
 
 def listen(hear: Hear) -> None:
-    """Have `hear` told what the library says, from now on, in this task and those that it begins."""
+    """Pass everything that the library logs in this task, and in tasks begun by it, to `hear`."""
     _hearing.set(hear)
 
 
@@ -40,17 +40,17 @@ _overheard = Overheard(
 
 
 class Rebalanced(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Tells that partitions are shared anew."""
+    """Reports that the group shares out its partitions again."""
 
     def __init__(self, tell: Callable[[bool], None]) -> None:
         self._tell = tell
 
     def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:
-        """They may belong to somebody else from now on."""
+        """The partitions may belong to another consumer from now on."""
         self._tell(False)
 
     def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
-        """They are ours."""
+        """The partitions are ours."""
         self._tell(True)
 
 
@@ -68,5 +68,5 @@ class _Tokens(AbstractTokenProvider):  # type: ignore[misc]
 
 
 def token_provider(call: Callable[[str], Any], config: str) -> AbstractTokenProvider:
-    """Tokens from a function that gives one, or one with the moment of its end, or awaits either."""
+    """Gets tokens from a function that returns (or awaits) a token, or a token and the moment at which it expires."""
     return _Tokens(call, config)

@@ -1,4 +1,4 @@
-"""What reading needs of the engine."""
+"""What readers need of the engine."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from durable.runtime.observer import Observer
 
 
 class Host(Protocol):
-    """What is asked of the engine's loop."""
+    """The part of the engine's loop that readers use."""
 
     world: World
     failure: BaseException | None
@@ -26,7 +26,7 @@ class Host(Protocol):
 
     @property
     def crowded(self) -> bool:
-        """Whether so many commands wait to be settled that nobody from outside may bring more."""
+        """Whether so many commands wait to be settled that no more are taken from outside."""
         ...
 
     def admitted(self) -> "asyncio.Future[None]":
@@ -34,5 +34,5 @@ class Host(Protocol):
         ...
 
     def ask(self, make: Callable[[int], Command]) -> "asyncio.Future[Any]":
-        """Submit a command, and get the reply to it."""
+        """Submit a command; done with the reply."""
         ...

@@ -1,7 +1,7 @@
-"""Options by the names that librdkafka gives them, and what they are called by the client library used here.
+"""Options under librdkafka's names, and what the client library used here calls them.
 
-What is not understood is refused by name: an option without effect would look as if it had one. A secret that is kept
-in the file is named there, as `${env:KAFKA_PASSWORD}` or `${file:/run/secrets/kafka}`, and never contained.
+An unknown option is refused by name, because one without effect would look as if it had one. The file never contains
+a secret; it names where the secret is, as `${env:KAFKA_PASSWORD}` or `${file:/run/secrets/kafka}`.
 """
 
 import os
@@ -23,7 +23,7 @@ _ENV_PREFIX, _SECRET_FOLDERS = "KAFKA_", ("/run/secrets/", "/var/run/secrets/")
 
 
 class Unresolved(Exception):
-    """What an option or a subscription names is not there."""
+    """An option or a subscription names something that does not exist."""
 
     def __init__(self, cause: str, reason: str = "secret-missing") -> None:
         super().__init__(cause)
@@ -79,7 +79,7 @@ def _protocol(text: str) -> str:
 
 
 class Option(NamedTuple):
-    """How an option's text is read, and what the client calls it; "" for what is used here."""
+    """How to read the text of an option, and what the client calls it; "" if it is used here."""
 
     read: Callable[[str], Any]
     client: str = ""
@@ -148,7 +148,7 @@ DEFAULTS = {"isolation.level": "read_committed", "client.id": "restate", "auto.o
 
 
 def check(options: Mapping[str, Any], *, where: str, kept: bool) -> None:
-    """Whether these can be used. `kept`: they are kept in the file. Raises `InvalidRequestError`."""
+    """Check options. `kept`: they are stored in the file. Raises `InvalidRequestError`."""
     for name, value in options.items():
         if name == TOKEN_CALL and not kept and callable(value):
             continue
@@ -193,7 +193,7 @@ def _read(name: str, value: str, where: str) -> Any:
 
 
 def shown(options: Mapping[str, Any]) -> dict[str, str]:
-    """Options as anybody may see them: a secret that is named keeps its name, any other is hidden."""
+    """Options as anybody may see them: secrets are hidden, but not the names of where they are."""
     return {name: value if _may_be_seen(name, value) else HIDDEN for name, value in options.items()}
 
 
@@ -202,12 +202,12 @@ def _may_be_seen(name: str, value: Any) -> bool:
 
 
 def effective(id: str, cluster: Mapping[str, Any], options: Mapping[str, str]) -> dict[str, Any]:
-    """What holds for a subscription: its own options, then those of its cluster, then defaults."""
+    """The options in force for a subscription: its own, then those of its cluster, then defaults."""
     return {"group.id": id, **DEFAULTS, **cluster, **options}
 
 
 class Settings(NamedTuple):
-    """What a reader works with."""
+    """Options as a reader uses them."""
 
     #: Arguments of the client.
     client: dict[str, Any]
@@ -222,7 +222,7 @@ class Settings(NamedTuple):
 
 
 def settings(options: Mapping[str, Any], where: str) -> Settings:
-    """Read options, with what they name in its place. Raises `Unresolved`, `InvalidRequestError`, `OSError`."""
+    """Read options, with secrets filled in. Raises `Unresolved`, `InvalidRequestError`, `OSError`."""
     resolved = {name: _resolve(value) if isinstance(value, str) else value for name, value in options.items()}
     for name in FORCED:
         if resolved.pop(name, "").lower() == "true":

@@ -1,8 +1,8 @@
-"""The partitions that a subscription reads: where they are entered, and how far each of them is.
+"""The partitions that a subscription reads: where reading begins in each, and how far it has come.
 
-The engine's own positions are the truth. A partition is entered at the record that was taken last, which is compared
-with what is stored of it: so a topic that was created again is found, though its offsets look alike. What the broker
-remembers of a group decides only where a partition begins that has no position here.
+The engine's own positions are the truth. Reading begins at the record that was taken last, which is compared with
+what is stored of it. This finds a topic that was created again, although its offsets look alike. What the broker
+remembers of the group only decides where a partition begins that has no position here.
 """
 
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ LOOKS = 6
 
 
 class Partitions:
-    """Those that the group has given to one reader."""
+    """The partitions that the group has given to one reader."""
 
     def __init__(self, host: Host, subscription: Subscription) -> None:
         self._host = host
@@ -37,21 +37,21 @@ class Partitions:
         self._looks = 0
 
     def leave(self) -> None:
-        """They may belong to somebody else by now."""
+        """Forget them: they may belong to another consumer by now."""
         self.fresh = True
         self.since = {}
 
     def place(self, number: int) -> GroupPartition:
-        """A partition of its topic, as its group reads it."""
+        """The name under which the position of a partition is stored."""
         one = self._subscription
         return GroupPartition(one.cluster, one.group, one.topic, number)
 
     def position(self, number: int) -> Position | None:
-        """How far it has been taken."""
+        """How far a partition has been taken."""
         return self._host.world.positions.get(self.place(number))
 
     async def enter(self, consumer: Any, reset: str) -> None:
-        """Stand where each partition has been taken to; decide where those begin that are new."""
+        """Go to the position of each partition, and decide where new ones begin."""
         from aiokafka.errors import KafkaError
 
         assigned = {one.partition: one for one in consumer.assignment()}
@@ -158,7 +158,7 @@ class Partitions:
         return self.taken(number, await self._host.ask(take)) or position
 
     def taken(self, number: int, reply: Reply) -> Position | None:
-        """What became of a `Take`: the position, or None where the partition has to be entered again."""
+        """Note the result of a `Take`: the position, or None if the partition has to be entered again."""
         if reply.result is Answer.ACCEPTED:
             return reply.position
         if reply.result is Answer.RECREATED:

@@ -1,7 +1,7 @@
-"""One subscription's consumer: it reads, has the engine take, and tells the broker after that.
+"""The consumer of one subscription: it reads, lets the engine take the records, and then tells the broker.
 
-A poll's records are taken in one turn. Those of the next one (or a few, where none can run) are got ready meanwhile,
-and wait for it: a slow engine is given no more than it takes.
+One turn takes the records of one poll. Meanwhile the next poll is made ready (or a few, if no record can run now) and
+waits for that turn, so a slow engine gets no more than it can take.
 """
 
 import asyncio
@@ -98,7 +98,7 @@ class Reader:
     # ---- life ----
 
     def start(self) -> None:
-        """Begin; where it has failed or waits, try again now."""
+        """Begin. If it has failed, or waits for a retry, try again now."""
         self._wake.set()
         if self._task is None or self._task.done():
             self._stop.clear()
@@ -106,7 +106,7 @@ class Reader:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def stop(self) -> None:
-        """Leave the group, and tell the broker how far it is. Raises nothing."""
+        """Leave the group, and tell the broker the position. Raises nothing."""
         task, self._task = self._task, None
         if task is not None and not task.done():
             self._stop.set()

@@ -1,4 +1,4 @@
-"""A record as the invocation that it becomes; and where it cannot be run, as one that has failed already."""
+"""Makes invocations of records. A record that cannot be run becomes one that has already failed."""
 
 from base64 import urlsafe_b64encode
 from binascii import b2a_base64
@@ -34,7 +34,7 @@ _RESERVED = ("kafka.", "restate.")
 
 
 class Record(Protocol):
-    """What a client library has of a record."""
+    """A record, as the client library gives it."""
 
     @property
     def offset(self) -> int: ...  # noqa: D102
@@ -59,7 +59,7 @@ def fingerprint(record: Record) -> int:
 
 
 class Records:
-    """What the records of one subscription become."""
+    """Makes invocations of the records of one subscription."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Records:
         return self._registry.get(self._subscription.service, self._subscription.handler)
 
     def offered(self, records: Sequence[Record], handler: Registered | None) -> tuple[Offered, ...] | Alike:
-        """What some records become, in their order; the first and the last one with their fingerprints."""
+        """Invocations for some records, in their order; the first and the last have their fingerprints."""
         told = self._observer is not None  # of each
         if records and handler is not None and handler.flavor is Flavor.SERVICE and not told:
             with suppress(Exception):  # one of them fails, and which one is found one by one
@@ -137,7 +137,7 @@ class Records:
         return texts
 
     def one_by_one(self, records: Sequence[Record], handler: Registered | None) -> tuple[Offered, ...]:
-        """The same, each by itself."""
+        """The same, one object for each."""
         kept_ms = (0, 0) if handler is None else handler.retentions_ms(by_idempotency_key=False)
         last = len(records) - 1
         return tuple(
@@ -174,7 +174,7 @@ class Records:
         headers: dict[str, str] | None = None,
         empty: bool = False,
     ) -> Offered:
-        """The invocation that has failed with this; `empty`: without the record's own bytes."""
+        """An invocation that has failed with this error; `empty`: without the bytes of the record."""
         subscription, handler = self._subscription, self.handler
         flavor = Flavor(subscription.flavor) if handler is None else handler.flavor
         key = shown_key(record.key) if is_keyed(flavor) else None
@@ -249,7 +249,7 @@ class Records:
 
 
 def key_of(record: Record, keyed: bool) -> str | None:
-    """The key of an object or workflow; none is "". Raises `InvalidRequestError`."""
+    """The record's key as the key of an object or workflow; "" if it has none. Raises `InvalidRequestError`."""
     if not keyed:
         return None
     if record.key is None:
@@ -263,7 +263,7 @@ def key_of(record: Record, keyed: bool) -> str | None:
 
 
 def shown_key(key: bytes | None) -> str:
-    """A key that is none, as a text that can be: what is not readable is escaped, what is too long is cut off."""
+    """An invalid key as a valid one: escaped where it cannot be read, and cut if it is too long."""
     return (key or b"")[:_KEY_SHOWN].decode(errors="backslashreplace").replace("\0", "\\x00")
 
 
@@ -273,7 +273,7 @@ def door_of(handler: Registered) -> str:
 
 
 def input_of(record: Record, handler: Registered) -> bytes:
-    """The record's value, if the handler can read it; of a tombstone, nothing. Raises `SerializationError`."""
+    """The record's value, if the handler can read it; a tombstone has none. Raises `SerializationError`."""
     door = door_of(handler)
     if record.value is None:
         nothing = handler.nothing()

@@ -1,4 +1,4 @@
-"""What a subscription is asked for as: a source, a sink and options, checked in Restate's order."""
+"""What a subscription is made of: a source, a sink and options, checked in Restate's order."""
 
 import re
 from collections.abc import Mapping
@@ -72,7 +72,7 @@ def sink_uri(service: str, handler: str) -> str:
 
 
 def check_cluster_name(name: Any) -> None:
-    """Whether a cluster can be called so: as a host can. Raises `InvalidRequestError`."""
+    """Check the name of a cluster, which follows the rules for host names. Raises `InvalidRequestError`."""
     if not isinstance(name, str) or len(name) > 253 or _CLUSTER.fullmatch(name) is None:
         raise InvalidRequestError(
             f"a cluster's name is made of letters, digits, '-' and '.', as a host's is, and is not {name!r}"
@@ -80,7 +80,7 @@ def check_cluster_name(name: Any) -> None:
 
 
 def check_options(options: Any, what: str = "options") -> dict[str, str]:
-    """Whether these are options by name. Raises `InvalidRequestError`."""
+    """Check that these are options: texts by name. Raises `InvalidRequestError`."""
     if options is None:
         return {}
     if not isinstance(options, Mapping):

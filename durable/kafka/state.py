@@ -1,4 +1,4 @@
-"""What people see of subscriptions and clusters."""
+"""Subscriptions and clusters, as people see them."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""All subscriptions of one life of an engine: who reads, and how each of them fares."""
+"""All subscriptions of one life of an engine: their readers, and how each of them is doing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Clusters = Mapping[str, Mapping[str, Any]]
 
 
 def check_clusters(clusters: Any) -> dict[str, dict[str, Any]]:
-    """The clusters that code gives. Raises `InvalidRequestError`."""
+    """The clusters that were given in code, checked. Raises `InvalidRequestError`."""
     if not isinstance(clusters, Mapping):
         raise InvalidRequestError("kafka_clusters takes a mapping of names to options by librdkafka's names")
     found: dict[str, dict[str, Any]] = {}
@@ -55,7 +55,7 @@ def _check_properties(properties: Mapping[str, Any], where: str, *, kept: bool) 
 
 
 class Subscriptions:
-    """Readers by subscription, and what is asked about them. Lives on one event loop, from a start to a close."""
+    """The readers of all subscriptions. It belongs to one event loop, and lives from a start to a close."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Subscriptions:
     # ---- life ----
 
     def begin(self) -> None:
-        """Read for all that are stored."""
+        """Read all subscriptions that are stored."""
         for id in list(self._world.subscriptions):
             self._read(id)
 
@@ -254,7 +254,7 @@ class Subscriptions:
         return found
 
     def views(self, source: str | None, sink: str | None) -> list[SubscriptionView]:
-        """All that have this source and this sink, where these are given; the oldest first."""
+        """All subscriptions, or those with this source and this sink, oldest first."""
         found = sorted(self._world.subscriptions.values(), key=lambda one: (one.created_at, one.id))
         return [
             self.view(one.id)
@@ -263,7 +263,7 @@ class Subscriptions:
         ]
 
     def view(self, id: str) -> SubscriptionView:
-        """One of them. Raises `NotFoundError`, `InvalidRequestError`."""
+        """One subscription. Raises `NotFoundError`, `InvalidRequestError`."""
         one = self._found(id)
         reader = self._readers.get(id)
         ends = {} if reader is None else reader.partitions.ends
@@ -321,11 +321,11 @@ class Subscriptions:
     # ---- clusters ----
 
     def clusters(self) -> list[ClusterView]:
-        """All of them, by name."""
+        """All clusters, by name."""
         return [self.cluster(name) for name in self._names()]
 
     def cluster(self, name: str) -> ClusterView:
-        """One of them. Raises `NotFoundError`."""
+        """One cluster. Raises `NotFoundError`."""
         kept = self._world.clusters.get(name)
         if kept is None and name not in self._clusters:
             raise _no_such_cluster(name)
@@ -342,7 +342,7 @@ class Subscriptions:
     async def set_cluster(
         self, name: str, properties: Any, *, new: bool, idempotency_key: str | None = None
     ) -> ClusterView:
-        """Keep a cluster; what reads from it connects anew. Raises as `Engine.add_kafka_cluster` and `change_`."""
+        """Store a cluster; its readers reconnect. Raises what `Engine.add_kafka_cluster` and `change_` raise."""
         exists = ConflictError(f"the Kafka cluster '{name}' exists already")
         if not new:
             self._changeable(name)
@@ -364,7 +364,7 @@ class Subscriptions:
         return self.cluster(name)
 
     async def remove_cluster(self, name: str, *, force: bool, idempotency_key: str | None) -> None:
-        """Forget a cluster. Raises `NotFoundError`, and `ConflictError` where something reads from it."""
+        """Remove a cluster. Raises `NotFoundError`; `ConflictError` if a subscription reads from it."""
         once = asked_once(idempotency_key)
         if once is None or name in self._names():  # else it may be gone because this was asked before
             view = self._changeable(name)
@@ -408,7 +408,7 @@ def _no_such_cluster(name: str) -> NotFoundError:
 
 
 def hindrance(subscription: Subscription, clusters: Clusters) -> str:
-    """Why this process could not read for a subscription, with these clusters; "" where nothing is known."""
+    """Why this process could not read a subscription, given these clusters; "" if no reason is known."""
     cluster = clusters.get(subscription.cluster)
     if cluster is None:
         return _no_cluster(subscription.cluster, sorted(clusters))

@@ -1,10 +1,10 @@
-"""What ends a session with a broker: a decision that somebody has to make, a fault that passes, or nothing to do."""
+"""What ends a session with a broker: a failure that needs a decision, a fault that passes, or nothing left to do."""
 
 from durable.errors import DurableError
 
 
 class Failed(Exception):
-    """It cannot go on before somebody has decided something."""
+    """The subscription cannot go on until somebody decides something."""
 
     def __init__(self, reason: str, cause: str) -> None:
         super().__init__(cause)
@@ -12,7 +12,7 @@ class Failed(Exception):
 
 
 class Trouble(Exception):
-    """It is tried again."""
+    """A fault that passes: the reader tries again."""
 
     def __init__(self, reason: str, cause: str) -> None:
         super().__init__(cause)
@@ -20,11 +20,11 @@ class Trouble(Exception):
 
 
 class Ended(Exception):
-    """There is nothing to read any more: it was paused or deleted."""
+    """There is nothing to read any more: the subscription was paused or deleted."""
 
 
 def told(error: BaseException) -> tuple[str, str]:
-    """A word and a sentence for what went wrong."""
+    """What went wrong, as a word and a sentence."""
     if isinstance(error, Trouble):
         return error.reason, str(error)
     if isinstance(error, DurableError):

@@ -1,7 +1,7 @@
-"""What the engine remembers: one Protocol, an implementation a file.
+"""What the engine remembers: one Protocol, and one file for each implementation.
 
-A store is used by one engine at a time, which awaits each call before it makes the next `commit`. It decides nothing:
-it writes the rows of a turn in one transaction, and reads them back.
+One engine at a time uses a store, and awaits each call before it makes the next `commit`. A store decides nothing: it
+writes the rows of a turn in one transaction, and reads them back.
 """
 
 from collections.abc import Awaitable, Mapping, Sequence
@@ -19,14 +19,14 @@ from durable.store.filter import Backlog, Counts, Filter, Page
 
 
 class CommitRefused(StorageError):
-    """A turn that cannot be stored: nothing of it was written, for certain, and the store can be used on.
+    """A turn that cannot be stored. Certainly nothing of it was written, and the store can still be used.
 
-    `__cause__` says why: a value that is too large or that SQLite cannot hold, a row that exists already.
+    `__cause__` says why: a value is too large, or SQLite cannot hold it, or a row exists already.
     """
 
 
 class Sources(msgspec.Struct, frozen=True):
-    """All that is stored of where records come from."""
+    """Everything that is stored about subscriptions."""
 
     subscriptions: dict[str, Subscription] = {}
     clusters: dict[str, Cluster] = {}
@@ -36,7 +36,7 @@ class Sources(msgspec.Struct, frozen=True):
 
 
 class Opened(msgspec.Struct, frozen=True):
-    """Where the numbering goes on after a start."""
+    """What a start needs to know of the store."""
 
     next_ordinal: int
     next_seq: int
@@ -56,7 +56,7 @@ class Opened(msgspec.Struct, frozen=True):
 
 
 def check_in_clear(keys: Mapping[str, bytes], name: str) -> None:
-    """See that whoever has no codec can read the values of a store: no key is needed. Raises `KeyMissingError`."""
+    """Check that the values of a store need no key, for an engine without a codec. Raises `KeyMissingError`."""
     if keys:
         ids = sorted(keys)
         raise KeyMissingError(
@@ -76,29 +76,29 @@ class Expired(msgspec.Struct, frozen=True):
 
 
 class Store(Protocol):
-    """All that the engine asks of storage."""
+    """Everything that the engine asks of storage."""
 
     async def open(self) -> Opened:
-        """Take the file for this process alone and bring its schema up to date.
+        """Lock the file for this process and bring its schema up to date.
 
         Raises a `StorageError` that names the file and the way out.
         """
         ...
 
     async def sign_off(self) -> None:
-        """Note that the engine ends in order, so that the next `open` knows. Raises nothing."""
+        """Note that the engine ends in order, for the next `open`. Raises nothing."""
         ...
 
     async def close(self) -> None:
-        """Let the file go. Idempotent."""
+        """Release the file. Idempotent."""
         ...
 
     def abandon(self) -> None:
-        """Let the file go as a killed process would, whatever is under way. Idempotent; needs no event loop."""
+        """Release the file as a killed process would, whatever is under way. Idempotent; needs no event loop."""
         ...
 
     async def lost(self) -> None:
-        """Wait for as long as what was opened is there. Raises a `StorageError` when it is not any more."""
+        """Wait as long as the opened file is there. Raises a `StorageError` once it is gone."""
         ...
 
     def commit(self, writes: Writes) -> Awaitable[None]:
@@ -110,7 +110,7 @@ class Store(Protocol):
         ...
 
     async def load(self, need: Need) -> Loaded:
-        """What there is of a need; what is missing in the answer does not exist."""
+        """What the store has of a need. What the answer lacks does not exist."""
         ...
 
     async def journal(self, seq: int) -> Sequence[Row]:
@@ -118,19 +118,19 @@ class Store(Protocol):
         ...
 
     async def entries(self, seq: int, after: int = -1, limit: int | None = None) -> Sequence[Row]:
-        """Up to `limit` entries of a journal above `after` (-1 is before the first row), for people to look at."""
+        """Up to `limit` entries of a journal after entry `after` (-1: from the first row), for people to look at."""
         ...
 
     async def running(self, after: int, limit: int) -> Sequence[tuple[int, int]]:
-        """Invocations that have a slot, in order of their numbers, those above `after`: (seq, crashes)."""
+        """Invocations that have a slot and a number above `after`, in order: (seq, crashes)."""
         ...
 
     async def timers(self, after: Timer | None, limit: int) -> Sequence[Timer]:
-        """The earliest timers, those later than `after`."""
+        """The earliest timers after `after`."""
         ...
 
     async def expired(self, now: int, limit: int) -> Sequence[Expired]:
-        """What may be forgotten."""
+        """Invocations and journals whose retention is over."""
         ...
 
     async def holder(self, service: str, key: str) -> int | None:
@@ -138,11 +138,11 @@ class Store(Protocol):
         ...
 
     async def contended(self, after: tuple[str, str] | None, limit: int) -> Sequence[tuple[str, str]]:
-        """Keys that somebody waits for, in order, those later than `after`."""
+        """Keys after `after` that some invocation waits for, in order."""
         ...
 
     async def attached(self, after: str, limit: int) -> Sequence[str]:
-        """Invocations whose outcome a handler is attached to, in order of their ids, those later than `after`."""
+        """Invocations after `after` whose outcome a handler is attached to, in order of their ids."""
         ...
 
     async def find(self, where: Filter) -> Page:
@@ -150,11 +150,11 @@ class Store(Protocol):
         ...
 
     async def count(self, where: Filter) -> Counts:
-        """How many invocations a filter selects, by status; its page does not matter."""
+        """How many invocations a filter selects, by status, on all of its pages."""
         ...
 
     def backlog(self) -> Backlog:
-        """How much is open. From any thread, which waits for it; commits do not. Raises a `StorageError`."""
+        """How many invocations are open. Blocks the calling thread, but no commit. Raises a `StorageError`."""
         ...
 
     async def backup(self, path: str) -> None:

@@ -1,4 +1,4 @@
-"""What was asked with idempotency keys, and how it was answered: rows, written and read."""
+"""Rows of requests that had an idempotency key, and of their answers."""
 
 import sqlite3
 from collections.abc import Iterable, Sequence
@@ -15,19 +15,19 @@ _COLUMNS = columns("owner$ about$ key$ result$ id$ print# until")
 
 
 def answered_row(place: Place, one: Answered) -> tuple[Any, ...]:
-    """One of them, in the order of the table's columns."""
+    """The row of an answer, in the order of the table's columns."""
     row = (*place, one.result, one.id, one.print, one.until)
     return (*row, checksum((*row[:5], row[6]), one.print))
 
 
 def owners_gone(writes: Writes) -> list[tuple[str]]:
-    """With whom answers are forgotten in a turn."""
+    """The owners that a turn deletes: their answers are deleted with them."""
     gone = [(owned_by(seq),) for seq in writes.purged]
     return gone + [(promise_topic(*key, ""),) for key in sorted(writes.promises_cleared)]
 
 
 def load_answered(database: sqlite3.Connection, places: Iterable[Place]) -> dict[Place, Answered]:
-    """Those that there are."""
+    """The answers at these places."""
     found = {}
     for place in places:
         sql = "SELECT * FROM answered WHERE owner = ? AND about = ? AND key = ?"
@@ -40,7 +40,7 @@ def load_answered(database: sqlite3.Connection, places: Iterable[Place]) -> dict
 
 
 def answered_of(place: Place, stored: Sequence[Any]) -> Answered:
-    """A row as it is stored; one that is damaged says so."""
+    """The answer of a stored row; a damaged one says so."""
     *row, stored_checksum = stored
     trouble = complaint("answered", _COLUMNS, row)
     if not trouble and differs(stored_checksum, (*row[:5], row[6]), row[5]):
@@ -57,7 +57,7 @@ def _damaged(place: Place, cause: str) -> Answered:
 
 
 def troubles(database: sqlite3.Connection) -> list[str]:
-    """What is damaged, a sentence each."""
+    """One sentence for each damaged row."""
     return [
         f"{row[1]!r} was asked with an idempotency key: {one.damage}"
         for row in database.execute("SELECT * FROM answered")

@@ -1,4 +1,4 @@
-"""A consistent copy of a database while work goes on, which is there as a whole or not at all."""
+"""A consistent copy of a database while work goes on. It is complete or does not exist."""
 
 import os
 import sqlite3
@@ -20,10 +20,10 @@ _BESIDE = ("-journal", "-wal", "-shm")
 
 
 async def write_backup(database: str, target: str, check_same: Callable[[], None]) -> None:
-    """Copy an open database to a new file. Raises a `StorageError`, for instance where `target` exists.
+    """Copy an open database to a new file. Raises a `StorageError`, for instance if `target` exists.
 
-    The copy is made by name: `check_same` raises where that is another file's by now.
-    Once this has returned, the copy survives a power cut; before that there is nothing under its name.
+    The database is opened by its name again; `check_same` raises if that names another file by now. Once this has
+    returned, the copy survives a power cut. Until then there is nothing under its name.
     """
     path = database_path(target)
     if path == MEMORY:
@@ -35,7 +35,7 @@ async def write_backup(database: str, target: str, check_same: Callable[[], None
 
 
 def unfit(path: str) -> str:
-    """Why a backup cannot be called that, or an empty text."""
+    """Why a backup cannot have this name; "" if it can."""
     for suffix in (*_BESIDE, UNFINISHED):
         if path.endswith(suffix):
             return f"{path} is no name for a backup: what ends with {suffix} belongs to another file"

@@ -1,4 +1,4 @@
-"""What can be seen of a database while another engine has it: read through a connection of its own, in an instant."""
+"""Looks at a database that another engine has, in an instant and through a separate connection."""
 
 import os
 import sqlite3
@@ -14,7 +14,7 @@ from durable.store.sources import readable_sources
 
 
 class Beside(msgspec.Struct, frozen=True):
-    """What a start would find; nothing of it in a file whose schema is older than this version's."""
+    """What a start would find. Empty if the file has an older schema than this version."""
 
     #: By id, what each key that values are encoded with made of a probe.
     keys: dict[str, bytes] = {}
@@ -26,7 +26,7 @@ class Beside(msgspec.Struct, frozen=True):
 
 
 def look_beside(path: str) -> Beside:
-    """Look, on this thread. Raises the `StorageError` that a start would raise, and what SQLite raises."""
+    """Look, on the calling thread. Raises the `StorageError` that a start would raise, and what SQLite raises."""
 
     def work(database: sqlite3.Connection) -> Beside:
         version, newest = check_version(database, path), max(number for number, _ in migrations())

@@ -1,4 +1,4 @@
-"""Everything in a file read once, and what is damaged named: its pages by SQLite, each row by its checksum."""
+"""Reads everything in a file and names what is damaged: SQLite checks the pages, checksums the rows."""
 
 import sqlite3
 from collections.abc import Iterable
@@ -43,7 +43,7 @@ class Checked(msgspec.Struct, frozen=True):
 
 
 async def check_file(path: str) -> Checked:
-    """Read all of a file, whether an engine runs on it or not. Raises `StorageError` where it cannot be."""
+    """Read all of a file, whether an engine runs on it or not. Raises `StorageError` if it cannot be read."""
     store = ReadOnlyStore(path, beside=True)
     await store.open()
     found = Found()

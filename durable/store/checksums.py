@@ -21,7 +21,7 @@ _NO_VALUE = _LOWER
 
 
 def checksum(about: Sequence[Any], value: bytes | None = None) -> int:
-    """The checksum of a row that says `value` about something. Booleans and their integers differ here."""
+    """The checksum of a row with this value. Booleans differ from their integers here."""
     try:
         return upper(about) << 32 | (_NO_VALUE if value is None else crc32(value))
     except (TypeError, ValueError):  # SQLite will not take it either, and say so
@@ -41,14 +41,14 @@ def with_checksums(rows: Iterable[Row]) -> list[tuple[Any, ...]]:
 
 
 def upper(about: Sequence[Any], begin: int = 0) -> int:
-    """The upper half alone. Raises `ValueError` for text that is no Unicode."""
+    """The upper half alone. Raises `ValueError` for text that is not Unicode."""
     return crc32(_encode(about), begin & _LOWER) & _UPPER
 
 
 def differs(
     stored: object, about: Sequence[Any], value: Any = None, *, begin: Any = 0, partly: bool = False
 ) -> Literal["", "row", "value"]:
-    """Which half of a row is not what was written; "" where it is whole. `partly`: its value was not read."""
+    """Which half of a row is not what was written; "" if the row is whole. `partly`: its value was not read."""
     if not isinstance(stored, int):
         return "row"
     try:
@@ -82,7 +82,7 @@ def columns(text: str) -> tuple[Column, ...]:
 
 
 def complaint(table: str, layout: Iterable[Column], row: Sequence[Any]) -> str:
-    """Which column holds what cannot be there, or "" where each could be what it is."""
+    """Which column holds something impossible; "" if none does."""
     for column, value in zip(layout, row, strict=True):
         if value is None:
             fits = column.nullable

@@ -12,7 +12,7 @@ _FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)
 
 
 def sync(descriptor: int) -> None:
-    """Have the disk keep what a descriptor's file, or directory, holds."""
+    """Make the content of a descriptor's file or directory durable."""
     if _FULL_SYNC is not None:  # macOS: fsync leaves it in the drive's cache
         with suppress(OSError):
             fcntl.fcntl(descriptor, _FULL_SYNC)
@@ -21,12 +21,12 @@ def sync(descriptor: int) -> None:
 
 
 def sync_file(path: str) -> None:
-    """Have the disk keep what a file holds. Never of a database itself: see `store/lock.py`."""
+    """Make the content of a file durable. Never use it on a database itself: see `store/lock.py`."""
     _sync(path, os.O_RDONLY)
 
 
 def sync_folder(path: str) -> None:
-    """Have the disk keep the names in the folder that `path` is in, where the file system can be asked for that."""
+    """Make the names in the folder of `path` durable, if the file system supports that."""
     try:
         _sync(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
@@ -43,7 +43,7 @@ def _sync(path: str, flags: int) -> None:
 
 
 def size(path: str) -> int:
-    """How long a file is; 0 where there is none."""
+    """The size of a file; 0 if there is none."""
     try:
         return os.stat(path).st_size
     except FileNotFoundError:

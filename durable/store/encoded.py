@@ -1,7 +1,7 @@
-"""A store behind a codec: the engine has its values in clear, the store in it has them encoded.
+"""A store behind a codec: the engine has values in clear, the store behind it has them encoded.
 
-Everything that is written and read passes here, so a codec is over every store, and where there is none nothing is
-asked. What is encoded, and where it belongs, stands in `sealing`.
+Everything that is written or read passes through here. So a codec works over every store, and an engine without one
+pays nothing. `sealing` says what is encoded, and where each value belongs.
 """
 
 import asyncio
@@ -61,10 +61,10 @@ class EncodedStore:
     # ---- life ----
 
     async def open(self) -> Opened:
-        """Open the store, and see that the codec works. Raises `CodecError` where it does not.
+        """Open the store and check the codec. Raises `CodecError` if it does not work.
 
-        A key that is not what it was is a `KeyMissingError`: what would be encoded with it were lost when the right
-        one is back. One that is missing stops only those that need it.
+        A different key under a known id is a `KeyMissingError`, because what it encodes would be lost once the right
+        key is back. A missing key only stops the invocations that need it.
         """
         opened = await self._store.open()
         try:
@@ -82,9 +82,9 @@ class EncodedStore:
         return msgspec.structs.replace(opened, keys={})
 
     def check(self, keys: Mapping[str, bytes]) -> list[str]:
-        """See that the codec works, and has the right keys by these ids; returns those that it does not have.
+        """Check that the codec works and that its keys are those with these ids. Returns the ids that it lacks.
 
-        From any thread. Raises `CodecError`, `KeyMissingError`.
+        Can be called from any thread. Raises `CodecError`, `KeyMissingError`.
         """
         if isinstance(self._codec, Keyless):
             return []
@@ -113,7 +113,7 @@ class EncodedStore:
     # ---- writing ----
 
     def commit(self, writes: Writes) -> Awaitable[None]:
-        """Encode a turn and write it. What the codec cannot encode is refused; `__cause__` says why."""
+        """Encode a turn and write it. A turn that the codec cannot encode is refused; `__cause__` says why."""
         if isinstance(self._codec, Keyless):
             raise CommitRefused("the database is open for reading only: nothing was changed")
         try:
@@ -132,7 +132,7 @@ class EncodedStore:
     # ---- reading ----
 
     async def load(self, need: Need) -> Loaded:
-        """Decode what there is of a need."""
+        """Load a need and decode it."""
         loaded, sealing = await self._store.load(need), self._sealing
         for invocation in loaded.invocations:
             open_invocation(sealing, invocation)
@@ -152,14 +152,14 @@ class EncodedStore:
         return loaded
 
     async def journal(self, seq: int) -> Sequence[Row]:
-        """Decode a journal. Raises `KeyMissingError` where one of its values cannot be."""
+        """Decode a journal. Raises `KeyMissingError` if one of its values cannot be decoded."""
         rows = await self._decoded(await self._store.journal(seq))
         if (why := first_why(rows)) is not None:
             raise why.error()
         return rows
 
     async def entries(self, seq: int, after: int = -1, limit: int | None = None) -> Sequence[Row]:
-        """Decode some of a journal, for people: what cannot be decoded stays sealed."""
+        """Decode a part of a journal, for people. What cannot be decoded stays sealed."""
         return await self._decoded(await self._store.entries(seq, after, limit))
 
     async def _decoded(self, rows: Sequence[Row]) -> list[Row]:
@@ -195,7 +195,7 @@ class EncodedStore:
         return await self._store.attached(after, limit)
 
     async def find(self, where: Filter) -> Page:
-        """A page of a listing. A text in failures is looked for here, in those that failed; no index can know it."""
+        """A page of a listing. A text in failures is searched for here, because no index can know it."""
         if where.failure is None:
             return self._opened(await self._store.find(where))
         found: list[Invocation] = []
@@ -240,13 +240,13 @@ class EncodedStore:
     # ---- keys ----
 
     async def keys_in_use(self) -> dict[str, int]:
-        """How many rows need each key; "" are those with something in clear. Raises `UsageError`."""
+        """How many rows need each key; "" counts rows with a value in clear. Raises `UsageError`."""
         return await self._file().survey(recoding.keys_in_use)
 
     async def encode_again(self) -> int:
-        """Encode what is of an older key, or in clear, with the newest one; returns how many rows that were.
+        """Encode values that have an older key, or are in clear, with the newest key. Returns the number of rows.
 
-        What is damaged, or of a key that is missing, stays as it is. Raises `UsageError`.
+        Damaged values, and those whose key is missing, stay as they are. Raises `UsageError`.
         """
         file, rewritten, newest = self._file(), 0, self._sealing.key_id
         if newest not in self._noted:
@@ -276,14 +276,14 @@ class EncodedStore:
         return self._store.backlog()
 
     async def backup(self, path: str) -> None:
-        """A copy, as encoded as the store is."""
+        """Write a copy, with the values as encoded as they are in the store."""
         await self._store.backup(path)
 
 
 def check_keys(store: Store, keys: Mapping[str, bytes], name: str) -> list[str]:
-    """Whether what is encoded with these keys can be read through a store; returns the keys that are missing.
+    """Check that a store can read what is encoded with these keys; returns the ids of those that it lacks.
 
-    From any thread. Raises `CodecError`; `KeyMissingError` where a start would be refused.
+    Can be called from any thread. Raises `CodecError` and `KeyMissingError`, as a start would.
     """
     if isinstance(store, EncodedStore):
         return store.check(keys)

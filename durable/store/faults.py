@@ -1,4 +1,4 @@
-"""SQLite's errors as ours: recognised by code, never by the text, which can hold anything."""
+"""Turns SQLite's errors into ours. They are recognized by their code, never by their text, which can say anything."""
 
 import errno
 import sqlite3
@@ -56,21 +56,21 @@ _OF_THE_BATCH = {
 
 
 def is_busy(error: BaseException) -> bool:
-    """Whether another program's lock was in the way, which may pass."""
+    """Whether another program's lock was in the way. That may pass."""
     code = getattr(error, "sqlite_errorcode", None)
     return isinstance(code, int) and code & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def is_damage(error: BaseException) -> bool:
-    """Whether a page cannot be read: SQLite finds nonsense on it, or the disk does not give it back."""
+    """Whether a page cannot be read: SQLite finds nonsense on it, or the disk does not return it."""
     code = getattr(error, "sqlite_errorcode", None)
     return isinstance(code, int) and (code & 0xFF == sqlite3.SQLITE_CORRUPT or code == sqlite3.SQLITE_IOERR_READ)
 
 
 def only_the_batch(error: Exception) -> bool:
-    """Whether an error before COMMIT concerns only what was to be written, not the disk and not the database.
+    """Whether an error before COMMIT is only about what was to be written, not about the disk or the database.
 
-    Also what sqlite3 raises by itself, without a code of SQLite, about values it cannot bind.
+    This includes what sqlite3 raises by itself, without a code of SQLite, about values that it cannot bind.
     """
     code = getattr(error, "sqlite_errorcode", None)
     if isinstance(code, int):

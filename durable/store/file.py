@@ -75,7 +75,7 @@ class DatabaseFile:
         )
 
     def look(self) -> None:
-        """Raise a `StorageReplacedError`, and write nothing more, if the file is not there any more."""
+        """Raise a `StorageReplacedError`, and write nothing more, if the file is gone."""
         assert self._presence is not None
         try:
             self._presence.check()
@@ -89,12 +89,12 @@ class DatabaseFile:
         self._presence.check_same()
 
     def fail(self, why: str, *, spoilt: bool = True) -> None:
-        """Write nothing more. `spoilt`: and have SQLite leave file and log as they are, when it is closed."""
+        """Write nothing more. `spoilt`: at the close, too, SQLite leaves file and log as they are."""
         self.failed = self.failed or why
         self._spoilt = self._spoilt or spoilt
 
     def closing(self, database: sqlite3.Connection) -> None:
-        """Leave one file without a log; where writing has failed, everything as it is."""
+        """Leave one file without a log or, if writing has failed, everything as it is."""
         try:
             with suppress(StorageError):
                 self.look()
@@ -116,8 +116,8 @@ class DatabaseFile:
     ) -> None:
         """Write statements in one transaction.
 
-        Raises SQLite's error where another program's lock is in the way: nothing was written, and it can be tried
-        again. `CommitRefused` and `EngineFailedError` as `Store.commit` has it.
+        Raises SQLite's error if another program's lock is in the way: nothing was written, and it can be tried again.
+        Raises `CommitRefused` and `EngineFailedError` like `Store.commit`.
         """
         if self.failed is not None:
             raise EngineFailedError(self.failed)

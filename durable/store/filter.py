@@ -1,4 +1,4 @@
-"""Which invocations to find: the one description every store understands."""
+"""Which invocations to find, in the form that every store understands."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -48,7 +48,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """A part of a listing."""
+    """A page of a listing."""
 
     found: Sequence[Invocation]
     #: Where the next page begins; None where there is none. Where `examine` ended this one, it may hold less than
@@ -81,7 +81,7 @@ class Counts(msgspec.Struct, frozen=True):
 
 
 def cursor_of(invocation: Invocation) -> Cursor:
-    """Where the page after one begins that ends with this invocation."""
+    """Where the next page begins, after a page that ends with this invocation."""
     return cursor_at(invocation.created_at, invocation.seq)
 
 
@@ -98,7 +98,7 @@ def page_of(invocations: Iterable[Invocation], where: Filter) -> Page:
 
 
 def backlog_of(invocations: Iterable[Invocation], timers: int) -> Backlog:
-    """What of them is open."""
+    """The open ones of these invocations, counted."""
     found: dict[tuple[str, str, str], Waiting] = {}
     for one in invocations:
         if one.status is not Status.COMPLETED:

@@ -1,4 +1,4 @@
-"""The format of a database: whose it is, its schema version, and how an old one is brought up to date."""
+"""The format of a database: whether it is ours, its schema version, and how to bring an old one up to date."""
 
 import sqlite3
 

@@ -1,8 +1,8 @@
-"""Whether the indexes of a large file agree with their table: looked at in the background, a little at a time.
+"""Checks in the background whether the indexes of a large file agree with their table, a little at a time.
 
-A start looks through small files (`soundness`). In a larger one this reads table and indexes piecewise, each piece in
-one short statement on a connection of its own: so commits go on, and the log can be emptied in between. An index
-that does not agree is made again at once.
+A start checks small files at once (`soundness`). In a larger file, table and indexes are read piece by piece, each in
+one short statement on a separate connection. So commits go on, and the log can be emptied in between. An index that
+does not agree is rebuilt at once.
 """
 
 import sqlite3

@@ -1,4 +1,4 @@
-"""The rows of one journal, all or some of them, in their order."""
+"""The rows of one journal, or some of them, in order."""
 
 import sqlite3
 from collections.abc import Iterator, Sequence

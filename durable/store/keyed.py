@@ -1,7 +1,7 @@
-"""What is stored by name: an invocation's signals, a key's state and promises; and what a damaged row of it means.
+"""What is stored by name: an invocation's signals, a key's state and promises; and what a damaged row means.
 
-A damaged value belongs to its name: whoever reads that name is told, and other names are served. Where the name
-itself is damaged, the checksum of the row still knows it: it is compared with the name that somebody misses.
+A damaged value belongs to its name: whoever reads that name is told, and all other names still work. If the name
+itself is damaged, the checksum of the row still knows it, and is compared with the name that somebody misses.
 """
 
 from collections.abc import Iterable, Sequence, Set

@@ -1,4 +1,4 @@
-"""Listings and counts, read by a connection of their own: however long one takes, commits do not wait for it.
+"""Listings and counts, read through separate connections, so that no commit waits for them.
 
 A listing walks one index, chosen here and not by SQLite, which does not know how many rows a value has. Each index
 has the moment of acceptance behind what it is about (`migrations/0006.sql`): an age, and where a page begins, bound
@@ -120,7 +120,7 @@ def find(path: str, where: Filter, *, mended: set[int] | None = None, one_by_one
 
 
 def count(path: str, where: Filter, *, one_by_one: bool = False) -> Counts:
-    """How many there are of each status; `limit` and `before` do not count."""
+    """How many there are in each status, whatever `limit` and `before` are."""
     where = msgspec.structs.replace(where, before=None, limit=0)
 
     def work(database: sqlite3.Connection) -> Counts:
@@ -145,7 +145,7 @@ def count(path: str, where: Filter, *, one_by_one: bool = False) -> Counts:
 
 
 def backlog(path: str) -> Backlog:
-    """How many are open, by handler and status; the index that knows both counts without a look at a row."""
+    """How many are open, by handler and status. An index knows both, so no row has to be read."""
 
     def work(database: sqlite3.Connection) -> Backlog:
         found: dict[tuple[str, str, str], Waiting] = {}
@@ -164,7 +164,7 @@ def backlog(path: str) -> Backlog:
 
 
 def open_handlers(database: sqlite3.Connection) -> frozenset[tuple[str, str]]:
-    """Service and handler of every invocation that has not ended: a few steps into the index for each."""
+    """Service and handler of every invocation that has not ended. Takes a few steps into the index for each."""
     found = set()
     for text, values in _ranges(database, Filter(status=_OPEN)):
         sql = f"SELECT 1 FROM _invocations INDEXED BY {BY_HANDLER} WHERE {text} LIMIT 1"
@@ -252,7 +252,7 @@ def _look_through(
 
 
 def plan(database: sqlite3.Connection, where: Filter, *, counting: bool = False) -> Plan:
-    """The most selective index for what is asked. `counting`: rather one that knows the status."""
+    """The most selective index for a filter. `counting`: prefer one that knows the status."""
     clauses = _clauses(where)
     if where.id is not None:
         return _planned(None, clauses, [clauses.pop("id")])
@@ -342,7 +342,7 @@ def _cursor(row: tuple[Any, int]) -> Cursor:
 
 
 def look(path: str, work: Look[T]) -> T:
-    """Read through a connection of its own, for ten seconds at most. Raises `StorageBusyError`."""
+    """Read through a separate connection, for at most ten seconds. Raises `StorageBusyError`."""
     database = sqlite3.connect(f"{Path(path).as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=2.0)
     ends = time.monotonic() + SECONDS_MAX
     database.set_progress_handler(lambda: int(time.monotonic() > ends), 50_000)

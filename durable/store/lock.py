@@ -1,4 +1,4 @@
-"""One engine per file, by a lock of the operating system on the database file itself.
+"""One engine per file, ensured by a lock of the operating system on the database file itself.
 
 It is an *open file description* lock on bytes that no file ever reaches, far from the bytes SQLite locks. So it
 belongs to the inode (links of both kinds are the same file, and there is no side file that could be deleted), it dies
@@ -43,8 +43,8 @@ _kept: dict[int, Identity] = {}
 class FileLock:
     """The lock of one database file.
 
-    `let_go` is asked when somebody else in this process wants the file: a holder that nobody can use any more lets
-    it go and answers True.
+    `let_go` is called when somebody else in this process wants the file: a holder that nobody can use any more
+    releases it and returns True.
     """
 
     def __init__(self, path: str, *, let_go: Callable[[], bool] | None = None) -> None:
@@ -72,8 +72,8 @@ class FileLock:
     def acquire(self, *, create: bool = True, shared: bool = False) -> None:
         """Take the lock, or say at once who has it.
 
-        Creates the file where there is none, unless `create` is false. `shared` only keeps engines away. Raises
-        `EngineLockedError`, `StorageError` for what is no file, and what `os.open` raises.
+        Creates the file if there is none, unless `create` is false. A `shared` lock only keeps engines away. Raises
+        `EngineLockedError`, `StorageError` for what is not a file, and what `os.open` raises.
         """
         for _ in range(100):
             there = self._look()
@@ -87,7 +87,7 @@ class FileLock:
         raise StorageError(f"{self._path} is replaced again and again while it is being opened")
 
     def release(self) -> None:
-        """Let the lock go. Idempotent."""
+        """Release the lock. Idempotent."""
         with _mutex:
             descriptor, self._descriptor = self._descriptor, None
             if descriptor is not None:

@@ -1,4 +1,4 @@
-"""The store that forgets: the same rows in dictionaries, for tests and for engines that need not survive."""
+"""The store that forgets: the same rows in dictionaries, for tests and for engines that do not have to survive."""
 
 import asyncio
 import copy
@@ -37,7 +37,7 @@ V = TypeVar("V")
 
 
 class Tables(msgspec.Struct):
-    """What a file would hold. Hand it to another `MemoryStore` to start again after a crash."""
+    """What a file would contain. Give it to another `MemoryStore` to start again after a crash."""
 
     invocations: dict[int, tuple[object, ...]] = {}
     ids: dict[str, int] = {}

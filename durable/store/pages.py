@@ -1,7 +1,7 @@
-"""Pages that cannot be read: whose rows are on them, and what is left of an invocation that is on one.
+"""Pages that cannot be read: whose rows they have, and what is left of an invocation that is on one.
 
-SQLite refuses a page, or a chain of pages with a long value, as a whole. So what is read together is read again one
-by one, until only those are left that are on it: they are damaged, and everybody else goes on.
+SQLite refuses a page, or a chain of pages with a long value, as a whole. So rows that are read together are read
+again one by one, to find those that are on the page. Only these are damaged, and everybody else goes on.
 """
 
 import sqlite3

@@ -1,4 +1,4 @@
-"""What the path of a database means, and what people write by mistake instead."""
+"""What the path of a database means, and what people write instead by mistake."""
 
 import os
 import re
@@ -13,7 +13,8 @@ _URL = re.compile(r"(?i)([a-z][a-z0-9+.-]*)://(.*)", re.DOTALL)
 def database_path(path: str | os.PathLike[str]) -> str:
     """The absolute path of a database file, or `:memory:`. `~` is the home directory.
 
-    Absolute now: the process may change its directory later. Raises `UsageError`, with what to write instead.
+    It is made absolute now, because the process may change its directory later. Raises `UsageError`, which says what
+    to write instead.
     """
     try:
         name = os.fsdecode(path)

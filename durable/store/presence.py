@@ -1,7 +1,7 @@
-"""Whether a database is still the file that its name stands for.
+"""Whether the open database is still the file under its name.
 
 SQLite goes on happily in a file that was deleted or renamed, and what it commits there is gone with the process. So
-after each commit, and every second in between, the names are looked up again: two calls of `stat`, one of `pread`.
+the names are looked up again after each commit, and every second in between: two calls of `stat`, one of `pread`.
 """
 
 import os

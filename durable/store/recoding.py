@@ -1,7 +1,8 @@
-"""What is stored with keys of before, or in clear, encoded anew; and which keys what is stored needs.
+"""Encodes stored values again that have an older key or are in clear, and counts which keys are needed.
 
-Rows are rewritten a few hundred at a time, each piece read and written in one go on the thread that writes: so an
-engine goes on meanwhile, and whatever ends it leaves rows of the old key and of the new one, which both can be read.
+Rows are rewritten a few hundred at a time. Each piece is read and written in one go, on the thread that writes. So an
+engine goes on meanwhile, and if this is cut short, rows of the old key and of the new one are there, and both can be
+read.
 """
 
 import sqlite3
@@ -65,7 +66,7 @@ class Table(msgspec.Struct, frozen=True):
 
 
 def piece(database: sqlite3.Connection, sealing: Sealing, table: Table, after: Stored | None) -> Piece:
-    """What rewrites the rows that follow in a table, as far as they are not encoded with the newest key."""
+    """Rewrites the next rows of a table that are not encoded with the newest key."""
     newest = sealing.key_id
     found = Piece(None)
     size = 0
@@ -96,7 +97,7 @@ def _rows(database: sqlite3.Connection, table: Table, after: Stored | None) -> I
 
 
 def keys_in_use(database: sqlite3.Connection) -> dict[str, int]:
-    """How many rows need each key, by its id; "" are those with something in clear. All of the database is read."""
+    """How many rows need each key, by its id; "" counts rows with a value in clear. Reads all of the database."""
     found: Counter[str] = Counter()
     for table in TABLES:
         for row in _rows(database, table, None):
@@ -105,7 +106,7 @@ def keys_in_use(database: sqlite3.Connection) -> dict[str, int]:
 
 
 def overwrite(database: sqlite3.Connection) -> Piece:
-    """Have SQLite overwrite with zeros what is replaced from now on: it may be in clear."""
+    """Make SQLite overwrite with zeros what is replaced from now on, because it may be in clear."""
     database.execute("PRAGMA secure_delete = ON").fetchall()
     return Piece(None)
 

@@ -1,7 +1,7 @@
-"""Rows of subscriptions, positions and clusters: written, and read at a start, when memory takes all of them.
+"""Rows of subscriptions, positions and clusters. A start reads all of them into memory.
 
-Nobody else knows what a damaged one said, so none is guessed: a subscription or a cluster is listed as damaged, and
-where the row of a position is, no partition begins anew before an operator says where.
+Nobody else knows what a damaged row said, so nothing is guessed. A damaged subscription or cluster is listed as
+damaged; if the row of a position is damaged, no partition begins anew before an operator says where.
 """
 
 import sqlite3
@@ -39,7 +39,7 @@ def position_row(place: GroupPartition, position: Position) -> tuple[Any, ...]:
 
 
 def sources(database: sqlite3.Connection, path: str) -> Sources:
-    """All there is, what is damaged included."""
+    """All subscriptions, clusters and positions, including damaged ones."""
     subscriptions = {
         id: found if found is not None else _unreadable(id, trouble)
         for id, found, trouble in _texts(database, path, "subscriptions", "id, subscription", _subscription)
@@ -64,7 +64,7 @@ def sources(database: sqlite3.Connection, path: str) -> Sources:
 
 
 def readable_sources(database: sqlite3.Connection) -> tuple[tuple[Subscription, ...], tuple[Cluster, ...]]:
-    """Subscriptions and clusters whose rows can be read; of others the engine that has the file says so."""
+    """Subscriptions and clusters whose rows can be read. (The engine that has the file reports the others.)"""
     return _readable(database, "subscriptions", "subscription", _subscription), _readable(
         database, "clusters", "cluster", _cluster
     )

@@ -148,7 +148,7 @@ class SqliteStore:
             await self._use().post(_sign_off)
 
     async def close(self) -> None:
-        """Close the connection, which empties the log into the file, and let the lock go."""
+        """Close the connection, which writes the log into the file, and release the lock."""
         if self._indexes is not None:
             self._indexes.stop()
         thread, self._thread = self._thread, None
@@ -161,7 +161,7 @@ class SqliteStore:
             raise explain(error, self.path) from error
 
     def abandon(self) -> None:
-        """Let the file go as a killed process would: nothing more is written, and no event loop is needed."""
+        """Release the file as a killed process would: nothing more is written, and no event loop is needed."""
         thread, self._thread = self._thread or self._ending, None
         if self._indexes is not None:
             self._indexes.stop()
@@ -175,13 +175,13 @@ class SqliteStore:
         return thread is not None and thread.forsaken and thread.abandon()
 
     async def lost(self) -> None:
-        """Return never, but raise a `StorageReplacedError` once the file is not there any more."""
+        """Never returns, but raises a `StorageReplacedError` once the file is gone."""
         await asyncio.shield(self._use().lost)
 
     # ---- writing ----
 
     def commit(self, writes: Writes) -> Awaitable[None]:
-        """Write a turn. After an error other than `CommitRefused` its outcome is unknown, and no other is written."""
+        """Write a turn. After any error but `CommitRefused`, its outcome is unknown, and nothing more is written."""
         file = self._file
         if file.failed is not None:
             raise EngineFailedError(file.failed)
@@ -205,7 +205,7 @@ class SqliteStore:
         self._marked = True
 
     async def rewrite(self, work: "Callable[[sqlite3.Connection], Piece]") -> "Piece":
-        """Write what `work` makes of what it reads, in one transaction. Raises what `commit` does."""
+        """Let `work` read and write, in one transaction. Raises what `commit` raises."""
 
         def whole(database: sqlite3.Connection) -> "Piece":
             piece = work(database)
@@ -219,7 +219,7 @@ class SqliteStore:
             raise explain(error, self.path) from error
 
     async def survey(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Whatever is read by `work`, for as long as it takes, on a connection of its own: commits go on."""
+        """What `work` reads, for as long as it takes, through a separate connection. Commits go on meanwhile."""
 
         def whole() -> T:
             with closing(sqlite3.connect(f"{Path(self.path).as_uri()}?mode=ro", uri=True)) as database:

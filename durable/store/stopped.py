@@ -1,4 +1,4 @@
-"""A database whose engine is stopped: read without a change to it, or changed without a sign that an engine ran."""
+"""A database whose engine is stopped: read without changing it, or changed without a trace of an engine."""
 
 import os
 import sqlite3
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def check_current(database: sqlite3.Connection, path: str) -> None:
-    """Raise a `StorageError` unless it is a database of ours, with the schema of this version."""
+    """Raise a `StorageError` unless this is a database of ours with the schema of this version."""
     version, newest = check_version(database, path), max(number for number, _ in migrations())
     if version == 0:
         raise StorageError(f"{path} is empty: no engine has ever started on it")
@@ -33,10 +33,10 @@ def check_current(database: sqlite3.Connection, path: str) -> None:
 
 
 class StoppedStore(SqliteStore):
-    """The file under its lock, for changes that run nothing.
+    """The file under its lock, for changes that run no handler.
 
-    Whether the engine before ended in order is left as that engine has noted it: the next one has to know whom to
-    charge with a crash. Nor is the file brought up to date: its service may be of an older version.
+    The note whether the last engine ended in order stays as it is, because the next one has to know whom to charge
+    with a crash. The file is not brought up to date either, because its service may be of an older version.
     """
 
     def _prepare(self, database: sqlite3.Connection) -> Opened:
@@ -50,10 +50,10 @@ class StoppedStore(SqliteStore):
 
 
 class ReadOnlyStore(SqliteStore):
-    """The file as it is, with its log if it has one: nothing is written, not even what a start would repair.
+    """The file as it is, with its log if it has one. Nothing is written, not even what a start would repair.
 
-    Others may open it meanwhile, an engine too. One that has it already is an `EngineLockedError`, unless it is read
-    `beside` it.
+    Others may open it meanwhile, engines too. If an engine has it already, that is an `EngineLockedError`, unless it
+    is read `beside` that engine.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, beside: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""One thread that opens a database, does what it is handed, in order, and closes it.
+"""One thread that opens a database, does what it is given, in order, and closes it.
 
 It needs no event loop to end: it lets the database go by itself once its event loop is closed, and it does not keep a
 process from ending. What meets another program's lock is put aside and tried again, while everything else goes on.

@@ -1,4 +1,4 @@
-"""From a path to a database that may be read: what is found belongs together and is durable before it is told."""
+"""From a path to a database that may be read: its parts belong together, and are durable before anything is told."""
 
 import os
 import sqlite3

@@ -1,6 +1,6 @@
-"""What an engine tells the tools that people already run, through `opentelemetry-api` alone: the host brings the SDK.
+"""Traces and metrics for the tools that people already run. It needs `opentelemetry-api` alone; the host has the SDK.
 
-Nothing of OpenTelemetry is imported here: where the process has no use for it, it costs nothing.
+This module imports nothing of OpenTelemetry, so a process that does not use it pays nothing.
 """
 
 import sys
@@ -17,9 +17,10 @@ __all__ = ["Traces", "carry_on", "observers"]
 
 
 def observers(wanted: bool | None, given: Iterable[Observer] = ()) -> list[Observer]:
-    """Those that the process asks for: by having a tracer provider installed, unless `wanted` says so, or not.
+    """The observers that the process wants: `Traces` if a tracer provider is installed, or if `wanted` is True.
 
-    What is given already is not made twice. Raises `UsageError` if it is wanted and `opentelemetry-api` is missing.
+    There are none if `wanted` is False, or if `given` already has one. Raises `UsageError` if `wanted` is True and
+    `opentelemetry-api` is missing.
     """
     if wanted not in (None, True, False):
         raise UsageError(f"telemetry must be True, False or None, not {wanted!r}")
@@ -41,7 +42,7 @@ def observers(wanted: bool | None, given: Iterable[Observer] = ()) -> list[Obser
 
 
 def carry_on(headers: dict[str, str]) -> None:
-    """Have what is asked with these headers go on in the trace of whoever asks, where there is one."""
+    """Add the caller's trace, if there is one, to the headers of a request, so that the trace goes on there."""
     if "opentelemetry.trace" in sys.modules:
         from durable.telemetry.carried import above, carry
 

@@ -1,7 +1,7 @@
-"""The trace that an invocation belongs to, as it travels and is stored: in its headers, as the W3C names them.
+"""The trace of an invocation, as it travels and is stored: in its headers, under the W3C's names.
 
-Headers are where a trace comes from over HTTP and with records, and where handlers can see it. So an engine needs no
-column for it, and one that has no telemetry carries it on.
+Over HTTP and in records, a trace comes in the headers, and handlers see it there. So it needs no column of its own,
+and an engine without telemetry passes it on.
 """
 
 from collections.abc import Mapping, MutableMapping
@@ -26,7 +26,7 @@ _w3c = TraceContextTextMapPropagator()
 
 
 def carried(headers: Mapping[str, str]) -> SpanContext | None:
-    """The span that headers name, or None: also where what they say is nonsense."""
+    """The span that headers name; None if they name none, or nonsense."""
     if PARENT not in headers:
         return None
     carrier = {name: headers[name] for name in (PARENT, STATE) if name in headers}
@@ -35,7 +35,7 @@ def carried(headers: Mapping[str, str]) -> SpanContext | None:
 
 
 def carry(span: SpanContext, headers: MutableMapping[str, str]) -> None:
-    """Have headers name this span."""
+    """Write this span into headers."""
     headers[PARENT] = f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags:02x}"
     headers.pop(STATE, None)
     if span.trace_state:
@@ -43,24 +43,24 @@ def carry(span: SpanContext, headers: MutableMapping[str, str]) -> None:
 
 
 def above(headers: Mapping[str, str]) -> SpanContext | None:
-    """What is asked for here and now goes on below this: the span of now, or that of the headers of another trace.
+    """The span under which a request goes on: the current span, or the one in the headers if that is another trace.
 
-    (Where both are of one trace, the span of now is the nearer one: the headers have come from a client.)
+    (If both belong to one trace, the current span is the nearer one, because the headers came from a client.)
     """
     here, told = get_current_span().get_span_context(), carried(headers)
     return here if here.is_valid and (told is None or told.trace_id == here.trace_id) else told
 
 
 def below(span: SpanContext) -> Context:
-    """The context of a child of that span."""
+    """The context in which to make a child of that span."""
     return set_span_in_context(NonRecordingSpan(span), EMPTY)
 
 
 def stored(submission: Submission) -> SpanContext:
-    """The span that all of an invocation's spans are children of.
+    """The span that is the parent of all spans of an invocation.
 
-    Where it was accepted without telemetry, one follows from its id: then its attempts are in one trace all the same,
-    also across restarts, though nobody ever sees their parent.
+    If the invocation was accepted without telemetry, the span follows from its id. So its attempts still share one
+    trace, across restarts too, although nobody ever sees their parent.
     """
     found = carried(submission.headers)
     if found is not None:

@@ -1,6 +1,6 @@
-"""Spans are ended in a thread of their own: what exporters make of that can be slow, hang or raise.
+"""Ends spans in a thread of their own, because exporters may be slow, hang or raise.
 
-Many processors hand a span to their exporter where it is ended. An event loop must not wait for that.
+Many processors export a span on the thread that ends it, and an event loop must not wait for that.
 """
 
 import threading
@@ -23,7 +23,7 @@ PATIENCE_S = 0.5
 
 
 class Ends(Protocol):
-    """A span, or what is one by its end."""
+    """A span, or what becomes one when it ends."""
 
     def end(self, end_time: int, /) -> None:
         """End it as of then."""
@@ -31,7 +31,7 @@ class Ends(Protocol):
 
 
 class Endings:
-    """Ends spans, in the order in which they come, in a thread that lives as long as there are some."""
+    """Ends spans in the order in which they come, on a thread that lives as long as there are any."""
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[Ends, int]] = deque()
@@ -44,7 +44,7 @@ class Endings:
         self.dropped = 0
 
     def add(self, span: Ends, end_ns: int) -> None:
-        """End it as of then, soon."""
+        """End a span soon, with that moment as its end."""
         if len(self._waiting) >= WAITING_MAX:
             self.dropped += 1
             if self.dropped == 1:
@@ -90,7 +90,7 @@ class Endings:
             log.engine.warning("telemetry: the %s of a span raised %s; it goes on", what, type(error).__qualname__)
 
     def flush(self, patience_s: float = PATIENCE_S) -> bool:
-        """Wait until all are ended that came so far; False where that takes too long."""
+        """Wait until all spans so far have ended; False if that takes too long."""
         self._hurry.set()
         deadline = time.monotonic() + patience_s
         try:

@@ -1,8 +1,8 @@
 """Metrics in Prometheus' text format, version 0.0.4.
 
-Written here and not by `prometheus_client`, whose registry is one for the process: an application that has it would
-find our metrics among its own, and one that has not would need it for a page of text. The tests read it with that
-library.
+It is written here and not with `prometheus_client`, whose registry belongs to the whole process: an application that
+uses it would find our metrics among its own, and any other would need it for a page of text. The tests read the page
+with that library.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,7 +13,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def exposition(measured: Iterable[Measured]) -> str:
-    """The page."""
+    """The page for these metrics."""
     return "".join(line + "\n" for one in measured for line in _lines(one))
 
 

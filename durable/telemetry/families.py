@@ -1,4 +1,4 @@
-"""Metrics as data: what each is called, its unit, and its points. Both ways out read these, so they say the same."""
+"""Metrics as data: names, units and points. Prometheus and OpenTelemetry both read these, so they show the same."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ Kind = Literal["counter", "gauge", "histogram"]
 
 
 class Family(msgspec.Struct, frozen=True, eq=False):
-    """One metric, by the name that OpenTelemetry has for it. Each is itself: they are looked up for each value."""
+    """One metric, under its OpenTelemetry name. Compared by identity, because one is looked up for each value."""
 
     name: str
     kind: Kind
@@ -25,20 +25,20 @@ class Family(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def prometheus(self) -> str:
-        """Its name there: the unit is part of it, and a counter ends in `_total`."""
+        """Its name in Prometheus, which includes the unit and, for a counter, ends in `_total`."""
         unit = {"s": "_seconds", "By": "_bytes", "1": "_ratio"}.get(self.unit, "")
         return self.name.replace(".", "_") + unit + ("_total" if self.kind == "counter" else "")
 
 
 class Distribution(msgspec.Struct):
-    """A point of a histogram."""
+    """One point of a histogram."""
 
     #: How many values were in each bucket.
     counts: list[int]
     sum: float = 0.0
 
     def add(self, value: float, bounds: Sequence[float]) -> None:
-        """One more value."""
+        """Count one more value."""
         self.counts[bisect_left(bounds, value)] += 1
         self.sum += value
 

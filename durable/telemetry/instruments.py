@@ -1,7 +1,7 @@
-"""The same metrics through OpenTelemetry's API, for whatever SDK the host brings.
+"""The same metrics through OpenTelemetry's API, for any SDK that the host brings.
 
-Counters and gauges are asked for by the SDK when it exports, on its own thread. Values of histograms it wants one by
-one, which costs it five times what counting them costs us: they wait for that moment, too, as long as they are few.
+The SDK asks for counters and gauges when it exports, on its own thread. It wants the values of histograms one by one,
+which takes it five times as long as we need to count them. So they wait for the export, too, while they are few.
 """
 
 import sys
@@ -37,7 +37,7 @@ WAIT_MAX = 10_000
 
 
 class Instruments:
-    """Has the metrics of one engine exported; lives as long as they do."""
+    """Exports the metrics of one engine, for as long as these exist."""
 
     def __init__(self, metrics: Metrics, provider: Any, database: str) -> None:
         from opentelemetry.metrics import Observation
@@ -64,7 +64,7 @@ class Instruments:
         metrics.record = self.record
 
     def record(self, family: Family, value: float, labels: Labels) -> None:
-        """One value of a histogram."""
+        """Take one value of a histogram."""
         with self._lock:  # and not while values are handed over: nobody waits for the SDK
             if self._room:
                 self._room -= 1
@@ -83,7 +83,7 @@ class Instruments:
         self._record[family](value, attributes)
 
     def observations(self, family: Family) -> Iterable[Any]:
-        """The points of a counter or gauge, now; an export asks for them before it reads the histograms."""
+        """The current points of a counter or gauge. An export asks for these before it reads the histograms."""
         with self._lock:
             waiting, self._waiting, self._room = self._waiting, {}, WAIT_MAX
         for of, points in waiting.items():

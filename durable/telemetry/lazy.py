@@ -1,7 +1,8 @@
-"""A span that is made when somebody looks at it, or else when it has ended, in the thread that ends spans.
+"""A span that is made when somebody looks at it, or else after it has ended, on the thread that ends spans.
 
-A span takes OpenTelemetry's SDK about as long as the engine takes for a step. Most steps look at no span; those that
-do (for spans of their own, the ids of a log line, headers to pass on) find a real one, which began when the step did.
+OpenTelemetry's SDK takes about as long for a span as the engine for a step. Most steps never look at their span.
+Those that do (to make spans of their own, for the ids of a log line, for headers to pass on) find a real one, which
+began when the step did.
 """
 
 import threading
@@ -16,9 +17,9 @@ _making = threading.RLock()
 
 
 class LazySpan(Context):
-    """A context whose current span does not exist before somebody asks the context for anything.
+    """A context whose current span is only made when somebody asks the context for anything.
 
-    `start` is that of a tracer, and raises nothing.
+    `start` starts a span, as a tracer's does, and must raise nothing.
     """
 
     __slots__ = ("_attributes", "_began_ns", "_name", "_parent", "_seen", "_span", "_start", "ended_ns")
@@ -39,7 +40,7 @@ class LazySpan(Context):
 
     @property
     def span(self) -> Span:
-        """The span, made by now."""
+        """The span; it is made if it does not exist yet."""
         if self._span is None:
             with _making:
                 start, self._start = self._start, None
@@ -54,7 +55,7 @@ class LazySpan(Context):
         self.span.end(end_ns)
 
     def look(self) -> Context:
-        """The context that this stands for."""
+        """The real context, with the span in it."""
         if self._seen is None:
             span = self.span
             if span is INVALID_SPAN:  # a sampler looks, which is asked whether there is to be one

@@ -1,7 +1,7 @@
-"""What an engine counts and measures, and what it is asked for when somebody wants to know.
+"""What an engine counts and measures.
 
-Counters and histograms are told by events; gauges are computed when they are asked for, so nothing is polled. Labels
-are services and handlers, statuses and the like: never keys, ids or names of steps. Handlers beyond `TARGETS_MAX` are
+Events drive the counters and histograms; gauges are computed when somebody asks, so nothing is polled. Labels are
+services, handlers, statuses and the like, and never keys, ids or names of steps. Handlers beyond `TARGETS_MAX` are
 "other".
 """
 
@@ -111,9 +111,9 @@ Record = Callable[[Family, float, Labels], None]
 
 
 class Metrics(Observer):
-    """Counts what an engine does. `gauges` tells the rest when `measured` is called, on whatever thread that is.
+    """Counts what an engine does. `gauges` adds the rest whenever `measured` is called, on that thread.
 
-    `handlers` are those that it has, by service and name.
+    `handlers` are the engine's handlers, by service and name.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class Metrics(Observer):
     # ---- what is told ----
 
     def told(self) -> Iterator[Measured]:
-        """Counters and histograms, from any thread."""
+        """The counters and histograms. Can be called from any thread."""
         for family in TOLD:
             if family.kind == "counter":
                 yield Measured(family, {**self._counters[family]})
@@ -147,7 +147,7 @@ class Metrics(Observer):
                 yield Measured(family, {of: Distribution([*one.counts], one.sum) for of, one in found.items()})
 
     def measured(self) -> list[Measured]:
-        """All there is, from any thread. Raises nothing: what cannot be told is left out."""
+        """All metrics. Can be called from any thread, and raises nothing: what cannot be read is left out."""
         return [*self.told(), *self._gauges(self.targets)]
 
     def _count(self, family: Family, labels: Labels) -> None:
@@ -166,26 +166,26 @@ class Metrics(Observer):
     # ---- events ----
 
     def engine_stopped(self) -> None:
-        """What was running will not be told of."""
+        """Forget what was running: nothing more is told of it."""
         self._begun.clear()
 
     def turn_committed(self, commands: int, rows: int, seconds: float) -> None:
-        """A transaction, where there were rows to write."""
+        """Count a transaction that had rows to write."""
         if rows:
             self._add(COMMITS, seconds)
             self._add(COMMANDS, commands)
             self._add(ROWS, rows)
 
     def invocation_accepted(self, submission: Submission, created_at: int) -> None:
-        """One more."""
+        """Count it."""
         self._count(ACCEPTED, (self.targets.of(submission),))
 
     def invocation_paused(self, submission: Submission) -> None:
-        """One more."""
+        """Count it."""
         self._count(PAUSED, (self.targets.of(submission),))
 
     def invocation_ended(self, invocation: Invocation, outcome: Outcome) -> None:
-        """One more, and how long it took."""
+        """Count it, and how long it took."""
         how = "success"
         if not outcome.ok:
             kind = failure_of(outcome).kind
@@ -196,26 +196,26 @@ class Metrics(Observer):
         self._add(INVOCATIONS, lasted / 1000, labels)
 
     def attempt_ended(self, submission: Submission, attempt: int, how: str, error: BaseException | None) -> None:
-        """One more."""
+        """Count it."""
         self._count(ATTEMPTS, (self.targets.of(submission), how))
 
     def attempt_lost(self, submission: Submission, attempt: int) -> None:
-        """One that nobody else counts."""
+        """Count an attempt that no other event counts."""
         self._count(ATTEMPTS, (self.targets.of(submission), "lost"))
 
     def attempt_failed(self, failed: Failed) -> None:
-        """Whether there is another one."""
+        """Count a retry, if one follows."""
         if failed.then is Then.RETRY:
             self._count(RETRIES, (self.targets.of(failed.invocation.submission),))
 
     def step_started(self, submission: Submission, attempt: int, entry: int, name: str) -> None:
-        """Its time begins."""
+        """Note when the step began."""
         self._begun[submission.id, entry] = perf_counter()
 
     def step_ended(
         self, submission: Submission, attempt: int, entry: int, name: str, error: BaseException | None
     ) -> None:
-        """How long it took."""
+        """Count it, and how long it took."""
         began = self._begun.pop((submission.id, entry), None)
         if began is not None:
             outcome = "success" if error is None else "error"
@@ -223,7 +223,7 @@ class Metrics(Observer):
 
 
 class Targets:
-    """Names of handlers, without keys; those that come after the first two hundred have one together."""
+    """Labels for handlers, without keys. All handlers after the first `TARGETS_MAX` share one."""
 
     def __init__(self) -> None:
         self._names: dict[tuple[str, str], str] = {}

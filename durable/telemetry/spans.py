@@ -1,4 +1,4 @@
-"""The spans of an invocation: asked for, each attempt, each step once, its end; one trace across crashes.
+"""The spans of an invocation: its request, each attempt, each step once, its end. One trace, even across crashes.
 
     ingress Shop/checkout                        a request over HTTP, until what it asks for is durable
     └─ invocation-start Shop/checkout            from being asked for until it is durable: what the others hang on
@@ -8,8 +8,9 @@
        ├─ invocation-start Stock/{key}/reserve   a call that it made, with its own attempts
        └─ invocation-end Shop/checkout           the moment at which its outcome was durable
 
-Spans tell of what is durable. The first one is exported once its invocation is, with which its id is stored for the
-others to hang on; a step that succeeded, once its result is, or with `durable.step.recorded=false` if it never was.
+Spans show what is durable. The first span is exported once the invocation is durable; its id is stored with the
+invocation, so that the others can have it as their parent. The span of a step that succeeded is exported once its
+result is durable, or with `durable.step.recorded=false` if it never became so.
 """
 
 import time
@@ -76,9 +77,10 @@ class _Attempt:
 
 
 class Traces(Observer):
-    """Follows an engine, and makes spans of what it does: `Engine(..., observer=Traces(provider))`.
+    """An observer that makes spans of what an engine does: `Engine(..., observer=Traces(provider))`.
 
-    An engine does that by itself where the process has a tracer provider installed (`trace.set_tracer_provider`).
+    You only need it for a provider of your own: if the process has one installed (`trace.set_tracer_provider`), an
+    engine makes its `Traces` by itself.
     """
 
     def __init__(self, provider: TracerProvider) -> None:
@@ -102,13 +104,13 @@ class Traces(Observer):
         self._step_names: dict[str, str] = {}
 
     def flush(self, patience_s: float = 5.0) -> bool:
-        """Have all spans that have ended handed to the SDK; False where that takes longer."""
+        """Hand all spans that have ended to the SDK; False if that takes too long."""
         return self._endings.flush(patience_s)
 
     # ---- the engine ----
 
     def engine_stopped(self) -> None:
-        """What is not durable by now is not told of, but for steps: they have been executed."""
+        """What is not durable by now gets no span, except steps, which have been executed."""
         for id in [*self._over, *self._failing, *self._attempts]:
             self._left_over(id)
         for attempt in self._attempts.values():
@@ -122,7 +124,7 @@ class Traces(Observer):
     # ---- requests ----
 
     def request_started(self, request: Asking) -> None:
-        """A span until what is asked for is durable, or refused: a crash must not take it, as others hang on it."""
+        """A span until the request is durable or refused. A crash must not lose it: it is the parent of others."""
         attributes: dict[str, Any] = {"rpc.service": request.service, "rpc.method": request.handler}
         if request.peer is not None:
             attributes["client.socket.address"], attributes["client.socket.port"] = request.peer
@@ -137,7 +139,7 @@ class Traces(Observer):
             self._ingress.add(span)
 
     def request_ended(self, request: Asking, status: int) -> None:
-        """With the status of the answer, where it was not accepted."""
+        """Note the status of the answer if the request was not accepted."""
         found = self._requests.pop(id(request), None)
         if found is None:
             return
@@ -156,7 +158,7 @@ class Traces(Observer):
     # ---- invocations ----
 
     def invocation_asked(self, submission: Submission) -> None:
-        """A call is in its caller's trace, a send begins one linked to that; what comes from outside goes on."""
+        """A call joins its caller's trace, a send begins one that is linked to it, a request goes on with its own."""
         caller, now = submission.caller, time.time_ns()
         if caller is not None:
             attempt = self._attempts.get(caller.id)
@@ -184,7 +186,7 @@ class Traces(Observer):
             self._begin(submission, self._parent(submission.headers), now, *origin)
 
     def record_offered(self, submission: Submission, subscription: Subscription) -> None:
-        """The trace of whoever sent the record goes on."""
+        """The trace of the record's sender goes on."""
         headers, now = submission.headers, time.time_ns()
         attributes = _common(submission)
         attributes |= {
@@ -223,18 +225,18 @@ class Traces(Observer):
             self._asked[submission.headers[PARENT]] = (*origin, span)
 
     def invocation_accepted(self, submission: Submission, created_at: int) -> None:
-        """From now on it is certain."""
+        """Now its spans can be exported."""
         now = time.time_ns()
         for span in self._asked.pop(submission.headers.get(PARENT, ""), ()):
             self._ingress.discard(span)
             self._end(span, now)
 
     def invocation_dismissed(self, submission: Submission) -> None:
-        """Nothing to tell of: the one that was there has its own."""
+        """Drop its span: the invocation that already exists has its own."""
         self._asked.pop(submission.headers.get(PARENT, ""), None)
 
     def invocation_ended(self, invocation: Invocation, outcome: Outcome) -> None:
-        """The moment at which its outcome was durable."""
+        """A span for the moment at which its outcome became durable."""
         submission, now = invocation.submission, time.time_ns()
         self._left_over(submission.id)
         attributes = _common(submission)
@@ -258,7 +260,7 @@ class Traces(Observer):
     # ---- attempts ----
 
     def attempt_started(self, submission: Submission, attempt: int) -> None:
-        """Its span is what the handler's own spans nest under."""
+        """Make the span under which the handler's own spans nest."""
         self._left_over(submission.id)
         invocation = stored(submission)
         ids = _ids(submission)
@@ -273,7 +275,7 @@ class Traces(Observer):
             attach(started.context)
 
     def attempt_ended(self, submission: Submission, attempt: int, how: str, error: BaseException | None) -> None:
-        """What has failed is told of once it is known what follows."""
+        """End its span; if it has failed, only once it is known what follows."""
         ended = self._attempts.pop(submission.id, None)
         if ended is None or ended.number != attempt:
             return
@@ -298,7 +300,7 @@ class Traces(Observer):
         self._end(span, time.time_ns())
 
     def attempt_lost(self, submission: Submission, attempt: int) -> None:
-        """A moment at the next start: its own span, which its steps hang on, was lost with it."""
+        """A span for a moment at the next start: the attempt's own, the parent of its steps', was lost with it."""
         now = time.time_ns()
         attributes = _common(submission) | {"durable.attempt.number": attempt, "durable.attempt.outcome": "lost"}
         name = f"attempt-lost {low(submission)}"
@@ -307,7 +309,7 @@ class Traces(Observer):
         self._end(span, now)
 
     def attempt_failed(self, failed: Failed) -> None:
-        """A retry, a pause, or the end."""
+        """End the span of the attempt with what follows: a retry, a pause, or the end."""
         attempt = self._failing.pop(failed.invocation.id, None)
         if attempt is None or attempt.number != failed.attempt:
             return
@@ -320,7 +322,7 @@ class Traces(Observer):
         self._end(attempt.span, attempt.ended_ns)
 
     def entry_made(self, submission: Submission, attempt: int, entry: int, kind: Kind, name: str) -> None:
-        """An event of its attempt; not for steps, which have spans."""
+        """Add an event to the span of the attempt. (Steps have spans instead.)"""
         running = self._attempts.get(submission.id)
         if running is not None and running.span.is_recording():
             command: dict[str, Any] = {
@@ -334,7 +336,7 @@ class Traces(Observer):
     # ---- steps ----
 
     def step_started(self, submission: Submission, attempt: int, entry: int, name: str) -> None:
-        """A span below that of the flow that asked for it: none where that is not sampled."""
+        """Begin a span below that of the flow that asked for the step; none if that one is not sampled."""
         running, around = self._attempts.get(submission.id), get_current()
         if running is None:
             return
@@ -363,7 +365,7 @@ class Traces(Observer):
     def step_ended(
         self, submission: Submission, attempt: int, entry: int, name: str, error: BaseException | None
     ) -> None:
-        """It is told of when its outcome is durable; at once where it has none, and may run again."""
+        """Keep the span until the outcome is durable; export it at once if the step has none and may run again."""
         found = self._attempt(submission.id, attempt)
         span = None if found is None else found.steps.get(entry)
         if found is None or span is None:
@@ -379,7 +381,7 @@ class Traces(Observer):
             self._prune(submission.id)
 
     def step_recorded(self, submission: Submission, attempt: int, entry: int) -> None:
-        """It never runs again."""
+        """Export its span."""
         found = self._attempt(submission.id, attempt)
         span = None if found is None else found.steps.pop(entry, None)
         if span is not None:

@@ -1,4 +1,4 @@
-"""What is stored of an invocation, or what it reads, cannot be read: it is paused, and everybody else goes on."""
+"""Pauses an invocation whose rows, or what it reads, cannot be read. Everybody else goes on."""
 
 import msgspec
 
@@ -12,12 +12,12 @@ from durable.core.turn import Turn
 
 
 def to_note(invocation: Invocation) -> NoteDamage:
-    """The command for one that was found damaged when it was loaded."""
+    """The command for an invocation that was found damaged when it was loaded."""
     return NoteDamage(invocation.seq, invocation.problem or problem_of("what is stored of it is damaged"))
 
 
 def note_damage(turn: Turn, command: NoteDamage) -> None:
-    """Store it as paused, with the cause. An attempt of it is over; what has ended stays as it is."""
+    """Store it as paused, with the cause, and end its attempt. An invocation that has ended stays as it is."""
     turn.reply(command.token, Answer.DONE)
     invocation = turn.world.invocations.get(command.seq)
     if invocation is None or invocation.status is Status.COMPLETED:
@@ -28,7 +28,7 @@ def note_damage(turn: Turn, command: NoteDamage) -> None:
 
 
 def hold(turn: Turn, invocation: Invocation, problem: Problem) -> None:
-    """Pause it because of something that is damaged."""
+    """Pause it because something is damaged."""
     if invocation.status in (Status.SCHEDULED, Status.PENDING):
         invocation.queued = None  # its turn never comes
     if invocation.status is Status.RUNNING:

@@ -1,4 +1,4 @@
-"""End an attempt: with an outcome, with a failure to retry, or by giving up its memory while it waits."""
+"""Ends an attempt: with an outcome, with a failure that is retried, or by suspending it while it waits."""
 
 import msgspec
 
@@ -23,8 +23,8 @@ def finish(turn: Turn, command: Finish) -> None:
 def fail(turn: Turn, command: Fail) -> None:
     """Back off, give the step up, pause, or give the invocation up: as the policy says.
 
-    Where trying again cannot help (`Problem.reason`) no policy is asked: it is paused at once, and never ended, as
-    other code can still save its work.
+    If a retry cannot help (`Problem.reason`), no policy is asked: the invocation is paused at once, and never ended,
+    because other code can still save its work.
     """
     invocation = attempt_of(turn, command.seq, command.attempt)
     if invocation is None:
@@ -61,7 +61,7 @@ def fail(turn: Turn, command: Fail) -> None:
 
 
 def lasting_ms(turn: Turn, invocation: Invocation, command: Fail, policy: RetryPolicy, failures: int) -> int:
-    """How long tries will have gone on when the next one begins; 0 where the policy does not ask."""
+    """For how long there will have been retries when the next one begins; 0 if the policy does not ask."""
     if not policy.timed:
         return 0
     key = -command.problem.entry if command.step_policy is not None else 0
@@ -74,7 +74,7 @@ def lasting_ms(turn: Turn, invocation: Invocation, command: Fail, policy: RetryP
 
 
 def give_up(turn: Turn, invocation: Invocation, policy: RetryPolicy, failure: Outcome | None) -> None:
-    """No try is left."""
+    """No attempt is left: pause or end it."""
     if policy.on_max_attempts == "kill" and failure is not None:
         turn.failed(invocation, Then.END, tries=invocation.failures)
         turn.complete(invocation, failure)
@@ -83,13 +83,13 @@ def give_up(turn: Turn, invocation: Invocation, policy: RetryPolicy, failure: Ou
 
 
 def stop(turn: Turn, invocation: Invocation, tries: int) -> None:
-    """It is not tried again, after so many, until somebody resumes it."""
+    """Pause it after so many attempts, until somebody resumes it."""
     turn.failed(invocation, Then.PAUSE, tries=tries)
     after(turn, invocation, Stop())
 
 
 def back_off(turn: Turn, invocation: Invocation, command: Fail, policy: RetryPolicy, failures: int) -> None:
-    """Try again later, at a time that is stored; or when it is resumed, where it was to be paused."""
+    """Retry later, at a time that is stored; or when it is resumed, if it was about to be paused."""
     delay_ms = command.retry_after_ms
     if delay_ms is None:
         delay_ms = policy.delay_ms(failures)
@@ -132,7 +132,7 @@ def step_row(turn: Turn, invocation: Invocation, command: Fail, part: int, outco
 
 
 def suspend(turn: Turn, command: Suspend) -> None:
-    """The attempt has let its waiting handler go; where there is news that it had not seen, it is started again."""
+    """The attempt has let its waiting handler go. If there is news that it has not seen, start it again."""
     invocation = attempt_of(turn, command.seq, command.attempt)
     if invocation is None:
         return
@@ -149,7 +149,7 @@ def suspend(turn: Turn, command: Suspend) -> None:
 
 
 def cool(turn: Turn, command: Cool) -> None:
-    """The handler that was kept is gone."""
+    """The handler that was kept in memory is gone."""
     invocation = turn.world.invocations.get(command.seq)
     if invocation is not None and invocation.attempt == command.attempt and invocation.status is not Status.RUNNING:
         turn.cool(invocation)

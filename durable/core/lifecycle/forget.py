@@ -1,4 +1,4 @@
-"""Forget what is completed: when its retention is over, or when an operator says so."""
+"""Forgets completed invocations: when their retention is over, or when an operator says so."""
 
 from durable.core.commands import Expire, Purge
 from durable.core.effects import Answer, Need
@@ -14,7 +14,7 @@ def needs_purge(world: World, command: Purge, need: Need) -> None:
 
 
 def needs_expire(world: World, command: Expire, need: Need) -> None:
-    """Only a workflow, whose key may have been started again since; of all others their number is enough."""
+    """A workflow, whose key may have been started again since. For all others, the number is enough."""
     if command.workflow and not command.journal_only:
         need_invocation(world, need, command.seq)
 

@@ -1,7 +1,7 @@
-"""What is asked with an idempotency key takes effect once: asked again, it is answered as it was the first time.
+"""A request with an idempotency key takes effect once: repeated, it gets the first answer.
 
-The answer is stored in the transaction of what it tells of. One that refuses is not: nothing was done, so it may be
-asked again.
+The answer is stored in the transaction of the effect. A refusal is not stored: nothing was done, so the request may
+be repeated.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ _BEFORE_OR_AFTER = (Status.SCHEDULED, Status.PENDING, Status.COMPLETED)
 
 
 def once(apply: Callable[[Turn, Any], None]) -> Callable[[Turn, Any], None]:
-    """`apply`, but for a command whose key was used for the same thing before."""
+    """`apply`, unless the key of the command was used for the same thing before."""
 
     def applied(turn: Turn, command: Asked) -> None:
         if command.once is None:
@@ -70,7 +70,7 @@ def again(command: Asked, before: Answered, invocation: Invocation | None) -> Re
 
 
 def needs_once(needs: Callable[[World, Any, Need], None] | None) -> Callable[[World, Any, Need], None]:
-    """`needs`, and with a key what was answered before."""
+    """`needs` and, for a command with a key, the answers to earlier ones."""
 
     def needed(world: World, command: Asked, need: Need) -> None:
         if needs is not None:
@@ -82,7 +82,7 @@ def needs_once(needs: Callable[[World, Any, Need], None] | None) -> Callable[[Wo
 
 
 def remember(turn: Turn, command: Asked, reply: Reply) -> None:
-    """Keep the answer as long as what it was asked of; or for a day, if that is gone by now, or if that will do."""
+    """Keep the answer as long as its owner; or for a day, if that is gone by now, or if a day is enough."""
     assert command.once is not None
     owner = NOBODY if command.once.brief else places(turn.world, command)[0].owner
     place = Place(owner, about(command), command.once.key)
@@ -91,7 +91,7 @@ def remember(turn: Turn, command: Asked, reply: Reply) -> None:
 
 
 def places(world: World, command: Asked) -> list[Place]:
-    """Where the answer may be kept: with its owner, if that is there; or it was gone when it was given."""
+    """Where the answer may be: with its owner, if that exists, or without one, if it was gone at the time."""
     assert command.once is not None
     owners = [NOBODY]
     if isinstance(command, SettlePromise):
@@ -129,5 +129,5 @@ def took(command: Asked, result: Answer | Status) -> bool:
 
 
 def invocation_of(turn: Turn, command: Asked) -> Invocation | None:
-    """The one that it is asked of, if there is one."""
+    """The invocation that the command is about, if there is one."""
     return turn.find(command.id) if isinstance(command, OfInvocation) else None

@@ -1,4 +1,4 @@
-"""Pause: what runs may end and is recorded, then nothing happens until somebody resumes it."""
+"""Pause: running steps end and are recorded, then nothing happens until somebody resumes the invocation."""
 
 from durable.core.commands import Pause, Resume, Unloaded
 from durable.core.effects import Answer, Interrupt, Need, Unload
@@ -12,7 +12,7 @@ from durable.core.world import World
 
 
 def pause(turn: Turn, command: Pause) -> None:
-    """At once where no attempt runs; else when its steps have ended."""
+    """Pause it at once if no attempt runs, otherwise when its steps have ended."""
     invocation = turn.find(command.id)
     if invocation is None:
         turn.reply(command.token, Answer.NOT_FOUND)
@@ -31,7 +31,7 @@ def pause(turn: Turn, command: Pause) -> None:
 
 
 def unloaded(turn: Turn, command: Unloaded) -> None:
-    """The attempt is gone: it is paused now, or runs again where it was resumed or cancelled meanwhile."""
+    """The attempt is gone: pause it now, or run it again if it was resumed or cancelled meanwhile."""
     invocation = attempt_of(turn, command.seq, command.attempt)
     if invocation is None:
         return
@@ -41,7 +41,7 @@ def unloaded(turn: Turn, command: Unloaded) -> None:
 
 
 def needs_resume(world: World, command: Resume, need: Need) -> None:
-    """The invocation; where it was paused because it is damaged, its whole journal, to see whether it still is."""
+    """The invocation and, if it was paused as damaged, its whole journal, to see whether it still is."""
     need_id(world, need, command.id)
     invocation = world.find(command.id)
     if invocation is not None and invocation.problem is not None and invocation.problem.reason == Reason.DAMAGED:

@@ -16,7 +16,7 @@ def needs(world: World, command: SettlePromise, need: Need) -> None:
 
 
 def from_outside(turn: Turn, command: SettlePromise) -> None:
-    """Settle it and say whether it was the first; where what is stored of it is damaged, nobody can tell."""
+    """Settle it and say whether this was the first time. If its stored row is damaged, nobody can tell."""
     turn.renew(command.service, command.key)
     cause = turn.world.keys[command.service, command.key].promise_damage(command.name)
     if cause is not None:
@@ -27,7 +27,7 @@ def from_outside(turn: Turn, command: SettlePromise) -> None:
 
 
 def settle_promise(turn: Turn, service: str, key: str, name: str, outcome: Outcome) -> bool:
-    """Keep the outcome and tell everybody who waits; False where it was settled before."""
+    """Store the outcome and tell everybody who waits; False if it was settled before."""
     promises = turn.world.keys[service, key].promises
     if name in promises:
         return False

@@ -66,13 +66,13 @@ def settle_budget(turn: Turn, invocation: Invocation, entry: int) -> None:
 
 
 def forget_tries(invocation: Invocation, entry: int) -> None:
-    """Failures of this step, and of the handler itself, do not count any more."""
+    """Failures of this step, and of the handler itself, no longer count."""
     gone = (0, entry, -entry)
     invocation.step_failures = {key: one for key, one in invocation.step_failures.items() if key not in gone}
 
 
 def attempt_of(turn: Turn, seq: int, attempt: int) -> Invocation | None:
-    """The invocation, if this attempt of it is the one that may speak."""
+    """The invocation, if this is its current attempt."""
     invocation = turn.world.invocations.get(seq)
     if invocation is None or invocation.attempt != attempt or invocation.status is not Status.RUNNING:
         return None

@@ -1,4 +1,4 @@
-"""Do a completed invocation again, as a new one, from its start or over the first entries of its journal."""
+"""Runs a completed invocation again, as a new one, from its start or over the first entries of its journal."""
 
 import sys
 from collections.abc import Sequence
@@ -71,7 +71,7 @@ def restart(turn: Turn, command: Restart) -> None:
 
 
 def refusal(old: Invocation) -> Answer | Status | None:
-    """Why it cannot be done again, or None."""
+    """Why it cannot be restarted, or None."""
     if old.damaged:
         return Answer.DAMAGED
     if old.status is not Status.COMPLETED:
@@ -105,7 +105,7 @@ def _with_id(old: Invocation, row: Row) -> Row:
 
 
 def open_entries(rows: Sequence[Row]) -> list[int]:
-    """Those that should have an outcome and have none: they cannot be done again."""
+    """Entries that should have an outcome and have none: they cannot be kept."""
     asked = {row.entry for row in rows if row.part == COMMAND and row.ok is None and row.kind not in DETACHED}
     ended = {row.entry for row in rows if row.part != COMMAND and row.ordinal is not None}
     cancelled = min((row.ordinal or 0 for row in rows if row.entry == 0), default=sys.maxsize)

@@ -1,4 +1,4 @@
-"""Slots that became free in a turn go to those that wait for one, in the order in which they came to wait."""
+"""Gives slots that became free in a turn to those that wait for one, in the order in which they began to wait."""
 
 from durable.core.commands import Lend, Trust
 from durable.core.effects import Need
@@ -46,7 +46,7 @@ def hand_out(turn: Turn) -> Need | None:
 
 
 def lend(turn: Turn, command: Lend) -> None:
-    """As long as something in it waits for the engine, its slot is another's; then more run than there are slots."""
+    """While something in it waits for the engine, lend its slot. Afterwards more may run than there are slots."""
     lent, seq = turn.world.lent, command.seq
     if seq in turn.world.running:
         turn.replaced.append((lent, seq, lent.get(seq)))
@@ -56,6 +56,6 @@ def lend(turn: Turn, command: Lend) -> None:
 
 
 def trust(turn: Turn, command: Trust) -> None:
-    """A suspect has run for so long without harm that the next one may start beside it."""
+    """A suspect has run so long without harm that the next one may start beside it."""
     if turn.world.on_trial == command.seq:
         turn.world.on_trial = 0

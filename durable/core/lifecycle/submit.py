@@ -69,7 +69,7 @@ def begin(turn: Turn, submission: Submission) -> Invocation:
 
 
 def join(turn: Turn, command: Submit, existing: Invocation) -> None:
-    """The same request once more: its caller gets the outcome of the first."""
+    """A repeated request: its caller gets the outcome of the first."""
     caller, again = command.submission.caller, command.again
     said = "" if again is None else again.said(existing.id, existing.submission.input)
     refused = again is not None and again.refuses and bool(said)

@@ -31,7 +31,7 @@ from durable.core.world import World
 
 
 def subscribe(turn: Turn, command: Subscribe) -> None:
-    """Keep it; its id is new. No two are from the same millisecond: the time alone says which one is older."""
+    """Store it; its id is new. No two have the same millisecond, so the time alone says which one is older."""
     newest = max((one.created_at for one in turn.world.subscriptions.values()), default=0)
     subscription = msgspec.structs.replace(
         command.subscription, created_at=max(command.subscription.created_at, newest + 1)
@@ -60,7 +60,7 @@ def change(turn: Turn, command: ChangeSubscription) -> None:
 
 
 def hold(turn: Turn, command: HoldSubscription) -> None:
-    """Nothing is taken for it while it is held."""
+    """While it is held, take nothing for it."""
     _change(turn, command.id, command.token, paused=command.held)
 
 
@@ -122,7 +122,7 @@ def needs(world: World, command: Take, need: Need) -> None:
 
 
 def take(turn: Turn, command: Take) -> None:
-    """Accept what was not taken before. What was, is told by its offset: it is offered again after a crash."""
+    """Accept what was not taken before, as the offsets tell: after a crash, records are offered again."""
     world, place = turn.world, command.place
     subscription, position = world.subscriptions.get(command.id), world.positions.get(place)
     if subscription is None or subscription.paused:
@@ -187,7 +187,7 @@ def accept(turn: Turn, record: Offered) -> None:
 
 
 def accept_alike(turn: Turn, records: Alike, first: int) -> None:
-    """Who can run begins; who waits is in memory where there is room, and else a row until its turn comes."""
+    """Those that can run begin. The others wait: in memory while there is room, and then as rows."""
     for index in range(first, len(records)):
         if turn.world.full:
             turn.line_up_rows(records, index)
@@ -196,7 +196,7 @@ def accept_alike(turn: Turn, records: Alike, first: int) -> None:
 
 
 def set_cluster(turn: Turn, command: SetCluster) -> None:
-    """Keep it, or forget it."""
+    """Store it, or remove it."""
     if command.cluster is None and command.name not in turn.world.clusters:
         turn.reply(command.token, Answer.NOT_FOUND)
         return

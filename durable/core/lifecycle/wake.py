@@ -1,4 +1,4 @@
-"""Complete an entry from outside its attempt, and start the handler again where it waited for just that."""
+"""Completes an entry from outside its attempt, and starts the handler again if it waited for just that."""
 
 from durable.core.commands import CompleteEntry, KeyFree, Notify, SendSignal, TimerFired
 from durable.core.effects import Answer, Need
@@ -53,7 +53,7 @@ def timer_fired(turn: Turn, command: TimerFired) -> None:
 
 
 def arm(turn: Turn, invocation: Invocation) -> None:
-    """Have a timer for all it waits for: one that came without a reason may be damaged, and the right one missing."""
+    """Make a timer for all it waits for: one that came without reason may be damaged, and the right one missing."""
     if invocation.due_at is not None:
         turn.add_timer(invocation.due_at, invocation.seq, 0)
     for entry, waits in invocation.open.items():
