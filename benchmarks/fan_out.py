@@ -146,7 +146,9 @@ def fan_out() -> list[Result]:
                 most = 4 if how == DRAIN else 2  # that one hands lists of all the others to and fro
                 results.append(Result(f"{name}, each (floor: of {FEW:,})", live, "us", floors[0], most))
                 results.append(Result(f"{name}, each in a replay", replayed, "us", floors[1], most))
-                results.append(Result(f"{name}, the longest stall behind the handler's own", longest * 1000, "ms"))
+                results.append(
+                    Result(f"{name}, the longest stall behind the handler's own", longest * 1000, "ms", None, 50)
+                )
     bare = min(asyncio.run(_bare(MANY)) for _ in range(3))
     results.append(
         Result(f"(asyncio.gather over {MANY:,} tasks of nothing durable, the longest stall)", bare * 1000, "ms")

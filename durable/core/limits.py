@@ -33,7 +33,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     #: How many journals are read at the same time: a commit has to wait for them.
     journals: int = 32
     #: How many recorded outcomes are delivered before the event loop gets its turn.
-    replayed: int = 250
+    replayed: int = 100
     #: How many steps of a handler begin in one round of the event loop: of those beside it, and of those in flows.
     begun: int = 100
     #: How many attempts may fail before others that fail have to wait until those failures are settled.
