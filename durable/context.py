@@ -34,6 +34,9 @@ from durable.saga import Saga
 from durable.serde import reader, serde_for, stable, writer
 from durable.service import Handler
 
+#: Looked up once: up to Python 3.11, each look at a member of an enum takes longer than the rest of a comparison.
+_CALL, _SEND = Kind.CALL, Kind.SEND
+
 P = ParamSpec("P")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -159,7 +162,7 @@ class Context:
         headers: Mapping[str, str] | None = None,
     ) -> Call[Any]:
         """Invoke a handler and wait for its result. If it ends with a terminal error, that is raised here."""
-        id, future = self._operations.invoke(Kind.CALL, target, arg, key, idempotency_key, headers, None)
+        id, future = self._operations.invoke(_CALL, target, arg, key, idempotency_key, headers, None)
         call = cast(Call[Any], future)
         call.id = id
         return call
@@ -211,7 +214,7 @@ class Context:
         headers: Mapping[str, str] | None = None,
     ) -> SendHandle[Any]:
         """Invoke a handler, now or after `delay`, and go on. No cancel or kill of this invocation reaches it."""
-        id, _ = self._operations.invoke(Kind.SEND, target, arg, key, idempotency_key, headers, delay)
+        id, _ = self._operations.invoke(_SEND, target, arg, key, idempotency_key, headers, delay)
         output = target.signature().output if isinstance(target, Handler) else Any
         return SendHandle(self, id, output)
 

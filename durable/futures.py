@@ -23,6 +23,9 @@ from durable.errors import (
 from durable.outcomes import error_of
 from durable.serde import decoded
 
+#: Looked up once: up to Python 3.11, each look at a member of an enum takes longer than the rest of a comparison.
+_CALL = Kind.CALL
+
 T_co = TypeVar("T_co", covariant=True)
 
 
@@ -194,7 +197,7 @@ class DurableFuture(Generic[T_co]):
 
         A call whose id was read is not forgotten.
         """
-        if self.kind is Kind.CALL:
+        if self.kind is _CALL:
             self.made = None
         return self._id
 

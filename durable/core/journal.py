@@ -147,25 +147,11 @@ class Row(NamedTuple):
     value: bytes | None
     at: int
 
-    @classmethod
-    def completion(
-        cls, invocation: int, entry: int, kind: Kind, outcome: Outcome, ordinal: int | None, at: int
-    ) -> "Row":
+    @staticmethod
+    def completion(invocation: int, entry: int, kind: Kind, outcome: Outcome, ordinal: int | None, at: int) -> "Row":
         """The row for the outcome of an entry, or of something addressed to the invocation itself (entry 0)."""
         part = COMPLETION if entry else ordinal or 0
-        return cls(
-            invocation=invocation,
-            entry=entry,
-            part=part,
-            kind=kind,
-            name=None,
-            detail=None,
-            seen=0,
-            ordinal=ordinal,
-            ok=outcome.ok,
-            value=outcome.value,
-            at=at,
-        )
+        return row_of((invocation, entry, part, kind, None, None, 0, ordinal, outcome.ok, outcome.value, at))
 
 
 _Values = tuple[int, int, int, str, str | None, str | None, int, int | None, bool | None, bytes | None, int]

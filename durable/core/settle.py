@@ -114,18 +114,18 @@ def advance(turn: Turn) -> Need | None:
     commands, world = turn.commands, turn.world
     while world.unnoted:
         commands.appendleft(damage.to_note(world.unnoted.pop()))
+    need = Need()
     while True:
         if not commands:
-            need = slots.hand_out(turn)
-            if need is not None or not turn.told:
-                return need
+            missing = slots.hand_out(turn)
+            if missing is not None or not turn.told:
+                return missing
             commands.extend(turn.told)
             turn.told.clear()
         command = commands[0]
         kind = type(command)
         needs = _NEEDS.get(kind)
         if needs is not None:
-            need = Need()
             needs(world, command, need)
             if need:
                 for later in commands:

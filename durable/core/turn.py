@@ -38,6 +38,9 @@ from durable.core.sources import Position
 from durable.core.topics import output_topic, promise_topic
 from durable.core.world import World
 
+#: Looked up once: up to Python 3.11, each look at a member of an enum takes longer than the rest of a comparison.
+_RUNNING, _COMPLETED = Status.RUNNING, Status.COMPLETED
+
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -131,7 +134,8 @@ class Turn:
 
     def start(self, invocation: Invocation) -> None:
         """Its turn has come: it gets its next attempt, or waits until there is a slot for it."""
-        if invocation.queued is None and invocation.submission.flavor is Flavor.EXCLUSIVE:
+        submission = invocation.submission
+        if submission.key is not None and invocation.queued is None and submission.flavor is Flavor.EXCLUSIVE:
             self._queue_again(invocation)
             if invocation.status is Status.PENDING:
                 return
@@ -158,7 +162,7 @@ class Turn:
         if submission.key is not None and visits_a_workflow(submission):
             self.renew(submission.service, submission.key)
         world.running.add(invocation.seq)
-        invocation.status = Status.RUNNING
+        invocation.status = _RUNNING
         invocation.attempt += 1
         invocation.place = 0
         invocation.notified = 0
@@ -244,7 +248,7 @@ class Turn:
     def complete_entry(self, invocation: Invocation, entry: int, outcome: Outcome, kind: Kind) -> None:
         """Write the outcome of an open entry, and let its attempt know."""
         self.writes.journal.append(Row.completion(invocation.seq, entry, kind, outcome, self.ordinal(), self.now))
-        if invocation.status is Status.RUNNING:
+        if invocation.status is _RUNNING:
             invocation.notified += 1
             self.actions.append(Deliver(invocation.seq, invocation.attempt, entry, outcome, notified=True))
         elif invocation.seq in self.world.warm:
@@ -255,7 +259,7 @@ class Turn:
         submission = invocation.submission
         if self.world.warm:
             self.cool(invocation)
-        self.leave(invocation, Status.COMPLETED)
+        self.leave(invocation, _COMPLETED)
         invocation.outcome = outcome
         invocation.completed_at = self.now
         invocation.waiting = None
@@ -275,7 +279,7 @@ class Turn:
                 self.tell(Notify(seq, entry, outcome, topic))
         if invocation.queued is not None:
             self.free_key(invocation)
-        if submission.flavor is Flavor.WORKFLOW and submission.key is not None:
+        if submission.key is not None and submission.flavor is Flavor.WORKFLOW:
             self.world.keys[submission.service, submission.key].over_at = (
                 self.now + submission.completion_retention_ms
             )
@@ -287,7 +291,7 @@ class Turn:
     def forget(self, invocation: Invocation) -> None:
         """Delete every trace of a completed invocation."""
         seq, submission = invocation.seq, invocation.submission
-        if submission.flavor is Flavor.WORKFLOW and submission.key is not None:
+        if submission.key is not None and submission.flavor is Flavor.WORKFLOW:
             key = (submission.service, submission.key)
             self.writes.state_cleared.add(key)
             self.writes.promises_cleared.add(key)

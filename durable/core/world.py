@@ -36,6 +36,8 @@ class Loaded(msgspec.Struct):
     ready: list[tuple[int, int]] = []
 
 
+#: Looked up once: up to Python 3.11, each look at a member of an enum takes longer than the rest of a comparison.
+_RUNNING, _PENDING = Status.RUNNING, Status.PENDING
 #: From how many open entries on a suspended invocation is not read again each time one of them completes.
 WIDE = 64
 
@@ -209,11 +211,11 @@ class World:
         """Forget what was loaded for this turn only."""
         for seq in self.visitors:
             invocation = self.invocations.get(seq)
-            if invocation is None or invocation.status is Status.RUNNING or seq in self.ready or seq in self.warm:
+            if invocation is None or invocation.status is _RUNNING or seq in self.ready or seq in self.warm:
                 continue
-            if invocation.status is Status.PENDING and len(self.invocations) < self.limits.pending:
+            if invocation.status is _PENDING and len(self.invocations) < self.limits.pending:
                 continue
-            if invocation.status is Status.SUSPENDED and len(invocation.open) >= WIDE:
+            if len(invocation.open) >= WIDE and invocation.status is Status.SUSPENDED:
                 self._keep_wide(seq, len(invocation.open))
             else:
                 self.forget(seq)

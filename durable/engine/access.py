@@ -27,6 +27,9 @@ from durable.runtime.replies import Look, Wanted
 from durable.serde import ANY_READER, encoded
 from durable.store import Store
 
+#: For how many ids the system is asked for random bytes at a time.
+AT_ONCE = 32
+
 
 class Access:
     """An engine that was, or is to be, started; `_running` refuses to hand it out in any other place or state."""
@@ -38,6 +41,8 @@ class Access:
         #: From one start to the next.
         self._life: Life | Standby | None = None
         self._last_ordinal = 0
+        #: Random bytes of ids to come.
+        self._noise = b""
 
     async def _ask(self, make: Any, id: str = "", look: Look | None = None) -> Reply:
         reply = await self._running().ask(make, look=look)
@@ -90,17 +95,16 @@ class Access:
         life.check()
         return life
 
-    async def _admitted(self) -> Loop:
-        """The running loop, once it takes more from outside."""
-        loop = self._running()
-        if not loop.crowded:
-            return loop
+    async def _admitted(self, loop: Loop) -> Loop:
+        """The running loop, once it is crowded no longer: it takes more from outside."""
         await loop.admitted()
         return self._running()
 
     def _new_id(self, now: int) -> str:
         self._last_ordinal = ordinal = max(self._last_ordinal + 1, now << 16)
-        return fresh_id(ordinal, os.urandom(FRESH_BYTES))
+        left = self._noise or os.urandom(AT_ONCE * FRESH_BYTES)
+        self._noise = left[FRESH_BYTES:]
+        return fresh_id(ordinal, left[:FRESH_BYTES])
 
     def _new_ids(self, count: int) -> list[str]:
         first = max(self._last_ordinal + 1, self._clock.now_ms() << 16)

@@ -183,6 +183,7 @@ class Engine(Serving, Subscribing, Measuring, Encoding):
         `StorageError`s.
         """
         await self._previous_life()
+        self._noise = b""  # a forked child has its own
         if self._follower is None or self.path is None:
             self._life = self._begin()
         else:
@@ -290,7 +291,9 @@ class Engine(Serving, Subscribing, Measuring, Encoding):
         of the first. Raises the invocation's `TerminalError`; `NotFoundError` for an unknown handler;
         `InvalidRequestError` or `SerializationError` for a bad key or argument; `ValueTooLargeError` (413).
         """
-        loop = await self._admitted()
+        loop = self._running()
+        if loop.crowded:
+            loop = await self._admitted(loop)
         loop.misplaced.asks("call", target)
         handler, submit, reuse = self._submission(loop, target, arg, key, idempotency_key, headers, None)
         if handler.flavor is Flavor.WORKFLOW:
@@ -321,7 +324,9 @@ class Engine(Serving, Subscribing, Measuring, Encoding):
 
         Raises the same errors as `call`, except those of the handler: they come from `handle.result()`.
         """
-        loop = await self._admitted()
+        loop = self._running()
+        if loop.crowded:
+            loop = await self._admitted(loop)
         loop.misplaced.asks("send", target)
         handler, submit, reuse = self._submission(loop, target, arg, key, idempotency_key, headers, delay)
         reply = await self._ask(submit, look=None if reuse is None else reuse.look)

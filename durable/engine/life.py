@@ -7,6 +7,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from threading import get_ident
 from typing import Protocol
 
 from durable.engine.door import Door
@@ -32,6 +33,7 @@ class Begun:
 
     def __init__(self) -> None:
         self.event_loop = asyncio.get_running_loop()
+        self._thread = get_ident()
         self._forks = _forks
 
     @property
@@ -133,17 +135,18 @@ class Life(Begun):
     def check(self) -> None:
         """Whether it can be asked anything, here. Raises what `check_place` and `check_running` do."""
         loop = self.loop
-        if self._runs and self._forks == _forks and self._closing is None and not self._abandoned:
-            try:
-                if (
-                    asyncio.get_running_loop() is self.event_loop
-                    and loop.failure is None
-                    and not loop.closing
-                    and not loop.over
-                ):
-                    return
-            except RuntimeError:  # no event loop runs here
-                pass
+        if (  # the usual; to ask which event loop runs here would be a system call, up to Python 3.11
+            self._runs
+            and self._forks == _forks
+            and self._closing is None
+            and not self._abandoned
+            and self._thread == get_ident()
+            and self.event_loop.is_running()
+            and loop.failure is None
+            and not loop.closing
+            and not loop.over
+        ):
+            return
         self.check_place()
         self.check_running()
         self._runs = True

@@ -128,7 +128,9 @@ class Raw:
         return await self._asked(request, names, Wanted.NEW_OUTCOME)
 
     async def _asked(self, request: Request, names: Callable[[str], None], wanted: Wanted) -> Standing:
-        loop = await self._engine._admitted()
+        loop = self._engine._running()
+        if loop.crowded:
+            loop = await self._engine._admitted(loop)
         submission = self._submission(request)
         names(submission.id)
         repeated = request.repeated_after_ms is not None

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from durable.core.journal import Kind, Outcome, Row
 from durable.core.replay import Replay
 from durable.futures import DurableFuture
-from durable.runtime.steps import GONE
+from durable.runtime.current import GONE
 
 
 class Receiver(Protocol):
@@ -60,8 +60,17 @@ class Receiver(Protocol):
         ...
 
 
+#: Where nothing has come yet. (A deque is dear to make.)
+NO_NEWS: deque[tuple[int, Outcome]] = deque()
+
+
 class Arrivals:
     """The outcomes of one attempt on their way to its handler."""
+
+    __slots__ = (
+        "_at_once", "_left", "_new_cancels", "_receiver", "_started", "caught_up", "concurrent", "news", "replay",
+        "settling",
+    )  # fmt: skip
 
     def __init__(self, receiver: Receiver, at_once: int) -> None:
         self._receiver: Receiver = receiver
@@ -72,7 +81,7 @@ class Arrivals:
         #: Before which entry the handler has got all that it had seen then.
         self.caught_up = 0
         #: Outcomes that came while the handler was not ready for them.
-        self.news: deque[tuple[int, Outcome]] = deque()
+        self.news: deque[tuple[int, Outcome]] = NO_NEWS
         #: How many of them are cancels.
         self._new_cancels = 0
         #: Whether the next outcome waits until the handler has come to rest.
@@ -99,6 +108,8 @@ class Arrivals:
             if entry == 0 or receiver.wants(entry):
                 receiver.arrive(entry, outcome)
             return
+        if self.news is NO_NEWS:
+            self.news = deque()
         self.news.append((entry, outcome))
         self._new_cancels += not entry
         if self._started:

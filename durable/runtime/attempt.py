@@ -10,8 +10,6 @@ from functools import partial
 from threading import get_ident
 from typing import Any, Protocol
 
-import msgspec
-
 from durable import log
 from durable.core.commands import Finish
 from durable.core.ids import IdSpan
@@ -23,13 +21,14 @@ from durable.futures import DurableFuture
 from durable.outcomes import error_of
 from durable.runtime import lines, suspending
 from durable.runtime.arrivals import Arrivals
+from durable.runtime.cancels import NO_CANCELS, Cancels
 from durable.runtime.current import CURRENT, leave
 from durable.runtime.forgotten import Unused, tell
 from durable.runtime.lending import Lending
 from durable.runtime.operations import Operations
 from durable.runtime.registry import KEY_LENGTH_MAX, Registered, check_text
 from durable.runtime.step import Step
-from durable.runtime.steps import Steps
+from durable.runtime.steps import NO_STEPS, Steps
 from durable.runtime.suspending import CALLS, Suspending
 from durable.runtime.tasks import current_task, unmourned
 from durable.runtime.variables import own_decimals
@@ -64,6 +63,10 @@ class Host(suspending.Host, Protocol):
 class Attempt(Suspending):
     """See the module's docstring. Implements `futures.Waits`, `steps.Owner` and `arrivals.Receiver`."""
 
+    __slots__ = (
+        "_arrivals", "_keyed", "_steps", "_variables", "cancel_accepted", "is_first", "lending", "unused",
+        "value_size_max",
+    )  # fmt: skip
     host: Host
     #: See `lending.Borrower`.
     in_thread = False
@@ -78,16 +81,12 @@ class Attempt(Suspending):
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         super().__init__(host, invocation, number, handler, loop)
-        submission = invocation.submission
-        self.run_id = invocation.run
-        self.run_number = invocation.run_number
-        self.seed = submission.seed or self.run_id
         #: Whether there can be nothing in its journal yet.
         self.is_first = number == 1 and invocation.last_entry == 0 and invocation.cancels == 0
         #: How many bytes a value may have.
         self.value_size_max = handler.value_size_max
-        self._keyed = submission.service, submission.key, keyed
-        self._steps = Steps(self, host.limits.begun)
+        self._keyed = keyed
+        self._steps = NO_STEPS
         self._arrivals = Arrivals(self, host.limits.replayed)
         self.unused = Unused(self._arrivals)
         self.lending = host.lending
@@ -96,13 +95,27 @@ class Attempt(Suspending):
         #: The context variables of its handler.
         self._variables = self.context
 
+    @property
+    def run_id(self) -> str:
+        """See `Invocation.run`."""
+        return self._invocation.run
+
+    @property
+    def run_number(self) -> int:
+        """See `Invocation.run_number`."""
+        return self._invocation.run_number
+
+    @property
+    def seed(self) -> str:
+        """What the handler's random numbers follow from."""
+        return self.submission.seed or self.run_id
+
     # ---- life ----
 
-    def start(self, rows: Sequence[Row], until: int) -> None:
-        """Run the handler over what is recorded."""
-        self.touched = self.loop.time()
+    def start(self, rows: Sequence[Row] = (), until: int = 0) -> None:
+        """Run the handler over what is recorded, up to an ordinal; what comes later is news."""
         self._arrivals.start(rows, until)
-        self._variables = self.host.context.copy()
+        self._variables = self.context.copy()
         self.task = unmourned(self.loop.create_task(self._run(), context=self._variables))
 
     async def _run(self) -> None:
@@ -118,9 +131,9 @@ class Attempt(Suspending):
                 self.observed = True
                 self.observer.attempt_started(self.submission, self.number)
             try:
-                context = self.handler.context(Operations(self, *self._keyed))
+                context = self.handler.context(Operations(self, self._keyed))
                 try:
-                    arguments = self.handler.arguments(self.request.body)
+                    arguments = self.handler.arguments(self.submission.input)
                 except SerializationError as error:
                     error.reason = Reason.INPUT_NOT_READABLE
                     raise
@@ -130,7 +143,7 @@ class Attempt(Suspending):
                         log.invocation.warning(
                             "%s %s: the handler went on after its attempt had ended",
                             self.target,
-                            self.request.id,
+                            self.submission.id,
                             about=self.about,
                         )
                     return
@@ -170,7 +183,6 @@ class Attempt(Suspending):
         """Its invocation has its next attempt: its handler is still there, and has been sent all that came since."""
         self.active, self.warm = True, False
         self.number, self.notified = number, 0
-        self.request = msgspec.structs.replace(self.request, attempt=number)
         self.touched = self.loop.time()
         lines.began(self.submission, number)
         if self.observer is not None:
@@ -258,6 +270,8 @@ class Attempt(Suspending):
         self._steps.interrupt()
 
     def _cancel(self, outcome: Outcome) -> None:
+        if self._cancels is NO_CANCELS:
+            self._cancels = Cancels(self._waiters, self._pending)
         self._cancels.came(self.delivered, outcome)
         self.cancel_accepted = False
         self._steps.interrupt()
@@ -267,14 +281,15 @@ class Attempt(Suspending):
 
     def check_cancel(self, kind: Kind, name: str) -> bool:
         """See `operations.Journal`."""
-        cancels, replay = self._cancels, self._arrivals.replay
+        replay = self._arrivals.replay
         if replay is not None:
-            raised = cancels.raised
+            raised = self._cancels.raised
             self._arrivals.catch_up()
-            if cancels.raised > raised and not replay.is_next(self.asked + 1, kind, name):
-                raise error_of(cancels.last)  # the other flows were told of it just now, and so was this one
+            if self._cancels.raised > raised and not replay.is_next(self.asked + 1, kind, name):
+                raise error_of(self._cancels.last)  # the other flows were told of it just now, and so was this one
         if self._arrivals.news:
             self._arrivals.hand_over_cancels()
+        cancels = self._cancels
         if not cancels.any:
             return False
         cancels.check(self.delivered)
@@ -344,6 +359,8 @@ class Attempt(Suspending):
         An announced one is in the journal before it starts, and runs in a task of its own.
         """
         steps, entry, replay = self._steps, future.entry, self._arrivals.replay
+        if steps is NO_STEPS:
+            steps = self._steps = Steps(self, self.host.limits.begun)
         future.step = step
         if not step.recorded:
             steps.unrecorded[entry] = step

@@ -84,7 +84,7 @@ class Sight(NamedTuple):
 
     def __str__(self) -> str:
         if isinstance(self.owner, Attempt):
-            return f"{self.owner.target} {self.owner.request.id}"
+            return f"{self.owner.target} {self.owner.submission.id}"
         if self.task is not None:
             coro = self.task.get_coro()
             return f"the task of {getattr(coro, '__qualname__', coro)}"

@@ -13,6 +13,7 @@ from typing import Any
 from durable.core.journal import CANCELLED, Outcome
 from durable.futures import DurableFuture
 from durable.outcomes import error_of
+from durable.runtime.current import GONE
 from durable.runtime.waiters import Waiters
 
 
@@ -33,6 +34,8 @@ class Cancel:
 
 class Cancels:
     """Decides what is raised where; knows who waits for what, and what has no outcome yet."""
+
+    __slots__ = ("_after", "_due", "_owed", "_pending", "_waiters", "any", "count", "last", "raised")
 
     def __init__(self, waiters: Waiters, pending: "Mapping[int, DurableFuture[Any]]") -> None:
         self._waiters = waiters
@@ -127,3 +130,7 @@ class Cancels:
         for future, ended in after:
             future.complete(ended, rank)
         return outcome
+
+
+#: Those of an attempt to which none has come: most never have one, and nothing is noted here.
+NO_CANCELS = Cancels(Waiters(GONE), {})

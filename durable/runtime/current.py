@@ -1,6 +1,7 @@
 """Whose code runs here: a handler's (its attempt stands for it), or a step's. Tasks and threads inherit it."""
 
 from contextvars import ContextVar, Token
+from typing import Any
 
 import msgspec
 
@@ -21,6 +22,15 @@ def leave(mark: Token[object]) -> None:
         CURRENT.reset(mark)
     except ValueError:  # another context
         pass
+
+
+class Gone:
+    """Takes the place of an attempt that is over, where something may still ask whether it is."""
+
+    active = False
+
+
+GONE: Any = Gone()
 
 
 class InStep(msgspec.Struct, eq=False):

@@ -132,8 +132,9 @@ class Deeds:
 
     def _start_attempt(self, action: StartAttempt) -> None:
         submission = action.invocation.submission
-        keyed = self._engine.world.keys.get((submission.service, submission.key or ""))
-        self._roster.admit(action, keyed if submission.key is not None else None)
+        key = submission.key
+        keyed = None if key is None else self._engine.world.keys.get((submission.service, key))
+        self._roster.admit(action, keyed)
 
     def _complete(self, action: Completed) -> None:
         seq, observer = action.invocation.seq, self._engine.observer

@@ -29,7 +29,7 @@ from durable.log import About
 from durable.operations import Request
 from durable.runtime import lines
 from durable.runtime.arrivals import Arrivals
-from durable.runtime.cancels import Cancels
+from durable.runtime.cancels import NO_CANCELS
 from durable.runtime.deadlines import around
 from durable.runtime.failures import (
     contains_end,
@@ -82,6 +82,11 @@ class Host(Protocol):
 class Ending:
     """The part of an `Attempt` that ends it."""
 
+    __slots__ = (
+        "_cancels", "_closing", "_failure", "_finished", "_invocation", "_pausing", "_pending", "_request", "_rest",
+        "_strikes", "_stuck_asked", "_told", "_waiters", "active", "asked", "broken", "error", "handler", "host",
+        "loop", "number", "observed", "observer", "seq", "submission", "submit", "task", "warm",
+    )  # fmt: skip
     #: Set by the attempt, which owns them.
     _steps: Steps
     _arrivals: Arrivals
@@ -92,24 +97,16 @@ class Ending:
     def __init__(
         self, host: Host, invocation: Invocation, number: int, handler: Registered, loop: asyncio.AbstractEventLoop
     ) -> None:
-        submission = invocation.submission
         self.host = host
         #: Has a command settled in the next turn.
         self.submit = host.submit
-        self.submission = submission
+        #: Of which only what is fixed may be read: the rest has gone on.
+        self._invocation = invocation
+        self.submission = invocation.submission
         self.seq = invocation.seq
         self.number = number
         self.handler = handler
-        self.target = submission.target
-        self.request = Request(
-            submission.id,
-            submission.target,
-            submission.headers,
-            submission.idempotency_key,
-            number,
-            submission.input,
-            submission.origin or submission.id,
-        )
+        self._request: Request | None = None
         self.observer = host.observer
         self.loop = loop
         self.task: asyncio.Task[None] | None = None
@@ -122,7 +119,7 @@ class Ending:
         self.asked = 0
         self._pending: dict[int, DurableFuture[Any]] = {}
         self._waiters = Waiters(loop)
-        self._cancels = Cancels(self._waiters, self._pending)
+        self._cancels = NO_CANCELS
         self._rest = host.rest
         #: Whether it is to be told, when it is at rest, that it waits for something else than its journal has next.
         self._stuck_asked = False
@@ -141,6 +138,28 @@ class Ending:
         self.broken: BaseException | None = None
         #: How often, in this round of the event loop, the handler went on although its attempt is over.
         self._strikes = 0
+
+    @property
+    def target(self) -> str:
+        """See `Submission.target`."""
+        return self.submission.target
+
+    @property
+    def request(self) -> Request:
+        """What the handler was asked: made when somebody wants to know."""
+        request = self._request
+        if request is None or request.attempt != self.number:
+            one = self.submission
+            request = self._request = Request(
+                one.id,
+                one.target,
+                one.headers,
+                one.idempotency_key,
+                self.number,
+                one.input,
+                one.origin or one.id,
+            )
+        return request
 
     @property
     def about(self) -> About:

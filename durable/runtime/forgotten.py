@@ -11,7 +11,7 @@ import asyncio
 import dis
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from types import CodeType, FrameType
@@ -68,7 +68,7 @@ class Unused:
         self._flows = flows
         #: Most are used before the next one is made.
         self._newest: Usable | None = None
-        self._others: list[Usable] = []
+        self._others: Sequence[Usable] = ()
         #: When the others are looked through for those that were used.
         self._many = 32
         #: Whether an error was raised in the handler: what it never came to was not forgotten.
@@ -88,17 +88,20 @@ class Unused:
         one.made = frame.f_code, frame.f_lasti, asyncio.current_task() if self._flows.concurrent else None
 
     def _keep(self, one: Usable) -> None:
-        self._others.append(one)
-        if len(self._others) > self._many:
-            self._others = [other for other in self._others if other.made is not None]
-            self._many = max(32, 2 * len(self._others))
+        others = self._others if isinstance(self._others, list) else []
+        others.append(one)
+        if len(others) > self._many:
+            others = [other for other in others if other.made is not None]
+            self._many = max(32, 2 * len(others))
+        self._others = others
 
     def clear(self) -> None:
         """The attempt is over."""
-        for one in self._all():
+        for one in self._others:
             one.made = None
-        self._newest = None
-        self._others.clear()
+        if self._newest is not None:
+            self._newest.made = None
+        self._newest, self._others = None, ()
 
     def _all(self) -> Iterator[Usable]:
         yield from self._others
@@ -111,6 +114,8 @@ class Unused:
         What was thrown away where it was made certainly was. What was kept may have been left on purpose: it counts
         only if it acts, the handler returned and met no error on its way, and the flow that made it has returned.
         """
+        if not self._others and (self._newest is None or self._newest.made is None):
+            return []  # the usual
         places: dict[tuple[CodeType, int], list[Usable]] = {}
         handler = asyncio.current_task()
         for one in self._all():

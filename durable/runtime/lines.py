@@ -13,6 +13,8 @@ from durable.core.journal import failure_of
 from durable.core.reasons import CANCEL_WAITS
 from durable.runtime.failures import cause_of
 
+#: Asked before anything else, for each thing that happens to an invocation.
+_hears = log.invocation.hears
 #: What W3C's `traceparent` says: a trace, and a span in it.
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}.*")
 
@@ -32,29 +34,34 @@ def about(submission: Submission, attempt: int | None = None, step: str | None =
 
 def accepted(invocation: Invocation) -> None:
     """It is durable."""
-    _debug(invocation.submission, None, "accepted" if invocation.due_at is None else "accepted, to start later")
+    if _hears(log.DEBUG):
+        _debug(invocation.submission, None, "accepted" if invocation.due_at is None else "accepted, to start later")
 
 
 def began(submission: Submission, attempt: int) -> None:
     """Its handler runs."""
-    _debug(submission, attempt, "attempt %d begins", attempt)
+    if _hears(log.DEBUG):
+        _debug(submission, attempt, "attempt %d begins", attempt)
 
 
 def over(submission: Submission, attempt: int, how: str) -> None:
     """Its handler runs no more."""
-    _debug(submission, attempt, "attempt %d is over: %s", attempt, how)
+    if _hears(log.DEBUG):
+        _debug(submission, attempt, "attempt %d is over: %s", attempt, how)
 
 
 def paused(submission: Submission) -> None:
     """Nothing happens until somebody resumes it."""
-    _debug(submission, None, "paused")
+    if _hears(log.DEBUG):
+        _debug(submission, None, "paused")
 
 
 def completed(action: Completed, *, told: bool) -> None:
     """It has ended. `told`: the failure of its last attempt was in the log, and said so."""
     submission, attempt = action.invocation.submission, action.invocation.attempt
     if action.outcome.ok or told:
-        _debug(submission, attempt, "completed")
+        if _hears(log.DEBUG):
+            _debug(submission, attempt, "completed")
         return
     if not log.invocation.hears(log.INFO):
         return
@@ -70,10 +77,9 @@ def completed(action: Completed, *, told: bool) -> None:
 
 
 def _debug(submission: Submission, attempt: int | None, what: str, *arguments: object) -> None:
-    if log.invocation.hears(log.DEBUG):
-        log.invocation.debug(
-            f"%s %s: {what}", submission.target, submission.id, *arguments, about=about(submission, attempt)
-        )
+    log.invocation.debug(
+        f"%s %s: {what}", submission.target, submission.id, *arguments, about=about(submission, attempt)
+    )
 
 
 def failed(action: Failed, error: BaseException | None, now_ms: int) -> None:

@@ -87,10 +87,12 @@ class Loop:
         self._defaults = defaults
         self._turning = False
         self._kicked = False
-        self._closing = False
-        #: Whether nothing is settled any more; and whether the store has been let go.
-        self._over = False
-        self._gone = False
+        #: Whether it shuts down, or has.
+        self.closing = False
+        #: Whether nothing is settled any more.
+        self._halted = False
+        #: Whether it is closed, or was abandoned: nothing happens any more, and the store may be used again.
+        self.over = False
         #: When the last commits were made, on the event loop's clock, and how long they took; since when one is made.
         self.commits: deque[tuple[float, float]] = deque(maxlen=COMMITS)
         self.committing_since: float | None = None
@@ -138,9 +140,9 @@ class Loop:
                 raise self.failure
             self._declare(opened.declared)
         except BaseException:
-            self._over = True
+            self._halted = True
             self.timers.close()
-            if not self._gone:
+            if not self.over:
                 await self.store.close()
             raise
         if self.strict:
@@ -192,7 +194,7 @@ class Loop:
 
     async def close(self, grace_s: float) -> None:
         """End the attempts, let what they handed in become durable, close the store: within `grace_s` seconds."""
-        if self._closing:
+        if self.closing:
             return
         self._stop()
         self.roster.close()
@@ -201,7 +203,7 @@ class Loop:
         except BaseException:
             self.abandon()
             raise
-        if self._gone:  # abandoned meanwhile, and perhaps the store is somebody else's by now
+        if self.over:  # abandoned meanwhile, and perhaps the store is somebody else's by now
             return
         if self.busy():
             log.engine.warning(
@@ -209,7 +211,7 @@ class Loop:
             )
             self.abandon()
             return
-        self._over = True
+        self._halted = True
         end_idle_threads()
         closed = EngineNotRunningError("the engine was closed before this was answered; attach again after a start")
         self.replies.fail_all(closed)
@@ -223,14 +225,14 @@ class Loop:
         except BaseException:
             self._let_go()  # all the same
             raise
-        self._gone = True
+        self.over = True
         log.engine.info("%s: the engine was closed", self._name)
         self._tell_the_end()
 
     def _stop(self) -> None:
         """Begin nothing any more by itself."""
         self._look_away()
-        self._closing = True
+        self.closing = True
         self._backlog.open_the_door()
         self.timers.close()
         self.lending.threads.close()
@@ -247,9 +249,9 @@ class Loop:
 
     def abandon(self) -> None:
         """Stop at once and write nothing more, as if the process had been killed. Idempotent; needs no event loop."""
-        if self._gone:
+        if self.over:
             return
-        self._over = True
+        self._halted = True
         self._backlog.clear()
         self._look_away()
         try:
@@ -265,8 +267,8 @@ class Loop:
             self._let_go()
 
     def _let_go(self) -> None:
-        if not self._gone:
-            self._gone = True
+        if not self.over:
+            self.over = True
             end_idle_threads()
             if self._keeper is not None:
                 log.engine.info("%s: the engine has stopped without a clean close", self._name)
@@ -295,14 +297,14 @@ class Loop:
     def cut_off(self) -> bool:
         """Whether the event loop is coming to its end, and all its tasks were cancelled: then it is over."""
         keeper = self._keeper
-        if keeper is None or self._closing or not keeper.cancelling():
+        if keeper is None or self.closing or not keeper.cancelling():
             return False
         self.abandon()
         return True
 
     def fail(self, error: BaseException) -> None:
         """Nothing can be promised any more: stop everything, tell everybody, acknowledge nothing."""
-        if self.failure is not None or self._over:
+        if self.failure is not None or self._halted:
             return
         if not isinstance(error, EngineFailedError):
             wrapped = EngineFailedError(f"the engine stopped: {describe(error)}")
@@ -323,7 +325,7 @@ class Loop:
 
     def submit(self, command: Command) -> None:
         """Have a command settled in the next turn."""
-        if self.failure is not None or self._over:
+        if self.failure is not None or self._halted:
             return
         self._backlog.commands.append(command)
         if not self._turning and not self._kicked:
@@ -354,19 +356,19 @@ class Loop:
         """Submit a command, and get what is wanted of it. See `Replies.expect`."""
         if self.failure is not None:
             raise self.failure
-        if self._closing:
+        if self.closing:
             raise EngineNotRunningError("the engine is shutting down")
         command, future = self.replies.expect(make, wanted, look)
         self.submit(command)
         here = CURRENT.get()
-        if wanted is not Wanted.REPLY and isinstance(here, InStep | Attempt):
+        if here is not None and wanted is not Wanted.REPLY and isinstance(here, InStep | Attempt):
             here.lending.lend(here, future)
         return future
 
     def _begin(self) -> None:
         """Take what is queued and settle it at once; where something has to be loaded first, in a task."""
         self._kicked = False
-        if self._turning or not self._backlog.commands or self.failure is not None or self._over:
+        if self._turning or not self._backlog.commands or self.failure is not None or self._halted:
             return
         self._turning = True
         try:
@@ -423,7 +425,7 @@ class Loop:
         """What the turn decided is durable: go on with the next one, then act upon this one."""
         self.world.end_turn()
         self._turning = False
-        if self.failure is not None or self._over:
+        if self.failure is not None or self._halted:
             return
         settled = self._backlog.settled()
         self._begin()  # the disk works while what was committed is acted upon
@@ -454,17 +456,7 @@ class Loop:
     @property
     def stopped(self) -> bool:
         """See `refused.Host`."""
-        return self.failure is not None or self._over
-
-    @property
-    def closing(self) -> bool:
-        """Whether it shuts down, or has."""
-        return self._closing
-
-    @property
-    def over(self) -> bool:
-        """Whether it is closed, or was abandoned: nothing happens any more, and the store may be used again."""
-        return self._gone
+        return self.failure is not None or self._halted
 
     def busy(self) -> "list[asyncio.Future[Any]]":
         """What a turn that is under way waits for."""

@@ -24,6 +24,9 @@ from durable.runtime.step import Step, callee_of
 from durable.serde import Serde, check_data, encoded, stable
 from durable.service import Handler
 
+#: Looked up once: up to Python 3.11, each look at a member of an enum takes longer than the rest of a comparison.
+_RUN, _CALL, _SEND = Kind.RUN, Kind.CALL, Kind.SEND
+
 T = TypeVar("T")
 
 
@@ -48,19 +51,39 @@ class Journal(Protocol):
 
     seq: int
     number: int
-    target: str
-    request: Request
     submission: Submission
     observer: Observer | None
     delivered: int
-    seed: str
-    run_id: str
-    run_number: int
     active: bool
     #: How many bytes a value may have.
     value_size_max: int
     #: What its handler has made and not used.
     unused: Unused
+
+    @property
+    def request(self) -> Request:
+        """What the handler was asked."""
+        ...
+
+    @property
+    def target(self) -> str:
+        """See `Submission.target`."""
+        ...
+
+    @property
+    def seed(self) -> str:
+        """What the handler's random numbers follow from."""
+        ...
+
+    @property
+    def run_id(self) -> str:
+        """See `Invocation.run`."""
+        ...
+
+    @property
+    def run_number(self) -> int:
+        """See `Invocation.run_number`."""
+        ...
 
     @property
     def ending(self) -> bool:
@@ -128,9 +151,11 @@ class Journal(Protocol):
 class Operations:
     """See the module's docstring. Implements `context.Operations`."""
 
-    def __init__(self, attempt: Journal, service: str, key: str | None, keyed: KeyedObject | None) -> None:
-        self.service = service
-        self.key = key
+    __slots__ = ("_attempt", "_cleared", "_keyed", "_written", "key", "made", "service", "wait")
+
+    def __init__(self, attempt: Journal, keyed: KeyedObject | None) -> None:
+        self.service = attempt.submission.service
+        self.key = attempt.submission.key
         self._attempt = attempt
         #: See `futures.Waits`.
         self.wait = attempt.wait
@@ -195,12 +220,12 @@ class Operations:
             )
         callee = callee_of(fn)
         name = options.name or callee.name
-        if attempt.check_cancel(Kind.RUN, name) and not announced:
-            return self._give_up(Kind.RUN, name, None)
+        if attempt.check_cancel(_RUN, name) and not announced:
+            return self._give_up(_RUN, name, None)
         step = Step(fn, args, kwargs, name, options, callee, attempt.delivered, copy_context())
-        entry, row = attempt.take(Kind.RUN, name, None)
+        entry, row = attempt.take(_RUN, name, None)
         step.recorded = row is not None
-        future: DurableFuture[Any] = DurableFuture(self, entry, Kind.RUN, callee.decode, name)
+        future: DurableFuture[Any] = DurableFuture(self, entry, _RUN, callee.decode, name)
         attempt.run(future, step, announced=announced)
         self.made(future, 3)
         return future
@@ -235,7 +260,7 @@ class Operations:
         print_: bytes | None,
     ) -> DurableFuture[T]:
         future: DurableFuture[T] = DurableFuture(self, entry, kind, decode, name)
-        if row is not None and row.ok is None and row.detail is not None and kind in (Kind.CALL, Kind.AWAKEABLE):
+        if row is not None and row.ok is None and row.detail is not None and kind in (_CALL, Kind.AWAKEABLE):
             future.id = row.detail.removeprefix(JOINED)
         if row is None:
             attempt = self._attempt
@@ -255,7 +280,7 @@ class Operations:
                 )
             )
         self._attempt.expect(future)
-        if kind is not Kind.COMPLETE_PROMISE and kind is not Kind.CALL:
+        if kind is not _CALL and kind is not Kind.COMPLETE_PROMISE:
             self.made(future, 4)  # of these, the one is done anyway, the other has no id yet
         return future
 
@@ -343,14 +368,15 @@ class Operations:
             raise
         data = handler.encode_input(arg)
         name = f"{handler.service}/{handler.name}" if key is None else f"{handler.service}/{key}/{handler.name}"
-        given_up = kind is Kind.CALL and attempt.check_cancel(kind, name)
+        given_up = kind is _CALL and attempt.check_cancel(kind, name)
         print_ = fingerprint(stable(arg, data, handler.input), (idempotency_key or "").encode("utf-8", "replace"))
         due_at = None if delay is None else attempt.host.now_ms() + _parse("delay", delay)
         entry = attempt.next_entry  # taken below, when nothing can be refused any more
-        caller = Caller(attempt.seq, self.request.id, entry, attempt.target, kind is Kind.CALL)
+        own = attempt.submission.id
+        caller = Caller(attempt.seq, own, entry, attempt.target, kind is _CALL)
         recorded = attempt.recorded
         submission = handler.submission(
-            child_id(self.request.id, entry, attempt.run_id),
+            child_id(own, entry, attempt.run_id),
             data,
             key=key,
             headers=check_headers(headers, attempt.value_size_max, recorded=recorded),
@@ -363,7 +389,7 @@ class Operations:
         )
         has_key = idempotency_key is not None and submission.flavor is not Flavor.WORKFLOW
         again = Reuse(handler, submission) if has_key and not recorded else None
-        if kind is Kind.SEND:
+        if kind is _SEND:
             id = self.note(kind, name, Invoke(submission, again=again), detail=submission.id, fingerprint=print_)
             return id or submission.id, DurableFuture(self, entry, kind, None)
         if given_up:

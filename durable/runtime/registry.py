@@ -39,6 +39,8 @@ CONTEXTS: dict[Flavor, type[Context]] = {
     Flavor.WORKFLOW: WorkflowContext,
     Flavor.WORKFLOW_SHARED: SharedWorkflowContext,
 }
+#: Looked up once: up to Python 3.11, each look at a member of an enum takes longer than the rest of a comparison.
+_PLAIN, _WORKFLOW = Flavor.SERVICE, Flavor.WORKFLOW
 KEY_LENGTH_MAX = 64 * 1024
 #: How many bytes a value may have, unless `max_value_size` says otherwise.
 VALUE_SIZE_MAX = 64 * 1024 * 1024
@@ -67,7 +69,7 @@ class Registered(msgspec.Struct, frozen=True, eq=False):
     @property
     def keyed(self) -> bool:
         """Whether it runs on a key."""
-        return self.flavor is not Flavor.SERVICE
+        return self.flavor is not _PLAIN
 
     def encode_input(self, arg: Any) -> bytes:
         """The stored form of an argument. Raises `SerializationError`, `InvalidRequestError`."""
@@ -127,7 +129,7 @@ class Registered(msgspec.Struct, frozen=True, eq=False):
         The observer is told that it is asked for, and may add to its headers.
         """
         check_key(self, key, recorded=recorded)
-        if self.flavor is Flavor.WORKFLOW:
+        if self.flavor is _WORKFLOW:
             if idempotency_key is not None:
                 raise InvalidRequestError(f"{self.service}/{self.name}: a workflow's key is its idempotency key")
             id = claimed_id(self.service, key, self.name, "", span=id_span)
@@ -157,7 +159,7 @@ class Registered(msgspec.Struct, frozen=True, eq=False):
         """For how long results and journals of its invocations are kept."""
         settings = self.settings
         journal_ms = completion_ms = settings.journal_retention_ms or 0
-        if self.flavor is Flavor.WORKFLOW:
+        if self.flavor is _WORKFLOW:
             completion_ms = settings.workflow_completion_retention_ms or 0
         elif by_idempotency_key:
             completion_ms = settings.idempotency_retention_ms or 0
@@ -188,9 +190,9 @@ class Registry:
     def get(self, service: str, name: str) -> Registered | None:
         """The handler, if this engine has it; state can be patched of services that it has no more, too."""
         found = self._handlers.get((service, name))
-        return (
-            _patcher(service, self._defaults, self.value_size_max) if found is None and name == PATCH_STATE else found
-        )
+        if found is None and name == PATCH_STATE:
+            return _patcher(service, self._defaults, self.value_size_max)
+        return found
 
     def find(self, target: Handler[Any, Any] | str) -> Registered:
         """The handler a call names. Raises `NotFoundError`, naming what there is."""

@@ -29,6 +29,10 @@ class Wanted(Enum):
     NEW_OUTCOME = auto()
 
 
+#: Looked up once: up to Python 3.11, each look at a member of an enum takes longer than the rest of a comparison.
+_REPLY, _NEW_OUTCOME, _NOT_FOUND = Wanted.REPLY, Wanted.NEW_OUTCOME, Answer.NOT_FOUND
+
+
 class Replies:
     """Answers commands once they are durable, and callers once their invocation has ended."""
 
@@ -63,9 +67,9 @@ class Replies:
                 future.set_exception(error)
                 return
         if (
-            wanted is Wanted.REPLY
-            or reply.result is Answer.NOT_FOUND
-            or (wanted is Wanted.NEW_OUTCOME and reply.result is Answer.PREVIOUSLY_ACCEPTED)
+            wanted is _REPLY
+            or reply.result is _NOT_FOUND
+            or (wanted is _NEW_OUTCOME and reply.result is Answer.PREVIOUSLY_ACCEPTED)
         ):
             future.set_result(reply)
         elif reply.outcome is not None:

@@ -165,7 +165,7 @@ class Roster:
             return
         self._blocked.begin()
         if attempt.is_first:
-            attempt.start((), start.until)
+            attempt.start()
         else:
             self._to_launch.append((attempt, start.until))
             self._launch()
@@ -198,6 +198,7 @@ class Roster:
             self._launching.pop(attempt.seq, None)
             self._launch()
         if attempt.active and self.attempts.get(attempt.seq) is attempt:
+            attempt.touched = self._loop.time()
             attempt.start(rows, until)
 
     def _fail_unknown(self, invocation: Invocation) -> None:
@@ -273,7 +274,7 @@ class Roster:
         """End the attempts that are still there, and name the steps that still run."""
         running: list[str] = []
         for attempt in list(self.attempts.values()):
-            running += [f"{name!r} of {attempt.target} {attempt.request.id}" for name in attempt.running_steps()]
+            running += [f"{name!r} of {attempt.target} {attempt.submission.id}" for name in attempt.running_steps()]
             attempt.end()
             self._linger(attempt)
         if running:
@@ -320,7 +321,7 @@ class Roster:
     def _linger(self, attempt: Attempt) -> None:
         task = attempt.task
         if task is not None and not task.done() and task not in self._lingering:
-            self._lingering[task] = f"{attempt.target} {attempt.request.id}"
+            self._lingering[task] = f"{attempt.target} {attempt.submission.id}"
             task.add_done_callback(self._gone)
 
     def _gone(self, task: "asyncio.Task[None]") -> None:

@@ -13,7 +13,7 @@ from durable.core.invocation import Submission
 from durable.core.journal import CANCELLED, INTERRUPTIBLE, Kind, Outcome
 from durable.errors import AttemptEnded, UsageError
 from durable.futures import DurableFuture
-from durable.runtime.current import CURRENT, InStep, leave
+from durable.runtime.current import CURRENT, GONE, InStep, leave
 from durable.runtime.failures import failure_of_exception
 from durable.runtime.lending import Lending
 from durable.runtime.observer import Observer
@@ -24,6 +24,9 @@ from durable.runtime.variables import DECIMALS, own_decimals, within
 from durable.runtime.waiters import Waiter
 from durable.serde import check_data, named
 from durable.serde.scalars import write
+
+#: Looked up once: up to Python 3.11, each look at a member of an enum takes longer than the rest of a comparison.
+_RUN = Kind.RUN
 
 
 class Owner(Protocol):
@@ -96,17 +99,13 @@ class Owner(Protocol):
         ...
 
 
-class Gone:
-    """Takes the place of an attempt that is over, where something may still ask whether it is."""
-
-    active = False
-
-
-GONE: Any = Gone()
-
-
 class Steps:
     """The steps of one attempt that are not complete yet."""
+
+    __slots__ = (
+        "_at_once", "_executing", "_held", "_interrupted", "_limits", "_owner", "_queued", "_starting", "_tasks",
+        "_withheld", "gates", "handed_in", "left_over", "running", "unrecorded",
+    )  # fmt: skip
 
     def __init__(self, owner: Owner, at_once: int) -> None:
         self._owner: Owner = owner
@@ -160,7 +159,7 @@ class Steps:
     def _record_open(self, entry: int, step: Step) -> None:
         owner, step.recorded = self._owner, True
         detail = INTERRUPTIBLE if step.options.interruptible else None
-        owner.submit(Record(owner.seq, owner.number, entry, Kind.RUN, step.name, step.seen, detail=detail))
+        owner.submit(Record(owner.seq, owner.number, entry, _RUN, step.name, step.seen, detail=detail))
 
     def start_left_over(self) -> None:
         """A step was made and not awaited at once: it runs beside the handler."""
@@ -376,7 +375,7 @@ class Steps:
             owner.submit(Finished(owner.seq, owner.number, entry, step.name, outcome))
         else:
             self.unrecorded.pop(entry, None)
-            owner.submit(Record(owner.seq, owner.number, entry, Kind.RUN, step.name, step.seen, outcome, True))
+            owner.submit(Record(owner.seq, owner.number, entry, _RUN, step.name, step.seen, outcome, True))
 
     def tasks(self) -> list[asyncio.Task[None]]:
         """Those of steps that run beside the handler."""
@@ -421,6 +420,10 @@ class Steps:
         self._interrupted.clear()
         self._withheld.clear()
         self.left_over = None
+
+
+#: Those of an attempt that has asked for none yet: nothing is noted here.
+NO_STEPS = Steps(GONE, 0)
 
 
 def _here(fn: Callable[..., None], *arguments: Any) -> None:

@@ -29,6 +29,7 @@ class Host(waits.Host, Protocol):
 class Suspending(Waiting):
     """The part of an `Attempt` that suspends it."""
 
+    __slots__ = ("_keep", "_received", "calls", "giving_way", "notified")
     host: Host
 
     def __init__(

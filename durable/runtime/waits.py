@@ -49,6 +49,10 @@ How = Literal["waits", "executes", "held"] | None
 class Waiting(Ending):
     """See the module's docstring. Implements `futures.Waits`, and what `steps.Owner` says of waiting."""
 
+    __slots__ = (
+        "_alarms", "_at_once", "_awaited", "_crowd", "_looked_at", "_thread", "activity", "context", "delivered",
+        "flows", "touched",
+    )  # fmt: skip
     host: Host
     #: Where a handler's own frames end.
     outermost: ClassVar[CodeType]
@@ -74,7 +78,7 @@ class Waiting(Ending):
         self._thread = get_ident()
         self._alarms = host.alarms
         #: Where it has been looked for time-outs around its waits.
-        self._looked_at: set[tuple[int, ...]] = set()
+        self._looked_at: frozenset[tuple[int, ...]] = frozenset()
 
     @durable_wait
     def wait(self, future: DurableFuture[Any]) -> Generator[Any, None, Any]:
@@ -188,7 +192,7 @@ class Waiting(Ending):
         """The event loop does not show its timers: each place is looked at once where a time-out may be around."""
         here = place(sys._getframe(3), self.outermost, alone=flow is self.task)
         if here is not None and here not in self._looked_at:
-            self._looked_at.add(here)
+            self._looked_at |= {here}
             self.loop.call_soon(self.refuse_limits, (flow,), context=self.context)  # when it waits
 
     def step_waits(self) -> None:
@@ -239,8 +243,8 @@ class Waiting(Ending):
             )
         if here is not self:
             raise NotInHandlerError(
-                f"this context (or future) belongs to {self.target} {self.request.id}: only that handler, and tasks "
-                "it started, can use it"
+                f"this context (or future) belongs to {self.target} {self.submission.id}: only that handler, and "
+                "tasks it started, can use it"
             )
         if get_ident() != self._thread:
             raise WrongLoopError(f"{self.target}: a context can only be used on its own event loop, not in a thread")

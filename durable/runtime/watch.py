@@ -24,7 +24,7 @@ class Watch:
 
     def begin(self, attempt: Attempt) -> None:
         """An attempt has started."""
-        due = self._loop.time() + _inactivity_s(attempt)
+        due = attempt.touched + _inactivity_s(attempt)
         if self._handle is None or due < self._look_at:
             self._look_later(due)
 

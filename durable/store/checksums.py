@@ -23,7 +23,7 @@ _NO_VALUE = _LOWER
 def checksum(about: Sequence[Any], value: bytes | None = None) -> int:
     """The checksum of a row with this value. Booleans differ from their integers here."""
     try:
-        return upper(about) << 32 | (_NO_VALUE if value is None else crc32(value))
+        return (crc32(_encode(about)) & _UPPER) << 32 | (_NO_VALUE if value is None else crc32(value))
     except (TypeError, ValueError):  # SQLite will not take it either, and say so
         return 0
 

@@ -55,6 +55,7 @@ JOURNAL = columns("invocation entry part kind$ name$? detail$? seen ordinal? ok?
 _KINDS = frozenset(str(kind) for kind in Kind)
 #: What sqlite3 returns for a boolean.
 _BOOLEAN = {0: False, 1: True}
+_NO_CALLER = (None,) * 5
 #: How long the record of a damaged invocation is kept after it was killed, where its own retention cannot be read.
 _DAY_MS = 86_400_000
 
@@ -62,33 +63,36 @@ _DAY_MS = 86_400_000
 def fixed(invocation: Invocation) -> tuple[Any, ...]:
     """What never changes, in the order of `FIXED`."""
     submission = invocation.submission
-    caller = submission.caller
-    row = (
+    caller, input = submission.caller, submission.input
+    named = (
         invocation.seq,
         submission.id,
         submission.service,
         submission.handler,
         submission.key,
-        submission.flavor,
-        submission.input,
+        submission.flavor._value_,
+    )
+    rest = (
         _text(submission.headers) if submission.headers else None,
         submission.idempotency_key,
-        *((None,) * 5 if caller is None else (caller.seq, caller.id, caller.entry, caller.target, int(caller.waits))),
+        *(_NO_CALLER if caller is None else (caller.seq, caller.id, caller.entry, caller.target, int(caller.waits))),
         submission.completion_retention_ms,
         submission.journal_retention_ms,
         invocation.created_at,
         submission.restarted_from,
         submission.seed,
-        submission.origin,
     )
-    return (*row, _fixed_checksum(row))
+    origin = submission.origin
+    if origin is None:  # it was added later: where it is NULL the checksum is what it was
+        return (*named, input, *rest, None, checksum((named, rest), input))
+    return (*named, input, *rest, origin, checksum((named, (*rest, origin)), input))
 
 
 def moving(invocation: Invocation) -> tuple[Any, ...]:
     """Where it stands, in the order of `MOVING`."""
     outcome, completed_at = invocation.outcome, invocation.completed_at
-    row = (
-        invocation.status,
+    stands = (
+        invocation.status._value_,
         invocation.attempt,
         invocation.failures,
         _text(invocation.step_failures) if invocation.step_failures else None,
@@ -101,14 +105,15 @@ def moving(invocation: Invocation) -> tuple[Any, ...]:
         invocation.modified_at,
         completed_at,
         None if outcome is None else int(outcome.ok),
-        None if outcome is None else outcome.value,
-        None if completed_at is None else completed_at + invocation.submission.completion_retention_ms,
-        int(invocation.pausing),
-        _journal_until(invocation, completed_at),
-        invocation.place,
-        invocation.crashes,
     )
-    return (*row, checksum(_moved(invocation.seq, row), None if outcome is None else outcome.value))
+    output = None if outcome is None else outcome.value
+    expires_at = None if completed_at is None else completed_at + invocation.submission.completion_retention_ms
+    pausing, place, crashes = int(invocation.pausing), invocation.place, invocation.crashes
+    about = (
+        (invocation.seq, stands, pausing, place, crashes) if place or crashes else (invocation.seq, stands, pausing)
+    )
+    until = _journal_until(invocation, completed_at)
+    return (*stands, output, expires_at, pausing, until, place, crashes, checksum(about, output))
 
 
 #: In what those that wait in line as rows differ, in the order of `in_line`; and all else that is not NULL.
@@ -154,10 +159,6 @@ def in_line(some: InLine) -> tuple[dict[str, Any], list[list[Any]]]:
 def _waiting_for(invocation: Invocation) -> str | None:
     left = None if invocation.waiting is None else invocation.waiting.node
     return None if left is None else waiting.encode(left).decode()
-
-
-def _fixed_checksum(row: Sequence[Any]) -> int:
-    return checksum(_asked(row), row[_INPUT])
 
 
 def _asked(row: Sequence[Any]) -> tuple[Any, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from durable.encryption import AesGcm
 from durable.store.checksums import checksum
-from durable.store.rows import FIXED_NAMES, _fixed_checksum
+from durable.store.rows import FIXED_NAMES, _asked
 
 
 def keyed(*ids: str, wrong: bool = False) -> AesGcm:
@@ -61,7 +61,7 @@ def forge_input(database: sqlite3.Connection, seq: int, input: bytes) -> None:
     names = ", ".join(FIXED_NAMES)
     row = list(database.execute(f"SELECT {names} FROM _invocations WHERE seq = ?", (seq,)).fetchone())
     row[FIXED_NAMES.index("input")] = input
-    fits = _fixed_checksum(row[:-1])
+    fits = checksum(_asked(row[:-1]), input)
     database.execute("UPDATE _invocations SET input = ?, checksum = ? WHERE seq = ?", (input, fits, seq))
 
 

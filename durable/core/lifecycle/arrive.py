@@ -13,7 +13,7 @@ def arrive(turn: Turn, invocation: Invocation, entry: int, outcome: Outcome) -> 
         invocation.failures = 0
         turn.trusted(invocation)
         turn.touch(invocation)
-    if invocation.status is Status.SUSPENDED and invocation.waiting is not None:
+    if invocation.waiting is not None and invocation.status is Status.SUSPENDED:
         fewer = invocation.waiting.came(entry, outcome.ok)
         if invocation.waiting.over:
             turn.start(invocation)

@@ -18,7 +18,7 @@ from durable.core.commands import (
 )
 from durable.core.effects import Need
 from durable.core.invocation import Invocation, Open, damage, visits_a_workflow
-from durable.core.journal import COMMAND, EMPTY, GIVEN_UP, Failure, Kind, Outcome, Row
+from durable.core.journal import COMMAND, EMPTY, GIVEN_UP, Failure, Kind, Outcome, row_of
 from durable.core.lifecycle.damage import hold
 from durable.core.lifecycle.promise import settle_promise
 from durable.core.lifecycle.record import attempt_of, settle_budget
@@ -28,6 +28,11 @@ from durable.core.topics import output_topic, promise_topic
 from durable.core.turn import Turn
 from durable.core.world import World
 
+#: Looked up once: up to Python 3.11, each look at a member of an enum takes longer than the rest of a comparison.
+_CALL = Kind.CALL
+#: What is asked of a workflow's promises; of what is on a key.
+_OF_PROMISES = (AwaitPromise, PeekPromise, CompletePromise)
+_OF_KEYS = (*_OF_PROMISES, SetState)
 #: A value that may be absent: `0`, or `1` (`FOUND`) followed by the value.
 NOTHING = Outcome(True, b"0")
 FOUND = b"1"
@@ -36,9 +41,11 @@ FOUND = b"1"
 def needs(world: World, command: OpenEntry, need: Need) -> None:
     """What the asked-for thing touches besides the invocation itself, which is running."""
     asked = command.asked
-    if isinstance(asked, AttachTo | ReadOutput):
+    if isinstance(asked, Invoke):  # the hot path
+        return
+    if isinstance(asked, (AttachTo, ReadOutput)):
         need_id(world, need, asked.id)
-    elif isinstance(asked, AwaitPromise | PeekPromise | CompletePromise | SetState):
+    elif isinstance(asked, _OF_KEYS):
         if not isinstance(asked, SetState) or world.keys[asked.service, asked.key].over_at is not None:
             need_run(world, need, asked.service, asked.key)
         if isinstance(asked, CompletePromise):
@@ -51,9 +58,9 @@ def open_entry(turn: Turn, command: OpenEntry) -> None:
     if invocation is None:
         return
     asked = command.asked
-    if isinstance(asked, AwaitPromise | PeekPromise | CompletePromise | SetState):
+    if isinstance(asked, _OF_KEYS):
         renew(turn, invocation, asked)
-    if isinstance(asked, AwaitPromise | PeekPromise | CompletePromise):
+    if isinstance(asked, _OF_PROMISES):
         cause = turn.world.keys[asked.service, asked.key].promise_damage(command.name)
         if cause is not None:  # nothing is written: a resume asks again
             hold(turn, invocation, damage(cause, Reason.READS_DAMAGED))
@@ -62,29 +69,31 @@ def open_entry(turn: Turn, command: OpenEntry) -> None:
     settle_budget(turn, invocation, command.entry)
     written, value = (True, asked.value) if isinstance(asked, SetState) else (None, command.fingerprint)
     turn.writes.journal.append(
-        Row(
-            invocation=command.seq,
-            entry=command.entry,
-            part=COMMAND,
-            kind=command.kind,
-            name=command.name,
-            detail=command.detail,
-            seen=command.seen,
-            ordinal=None,
-            ok=written,
-            value=value,
-            at=turn.now,
+        row_of(
+            (
+                command.seq,
+                command.entry,
+                COMMAND,
+                command.kind,
+                command.name,
+                command.detail,
+                command.seen,
+                None,
+                written,
+                value,
+                turn.now,
+            )
         )
     )
-    match asked:
+    match asked:  # the most frequent first
+        case Invoke():
+            invoke(turn, invocation, command, asked)
         case SetState():
             set_state(turn, asked)
         case Tell():
             turn.tell(asked.command)
         case Sleep():
             start_sleep(turn, invocation, command.entry, asked.due_at)
-        case Invoke():
-            invoke(turn, invocation, command, asked)
         case AwaitAwakeable():
             early = invocation.early.pop(command.entry, None)
             if early is None:
@@ -124,12 +133,12 @@ def renew(turn: Turn, invocation: Invocation, asked: AwaitPromise | PeekPromise 
 
 def invoke(turn: Turn, invocation: Invocation, command: OpenEntry, asked: Invoke) -> None:
     """A send is made whatever happens. A call under a cancel is cancelled; one the cancel overtook is never made."""
-    if command.kind is not Kind.CALL:
+    if command.kind is not _CALL:
         turn.tell(Submit(asked.submission, again=asked.again))
     elif asked.cancels < invocation.cancels:
-        turn.complete_entry(invocation, command.entry, GIVEN_UP, Kind.CALL)
+        turn.complete_entry(invocation, command.entry, GIVEN_UP, _CALL)
     else:
-        invocation.open[command.entry] = Open(Kind.CALL, asked.submission.id)
+        invocation.open[command.entry] = Open(_CALL, asked.submission.id)
         turn.tell(Submit(asked.submission, again=asked.again))
         if invocation.cancelling:
             if invocation.seq in turn.world.leaves:

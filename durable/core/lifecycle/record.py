@@ -7,11 +7,14 @@ from durable.core.journal import COMMAND, Row, row_of
 from durable.core.lifecycle.cancel import leaf_ended
 from durable.core.turn import Turn
 
+#: Looked up once: up to Python 3.11, each look at a member of an enum takes longer than the rest of a comparison.
+_RUNNING = Status.RUNNING
+
 
 def record(turn: Turn, command: Record) -> None:
     """An entry that sets nothing else in motion."""
     invocation = turn.world.invocations.get(command.seq)
-    if invocation is None or invocation.attempt != command.attempt or invocation.status is not Status.RUNNING:
+    if invocation is None or invocation.attempt != command.attempt or invocation.status is not _RUNNING:
         return
     outcome = command.outcome
     invocation.last_entry = command.entry
@@ -74,6 +77,6 @@ def forget_tries(invocation: Invocation, entry: int) -> None:
 def attempt_of(turn: Turn, seq: int, attempt: int) -> Invocation | None:
     """The invocation, if this is its current attempt."""
     invocation = turn.world.invocations.get(seq)
-    if invocation is None or invocation.attempt != attempt or invocation.status is not Status.RUNNING:
+    if invocation is None or invocation.attempt != attempt or invocation.status is not _RUNNING:
         return None
     return invocation

@@ -18,6 +18,8 @@ from durable.core.topics import output_topic
 from durable.core.turn import Turn
 from durable.core.world import World
 
+#: Looked up once: up to Python 3.11, each look at a member of an enum takes longer than the rest of a comparison.
+_ACCEPTED, _PENDING = Answer.ACCEPTED, Status.PENDING
 #: What to do where a key is refused that was used for something else.
 OTHERWISE = "use another key, or ask for the first one's result by its id"
 
@@ -55,12 +57,12 @@ def submit(turn: Turn, command: Submit) -> None:
         turn.add_timer(submission.due_at, invocation.seq, 0)
     else:
         invocation = begin(turn, submission)
-    turn.reply(command.token, Answer.ACCEPTED, invocation)
+    turn.reply(command.token, _ACCEPTED, invocation)
 
 
 def begin(turn: Turn, submission: Submission) -> Invocation:
     """A new invocation, which starts, or waits for its key."""
-    invocation = turn.create(submission, Status.PENDING)
+    invocation = turn.create(submission, _PENDING)
     if turn.enqueue(invocation):
         turn.start(invocation)
     elif submission.caller is not None and submission.caller.waits:
@@ -103,4 +105,6 @@ def follow(turn: Turn, caller: Caller, existing: Invocation) -> None:
 
 def is_claimed(submission: Submission) -> bool:
     """Whether the id is derived from an idempotency key or a workflow's key, and so may exist already."""
+    if submission.key is None:
+        return submission.idempotency_key is not None
     return submission.idempotency_key is not None or submission.flavor is Flavor.WORKFLOW

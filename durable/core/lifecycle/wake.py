@@ -10,6 +10,9 @@ from durable.core.needs import need_id, need_invocation
 from durable.core.turn import Turn
 from durable.core.world import World
 
+#: Looked up once: up to Python 3.11, each look at a member of an enum takes longer than the rest of a comparison.
+_CALL = Kind.CALL
+
 
 def needs_seq(world: World, command: TimerFired | Notify | KeyFree, need: Need) -> None:
     """The invocation it is about."""
@@ -78,7 +81,7 @@ def notify(turn: Turn, command: Notify) -> None:
     waits = invocation.open[command.entry]
     if waits.ref != command.ref:
         return
-    if waits.kind is Kind.CALL:
+    if waits.kind is _CALL:
         call_ended(turn, invocation, command.entry, command.outcome)
     else:
         arrive(turn, invocation, command.entry, command.outcome)
