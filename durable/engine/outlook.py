@@ -1,8 +1,8 @@
-"""What a take-over would meet: as much of it as can be known while another engine has the file.
+"""What a take-over would meet, as far as this can be known while another engine has the file.
 
-A start finds out whether it can read the values, knows the handlers, can read the topics. An engine on standby starts
-only when the holder is gone, perhaps at night: so it looks before, through a connection that only reads, and says
-then what it would say at the start.
+A start finds out whether it can read the values, knows the handlers and can read the topics. An engine on standby
+only starts once the holder is gone, perhaps at night. So it looks before, through a connection that only reads, and
+says already now what it would say then.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from durable.errors import CodecError, KeyMissingError, StorageError
+from durable import log
+from durable.errors import CodecError, KeyMissingError, StorageBusyError, StorageError
 from durable.runtime.registry import Registry
 from durable.store import Store
 
@@ -24,9 +25,9 @@ Clusters = Mapping[str, Mapping[str, Any]]
 
 
 class Outlook(msgspec.Struct, frozen=True):
-    """What is known of a take-over before it happens."""
+    """What is known about a take-over before it happens."""
 
-    #: Why it would be refused.
+    #: The error that would refuse it.
     refusal: CodecError | KeyMissingError | StorageError | None = None
     #: What would not go on after it, and why.
     lacks: tuple[str, ...] = ()
@@ -39,20 +40,24 @@ class Outlook(msgspec.Struct, frozen=True):
 
 
 def outlook(path: str, store: Store, registry: Registry, clusters: Clusters) -> Outlook:
-    """Look at the file. Raises nothing: what cannot be read just now is not known, and seen the next time."""
+    """Look at the file, on the calling thread. Raises nothing: what cannot be read now is seen the next time."""
+    try:
+        return _look(path, store, registry, clusters)
+    except (CodecError, KeyMissingError, StorageError) as error:
+        return Outlook(None if isinstance(error, StorageBusyError) else error)
+    except (sqlite3.Error, OSError):
+        return Outlook()
+    except Exception as error:  # of the user's codec
+        log.engine.error("%s: what a take-over would meet cannot be told", path, cause=error)
+        return Outlook()
+
+
+def _look(path: str, store: Store, registry: Registry, clusters: Clusters) -> Outlook:
     from durable.store.beside import look_beside
     from durable.store.encoded import check_keys
 
-    try:
-        found = look_beside(path)
-    except StorageError as error:
-        return Outlook(refusal=error)
-    except (sqlite3.Error, OSError):
-        return Outlook()
-    try:
-        missing = check_keys(store, found.keys, path)
-    except (CodecError, KeyMissingError) as error:
-        return Outlook(refusal=error)
+    found = look_beside(path)
+    missing = check_keys(store, found.keys, path)
     return Outlook(lacks=(*_of_keys(missing), *_of_handlers(found, registry), *_of_topics(found, registry, clusters)))
 
 

@@ -41,7 +41,7 @@ def look_beside(path: str) -> Beside:
 
 def _check_writable(path: str) -> None:
     for place in (path, f"{path}-wal", f"{path}-shm", os.path.dirname(path)):
-        if os.path.exists(place) and not os.access(place, os.W_OK):
+        if os.path.exists(place) and not _may_write(place):
             raise StorageReadOnlyError(
                 f"{place} cannot be written by this process: the engine writes to the file, and to the log that "
                 "SQLite keeps beside it"
@@ -50,3 +50,7 @@ def _check_writable(path: str) -> None:
 
 def _properties(clusters: tuple[Cluster, ...]) -> dict[str, dict[str, str]]:
     return {one.name: dict(one.properties) for one in clusters}
+
+
+def _may_write(place: str) -> bool:
+    return os.access(place, os.W_OK, effective_ids=os.access in os.supports_effective_ids)

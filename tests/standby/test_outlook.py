@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from durable import Context, Engine, KeyMissingError, Role, StorageReadOnlyError, StorageVersionError, handler
+from durable import (
+    Context,
+    Engine,
+    KeyMissingError,
+    Role,
+    StorageBusyError,
+    StorageReadOnlyError,
+    StorageVersionError,
+    handler,
+)
 from durable.engine import standby
 from tests.codec.support import Rotating, keyed
 from tests.standby.test_standby import until
@@ -57,7 +66,7 @@ async def test_without_what_decodes_the_file_it_does_not_start(tmp_path: Path, c
 async def test_where_it_could_not_write_it_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "app.db"
     async with standing_by(path):
-        monkeypatch.setattr("durable.store.beside.os.access", lambda place, mode: place != str(tmp_path))
+        monkeypatch.setattr("durable.store.beside._may_write", lambda place: place != str(tmp_path))
         with pytest.raises(StorageReadOnlyError, match="cannot be written by this process"):
             await standing_by(path).start()
 
@@ -87,6 +96,26 @@ async def test_a_key_that_is_missing_is_named_while_it_waits_and_stops_only_what
             await until(lambda: late.role is Role.HOLDER)
             assert (await late.health()).take_over == ()
             assert (await late.send(wait)).accepted
+
+
+async def test_what_cannot_be_seen_just_now_keeps_nobody_from_waiting(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, errors = (
+        tmp_path / "app.db",
+        [StorageBusyError("it takes too long"), sqlite3.OperationalError(), TypeError()],
+    )
+
+    def look(path: str) -> None:
+        raise errors[0]
+
+    async with standing_by(path):
+        monkeypatch.setattr("durable.store.beside.look_beside", look)
+        while errors:
+            async with standing_by(path) as late:
+                assert (late.role, await seen(late)) == (Role.STANDBY, ())
+            errors.pop(0)
+    assert "what a take-over would meet cannot be told" in caplog.text
 
 
 async def test_a_key_that_comes_later_is_noticed_while_it_waits(
