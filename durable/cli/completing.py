@@ -24,6 +24,12 @@ promises = new_group("promises", "Peek at, resolve and reject the promises of a 
 signals = new_group("signals", "Send signals to invocations.")
 
 _REJECTED = 500
+#: Ways out, by what is completed and the status of the refusal.
+_HINTS = {
+    ("awakeables", 400): "'durable invocations describe' shows the ids of awakeables",
+    ("awakeables", 404): "'durable invocations describe' shows the ids of awakeables",
+    ("promises", 409): "'durable promises peek' shows with what",
+}
 
 
 def add_to(root: click.Group) -> None:
@@ -98,7 +104,10 @@ async def peek(desk: Desk, workflow: str, key: str, name: str | None) -> None:
     if name is not None:
         one = next((one for one in found if one["name"] == name), None)
         if one is None:
-            raise Failed(f"the promise {name!r} of {workflow}/{key} is not settled", Exit.NOT_FOUND)
+            raise Failed(
+                f"the promise {name!r} of {workflow}/{key} is not settled: 'durable promises resolve' settles it",
+                Exit.NOT_FOUND,
+            )
         if "failure" in one and desk.out.form == "text":
             raise Failed(f"the promise {name!r} of {workflow}/{key} was rejected: {one['failure']}")
         desk.out.value(one["value"] if desk.out.form == "text" else one)
@@ -178,7 +187,7 @@ async def _check_open(desk: Desk, id: str, name: str, once: str | None) -> None:
         return
     answer = await desk.place.ingress.ask("GET", f"/restate/output{encoded_path(id)}")
     if answer.status < 400 or answer.headers.get("x-restate-error-source") == "invocation":
-        raise Failed(f"{id} has ended: nobody would see {name!r}")
+        raise Failed(f"{id} has ended, so nobody would see {name!r} ('durable attach' shows its result)")
 
 
 # ---- asking ----
@@ -187,8 +196,7 @@ async def _check_open(desk: Desk, id: str, name: str, once: str | None) -> None:
 async def _resolve(desk: Desk, what: tuple[str, ...], value: str, content_type: str, once: str | None) -> None:
     body = value_given(value, "VALUE", content_type)
     headers = {**keyed(_key(once)), **({"content-type": content_type} if body else {})}
-    path = encoded_path("restate", *what, "resolve")
-    checked(await desk.place.ingress.ask("POST", path, body=body, headers=headers))
+    await _complete(desk, what, "resolve", body, headers)
 
 
 async def _reject(desk: Desk, what: tuple[str, ...], message: str, code: int, once: str | None) -> None:
@@ -198,8 +206,16 @@ async def _reject(desk: Desk, what: tuple[str, ...], message: str, code: int, on
         headers[envelope.REQUEST.decode()] = envelope.encode(said).decode()
     elif code != _REJECTED:
         raise usage("--code cannot be sent to a URL: leave it out (it is 500), or reach the engine with --db FILE")
-    path = encoded_path("restate", *what, "reject")
-    checked(await desk.place.ingress.ask("POST", path, body=message.encode(), headers=headers))
+    await _complete(desk, what, "reject", message.encode(), headers)
+
+
+async def _complete(desk: Desk, what: tuple[str, ...], verb: str, body: bytes, headers: dict[str, str]) -> None:
+    answer = await desk.place.ingress.ask("POST", encoded_path("restate", *what, verb), body=body, headers=headers)
+    try:
+        checked(answer)
+    except Failed as failed:
+        hint = _HINTS.get((what[0], answer.status))
+        raise Failed(f"{failed.message} ({hint})" if hint else failed.message, failed.exit) from None
 
 
 def _key(once: str | None) -> str:
