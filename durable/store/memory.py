@@ -22,6 +22,7 @@ from durable.store.answered import owners_gone
 from durable.store.filter import Backlog, Counts, Filter, Page, backlog_of, counts_of, page_of
 from durable.store.rows import (
     FIXED_COUNT,
+    FIXED_NAMES,
     MOVING_NAMES,
     complete,
     fixed,
@@ -31,6 +32,10 @@ from durable.store.rows import (
     take_journal,
     without_journal,
 )
+
+#: Where a row has what it is looked up by: it is read as an invocation only where that fits, as a file's index does.
+SERVICE, KEY = FIXED_NAMES.index("service"), FIXED_NAMES.index("key")
+STATUS, PLACE, COMPLETED_AT = (FIXED_COUNT + MOVING_NAMES.index(name) for name in ("status", "place", "completed_at"))
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -91,7 +96,7 @@ class MemoryStore:
             next_seq=max(self.tables.invocations, default=0) + 1,
             settings=dict(self.tables.settings),
             declared=dict(self.tables.declared),
-            ready=any(self._invocation(seq).status is Status.READY for seq in self.tables.invocations),
+            ready=bool(self._in(Status.READY)),
             crashed=not self.tables.clean,
             sources=Sources(dict(self.tables.subscriptions), dict(self.tables.clusters), dict(self.tables.positions)),
             keys=dict(self.tables.keys),
@@ -243,8 +248,7 @@ class MemoryStore:
     async def running(self, after: int, limit: int) -> Sequence[tuple[int, int]]:
         """Invocations that had a slot when the engine stopped."""
         self._check()
-        stored = [self._invocation(seq) for seq in sorted(self.tables.invocations) if seq > after]
-        return [(one.seq, one.crashes) for one in stored if one.status is Status.RUNNING][:limit]
+        return [(one.seq, one.crashes) for one in self._in(Status.RUNNING) if one.seq > after][:limit]
 
     async def timers(self, after: Timer | None, limit: int) -> Sequence[Timer]:
         """The next timers."""
@@ -255,7 +259,8 @@ class MemoryStore:
         """What is past its retention; then journals that are past theirs."""
         self._check()
         records, journals = [], []
-        for seq in sorted(self.tables.invocations):
+        completed = [seq for seq, row in self.tables.invocations.items() if row[COMPLETED_AT] is not None]
+        for seq in sorted(completed):
             invocation = self._invocation(seq)
             submission, completed_at = invocation.submission, invocation.completed_at
             if completed_at is None:
@@ -275,8 +280,7 @@ class MemoryStore:
     async def contended(self, after: tuple[str, str] | None, limit: int) -> Sequence[tuple[str, str]]:
         """Keys that somebody waits for."""
         self._check()
-        pending = [one for seq in self.tables.invocations if (one := self._invocation(seq)).status is Status.PENDING]
-        keys = {(one.submission.service, one.submission.key or "") for one in pending}
+        keys = {(one.submission.service, one.submission.key or "") for one in self._in(Status.PENDING)}
         return sorted(key for key in keys if after is None or key > after)[:limit]
 
     async def attached(self, after: str, limit: int) -> Sequence[str]:
@@ -315,23 +319,28 @@ class MemoryStore:
     def _invocation(self, seq: int) -> Invocation:
         return invocation_of(self.tables.invocations[seq])
 
+    def _in(self, status: Status) -> list[Invocation]:
+        """Those in a status, in order of their numbers."""
+        seqs = sorted(seq for seq, row in self.tables.invocations.items() if row[STATUS] == status)
+        return [one for one in map(self._invocation, seqs) if one.status is status]
+
     def _stored(self, seq: int) -> list[tuple[object, ...]]:
         """A journal's rows, none of which has a checksum here."""
         return [(*row, None) for _, row in sorted(self.tables.journal.get(seq, {}).items())]
 
     def _ready(self, after: int, limit: int) -> list[tuple[int, int]]:
-        status, place = FIXED_COUNT, FIXED_COUNT + MOVING_NAMES.index("place")
         stored = self.tables.invocations.items()
-        waiting = [(row[place], seq) for seq, row in stored if row[status] == Status.READY]
+        waiting = [(row[PLACE], seq) for seq, row in stored if row[STATUS] == Status.READY]
         return sorted((one, seq) for one, seq in waiting if isinstance(one, int) and one > after)[:limit]
 
     def _object(self, service: str, key: str) -> KeyedObject:
         queue = sorted(
             (invocation.queued, seq)
-            for seq in self.tables.invocations
-            if (invocation := self._invocation(seq)).queued is not None
-            and invocation.submission.service == service
-            and invocation.submission.key == key
+            for seq, row in self.tables.invocations.items()
+            if row[SERVICE] == service
+            and row[KEY] == key
+            and (invocation := invocation_of(row)).queued is not None
+            and (invocation.submission.service, invocation.submission.key) == (service, key)
         )
         return KeyedObject(
             service,

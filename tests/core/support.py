@@ -52,6 +52,8 @@ class Core:
         self.now = 1_000_000
         #: How many slots were lent at a time, at most: whoever has borrowed one keeps it.
         self.borrowed = 0
+        #: Each row that was read, and what it says: what changes is another row.
+        self._read: dict[int, tuple[object, Invocation]] = {}
 
     def settle(self, *commands: Command) -> Turn:
         """One whole turn: settle, commit, and forget what was loaded for it only."""
@@ -66,7 +68,7 @@ class Core:
     def check_slots(self) -> None:
         """Who runs has a slot, there are no more than there are slots, and nobody waits beside a free one."""
         world = self.world
-        stored = [invocation_of(row) for row in self.tables.invocations.values()]
+        stored = self._stored()
         running = {one.seq for one in stored if one.status is Status.RUNNING}
         asked = {one.seq for one in stored if one.status is Status.RUNNING and one.seq not in world.running}
         assert running - asked == world.running, "who has a slot runs"
@@ -88,6 +90,15 @@ class Core:
         assert sum(world.warm.values()) == world.warmth <= world.limits.warm, "no more is kept than may be"
         kept = {one.seq for one in stored if one.status in (Status.SUSPENDED, Status.READY)}
         assert world.warm.keys() <= kept & world.invocations.keys(), "who waits is kept, and is in memory"
+
+    def _stored(self) -> list[Invocation]:
+        """All that is stored."""
+        before = self._read
+        self._read = {
+            seq: before[seq] if seq in before and before[seq][0] is row else (row, invocation_of(row))
+            for seq, row in self.tables.invocations.items()
+        }
+        return [one for _, one in self._read.values()]
 
     def submit(self, submission: Submission, token: int = 0) -> Invocation:
         """Submit, and return the invocation as it is kept."""

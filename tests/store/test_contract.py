@@ -155,19 +155,20 @@ def test_a_change_rewrites_where_an_invocation_stands(stores: Stores, after: Any
     """Whatever it was before: each moving field is set to the new value, also where that is nothing."""
 
     async def story() -> None:
-        for seq, param in enumerate(EVERY_FIELD, 1):
-            (before,) = param.values
-            assert isinstance(before, Invocation)
-            claim = after.submission.idempotency_key
-            asked = msgspec.structs.replace(
-                after.submission, id=f"inv_1{seq:033}", idempotency_key=claim and f"{claim} {seq}"
-            )
-            start = msgspec.structs.replace(before, seq=seq, submission=asked)
-            end = msgspec.structs.replace(after, seq=seq, submission=asked)
-            async with using(stores) as store:
-                await store.commit(Writes(created={seq: start}))
-                await store.commit(Writes(changed={seq: end}))
-            async with using(stores) as store:
+        ends: dict[int, Invocation] = {}
+        async with using(stores) as store:
+            for seq, param in enumerate(EVERY_FIELD, 1):
+                (before,) = param.values
+                assert isinstance(before, Invocation)
+                claim = after.submission.idempotency_key
+                asked = msgspec.structs.replace(
+                    after.submission, id=f"inv_1{seq:033}", idempotency_key=claim and f"{claim} {seq}"
+                )
+                ends[seq] = msgspec.structs.replace(after, seq=seq, submission=asked)
+                await store.commit(Writes(created={seq: msgspec.structs.replace(before, seq=seq, submission=asked)}))
+                await store.commit(Writes(changed={seq: ends[seq]}))
+        async with using(stores) as store:
+            for seq, end in ends.items():
                 assert await loaded(store, seq) == end
 
     play(story)
