@@ -79,6 +79,9 @@ def run(arguments: Sequence[str]) -> int:
     except DurableError as error:
         out.error(str(error))
         return Exit.FAILED
+    except UnicodeEncodeError as error:
+        out.error(f"{error.object!r} is no text in UTF-8")
+        return Exit.USAGE
     except Exception as error:
         if os.environ.get("DURABLE_TRACEBACK"):
             traceback.print_exc()

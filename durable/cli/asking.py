@@ -1,5 +1,6 @@
 """Asking whoever sits at the terminal, and reading what is typed or piped in."""
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import msgspec
 from durable.cli.exits import Failed, usage
 from durable.cli.output import Out
 
-#: The media type of values where nobody names another.
+#: The media type of values, unless another one is named.
 JSON_TYPE = "application/json"
 
 
@@ -34,9 +35,9 @@ def piped_in() -> bytes:
 
 
 def value_given(text: str | None, what: str, content_type: str = JSON_TYPE) -> bytes:
-    """A value that was typed, or is in a file (@FILE) or piped in (-); empty where none was given.
+    """A value that was typed, or is in a file (@FILE) or piped in (-); empty if none was given.
 
-    Raises `Failed` for a file that cannot be read, and for what should be JSON and is not; `what` it is called there.
+    Raises `Failed` if the file cannot be read, or if the value should be JSON and is not; `what` is its name there.
     """
     if text is None:
         return b""
@@ -48,7 +49,7 @@ def value_given(text: str | None, what: str, content_type: str = JSON_TYPE) -> b
         except OSError as error:
             raise usage(f"{text}: {error.strerror}") from None
     else:
-        data = text.encode()
+        data = os.fsencode(text)  # as it was typed, also where that is no UTF-8
     if content_type == JSON_TYPE:
         try:
             msgspec.json.decode(data)

@@ -1,6 +1,7 @@
 """`durable awakeables`, `promises`, `signals`: what handlers wait for, given to them from a shell."""
 
 import json
+import os
 import secrets
 from typing import Any
 
@@ -182,7 +183,7 @@ async def reject_signal(desk: Desk, id: str, name: str, message: str, code: int,
 
 
 async def _check_open(desk: Desk, id: str, name: str, once: str | None) -> None:
-    """An invocation that has ended takes no signals, and says nothing; with a key, one before may have ended it."""
+    """Refuse to signal an invocation that has ended, which would go unnoticed. With a key, it may be a repetition."""
     if once is not None:
         return
     answer = await desk.place.ingress.ask("GET", f"/restate/output{encoded_path(id)}")
@@ -206,7 +207,7 @@ async def _reject(desk: Desk, what: tuple[str, ...], message: str, code: int, on
         headers[envelope.REQUEST.decode()] = envelope.encode(said).decode()
     elif code != _REJECTED:
         raise usage("--code cannot be sent to a URL: leave it out (it is 500), or reach the engine with --db FILE")
-    await _complete(desk, what, "reject", message.encode(), headers)
+    await _complete(desk, what, "reject", os.fsencode(message), headers)
 
 
 async def _complete(desk: Desk, what: tuple[str, ...], verb: str, body: bytes, headers: dict[str, str]) -> None:
@@ -219,7 +220,7 @@ async def _complete(desk: Desk, what: tuple[str, ...], verb: str, body: bytes, h
 
 
 def _key(once: str | None) -> str:
-    """The one that was given, or one of its own: with a key, whoever comes too late is told so."""
+    """The given idempotency key, or a fresh one: with a key, a command that comes too late is told so."""
     return f"{OF_CLIENT}{secrets.token_hex(16)}" if once is None else once
 
 

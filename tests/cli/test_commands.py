@@ -76,6 +76,16 @@ class TestTyping:
         assert (result.code, result.out) == (2, "")
         sentence(result)
 
+    def test_what_is_no_text_is_one_sentence(self) -> None:
+        for line in (
+            ["invocations", "describe", "\udcff"],
+            ["call", "Shop/greet", "\udcff"],
+            ["signals", "send", "\udcff", "x"],
+        ):
+            result = typed(*line, "--admin", "http://127.0.0.1:1", "--ingress", "http://127.0.0.1:1")
+            assert (result.code, result.out) == (2, "")
+            assert "is no " in sentence(result)
+
     def test_a_group_alone_shows_what_there_is(self) -> None:
         for line in ("", "invocations", "services config"):
             result = typed(*line.split())
