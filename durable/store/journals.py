@@ -1,11 +1,11 @@
 """The rows of one journal, or some of them, in order."""
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from durable.core.journal import Row
-from durable.store.pages import read
+from durable.store.pages import read, read_each
 from durable.store.rows import journal_of
 
 _COLUMNS = "invocation, entry, part, kind, name, detail, seen, ordinal, ok, {value}, at, checksum"
@@ -19,15 +19,16 @@ def journal_rows(database: sqlite3.Connection, seq: int) -> Iterator[Sequence[An
     return read(database, sql, (seq,), "its journal")
 
 
-def open_rows(database: sqlite3.Connection, seq: int) -> Iterator[Sequence[Any]]:
-    """What the core keeps in memory of a journal: of steps that are complete as written, the last one's number."""
+def open_rows(database: sqlite3.Connection, seqs: Sequence[int]) -> Callable[[int], Iterable[Sequence[Any]]]:
+    """What the core keeps in memory of journals: of steps that are complete as written, the last one's number."""
     value = "CASE WHEN ordinal IS NULL AND part = 1 THEN value END"
-    last = "(SELECT max(entry) FROM journal WHERE invocation = ?1 AND part = 0)"
-    sql = (
-        f"SELECT {_COLUMNS.format(value=value)} FROM journal"
-        f" WHERE invocation = ?1 AND (part <> 0 OR ok IS NULL OR entry = {last}) ORDER BY entry, part"
+    last = "(SELECT max(entry) FROM journal WHERE invocation = column1 AND part = 0)"
+    sql = (  # the limit has it find each last entry once, and not for each row
+        f"WITH wanted (seq, last) AS (SELECT column1, {last} FROM (VALUES {{seqs}}) LIMIT -1)"
+        f" SELECT {_COLUMNS.format(value=value)} FROM wanted CROSS JOIN journal ON invocation = seq"
+        " WHERE part <> 0 OR ok IS NULL OR entry = last ORDER BY invocation, entry, part"
     )
-    return read(database, sql, (seq,), "its journal")
+    return read_each(database, sql, seqs, "its journal")
 
 
 def page(

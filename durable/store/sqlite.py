@@ -14,7 +14,7 @@ from anyio import to_thread
 
 from durable.core.effects import Need, Timer, Writes
 from durable.core.ids import parse_stand_in_id
-from durable.core.invocation import Invocation, KeyedObject
+from durable.core.invocation import KeyedObject
 from durable.core.journal import Row
 from durable.core.topics import JOINED, promise_topic
 from durable.core.world import Loaded
@@ -38,7 +38,7 @@ from durable.store.keyed import (
     unread_promises,
     unread_state,
 )
-from durable.store.pages import Concerned, due, read, rows_of, without_notes
+from durable.store.pages import Concerned, due, read, read_each, rows_of, without_notes
 from durable.store.paths import MEMORY, database_path
 from durable.store.rows import complete, invocation_of, journal_of, take_journal
 from durable.store.soundness import misplaced, opening
@@ -391,8 +391,7 @@ def _load(database: sqlite3.Connection, need: Need, unread: set[int]) -> Loaded:
         loaded.invocations.append(invocation := invocation_of(row))
         if is_mended(row, invocation):
             mend(database, invocation)
-    for invocation in loaded.invocations:
-        _complete(database, invocation, loaded)
+    _complete(database, loaded)
     for service, key in need.keys:
         loaded.keys.append(_object(database, service, key, unread))
     for topic in need.topics:
@@ -410,13 +409,18 @@ def _load(database: sqlite3.Connection, need: Need, unread: set[int]) -> Loaded:
     return loaded
 
 
-def _complete(database: sqlite3.Connection, invocation: Invocation, loaded: Loaded) -> None:
-    """What the core keeps of an invocation besides its row: its open entries and its signals."""
-    if invocation.completed_at is not None:
+def _complete(database: sqlite3.Connection, loaded: Loaded) -> None:
+    """What the core keeps of invocations besides their rows: their open entries and their signals."""
+    unfinished = [invocation for invocation in loaded.invocations if invocation.completed_at is None]
+    if not unfinished:
         return
-    complete(invocation, open_rows(database, invocation.seq), partly=True)
-    sql = "SELECT * FROM signals WHERE seq = ? ORDER BY ordinal"
-    take_signals(invocation, read(database, sql, (invocation.seq,), "a signal it was sent"), loaded)
+    seqs = [invocation.seq for invocation in unfinished]
+    journal = open_rows(database, seqs)
+    sql = "SELECT * FROM signals WHERE seq IN (VALUES {seqs}) ORDER BY seq, ordinal"
+    signals = read_each(database, sql, seqs, "a signal it was sent")
+    for invocation in unfinished:
+        complete(invocation, journal(invocation.seq), partly=True)
+        take_signals(invocation, signals(invocation.seq), loaded)
 
 
 def _object(database: sqlite3.Connection, service: str, key: str, unread: Set[int]) -> KeyedObject:
