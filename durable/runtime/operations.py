@@ -148,6 +148,10 @@ class Journal(Protocol):
         ...
 
 
+#: What handlers have written that have written nothing.
+_UNWRITTEN: dict[str, bytes | None] = {}
+
+
 class Operations:
     """See the module's docstring. Implements `context.Operations`."""
 
@@ -162,7 +166,7 @@ class Operations:
         self.made = attempt.unused.made
         self._keyed = keyed
         #: What this attempt wrote over the committed state.
-        self._written: dict[str, bytes | None] = {}
+        self._written = _UNWRITTEN
         self._cleared = False
 
     @property
@@ -451,9 +455,10 @@ class Operations:
     def set_state(self, name: str | None, value: bytes | None) -> None:
         """Change what `state` returns."""
         if name is None:
-            self._written.clear()
+            self._written = _UNWRITTEN
             self._cleared = True
         else:
+            self._written = self._written if self._written is not _UNWRITTEN else {}
             self._written[name] = value
 
     def now_ms(self) -> int:

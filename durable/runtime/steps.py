@@ -99,6 +99,14 @@ class Owner(Protocol):
         ...
 
 
+#: What most handlers never have: an attempt gets its own of each when it has the first.
+_NO_QUEUE: deque[DurableFuture[Any]] = deque()
+_NO_TASKS: dict[asyncio.Task[None], DurableFuture[Any]] = {}
+_NO_LIMITS: set[asyncio.Timeout] = set()
+_NONE_HELD: dict[int, DurableFuture[Any]] = {}
+_NONE_INTERRUPTED: list[tuple[int, Step]] = []
+
+
 class Steps:
     """The steps of one attempt that are not complete yet."""
 
@@ -111,7 +119,7 @@ class Steps:
         self._owner: Owner = owner
         #: How many of them may be about to begin: of a crowd, so many begin in one round of the event loop.
         self._at_once = at_once
-        self._queued: deque[DurableFuture[Any]] = deque()
+        self._queued = _NO_QUEUE
         #: Executions under way: their names, by entry.
         self.running: dict[int, str] = {}
         #: In which tasks.
@@ -123,14 +131,14 @@ class Steps:
         self.left_over: DurableFuture[Any] | None = None
         #: Open steps of which the journal knows nothing yet, by entry.
         self.unrecorded: dict[int, Step] = {}
-        self._tasks: dict[asyncio.Task[None], DurableFuture[Any]] = {}
+        self._tasks = _NO_TASKS
         #: The time limits of executions under way.
-        self._limits: set[asyncio.Timeout] = set()
+        self._limits = _NO_LIMITS
         #: Held back (see `holds`): those left behind, and those that a flow is to execute itself, with its waiter.
-        self._held: dict[int, DurableFuture[Any]] = {}
+        self._held = _NONE_HELD
         self.gates: list[tuple[Waiter, Step]] = []
         #: Stopped by a cancel that is not delivered yet; and interruptible ones that do not begin because of it.
-        self._interrupted: list[tuple[int, Step]] = []
+        self._interrupted = _NONE_INTERRUPTED
         self._withheld: list[DurableFuture[Any]] = []
 
     @property
@@ -175,6 +183,7 @@ class Steps:
             self._withheld.append(future)
             return
         if self._owner.repeating and not future.step.released:
+            self._held = self._held if self._held is not _NONE_HELD else {}
             self._held[future.entry] = future
             self._owner.held_back()
             return
@@ -182,6 +191,7 @@ class Steps:
         if self._starting < self._at_once:
             self._begin(future)
         else:
+            self._queued = self._queued if self._queued is not _NO_QUEUE else deque()
             self._queued.append(future)
 
     @property
@@ -196,7 +206,7 @@ class Steps:
 
     def release(self) -> None:
         """What is held back begins."""
-        held, self._held = self._held, {}
+        held, self._held = self._held, _NONE_HELD
         for future in held.values():
             if future.step is not None:
                 future.step.released = True
@@ -212,6 +222,7 @@ class Steps:
         here = InStep(owner.submission, owner.number, owner.seq, owner.lending, step.name)
         step.context.run(_apart, here)  # it is no flow of the handler
         task = unmourned(owner.loop.create_task(self._beside(future, here), context=step.context))
+        self._tasks = self._tasks if self._tasks is not _NO_TASKS else {}
         self._tasks[task] = future
         self._starting += 1
         task.add_done_callback(self._gone)
@@ -221,7 +232,7 @@ class Steps:
         self._starting -= 1
         if self._queued and self._owner.ending:
             self._hold_back(self._queued)
-            self._queued = deque()
+            self._queued = _NO_QUEUE
         elif self._queued:
             self._begin(self._queued.popleft())
 
@@ -323,6 +334,7 @@ class Steps:
         if step.options.timeout_ms is None:
             return await call_step(step.fn, step.args, step.kwargs, here)
         async with asyncio.timeout(step.options.timeout_ms / 1000) as limit:
+            self._limits = self._limits if self._limits is not _NO_LIMITS else set()
             self._limits.add(limit)
             try:
                 return await call_step(step.fn, step.args, step.kwargs, here)
@@ -346,7 +358,7 @@ class Steps:
             self._owner.fail(UsageError(NO_TIMEOUT), step, future.entry)
         elif step.interrupted:
             if self._owner.cancel_accepted:
-                self._interrupted.append((future.entry, step))
+                self._interrupted = [*self._interrupted, (future.entry, step)]
                 self._owner.at_rest()
             else:
                 self._hand_in(future.entry, step, CANCELLED)
@@ -401,7 +413,7 @@ class Steps:
         """The cancel has come: record what was stopped by it, or did not begin because of it."""
         for entry, step in self._interrupted:
             self._hand_in(entry, step, CANCELLED)
-        self._interrupted.clear()
+        self._interrupted = _NONE_INTERRUPTED
         for future in self._withheld:
             if future.step is not None and not future.step.started:
                 future.step.started = True
@@ -417,7 +429,7 @@ class Steps:
         self._held.clear()
         self.gates.clear()
         self.unrecorded.clear()
-        self._interrupted.clear()
+        self._interrupted = _NONE_INTERRUPTED
         self._withheld.clear()
         self.left_over = None
 

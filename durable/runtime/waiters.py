@@ -11,14 +11,20 @@ from durable.runtime.tasks import current_task
 Waiter = asyncio.Future[None]
 
 
+#: Most handlers have no flow that only waits for the end.
+_NOBODY: list[Waiter] = []
+
+
 class Waiters:
     """Who waits for what, and who only for the end of the attempt."""
+
+    __slots__ = ("_for_the_end", "_loop", "blocked", "flow_of")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.blocked: dict[Waiter, DurableFuture[Any]] = {}
         self.flow_of: dict[Waiter, asyncio.Task[Any] | None] = {}
-        self._for_the_end: list[Waiter] = []
+        self._for_the_end = _NOBODY
 
     def begin(self, future: DurableFuture[Any]) -> Waiter:
         """The flow of now waits for this, until `end`."""
@@ -42,6 +48,7 @@ class Waiters:
     def until_unwound(self) -> Waiter:
         """A flow waits for nothing but the end of the attempt."""
         waiter: Waiter = self._loop.create_future()
+        self._for_the_end = self._for_the_end if self._for_the_end is not _NOBODY else []
         self._for_the_end.append(waiter)
         return waiter
 
@@ -51,7 +58,7 @@ class Waiters:
             if not waiter.done():
                 waiter.set_exception(AttemptEnded())
                 waiter.exception()  # retrieved: nobody may be left to await it
-        self._for_the_end.clear()
+        self._for_the_end = _NOBODY
 
     @property
     def some_wait(self) -> bool:
