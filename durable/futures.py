@@ -143,6 +143,21 @@ class DurableFuture(Generic[T_co]):
         else:
             self._waiters.append(waiter)
 
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody waits for it."""
+        return self._waiters is not None
+
+    def move_up(self, waiter: "asyncio.Future[None]", place: "asyncio.Future[None] | None") -> None:
+        """The last one to wait came before others: set it where `place` is, which is over, or first of all."""
+        waiters = self._waiters
+        if waiters is not None and len(waiters) > 1:
+            waiters.pop()
+            if place is None:
+                waiters.insert(0, waiter)
+            else:
+                waiters[waiters.index(place)] = waiter
+
     def forget(self, waiter: "asyncio.Future[None]") -> None:
         """Whoever awaited `waiter` has gone on without the outcome."""
         if self._waiters is not None:

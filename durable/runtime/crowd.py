@@ -15,11 +15,12 @@ class Crowd:
         self._context = context
         self._at_once = self._left = at_once
         self._due = False
-        self._line: deque[Waiter] = deque()
+        #: Those that have to wait.
+        self.line: deque[Waiter] = deque()
 
     def admits(self) -> bool:
         """Whether one more may begin now; else it has to `join`."""
-        if self._line or not self._left:
+        if self.line or not self._left:
             return False
         self._left -= 1
         self._next_round()
@@ -27,7 +28,7 @@ class Crowd:
 
     def join(self, waiter: Waiter) -> None:
         """Set `waiter` when it is its turn."""
-        self._line.append(waiter)
+        self.line.append(waiter)
         self._next_round()
 
     def _next_round(self) -> None:
@@ -37,10 +38,10 @@ class Crowd:
 
     def _let_in(self) -> None:
         self._due, self._left = False, self._at_once
-        while self._line and self._left:
-            waiter = self._line.popleft()
+        while self.line and self._left:
+            waiter = self.line.popleft()
             if not waiter.done():  # nor has it got what it was to wait for
                 waiter.set_result(None)
                 self._left -= 1
-        if self._line:
+        if self.line:
             self._next_round()

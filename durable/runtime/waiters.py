@@ -34,11 +34,17 @@ class Waiters:
         future.wake(waiter)
         return waiter
 
-    def end(self, waiter: Waiter) -> None:
-        """It waits no longer."""
+    def place(self, future: DurableFuture[Any]) -> Waiter:
+        """A place behind those that wait for this by now: see `DurableFuture.move_up`."""
+        waiter: Waiter = asyncio.Future(loop=self._loop)
+        future.wake(waiter)
+        return waiter
+
+    def end(self, waiter: Waiter, *, keeps_place: bool = False) -> None:
+        """It waits no longer. `keeps_place`: its flow will wait again, see `DurableFuture.move_up`."""
         del self.flow_of[waiter]
         future = self.blocked.pop(waiter)
-        if future.outcome is None:
+        if future.outcome is None and not keeps_place:
             future.forget(waiter)
 
     def woken(self, flow: asyncio.Task[Any] | None) -> bool:

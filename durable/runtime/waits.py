@@ -81,8 +81,11 @@ class Waiting(Ending):
         self._looked_at: frozenset[tuple[int, ...]] = frozenset()
 
     @durable_wait
-    def wait(self, future: DurableFuture[Any]) -> Generator[Any, None, Any]:
-        """Give way until the future has its outcome (and, for a step nobody started, run it here): its value."""
+    def wait(self, future: DurableFuture[Any], place: Waiter | None = None) -> Generator[Any, None, Any]:
+        """Give way until the future has its outcome (and, for a step nobody started, run it here): its value.
+
+        `place`: where the flow was among those that wait for it, until it had to begin again.
+        """
         if future.outcome is None:
             if (self._closing or self._failure is not None or not self.active) and self.deaf:
                 yield from self._never()
@@ -103,23 +106,30 @@ class Waiting(Ending):
             return future.result()
         waiter: Waiter | None = None
         try:
-            if how == "executes" and self.flows > self._at_once:
-                how = yield from self._stand_in_line(future)
+            if how == "executes" and (self.flows > self._at_once or (self._crowd is not None and self._crowd.line)):
+                place = yield from self._stand_in_line(future, place)
+                if future.step is None or future.step.started:
+                    how = "waits"  # another one that came before executes it
             if how == "executes":
+                if place is None and self.flows > 1 and future.awaited:
+                    place = self._waiters.place(future)
                 yield from self._steps.execute(future)
             waiter = self._waiters.begin(future)
+            if self.flows > 1 and (how == "executes" or place is not None):
+                future.move_up(waiter, place)  # in a replay it waits before those that came since
             if how == "held":
                 self._steps.gates.append((waiter, future.step))
             if how != "executes":
                 self._only_waits()
             yield from waiter
+            place = waiter if how == "held" else None
         except asyncio.CancelledError as error:
             if waiter is not None and self.active and self.timed_out(error):
                 raise UsageError(NO_TIMEOUT) from None
             raise
         finally:
             if waiter is not None:
-                self._waiters.end(waiter)
+                self._waiters.end(waiter, keeps_place=place is waiter)
                 del waiter  # an exception in it refers to this frame
             self.flows -= 1
             self.activity += 1
@@ -127,7 +137,7 @@ class Waiting(Ending):
             if not self._arrivals.concurrent:
                 self._rest.mark()
         if how == "held":
-            return (yield from self.wait(future))  # it is released
+            return (yield from self.wait(future, place))  # it is released
         return future.result()
 
     def _begin(self, future: DurableFuture[Any]) -> How:
@@ -161,23 +171,31 @@ class Waiting(Ending):
             self._look_at_frames(flow)
         return how
 
-    def _stand_in_line(self, future: DurableFuture[Any]) -> Generator[Any, None, How]:
-        """Many flows are about to execute a step, each its own: come back when this one may."""
+    def _stand_in_line(self, future: DurableFuture[Any], place: Waiter | None) -> Generator[Any, None, Waiter | None]:
+        """Many flows are about to execute a step, each its own: come back when this one may.
+
+        Takes and returns its place among those that wait for the same step.
+        """
         if self._crowd is None:
             self._crowd = Crowd(self.loop, self.context, self._at_once)
         if self._crowd.admits():
-            return "executes"
+            return place
         waiter = self._waiters.begin(future)
+        if place is not None:
+            future.move_up(waiter, place)
         self._crowd.join(waiter)
+        admitted = False
         try:
             yield from waiter
+            admitted = True
         except asyncio.CancelledError as error:
             if self.active and self.timed_out(error):
                 raise UsageError(NO_TIMEOUT) from None
             self._steps.give_up(future)
             raise
         finally:
-            self._waiters.end(waiter)
+            self._waiters.end(waiter, keeps_place=admitted)
+            place = waiter if admitted else None
             del waiter  # an exception in it refers to this frame
             self.activity += 1
         if self.deaf:
@@ -186,7 +204,7 @@ class Waiting(Ending):
             self._check_active()
         if self._cancels.any:
             self._cancels.check_wait(future, self.delivered)
-        return "waits" if future.step.started else "executes"
+        return place
 
     def _look_at_frames(self, flow: "asyncio.Task[Any] | None") -> None:
         """The event loop does not show its timers: each place is looked at once where a time-out may be around."""

@@ -15,6 +15,7 @@ import anyio
 import pytest
 
 from durable import Context, DurableFuture, RetryPolicy, TerminalError, gather, handler
+from durable.core.limits import Limits
 from durable.testing import Fault, Mode, Scenario, Services, Sim, check, run, simulate
 from tests.runtime.support import engine_on
 
@@ -261,6 +262,41 @@ def test_flows_go_on_in_the_order_of_their_outcomes_in_every_mode(how: str, earl
 
     begins, ends = ["slow begins", "fast begins", "middle begins"], ["fast ends", "middle ends", "slow ends"]
     assert check(services, lambda sim: sim.call("S/notes"), most=5) == [*begins, *ends]
+
+
+@pytest.mark.parametrize("begun", [1, 100], ids=["in line", "at once"])
+def test_flows_that_await_the_same_step_go_on_in_the_order_in_which_they_came(begun: int) -> None:
+    """I2: the first of them executes it, and began to wait for its outcome after the others had."""
+
+    def services(sim: Sim) -> Iterable[object]:
+        async def work() -> None:
+            await asyncio.sleep(2)
+
+        @handler(service="S")
+        async def notes(ctx: Context) -> list[str]:
+            noted: list[str] = []
+            steps: list[DurableFuture[None]] = []
+
+            async def first() -> None:
+                steps.append(ctx.run(work))
+                await other("first")
+
+            async def other(name: str) -> None:
+                await steps[0]
+                noted.append(name)
+                await (ctx.sleep(1) if len(noted) % 2 else ctx.run(work))  # in another order, another journal
+
+            async def apart() -> None:
+                await ctx.sleep(1)
+                await other("late")
+
+            await asyncio.gather(first(), other("second"), apart(), other("third"))
+            return noted
+
+        return [notes]
+
+    found = check(services, lambda sim: sim.call("S/notes"), limits=Limits(begun=begun))
+    assert found == ["first", "second", "third", "late"]
 
 
 def test_a_flow_that_awaits_what_came_before_it_began_goes_on_as_it_did(tmp_path: Path) -> None:
