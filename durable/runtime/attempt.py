@@ -164,7 +164,7 @@ class Attempt(Suspending):
             except BaseException as error:
                 failure = self._raised(error)
                 if failure is None:
-                    if not self.active:
+                    if not self.active and self.error is None:  # else the log has yet to show it
                         _forget_frames(error)
                     return
                 outcome, forgotten = failure, self.unused.forgotten(returned=False)
