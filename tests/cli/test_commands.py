@@ -16,6 +16,7 @@ import pytest
 from rich.cells import cell_len
 
 from durable import Engine, admin, ingress
+from durable.cli import main
 from durable.cli.output import cut, fit
 from durable.cli.trees import durations
 from durable.cli.words import ago, roughly, short
@@ -466,3 +467,24 @@ def test_what_was_recorded_once_took_the_time_since_what_came_before() -> None:
     cancel = entry(0, "cancel", "done", 1060)
     assert durations([*entries[:3], cancel, {**entries[1], "index": 3}], 0)[-1] is not None
     assert durations([entries[0], entries[2], {**entries[1], "index": 9}], 0)[2] is None, "something is left out"
+
+
+@pytest.mark.parametrize(
+    ("closed", "line", "code"),
+    [
+        ("stdin", ["awakeables", "resolve", "sign_1", "-"], 2),  # the value is empty
+        ("stdin", ["invocations", "kill", "--service", "Shop"], 2),  # nobody can be asked
+        ("stdout", ["invocations", "list"], 0),
+        ("stderr", ["invocations", "describe", f"inv_1{'0' * 33}"], 3),
+    ],
+)
+def test_what_the_shell_has_closed_is_empty_or_goes_nowhere(
+    running: Scene, monkeypatch: pytest.MonkeyPatch, closed: str, line: list[str], code: int
+) -> None:
+    """`<&-`, `>&-`: Python has nothing in its place then."""
+    monkeypatch.setattr(sys, closed, None)
+    monkeypatch.setattr(sys, "argv", ["durable", *line, "--db", str(running.path)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    getattr(sys, closed).close()
+    assert ended.value.code == code
