@@ -101,7 +101,12 @@ class Waiting(Ending):
         how = self._begin(future)
         if how is None:
             if self.flows:  # other flows were woken before this one asked: it goes on after them
-                yield
+                try:
+                    yield
+                except asyncio.CancelledError as error:
+                    if self.active and self.timed_out(error):
+                        raise UsageError(NO_TIMEOUT) from None
+                    raise
                 self._check_active()
             return future.result()
         waiter: Waiter | None = None

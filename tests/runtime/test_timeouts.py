@@ -8,6 +8,7 @@ import pytest
 from durable import Context, InvocationCancelled, gather, handler
 from durable.runtime import timeouts
 from durable.testing import Sim, simulate
+from tests.runtime.support import settled
 from tests.scenarios.controls import cancel
 
 
@@ -112,5 +113,33 @@ def test_a_time_out_is_found_beside_a_group_that_gives_up(whose: str) -> None:
 
     async def paused(sim: Sim, id: str) -> bool:
         return await sim.status(id) == "paused"
+
+    simulate(services, scenario)
+
+
+def test_a_time_out_that_fires_while_a_known_outcome_waits_for_its_turn_is_refused() -> None:
+    """Other flows wait, so this one gives way for a moment."""
+
+    def services(sim: Sim) -> Iterable[object]:
+        async def number() -> int:
+            return 1
+
+        @handler(service="Work")
+        async def work(ctx: Context) -> None:
+            async def flow() -> None:
+                step = ctx.run(number)
+                await step
+                async with asyncio.timeout(0):
+                    await step
+
+            await asyncio.gather(flow(), ctx.sleep("1d"), return_exceptions=True)
+
+        return [work]
+
+    async def scenario(sim: Sim) -> None:
+        handle = await sim.send("Work/work")
+        found = await settled(sim.engine, handle.id)
+        assert found.last_failure is not None
+        assert (found.status, found.last_failure.reason) == ("paused", "misuse")
 
     simulate(services, scenario)
