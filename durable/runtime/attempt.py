@@ -23,6 +23,7 @@ from durable.runtime import lines, suspending
 from durable.runtime.arrivals import Arrivals
 from durable.runtime.cancels import NO_CANCELS, Cancels
 from durable.runtime.current import CURRENT, leave
+from durable.runtime.failures import forget_frames
 from durable.runtime.forgotten import Unused, tell
 from durable.runtime.lending import Lending
 from durable.runtime.operations import Operations
@@ -165,7 +166,7 @@ class Attempt(Suspending):
                 failure = self._raised(error)
                 if failure is None:
                     if not self.active and self.error is None:  # else the log has yet to show it
-                        _forget_frames(error)
+                        forget_frames(error)
                     return
                 outcome, forgotten = failure, self.unused.forgotten(returned=False)
             self._finished = True
@@ -385,10 +386,3 @@ Attempt.outermost = Attempt._run.__code__
 def _follows_a_cancel(future: DurableFuture[Any], outcome: Outcome) -> bool:
     """Whether it is told after a cancel that is on its way: a failed call, a stopped step, what was given up."""
     return outcome == CANCELLED or given_up(outcome.value) or (future.kind is Kind.CALL and not outcome.ok)
-
-
-def _forget_frames(error: BaseException) -> None:
-    """Nobody is told of it, and its frames may hold what holds it: a task group, or what `gather` returned."""
-    following: BaseException | None = error
-    while following is not None:
-        following.__traceback__, following = None, following.__context__

@@ -198,6 +198,14 @@ def _stacktrace(error: BaseException) -> str:
         return f"<its traceback cannot be shown: {_name(worse)}>"
 
 
+def forget_frames(error: BaseException) -> None:
+    """Nobody is told of it, and its frames may hold what holds it: a task group, or what `gather` returned."""
+    following, left = error, CHAIN_MAX  # what came before it may go in a circle
+    while following is not None and left:
+        _FRAMES.__set__(following, None)
+        following, left = _CONTEXT.__get__(following), left - 1
+
+
 def _own_frames(error: BaseException) -> TracebackType | None:
     """From the first that is not the engine's on; all of them where none is another's."""
     here: TracebackType | None

@@ -115,6 +115,31 @@ def test_the_flows_of_a_suspended_handler_are_freed_without_the_garbage_collecto
         gc.enable()
 
 
+def test_a_handler_may_do_to_the_error_that_unloads_it_what_it_likes() -> None:
+    class Odd(BaseException):
+        def __setattr__(self, name: str, value: object) -> None:
+            raise AssertionError(name)
+
+    @handler(service="Memory")
+    async def odd(ctx: Context, how: str) -> str:
+        try:
+            await ctx.sleep("1d")
+        except BaseException as error:
+            other = ValueError("beside it")
+            other.__context__ = error
+            error.__context__ = other
+            raise (Odd() if how == "another error" else error)  # noqa: B904
+        return "slept"
+
+    async def story() -> None:
+        clock = VirtualClock(asyncio.get_running_loop())
+        async with Engine(services=[odd], store=MemoryStore(), clock=clock, inactivity_timeout=0) as engine:
+            for how in ("a circle", "another error"):
+                assert await engine.call(odd, how) == "slept"
+
+    run(story)
+
+
 def test_a_burst_is_taken_a_few_at_a_time_and_in_its_order() -> None:
     order: list[int] = []
 
