@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -244,12 +245,20 @@ async def _outlives(seconds: float) -> None:
             await asyncio.sleep(0.05)
 
 
+@dataclass(frozen=True)
+class Frozen(Exception):
+    """None of its attributes can be set, not even its traceback."""
+
+    what: str
+
+
 ENDINGS: dict[str, Callable[[], Any]] = {
     "a result": lambda: "made up",
     "a terminal error": lambda: raised(TerminalError("made up")),
     "an error": lambda: raised(ValueError("made up")),
     "an interrupt": lambda: raised(KeyboardInterrupt()),
     "a cancellation": lambda: raised(asyncio.CancelledError()),
+    "a frozen error": lambda: raised(Frozen("made up")),
 }
 
 
