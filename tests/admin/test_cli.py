@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,9 @@ class Operator(Cli):
         return False
 
 
-@pytest.fixture(scope="module")
-def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Operator, str]]:
-    """The command line, and the id of an invocation that waits for another one."""
-    folder, binary = tmp_path_factory.mktemp("cli"), program("restate", "restate")
+@contextmanager
+def operating(folder: Path) -> Iterator[tuple[Operator, str]]:
+    binary = program("restate", "restate")
     command = [sys.executable, "-m", "tests.admin.served", str(folder / "served.db")]
     server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
@@ -53,6 +53,13 @@ def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Operato
         server.wait(timeout=30)
         if server.stdout is not None:
             server.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Operator, str]]:
+    """The command line, and the id of an invocation that waits for another one: both stay as they are."""
+    with operating(tmp_path_factory.mktemp("cli")) as found:
+        yield found
 
 
 def test_services_are_listed_described_and_configured(operated: tuple[Operator, str]) -> None:
@@ -161,9 +168,12 @@ def test_deployments_subscriptions_and_health(operated: tuple[Operator, str]) ->
     assert "restart the process" in cli("deployments", "register", "http://127.0.0.1:9", fails=True)
 
 
-def test_invocations_are_steered_by_id_and_by_target(operated: tuple[Operator, str]) -> None:
-    """The last test: it ends what the others look at."""
-    cli, waiting = operated
+def test_invocations_are_steered_by_id_and_by_target(tmp_path: Path) -> None:
+    with operating(tmp_path) as (cli, waiting):
+        steer(cli, waiting)
+
+
+def steer(cli: Operator, waiting: str) -> None:
     [row] = cli.sql(f"SELECT id FROM sys_invocation WHERE invoked_by_id = '{waiting}' AND status = 'running'")
     child = row["id"]
 
