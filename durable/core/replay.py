@@ -9,7 +9,7 @@ delivered when all recorded commands that had seen at most r outcomes have been 
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from durable.core.journal import COMMAND, Kind, Outcome, Row
+from durable.core.journal import COMMAND, Kind, Outcome, Row, given_up
 from durable.core.reasons import ADVICE, Reason
 from durable.errors import JournalMismatchError
 
@@ -56,10 +56,10 @@ class Replay:
         """Whether this entry's outcome is recorded and still to be delivered."""
         return entry in self._undelivered
 
-    def is_next(self, entry: int, kind: Kind, name: str) -> bool:
-        """Whether this is what the journal has at this entry."""
+    def was_given_up(self, entry: int, kind: Kind, name: str) -> bool:
+        """Whether the journal has this at this entry, as something that a cancel prevented."""
         row = self.commands.get(entry)
-        return row is not None and row.kind == kind and (row.name or "") == name
+        return row is not None and row.kind == kind and (row.name or "") == name and given_up(row.value)
 
     def match(self, entry: int, kind: Kind, name: str, fingerprint: bytes | None) -> Row | None:
         """The recorded command at this entry, or None where it is new. Raises `JournalMismatchError`."""

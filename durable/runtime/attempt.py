@@ -286,7 +286,7 @@ class Attempt(Suspending):
         if replay is not None:
             raised = self._cancels.raised
             self._arrivals.catch_up()
-            if self._cancels.raised > raised and not replay.is_next(self.asked + 1, kind, name):
+            if self._cancels.raised > raised and not replay.was_given_up(self.asked + 1, kind, name):
                 raise error_of(self._cancels.last)  # the other flows were told of it just now, and so was this one
         if self._arrivals.news:
             self._arrivals.hand_over_cancels()

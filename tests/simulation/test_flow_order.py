@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import anyio
 import pytest
 
-from durable import Context, DurableFuture, RetryPolicy, TerminalError, gather, handler
+from durable import Context, DurableFuture, InvocationCancelled, RetryPolicy, TerminalError, gather, handler
 from durable.core.limits import Limits
 from durable.testing import Fault, Mode, Scenario, Services, Sim, check, run, simulate
 from tests.runtime.support import engine_on
@@ -297,6 +297,56 @@ def test_flows_that_await_the_same_step_go_on_in_the_order_in_which_they_came(be
 
     found = check(services, lambda sim: sim.call("S/notes"), limits=Limits(begun=begun))
     assert found == ["first", "second", "third", "late"]
+
+
+def test_a_cancel_is_told_to_the_flow_that_was_told_before_and_not_to_the_one_that_asked_for_the_same() -> None:
+    """I2: it was told where it asked for something, which left no entry; the next entry was another flow's, alike."""
+
+    def services(sim: Sim) -> Iterable[object]:
+        async def long() -> None:
+            await asyncio.sleep(30)
+
+        @handler(service="S")
+        async def hog(ctx: Context) -> None:
+            await ctx.run(long)
+
+        @handler(service="S")
+        async def two(ctx: Context) -> list[str]:
+            noted: list[str] = []
+
+            async def a() -> None:
+                await ctx.sleep(1)
+                try:
+                    await ctx.sleep(5)
+                except InvocationCancelled:
+                    noted.append("a cancelled")
+                    return
+                noted.append("a slept")
+
+            async def b() -> None:
+                try:
+                    await ctx.sleep(60)
+                except InvocationCancelled:
+                    noted.append("b cancelled")
+                await ctx.sleep(7)
+                noted.append("b slept")
+
+            await asyncio.gather(a(), b())
+            return noted
+
+        return [two, hog]
+
+    async def scenario(sim: Sim) -> list[str]:
+        handle = await sim.send("S/two")
+        await asyncio.sleep(0.5)
+        await sim.send("S/hog")
+        await asyncio.sleep(2)  # the first sleep is over, and its handler waits for a slot
+        await sim.repeat(lambda engine: engine.cancel(handle.id))
+        found: list[str] = await sim.result(handle.id)
+        return found
+
+    found = check(services, scenario, inactivity_timeout=0, max_concurrent_invocations=1)
+    assert found == ["a cancelled", "b cancelled", "b slept"]
 
 
 def test_a_flow_that_awaits_what_came_before_it_began_goes_on_as_it_did(tmp_path: Path) -> None:
