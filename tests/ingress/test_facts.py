@@ -20,11 +20,10 @@ from tests.ingress.facts.questions import Side, questions
 TABLE = Path(__file__).parents[2] / "docs" / "ingress.md"
 
 
-@pytest.fixture(scope="module")
-def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """Both of them."""
-    folder = tmp_path_factory.mktemp("facts")
-    with servers(folder, "tests.ingress.facts.theirs", "tests.ingress.facts.ours") as started:
+@pytest.fixture
+def at(tmp_path: Path) -> Iterator[Servers]:
+    """Both of them, where nothing has happened yet."""
+    with servers(tmp_path, "tests.ingress.facts.theirs", "tests.ingress.facts.ours") as started:
         yield started
 
 
