@@ -1,4 +1,7 @@
-"""The flows of one handler that are about to wait: of a crowd, so many begin to in one round of the event loop."""
+"""Flows of one handler that are about to execute a step, each its own: a crowd begins a few at a time.
+
+So many begin in one round of the event loop (`Limits.begun`), and others have their turn in between.
+"""
 
 import asyncio
 from collections import deque
@@ -8,7 +11,7 @@ from durable.runtime.waiters import Waiter
 
 
 class Crowd:
-    """Lets them in, in the order in which they came."""
+    """Lets flows begin, in the order in which they came."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, context: Context, at_once: int) -> None:
         self._loop = loop

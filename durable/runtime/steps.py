@@ -358,7 +358,8 @@ class Steps:
             self._owner.fail(UsageError(NO_TIMEOUT), step, future.entry)
         elif step.interrupted:
             if self._owner.cancel_accepted:
-                self._interrupted = [*self._interrupted, (future.entry, step)]
+                self._interrupted = self._interrupted if self._interrupted is not _NONE_INTERRUPTED else []
+                self._interrupted.append((future.entry, step))
                 self._owner.at_rest()
             else:
                 self._hand_in(future.entry, step, CANCELLED)

@@ -3,7 +3,8 @@
 import asyncio
 import gc
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -49,6 +50,17 @@ async def fails(ctx: Context) -> None:
     raise ValueError("no")
 
 
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """What is freed meanwhile is freed without the garbage collector."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 def attempts() -> set[int]:
     return {id(found) for found in gc.get_objects() if isinstance(found, Attempt)}
 
@@ -71,11 +83,8 @@ def test_an_attempt_that_is_over_is_freed_without_the_garbage_collector(
 
     gc.collect()
     before = attempts()  # of other tests, whose exceptions somebody keeps
-    gc.disable()
-    try:
+    with uncollected():
         run(story)
-    finally:
-        gc.enable()
 
 
 @pytest.mark.parametrize("flows", ["a gather that a variable holds", "a task group", "steps in flows"])
@@ -107,12 +116,8 @@ def test_the_flows_of_a_suspended_handler_are_freed_without_the_garbage_collecto
             assert (await handle.describe()).status == "suspended"
             assert futures() <= before
 
-    gc.collect()
-    gc.disable()
-    try:
+    with uncollected():
         run(story)
-    finally:
-        gc.enable()
 
 
 def test_a_handler_may_do_to_the_error_that_unloads_it_what_it_likes() -> None:
