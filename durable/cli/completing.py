@@ -1,6 +1,5 @@
 """`durable awakeables`, `promises`, `signals`: what handlers wait for, given to them from a shell."""
 
-import json
 import os
 import secrets
 from typing import Any
@@ -15,7 +14,7 @@ from durable.cli.output import STATUS_STYLES, Column
 from durable.cli.places import Need
 from durable.cli.services import literal
 from durable.cli.sessions import checked
-from durable.cli.words import compact
+from durable.cli.values import cell, members, print_value
 from durable.core.once import OF_CLIENT
 from durable.remote import envelope
 from durable.remote.wire import encoded_path
@@ -25,6 +24,8 @@ promises = new_group("promises", "Peek at, resolve and reject the promises of a 
 signals = new_group("signals", "Send signals to invocations.")
 
 _REJECTED = 500
+#: Why there is no value, where it was settled with one.
+_OMITTED = "longer than 128 KiB, or withheld by the admin API"
 #: Ways out, by what is completed and the status of the refusal.
 _HINTS = {
     ("awakeables", 400): "'durable invocations describe' shows the ids of awakeables",
@@ -111,12 +112,15 @@ async def peek(desk: Desk, workflow: str, key: str, name: str | None) -> None:
             )
         if "failure" in one and desk.out.form == "text":
             raise Failed(f"the promise {name!r} of {workflow}/{key} was rejected: {one['failure']}")
-        desk.out.value(one["value"] if desk.out.form == "text" else one)
+        if desk.out.form == "text":
+            print_value(desk, one, f"the promise {name!r} of {workflow}/{key}")
+        else:
+            desk.out.value(one)
         return
     columns = [
         Column("NAME", lambda one: one["name"]),
         Column("RESULT", lambda one: one["result"], style=lambda one: STATUS_STYLES[one["result"]]),
-        Column("VALUE", lambda one: one.get("failure") or compact(one["value"]), yields=True),
+        Column("VALUE", lambda one: one["failure"] if "failure" in one else cell(one), yields=True),
     ]
     desk.out.rows(found, columns, empty=f"no promise of {workflow}/{key} is settled")
 
@@ -232,19 +236,13 @@ async def _settled(desk: Desk, workflow: str, key: str) -> list[dict[str, Any]]:
     return [
         {"name": row["key"], "result": "failure", "failure": row["completion_failure"]}
         if row.get("completion_failure") is not None
-        else {"name": row["key"], "result": "success", "value": _shown(row.get("completion_success_value"))}
+        else {"name": row["key"], "result": "success", **_promised(row.get("completion_success_value"))}
         for row in rows
     ]
 
 
-def _shown(value: str | None) -> Any:
-    if value is None:
-        return "(longer than 128 KiB)"
-    data = bytes.fromhex(value)
-    try:
-        return json.loads(data) if data else None
-    except ValueError:
-        return f"({len(data):,} bytes)"
+def _promised(value: str | None) -> dict[str, Any]:
+    return members(None if value is None else bytes.fromhex(value) or b"null", _OMITTED)
 
 
 def _told(desk: Desk, text: str, value: Any) -> None:

@@ -1,5 +1,6 @@
 """`durable state`: what is stored for a key of a virtual object or a workflow."""
 
+import base64
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -14,11 +15,13 @@ from durable.cli.output import Column
 from durable.cli.places import Need
 from durable.cli.services import literal
 from durable.cli.sessions import checked
-from durable.cli.words import compact
+from durable.cli.values import cell, members, print_value, value_in
 from durable.core.state_version import state_version
 from durable.remote.wire import encoded_path
 
 group = new_group("state", "Read and replace the state of a key.")
+
+_WITHHELD = "its admin API withholds values (show_payloads=False)"
 
 
 def add_to(root: click.Group) -> None:
@@ -32,20 +35,17 @@ def add_to(root: click.Group) -> None:
 @click.argument("name", required=False)
 async def get(desk: Desk, service: str, key: str, name: str | None) -> None:
     """Show the state of a key or, with a NAME, that value."""
-    values = _shown(await _stored(desk, service, key))
+    rows = {one: members(data, _WITHHELD) for one, data in (await _stored(desk, service, key)).items()}
     if name is not None:
-        if name not in values:
+        if name not in rows:
             raise Failed(f"{service}/{key} has no {name!r}", Exit.NOT_FOUND)
-        desk.out.value(values[name])
+        print_value(desk, rows[name], f"{name!r} of {service}/{key}")
     elif desk.out.form == "json":
-        desk.out.value(values)
+        desk.out.value({one: value_in(row, f"{one!r} of {service}/{key}") for one, row in rows.items()})
     else:
-        rows = [{"name": name, "value": value} for name, value in values.items()]
-        columns = [
-            Column("NAME", lambda one: one["name"]),
-            Column("VALUE", lambda one: compact(one["value"]), yields=True),
-        ]
-        desk.out.rows(rows, columns, empty=f"{service}/{key} has no state")
+        columns = [Column("NAME", lambda one: one["name"]), Column("VALUE", cell, yields=True)]
+        named = [{"name": one, **row} for one, row in rows.items()]
+        desk.out.rows(named, columns, empty=f"{service}/{key} has no state")
 
 
 @command(group, "set", Need.ENGINE)
@@ -88,22 +88,15 @@ def _json(what: str, text: str) -> Any:
 
 
 async def _stored(desk: Desk, service: str, key: str) -> dict[str, bytes | None]:
-    """By name; None for what is too long to be shown."""
+    """By name, each value whole; None for what is withheld."""
     rows = await desk.select(
         "SELECT key, value FROM state"
         f" WHERE service_name = {literal(service)} AND service_key = {literal(key)} ORDER BY key"
     )
-    return {row["key"]: None if row.get("value") is None else bytes.fromhex(row["value"]) for row in rows}
-
-
-def _shown(stored: Mapping[str, bytes | None]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for name, data in stored.items():
-        try:
-            values[name] = "(longer than 128 KiB)" if data is None else json.loads(data)
-        except ValueError:
-            values[name] = f"({len(data or b''):,} bytes)"
-    return values
+    if all("value" in row for row in rows):
+        return {row["key"]: bytes.fromhex(row["value"]) for row in rows}
+    found = await desk.get(f"/services{encoded_path(service)}/state", {"key": key})  # SQL leaves out what is long
+    return {name: None if data is None else base64.b64decode(data) for name, data in found["state"].items()}
 
 
 async def _replace(desk: Desk, service: str, key: str, values: Mapping[str, Any], deleted: Any) -> None:
@@ -114,7 +107,7 @@ async def _replace(desk: Desk, service: str, key: str, values: Mapping[str, Any]
         if deleted is None or name in deleted or name in values:
             continue
         if data is None:
-            raise Failed(f"{name!r} of {service}/{key} is longer than 128 KiB: use engine.patch_state from Python")
+            raise Failed(f"{name!r} of {service}/{key} cannot be kept: {_WITHHELD}")
         after[name] = data
     missing = [name for name in deleted or () if name not in before]
     if missing:
@@ -129,4 +122,7 @@ async def _replace(desk: Desk, service: str, key: str, values: Mapping[str, Any]
     if desk.out.form == "text":
         desk.out.text(f"{service}/{key}: accepted; it takes effect when the key is free")
     else:
-        desk.out.value({"service": service, "key": key, "state": _shown(after)})
+        rows = {name: members(data, "") for name, data in after.items()}
+        told = {name: row["value"] for name, row in rows.items() if "value" in row}
+        other = {name: row["base64"] for name, row in rows.items() if "base64" in row}
+        desk.out.value({"service": service, "key": key, "state": told, **({"base64": other} if other else {})})

@@ -67,6 +67,10 @@ class RestingEngine(Engine):
                 "workflow is started, but only while an engine runs that has it"
             ) from None
 
+    def check_stateful(self, service: str) -> None:
+        """Which services have state is in their code: here, what is in the file is read."""
+        self._living()
+
     @staticmethod
     async def _note_damage(loop: Loop, found: Iterable[Invocation]) -> None:
         """It is shown; an engine that runs notes it."""

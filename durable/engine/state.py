@@ -22,12 +22,21 @@ class KeyState(Reading):
     """The committed state of a virtual object's or workflow's keys."""
 
     async def get_state(self, service: str, key: str) -> StateView:
-        """The committed state of one key of a virtual object or workflow. Raises `NotFoundError`."""
-        self.check_stateful(service)
-        return StateView(await self.stored_state(service, key))
+        """The committed state of one key of a virtual object or workflow. Raises `NotFoundError`.
+
+        Of a service that this engine no longer has, it is what is left in the file.
+        """
+        return StateView(await self.state_left(service, key))
+
+    async def state_left(self, service: str, key: str) -> dict[str, bytes]:
+        """Like `get_state`, but as the serializers wrote it."""
+        values = await self.stored_state(service, key)
+        if not values:
+            self.check_stateful(service)
+        return values
 
     async def stored_state(self, service: str, key: str) -> dict[str, bytes]:
-        """Like `get_state`, but as the serializers wrote it, and for services that this engine no longer has, too.
+        """Like `state_left`, but of a service that never was there, it is empty.
 
         Raises `StorageCorruptError` if some of it is damaged.
         """

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import re
 import shutil
 import socket
 import sqlite3
@@ -418,6 +419,78 @@ def test_an_ingress_at_a_url_may_settle_promises_and_take_signals_or_says_who_al
             await asyncio.wait([serving])
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("where", ["running", "stopped", "withheld"])
+def test_a_note_about_a_value_is_never_printed_as_the_value(tmp_path: Path, where: str) -> None:
+    """What is long, what is no JSON, what an admin API withholds."""
+    path, long, raw = tmp_path / "app.db", "x" * 200_000, b"\xff\0"
+    state, peek = ["state", "get", "Cart", "k"], ["promises", "peek", "SignUp", "w"]
+    lines = [
+        [*state, "--jsonl"], [*state, "--json"], [*state, "long"], [*state, "none", "--json"], state,
+        [*peek, "--json"], [*peek, "long"], peek,
+    ]  # fmt: skip
+    if where == "stopped":
+        lines.append([*state, "raw"])  # last, so that what is no text is not read by this test
+
+    def ask(*at: object) -> list[Typed]:
+        return [typed(*line, *at) for line in lines[:8]]
+
+    async def begin() -> list[Typed]:
+        async with make(str(path)) as engine:
+            await engine.patch_state("Cart", "k", {"long": long, "raw": raw, "none": None, "note": "(2 bytes)"})
+            for name, value in (("long", long), ("none", None), ("raw", raw)):
+                await engine.resolve_promise("SignUp", "w", name, value)
+            await engine.send("SignUp/run", key="w")
+            return await asyncio.to_thread(ask, "--db", path)
+
+    found = asyncio.run(begin())
+    if where == "stopped":
+        found = ask("--db", path)
+    if where == "withheld":
+        found = at_admin(tmp_path, lambda url: ask("--admin", url), show_payloads=False)
+    rows, flat, one, none, table, promises, promise, peeked = found
+    if where == "withheld":
+        reason = "its admin API withholds values (show_payloads=False)"
+        for row in rows.lines:
+            assert row == {"name": row["name"], "value": None, "omitted": reason}
+        for result in (flat, one, none):
+            assert (result.code, result.out, reason in sentence(result)) == (1, "", True)
+        assert f"long  ({reason})" in table.out.replace("    ", "  ")
+    else:
+        assert rows.lines == [
+            {"name": "long", "value": long}, {"name": "none", "value": None}, {"name": "note", "value": "(2 bytes)"},
+            {"name": "raw", "base64": "/wA="},
+        ]  # fmt: skip
+        assert (flat.code, flat.out) == (1, "") and "'raw' of Cart/k is no JSON" in sentence(flat)
+        assert (one.json, none.json) == (long, None)
+        assert re.search(r"raw +\(2 bytes\)", table.out) and re.search(r'note +"\(2 bytes\)"', table.out)
+    omitted = "longer than 128 KiB, or withheld by the admin API"
+    assert promises.json[0] == {"name": "long", "result": "success", "value": None, "omitted": omitted}
+    assert (promise.code, promise.out, omitted in sentence(promise)) == (1, "", True)
+    assert re.search(r"long +success +\(longer than 128 KiB", peeked.out)
+    if where != "withheld":
+        assert promises.json[1:] == [
+            {"name": "none", "result": "success", "value": None},
+            {"name": "raw", "result": "success", "base64": "/wA="},
+        ]
+
+
+def test_state_is_changed_beside_a_value_that_is_long(tmp_path: Path) -> None:
+    path, long, raw = tmp_path / "app.db", "x" * 200_000, b"\xff\0"
+
+    async def story() -> tuple[Typed, Any]:
+        async with make(str(path)) as engine:
+            await engine.patch_state("Cart", "k", {"long": long, "raw": raw})
+            told = await asyncio.to_thread(typed, "state", "set", "Cart", "k", "n", "1", "--json", "--db", path)
+            await engine.call("Cart/add", "lamp", key="k")
+            return told, dict(await engine.get_state("Cart", "k"))
+
+    told, state = asyncio.run(story())
+    assert told.json == {
+        "service": "Cart", "key": "k", "state": {"long": long, "n": 1}, "base64": {"raw": "/wA="},
+    }  # fmt: skip
+    assert state == {"long": long, "raw": raw, "n": 1, "items": ["lamp"]}
 
 
 # ---- words ----
