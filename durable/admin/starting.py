@@ -9,7 +9,7 @@ from anyio import to_thread
 from starlette.responses import Response
 
 from durable.admin.operations import Answer, Call, Operation, json
-from durable.admin.wire import DurationText
+from durable.admin.wire import DurationText, KeyText
 from durable.errors import NotFoundError
 from durable.remote.envelope import INPUT_DIFFERS
 from durable.store.backup import unfit
@@ -32,7 +32,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     input_base64: bytes | None = None
     #: How long to wait before it starts: "10m".
     delay: DurationText | None = None
-    idempotency_key: str | None = None
+    idempotency_key: KeyText | None = None
     headers: dict[str, str] = {}
 
 

@@ -17,6 +17,7 @@ SUBSCRIPTION_ID = "^sub_1[0-9A-Za-z]{22}$"
 #: Text that is read as a duration, and text that is read as a moment.
 DurationText = Annotated[str, msgspec.Meta(examples=["10s", "1h 30m", "PT5M"])]
 MomentText = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
+KeyText = Annotated[str, msgspec.Meta(extra_json_schema={"minLength": 1})]
 InvocationId = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": INVOCATION_ID})]
 SubscriptionId = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": SUBSCRIPTION_ID})]
 
@@ -154,7 +155,7 @@ class ReplaceState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     #: The version of the state that this is meant to replace; without one, whatever is there.
     version: str | None = None
     #: With one, it can be repeated and takes effect once.
-    idempotency_key: str | None = None
+    idempotency_key: KeyText | None = None
 
 
 # ---- deployments ----

@@ -103,9 +103,16 @@ def keyed(once: str | None) -> dict[str, str]:
     """The header that has an idempotency key, if there is one. Raises `Failed`."""
     if once is None:
         return {}
-    if not once or not once.isascii() or not once.isprintable():
-        raise usage(f"--once {once!r}: expected a key in printable ASCII")
-    return {"idempotency-key": once}
+    return {"idempotency-key": key_given("--once", once)}
+
+
+def key_given(option: str, key: str) -> str:
+    """The idempotency key that was given. Raises `Failed`."""
+    if not key:
+        raise usage(f"{option} is empty: give a key, or leave it out")
+    if not key.isascii() or not key.isprintable():
+        raise usage(f"{option} {key!r}: expected a key in printable ASCII")
+    return key
 
 
 def _text(value: Any) -> str:

@@ -6,7 +6,7 @@ import click
 import msgspec
 
 from durable.cli.asking import JSON_TYPE, value_given
-from durable.cli.commands import Desk, command
+from durable.cli.commands import Desk, command, key_given
 from durable.cli.exits import Failed, unreachable, usage
 from durable.cli.places import Need
 from durable.cli.sessions import checked, json_of
@@ -118,7 +118,7 @@ async def _invoke(
             raise usage(f"--header {header!r}: expected NAME:VALUE, in printable ASCII")
         given[name.strip().lower()] = value.strip()
     if idempotency_key is not None:
-        given["idempotency-key"] = idempotency_key
+        given["idempotency-key"] = key_given("--idempotency-key", idempotency_key)
     path = encoded_path(parts[0], *([] if key is None else [key]), parts[1], *suffix)
     return await desk.place.ingress.ask("POST", path, query=query, body=body, headers=given)
 

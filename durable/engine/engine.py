@@ -42,6 +42,7 @@ from durable.runtime.registry import (
     Registered,
     Registry,
     check_headers,
+    check_idempotency_key,
     check_text,
 )
 from durable.runtime.replies import Wanted
@@ -387,7 +388,7 @@ class Engine(Serving, Subscribing, Measuring, Encoding):
 
     def idempotent(self, target: Handler[Any, O] | str, idempotency_key: str, *, key: str | None = None) -> Handle[O]:
         """The handle of the invocation that an idempotency key names."""
-        check_text("idempotency key", idempotency_key)
+        check_idempotency_key(idempotency_key)
         if key is not None:
             check_text("key", key)
         handler = self._registry.find(target)

@@ -21,7 +21,7 @@ from durable.engine.follower import Follower
 from durable.errors import InvalidRequestError, NotFoundError, OutcomeUnknownError
 from durable.runtime.observer import Observer
 from durable.runtime.once import told_once
-from durable.runtime.registry import Registered, check_headers, check_text
+from durable.runtime.registry import Registered, check_headers, check_idempotency_key, check_text
 from durable.runtime.replies import Wanted
 from durable.runtime.reuse import Reuse
 from durable.serde import check_data
@@ -198,8 +198,9 @@ class Raw:
 
     def idempotent_id(self, service: str, key: str | None, handler: str, idempotency_key: str) -> str:
         """The id of the invocation that an idempotency key names, whether it exists or not."""
-        for what, text in (("service", service), ("handler", handler), ("idempotency key", idempotency_key)):
+        for what, text in (("service", service), ("handler", handler)):
             check_text(what, text)
+        check_idempotency_key(idempotency_key)
         if key is not None:
             check_text("key", key)
         return claimed_id(service, key, handler, idempotency_key, span=self._engine._registry.id_span)

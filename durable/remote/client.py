@@ -17,7 +17,7 @@ from durable.remote.operating import checked, decoder, key_header
 from durable.remote.subscribing import Subscribing
 from durable.remote.targets import Target, target_of
 from durable.remote.wire import check, encoded_path
-from durable.runtime.registry import check_headers, check_text
+from durable.runtime.registry import check_headers, check_idempotency_key, check_text
 from durable.serde import serde_for
 from durable.service import Handler
 from durable.telemetry import carry_on
@@ -150,7 +150,7 @@ class Client(Subscribing):
         """Have the ingress invoke it. Over a URL, the answer may be a 503 that names the invocation."""
         target.check_key(key)
         if idempotency_key is not None:
-            check_text("idempotency key", idempotency_key)
+            check_idempotency_key(idempotency_key)
         path = invocation_path(way, target.service, key, target.name)
         sent = check_headers(headers, _HEADERS_MAX)
         carry_on(sent)
@@ -207,7 +207,7 @@ class Client(Subscribing):
 
     def idempotent(self, target: Handler[Any, O] | str, idempotency_key: str, *, key: str | None = None) -> Handle[O]:
         """See `Engine.idempotent`."""
-        check_text("idempotency key", idempotency_key)
+        check_idempotency_key(idempotency_key)
         if key is not None:
             check_text("key", key)
         found = self._find(target)

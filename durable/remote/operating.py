@@ -26,7 +26,7 @@ from durable.remote.connections import Answer, Headers
 from durable.remote.envelope import REQUEST, Envelope
 from durable.remote.wire import check, encoded_path, error_in, problem_in
 from durable.runtime.deadlocks import Deadlock
-from durable.runtime.registry import check_text
+from durable.runtime.registry import check_idempotency_key, check_text
 from durable.serde import ANY, ANY_READER, BYTES_MARK, Serde, encoded, unmarked
 from durable.service import Configuration
 from durable.store.filter import cursor_at
@@ -218,7 +218,7 @@ class Operating(Asking):
     def _keyed(self, idempotency_key: str | None, said: Envelope) -> Headers:
         if idempotency_key is None:
             return self._said(said)
-        check_text("idempotency key", idempotency_key)
+        check_idempotency_key(idempotency_key)
         return self._said(said) or [key_header(idempotency_key)]
 
     # ---- reading ----

@@ -11,7 +11,7 @@ from durable.core.ids import fingerprint
 from durable.core.journal import Outcome
 from durable.core.once import Once
 from durable.errors import ConflictError
-from durable.runtime.registry import Registry, check_text
+from durable.runtime.registry import Registry, check_idempotency_key
 from durable.serde import stable, unmarked
 
 
@@ -22,7 +22,7 @@ def asked_once(idempotency_key: str | None, *asked: bytes) -> Once | None:
     """
     if idempotency_key is None:
         return None
-    check_text("idempotency key", idempotency_key)
+    check_idempotency_key(idempotency_key)
     return Once(idempotency_key, fingerprint(*asked))
 
 

@@ -134,7 +134,7 @@ class Registered(msgspec.Struct, frozen=True, eq=False):
                 raise InvalidRequestError(f"{self.service}/{self.name}: a workflow's key is its idempotency key")
             id = claimed_id(self.service, key, self.name, "", span=id_span)
         elif idempotency_key is not None:
-            check_text("idempotency key", idempotency_key, recorded=recorded)
+            check_idempotency_key(idempotency_key, recorded=recorded)
             id = claimed_id(self.service, key, self.name, idempotency_key, span=id_span)
         completion_ms, journal_ms = self.retentions_ms(by_idempotency_key=idempotency_key is not None)
         submission = Submission(
@@ -459,6 +459,16 @@ def check_headers(headers: Mapping[str, str] | None, size_max: int, *, recorded:
     if size > size_max:
         raise ValueTooLargeError(f"the set of {len(headers)} headers", size, size_max)
     return dict(headers)
+
+
+def check_idempotency_key(key: str, *, recorded: bool = False) -> None:
+    """Whether text can be an idempotency key; `recorded` as in `check_text`. Raises `InvalidRequestError`.
+
+    An empty one would make one request of all that have none: it is what a variable holds that was never set.
+    """
+    if key == "" and not recorded:
+        raise InvalidRequestError("the idempotency key is empty: give one, or leave it out")
+    check_text("idempotency key", key, recorded=recorded)
 
 
 def check_text(what: str, text: str, *, recorded: bool = False) -> None:

@@ -163,6 +163,8 @@ def key_of(scope: Scope) -> str | None:
     text = str(found[0], "latin-1")
     if len(found) > 1 or not text.isascii() or not text.isprintable():
         raise BadRequest(400, "bad header idempotency-key: give one, in printable ASCII")
+    if not text:
+        raise BadRequest(400, "bad header idempotency-key: it is empty, so give one, or leave it out")
     return text
 
 

@@ -14,12 +14,12 @@ _KEY = {
 }  # fmt: skip
 _IDEMPOTENCY = {
     "name": "idempotency-key", "in": "header", "required": False,
-    "schema": {"type": "string", "pattern": "^[ -~]*$"},
+    "schema": {"type": "string", "pattern": "^[!-~]([ -~]*[!-~])?$"},
     "description": "A repeated request with the same key is answered with the result of the first.",
 }  # fmt: skip
 _IDEMPOTENCY_IN_PATH = {
     "name": "idempotencyKey", "in": "path", "required": True,
-    "schema": {"type": "string", "pattern": "^[^\\u0000]*$"},
+    "schema": {"type": "string", "pattern": "^[^\\u0000]+$"},
     "description": "The idempotency key of the request whose result is asked for.",
 }  # fmt: skip
 _DELAY = {

@@ -344,6 +344,8 @@ def test_what_is_typed_twice_with_the_same_key_is_done_once(tmp_path: Path) -> N
     assert typed(*purge).out == f"{id} purged\n"
     assert typed("invocations", "purge", id, "--db", path, "--once", "k").out == f"{id} purged\n", "it was"
     assert typed(*kill, "--once", "\u00fc").code == 2
+    for line in ([*kill, "--once", ""], ["send", "Shop/greet", '"x"', "--idempotency-key", ""]):
+        assert "is empty: give a key, or leave it out" in sentence(typed(*line))
 
 
 def test_what_handlers_of_a_stopped_file_wait_for_is_given_to_them_at_the_next_start(
