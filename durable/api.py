@@ -243,23 +243,25 @@ class EngineApi(Invokes, Protocol):
 
     # ---- completing from outside ----
 
-    async def resolve_awakeable(self, id: str, value: Any = None, *, idempotency_key: str | None = None) -> None:
+    async def resolve_awakeable(self, id: str, value: Any = None, *, idempotency_key: str | None = None) -> Applied:
         """Complete an awakeable."""
         ...
 
     async def reject_awakeable(
         self, id: str, message: str, code: int = 500, *, idempotency_key: str | None = None
-    ) -> None:
+    ) -> Applied:
         """Complete an awakeable with a `TerminalError`."""
         ...
 
-    async def send_signal(self, id: str, name: str, value: Any = None, *, idempotency_key: str | None = None) -> None:
+    async def send_signal(
+        self, id: str, name: str, value: Any = None, *, idempotency_key: str | None = None
+    ) -> Applied:
         """Send a named signal to an invocation."""
         ...
 
     async def reject_signal(
         self, id: str, name: str, message: str, code: int = 500, *, idempotency_key: str | None = None
-    ) -> None:
+    ) -> Applied:
         """Send a failure as a named signal."""
         ...
 

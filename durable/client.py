@@ -21,7 +21,7 @@ class Applied(StrEnum):
     DONE = "done"
     #: It is durable, and takes effect when the handler comes to it. (202)
     ACCEPTED = "accepted"
-    #: There was nothing to change. (200)
+    #: There was nothing to change, or it came too late. (200)
     UNCHANGED = "unchanged"
 
 

@@ -264,12 +264,12 @@ class Context:
         return future
 
     def resolve_awakeable(self, id: str, value: Any = None) -> None:
-        """Complete an awakeable with a value; a second completion is ignored."""
+        """Complete an awakeable with a value. A second completion, and one of what does not exist, is ignored."""
         data = self._operations.encode(writer(Any), value, "the value of an awakeable")
         self._complete_awakeable(id, Outcome(True, data), stable(value, data))
 
     def reject_awakeable(self, id: str, message: str, code: int = 500) -> None:
-        """Complete an awakeable with a `TerminalError`; a second completion is ignored."""
+        """Complete an awakeable with a `TerminalError`. Otherwise like `resolve_awakeable`."""
         outcome = outcome_of(TerminalError(message, code))
         self._complete_awakeable(id, outcome, outcome.value)
 
@@ -293,7 +293,10 @@ class Context:
         return self._operations.open(Kind.SIGNAL, name, AwaitSignal(), reader(type), detail=name)
 
     def send_signal(self, id: str, name: str, value: Any = None) -> None:
-        """Send a named signal to another invocation, which may wait for it now or later."""
+        """Send a named signal to another invocation, which may wait for it now or later.
+
+        It is ignored if there is no such invocation, or if it has ended.
+        """
         data = self._operations.encode(writer(Any), value, f"the value of signal {name!r}")
         self._signal(id, name, Outcome(True, data), stable(value, data))
 

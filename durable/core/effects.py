@@ -177,8 +177,10 @@ class Answer(StrEnum):
     PREVIOUSLY_ACCEPTED = "previously-accepted"
     FOUND = "found"
     NOT_FOUND = "not-found"
-    #: The promise was settled before, the awakeable completed, there is a cluster of that name.
+    #: The promise was settled before, there is a cluster of that name; with a key: what is `UNCHANGED` without one.
     CONFLICT = "conflict"
+    #: It came too late: the awakeable was completed before, the invocation has ended.
+    UNCHANGED = "unchanged"
     #: Its stored row cannot be read.
     DAMAGED = "damaged"
     #: Whether it was asked before with the same key cannot be told: that row cannot be read.

@@ -198,24 +198,30 @@ class Control(KeyState):
 
     # ---- completing from outside ----
 
-    async def resolve_awakeable(self, id: str, value: Any = None, *, idempotency_key: str | None = None) -> None:
-        """Complete an awakeable. A second completion is ignored.
+    # What does not exist is a `NotFoundError`. What comes too late changes nothing: an awakeable that was completed
+    # before, an invocation that has ended, a promise that was settled before. For a promise, whose first value counts
+    # for everybody, that is a `ConflictError`; for the others it is `Applied.UNCHANGED`, or, for whoever gives an
+    # idempotency key to know that theirs has taken effect, a `ConflictError`, too.
 
-        With an idempotency key, a return means that the awakeable has this value. Raises `InvalidRequestError` if the
-        id is malformed, `NotFoundError` if there is no such invocation; with a key, `ConflictError` if somebody else
-        has completed it, or if its invocation ended without it.
+    async def resolve_awakeable(self, id: str, value: Any = None, *, idempotency_key: str | None = None) -> Applied:
+        """Complete an awakeable: the handler that waits for it goes on.
+
+        Returns `DONE`; or `UNCHANGED` if it is too late, because it was completed before, or its invocation ended
+        without it. With an idempotency key, that is a `ConflictError` instead, so a return means that the awakeable
+        has this value. Raises `InvalidRequestError` if the id is malformed, `NotFoundError` if there is no such
+        invocation.
         """
         outcome = Outcome(True, self._encode(value, "the value of an awakeable"))
-        await self._complete_awakeable(id, outcome, told_once(idempotency_key, outcome, value))
+        return await self._complete_awakeable(id, outcome, told_once(idempotency_key, outcome, value))
 
     async def reject_awakeable(
         self, id: str, message: str, code: int = 500, *, idempotency_key: str | None = None
-    ) -> None:
+    ) -> Applied:
         """Complete an awakeable with a `TerminalError`. Otherwise like `resolve_awakeable`."""
         outcome = outcome_of(TerminalError(message, code))
-        await self._complete_awakeable(id, outcome, told_once(idempotency_key, outcome))
+        return await self._complete_awakeable(id, outcome, told_once(idempotency_key, outcome))
 
-    async def _complete_awakeable(self, id: str, outcome: Outcome, once: Once | None = None) -> None:
+    async def _complete_awakeable(self, id: str, outcome: Outcome, once: Once | None = None) -> Applied:
         parsed = parse_awakeable_id(id) if isinstance(id, str) else None
         if parsed is None:
             raise InvalidRequestError(f"{id!r} is not an awakeable id: those start with sign_1")
@@ -227,36 +233,44 @@ class Control(KeyState):
                 "not what its handler got"
             )
         self._told_again(reply, once, f"complete the awakeable {id}")
+        return Applied.UNCHANGED if reply.result is Answer.UNCHANGED else Applied.DONE
 
-    async def send_signal(self, id: str, name: str, value: Any = None, *, idempotency_key: str | None = None) -> None:
-        """Send a named signal to an invocation, which may wait for it now or later. Raises `NotFoundError`.
+    async def send_signal(
+        self, id: str, name: str, value: Any = None, *, idempotency_key: str | None = None
+    ) -> Applied:
+        """Send a named signal to an invocation, which may wait for it now or later.
 
-        Each call sends one more, unless it has the idempotency key of an earlier one.
+        Each call sends one more, unless it has the idempotency key of an earlier one. Returns `DONE`; or `UNCHANGED`
+        if the invocation has ended, so that nobody will see it. With an idempotency key, that is a `ConflictError`
+        instead. Raises `NotFoundError`.
         """
         outcome = Outcome(True, self._encode(value, f"the value of signal {name!r}"))
-        await self._signal(id, name, outcome, told_once(idempotency_key, outcome, value))
+        return await self._signal(id, name, outcome, told_once(idempotency_key, outcome, value))
 
     async def reject_signal(
         self, id: str, name: str, message: str, code: int = 500, *, idempotency_key: str | None = None
-    ) -> None:
+    ) -> Applied:
         """Send a failure as a named signal: the handler that waits for it gets a `TerminalError`.
 
         Otherwise like `send_signal`.
         """
         outcome = outcome_of(TerminalError(message, code))
-        await self._signal(id, name, outcome, told_once(idempotency_key, outcome))
+        return await self._signal(id, name, outcome, told_once(idempotency_key, outcome))
 
-    async def _signal(self, id: str, name: str, outcome: Outcome, once: Once | None = None) -> None:
+    async def _signal(self, id: str, name: str, outcome: Outcome, once: Once | None = None) -> Applied:
         check_text("signal's name", name)
         reply = await self._ask(lambda token: ask.SendSignal(checked(id), name, outcome, token, once), id)
+        if reply.result is Answer.CONFLICT:
+            raise ConflictError(f"{id} has ended, so nobody would see the signal {name!r}")
         self._told_again(reply, once, f"send the signal {name!r} to {id}")
+        return Applied.UNCHANGED if reply.result is Answer.UNCHANGED else Applied.DONE
 
     async def resolve_promise(
         self, workflow: str, key: str, name: str, value: Any = None, *, idempotency_key: str | None = None
     ) -> None:
-        """Settle a workflow's promise. Raises `ConflictError` if it was settled before.
+        """Settle a workflow's promise; the workflow may be started later. Raises `NotFoundError`.
 
-        With an idempotency key, it only raises if that was somebody else.
+        Raises `ConflictError` if it was settled before; with an idempotency key, only if that was somebody else.
         """
         outcome = Outcome(True, self._encode(value, f"the value of promise {name!r}"))
         await self._settle_promise(workflow, key, name, outcome, told_once(idempotency_key, outcome, value))

@@ -10,7 +10,7 @@ from durable.ingress.calls import Call
 from durable.outcomes import outcome_of
 from durable.web.errors import BadRequest
 
-_DONE = Answer(202)
+DONE = Answer(202)
 _ALLOWED = "create_app(%s=True), or 'durable serve --%s', allows it"
 
 
@@ -22,7 +22,7 @@ async def awakeable(asked: Complete, call: Call) -> Answer:
     if parse_awakeable_id(asked.id) is None:
         raise BadRequest(400, f"bad awakeable id '{asked.id[:100]}': those start with sign_1")
     await call.ingress.raw.complete_awakeable(asked.id, await _outcome(call, asked.ok), call.idempotency_key)
-    return _DONE
+    return DONE
 
 
 async def promise(asked: Settle, call: Call) -> Answer:
@@ -30,7 +30,7 @@ async def promise(asked: Settle, call: Call) -> Answer:
     check_promise(asked, call)
     outcome = await _outcome(call, asked.ok)
     await call.ingress.raw.settle_promise(asked.workflow, asked.key, asked.name, outcome, call.idempotency_key)
-    return _DONE
+    return DONE
 
 
 def check_promise(asked: Settle, call: Call) -> None:
@@ -47,10 +47,10 @@ def check_promise(asked: Settle, call: Call) -> None:
 
 
 async def signal(asked: Signal, call: Call) -> Answer:
-    """Hand a signal to an invocation; with an idempotency key, once."""
+    """Hand a signal to an invocation, unless that has ended; with an idempotency key, once, and that is a 409."""
     check_signals(call)
     await call.ingress.raw.signal(asked.id, asked.name, await _outcome(call, asked.ok), call.idempotency_key)
-    return _DONE
+    return DONE
 
 
 def check_signals(call: Call) -> None:

@@ -34,11 +34,15 @@ async def pass_on(asked: Ask, call: Call, holder: Follower) -> Answer:
     path = quote(call.path, safe="/%:@!$&'()*+,;=~", encoding="latin-1")
     body = await call.body() if call.facts.method == "POST" else b""
     media = call.facts.content_type[0] if call.facts.content_type and body else ""
-    key = call.idempotency_key if isinstance(asked, Complete | Settle | Signal) else None
-    if key is None and isinstance(asked, Settle | Signal):
+    given = call.idempotency_key if isinstance(asked, Complete | Settle | Signal) else None
+    key = given
+    if given is None and isinstance(asked, Settle | Signal):
         key = holder.new_key()  # this app's own: it may have to ask twice
     with call.ingress.waiting(call.receive):
-        return _told(await holder.pass_on(call.facts.method, path, body, media, key, call.accept))
+        answer = await holder.pass_on(call.facts.method, path, body, media, key, call.accept)
+        if given is None and isinstance(asked, Signal) and answer.status == 409:
+            return completing.DONE  # too late, which is no error for who has no key
+        return _told(answer)
     raise ClientGone
 
 

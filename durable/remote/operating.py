@@ -1,7 +1,7 @@
 """A client's half for invocations that exist: their ends, what operators do to them, what is seen of them."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Unpack
 
 import msgspec
@@ -13,6 +13,7 @@ from durable.core.ids import is_invocation_id
 from durable.core.journal import Failure, Outcome, failure_of
 from durable.core.once import OF_CLIENT
 from durable.errors import (
+    ConflictError,
     InvalidRequestError,
     NotFoundError,
     OutputNotReadyError,
@@ -137,29 +138,33 @@ class Operating(Asking):
 
     # ---- completing from outside ----
 
-    async def resolve_awakeable(self, id: str, value: Any = None, *, idempotency_key: str | None = None) -> None:
-        """See `Engine.resolve_awakeable`."""
+    async def resolve_awakeable(self, id: str, value: Any = None, *, idempotency_key: str | None = None) -> Applied:
+        """See `Engine.resolve_awakeable`. Restate's own ingress does not say that it is too late: it is `DONE`."""
         path, door = ("awakeables", _awakeable(id)), "the value of an awakeable"
-        await self._resolve(path, value, door, idempotency_key)
+        return await self._completed(idempotency_key, lambda key: self._resolve(path, value, door, key))
 
     async def reject_awakeable(
         self, id: str, message: str, code: int = 500, *, idempotency_key: str | None = None
-    ) -> None:
+    ) -> Applied:
         """See `Engine.reject_awakeable`. Restate's own ingress knows no `code`: there it is 500."""
-        await self._reject(("awakeables", _awakeable(id)), message, code, idempotency_key)
+        path = ("awakeables", _awakeable(id))
+        return await self._completed(idempotency_key, lambda key: self._reject(path, message, code, key))
 
-    async def send_signal(self, id: str, name: str, value: Any = None, *, idempotency_key: str | None = None) -> None:
+    async def send_signal(
+        self, id: str, name: str, value: Any = None, *, idempotency_key: str | None = None
+    ) -> Applied:
         """See `Engine.send_signal`."""
         check_text("signal's name", name)
         path, door = ("signals", checked(id), name), f"the value of signal {name!r}"
-        await self._resolve(path, value, door, self._or_own(idempotency_key))
+        return await self._completed(idempotency_key, lambda key: self._resolve(path, value, door, key))
 
     async def reject_signal(
         self, id: str, name: str, message: str, code: int = 500, *, idempotency_key: str | None = None
-    ) -> None:
+    ) -> Applied:
         """See `Engine.reject_signal`."""
         check_text("signal's name", name)
-        await self._reject(("signals", checked(id), name), message, code, self._or_own(idempotency_key))
+        path = ("signals", checked(id), name)
+        return await self._completed(idempotency_key, lambda key: self._reject(path, message, code, key))
 
     async def resolve_promise(
         self, workflow: str, key: str, name: str, value: Any = None, *, idempotency_key: str | None = None
@@ -181,6 +186,19 @@ class Operating(Asking):
         """See `Engine.reject_promise`."""
         path = ("promises", *_promise(workflow, key, name))
         await self._reject(path, message, code, self._or_own(idempotency_key))
+
+    async def _completed(self, idempotency_key: str | None, ask: Callable[[str], Awaitable[None]]) -> Applied:
+        """Complete what may be too late: without a key of the caller's, that is no error.
+
+        A key of its own tells it that it has itself completed it, where it asks again.
+        """
+        try:
+            await ask(self._or_own(idempotency_key))
+        except ConflictError:
+            if idempotency_key is not None:
+                raise
+            return Applied.UNCHANGED
+        return Applied.DONE
 
     async def _resolve(self, parts: tuple[str, ...], value: Any, door: str, idempotency_key: str | None) -> None:
         data = encoded(ANY_READER, value, door, _VALUE_SIZE_MAX)

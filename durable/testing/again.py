@@ -14,9 +14,10 @@ from functools import wraps
 from inspect import iscoroutinefunction, signature
 from typing import Any, TypeVar
 
+from durable.client import Applied
 from durable.engine import Engine
 from durable.engine.forwarding import FORWARDED
-from durable.errors import EngineFailedError, EngineNotRunningError
+from durable.errors import ConflictError, EngineFailedError, EngineNotRunningError
 from durable.testing.crashes import SimulatedCrash
 
 E = TypeVar("E", bound=type[Any])
@@ -25,9 +26,10 @@ T = TypeVar("T")
 #: No two questions of a process have the same keys, and a run by itself has the same ones each time.
 _numbers = itertools.count(1)
 
-#: Not these: calls and sends get theirs elsewhere (`Sim.send`), and a second completion of an awakeable is ignored
-#: anyway, but an error for whoever has a key.
-_NOT = {"call", "send", "resolve_awakeable", "reject_awakeable"}
+#: Not these: calls and sends get theirs elsewhere (`Sim.send`).
+_NOT = {"call", "send"}
+#: What comes too late there is an error only for whoever has a key of their own.
+_NO_ERROR = {"resolve_awakeable", "reject_awakeable", "send_signal", "reject_signal"}
 #: The methods of an engine that take effect once with a key.
 KEYED = (
     frozenset(
@@ -102,9 +104,15 @@ def once(name: str) -> Callable[..., Any]:
     @wraps(method)
     async def ask(self: Any, *args: Any, **options: Any) -> Any:
         asked = _NOW.get()
-        if asked is not None and not options.get("dry_run") and options.get("idempotency_key") is None:
-            options["idempotency_key"] = asked.key(repr((name, args, options)))
-        return await method(self, *args, **options)
+        if asked is None or options.get("dry_run") or options.get("idempotency_key") is not None:
+            return await method(self, *args, **options)
+        options["idempotency_key"] = asked.key(repr((name, args, options)))
+        try:
+            return await method(self, *args, **options)
+        except ConflictError:
+            if name in _NO_ERROR:
+                return Applied.UNCHANGED
+            raise
 
     return ask
 

@@ -62,12 +62,21 @@ def test_who_completes_an_awakeable_with_a_key_knows_whether_it_was_this_one() -
         for _ in range(2):
             assert answer(core, msgspec.structs.replace(command, once=K)).result is Answer.DONE
         assert answer(core, msgspec.structs.replace(command, once=Once("l"))).result is Answer.CONFLICT
-        assert answer(core, command).result is Answer.DONE, "ignored, as without keys"
+        assert answer(core, command).result is Answer.UNCHANGED
     core.settle(theirs)
     assert answer(core, msgspec.structs.replace(theirs, once=K)).result is Answer.CONFLICT
     core.settle(finish(who))
     assert answer(core, msgspec.structs.replace(mine, once=K)).result is Answer.DONE
     assert answer(core, CompleteEntry(who.id, 9, ONE, 7, 0, K)).result is Answer.CONFLICT
+
+
+def test_who_signals_an_invocation_that_has_ended_is_told_so() -> None:
+    core = Core()
+    who = core.submit(submission(1))
+    core.settle(SendSignal(who.id, "s", ONE, 7, K), finish(who))
+    assert answer(core, SendSignal(who.id, "s", ONE, 7, K)).result is Answer.DONE, "it was in time"
+    assert answer(core, SendSignal(who.id, "s", ONE, 7, Once("l"))).result is Answer.CONFLICT
+    assert answer(core, SendSignal(who.id, "s", ONE, 7)).result is Answer.UNCHANGED
 
 
 def test_who_settles_a_promise_with_a_key_knows_its_own_success() -> None:

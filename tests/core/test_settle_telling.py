@@ -60,7 +60,7 @@ def test_an_awakeable_is_completed_once_and_a_second_time_is_ignored() -> None:
     second = core.settle(CompleteEntry(one.id, 1, TWO, token=2))
     assert delivered(first) == [(one.seq, 1, ONE)]
     assert delivered(second) == []
-    assert replies(first) + replies(second) == [(1, "done"), (2, "done")]
+    assert replies(first) + replies(second) == [(1, "done"), (2, "unchanged")]
 
 
 def test_an_awakeable_completed_before_it_is_recorded_is_completed_when_it_is() -> None:
@@ -153,7 +153,7 @@ def test_a_signal_to_nobody_is_not_found_and_one_to_the_completed_is_dropped() -
     assert replies(core.settle(SendSignal(id_of(9), "s", ONE, token=3))) == [(3, "not-found")]
     one = core.submit(submission(1))
     core.settle(finish(one))
-    assert replies(core.settle(SendSignal(one.id, "s", ONE, token=4))) == [(4, "done")]
+    assert replies(core.settle(SendSignal(one.id, "s", ONE, token=4))) == [(4, "unchanged")]
     assert not core.tables.signals.get(one.seq)
 
 

@@ -73,6 +73,8 @@ def test_who_completes_with_an_idempotency_key_can_tell_its_own_success() -> Non
             for value in "aab":
                 assert await post(f"signals/{sent}/go", value, value=value) == 202
             assert await engine.attach(sent) == "ab"
+            assert [await post(f"signals/{sent}/go", key) for key in ("a", "late")] == [202, 409]
+            assert (await ingress.post(f"/restate/signals/{sent}/go/resolve", "late")).status_code == 202, "ignored"
             asked = await engine.send(ask)
             await asyncio.sleep(1)
             [id] = [one.detail for one in (await asked.describe()).journal if one.kind == "awakeable"]

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 import durable
-from durable import Client, DurableError, Engine, EngineApi, TerminalError, admin, ingress
+from durable import Applied, Client, ConflictError, DurableError, Engine, EngineApi, TerminalError, admin, ingress
 from tests.remote.services import (
     Cart,
     Order,
@@ -195,8 +195,8 @@ async def completing(api: EngineApi) -> list[object]:
         asking = await api.send(Cart.ask, key=key)
         await until(lambda key=key: _has_id(api, key), True)
         id = (await api.get_state("Cart", key))["id"]
-        await api.resolve_awakeable(id, value)
-        await api.resolve_awakeable(id, "ignored")
+        assert await api.resolve_awakeable(id, value) is Applied.DONE
+        assert await api.reject_awakeable(id, "too late") is Applied.UNCHANGED
         found.append(await told(api.resolve_awakeable(id, value, idempotency_key="theirs")))
         found.append(await told(asking.result()))
     asking = await api.send(Cart.ask, key="r")
@@ -208,8 +208,12 @@ async def completing(api: EngineApi) -> list[object]:
     found.append(await told(api.resolve_awakeable("sign_")))
     found.append(await told(api.resolve_awakeable("sign_1" + "0" * 33 + "1")))
     waiting = await api.send(Cart.signalled, key="s")
-    await api.send_signal(waiting.id, "go", [1])
+    assert await api.send_signal(waiting.id, "go", [1]) is Applied.DONE
     found.append(await told(waiting.result()))
+    assert await api.send_signal(waiting.id, "go") is Applied.UNCHANGED
+    assert await api.reject_signal(waiting.id, "go", "too late") is Applied.UNCHANGED
+    with pytest.raises(ConflictError, match="has ended, so nobody would see the signal 'go'"):
+        await api.send_signal(waiting.id, "go", idempotency_key="mine")
     waiting = await api.send(Cart.signalled, key="s")
     await api.reject_signal(waiting.id, "go", "stop")
     found.append(await told(waiting.result()))

@@ -116,7 +116,8 @@ def test_an_id_that_got_out_before_a_crash_lost_its_entry_can_be_resolved_all_th
         """In the very moment in which the engine is up again, before the handler has got anywhere."""
         for tries in range(1000):
             try:
-                return await sim.engine.resolve_awakeable(id, value)
+                await sim.engine.resolve_awakeable(id, value)
+                return
             except (EngineFailedError, EngineNotRunningError):
                 await asyncio.sleep(0 if tries < 100 else 0.01)
 

@@ -442,6 +442,21 @@ async def test_an_ingress_on_standby_answers_across_a_take_over(path: Path) -> N
     assert len(steps) == 10 and max(steps.values()) <= 2
 
 
+async def test_who_comes_too_late_is_told_the_same_on_standby(path: Path) -> None:
+    async with three(path) as (_, second, third):
+        handle = await second.send(wait)
+        assert await second.send_signal(handle.id, "go", "now") is durable.Applied.DONE
+        assert await handle.result() == "now"
+        assert await second.send_signal(handle.id, "go", "late") is durable.Applied.UNCHANGED
+        with pytest.raises(durable.ConflictError, match="has ended"):
+            await third.send_signal(handle.id, "go", "late", idempotency_key="mine")
+        transport = httpx.ASGITransport(ingress.create_app(second, signals=True))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as ask:
+            for key, status in (({}, 202), ({"idempotency-key": "mine"}, 409)):
+                answer = await ask.post(f"/restate/signals/{handle.id}/go/resolve", json="late", headers=key)
+                assert answer.status_code == status
+
+
 async def test_an_admin_app_on_standby_steers_what_the_holder_runs(path: Path) -> None:
     async with three(path) as (_, second, third):
         transport = httpx.ASGITransport(admin.create_app(second))

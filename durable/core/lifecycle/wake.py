@@ -88,7 +88,7 @@ def notify(turn: Turn, command: Notify) -> None:
 
 
 def complete_entry(turn: Turn, command: CompleteEntry) -> None:
-    """Complete an awakeable; a second completion is ignored, and told to whoever wants to know (`once`)."""
+    """Complete an awakeable, if it is not too late: a second completion is ignored."""
     invocation = turn.find(command.id)
     if invocation is None or command.run not in (0, invocation.run_number):
         turn.reply(command.token, Answer.NOT_FOUND)
@@ -106,14 +106,19 @@ def complete_entry(turn: Turn, command: CompleteEntry) -> None:
     ):
         invocation.early[command.entry] = command.outcome
         keep(turn, invocation, command.entry, command.outcome, Kind.AWAKEABLE)
-    elif command.once is not None:
-        turn.reply(command.token, Answer.CONFLICT, invocation)
+    else:
+        _too_late(turn, command, invocation)
         return
     turn.reply(command.token, Answer.DONE, invocation)
 
 
+def _too_late(turn: Turn, command: CompleteEntry | SendSignal, invocation: Invocation) -> None:
+    """Nothing changes. For whoever has a key, that is a refusal: they want to know that theirs has taken effect."""
+    turn.reply(command.token, Answer.UNCHANGED if command.once is None else Answer.CONFLICT, invocation)
+
+
 def send_signal(turn: Turn, command: SendSignal) -> None:
-    """Hand a signal to the first that waits for its name, or keep it."""
+    """Hand a signal to the first that waits for its name, or keep it, if its invocation has not ended."""
     invocation = turn.find(command.id)
     if invocation is None:
         turn.reply(command.token, Answer.NOT_FOUND)
@@ -121,9 +126,10 @@ def send_signal(turn: Turn, command: SendSignal) -> None:
     if invocation.damaged and invocation.status is not Status.COMPLETED:
         turn.reply(command.token, Answer.DAMAGED, invocation)
         return
-    turn.reply(command.token, Answer.DONE, invocation)
     if invocation.status is Status.COMPLETED:
+        _too_late(turn, command, invocation)
         return
+    turn.reply(command.token, Answer.DONE, invocation)
     for entry in sorted(invocation.open):
         waits = invocation.open[entry]
         if waits.kind is Kind.SIGNAL and waits.ref == command.name:
