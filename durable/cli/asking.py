@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from durable.cli.exits import Failed, usage
+from durable.cli.hints import hint
 from durable.cli.output import Out
 
 #: The media type of values, unless another one is named.
@@ -55,7 +56,8 @@ def value_given(text: str | None, what: str, content_type: str = JSON_TYPE) -> b
             msgspec.json.decode(data)
         except (msgspec.DecodeError, ValueError, RecursionError):
             shown = data[:40].decode("utf-8", "replace")
-            raise usage(f"{what} {shown!r} is no JSON: a text is written '\"{shown[:20]}\"', in quotes") from None
+            typed = text != "-" and not text.startswith("@")
+            raise usage(f"{what} {shown!r} is no JSON: {hint(data, in_shell=typed)}") from None
     return data
 
 
