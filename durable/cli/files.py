@@ -16,7 +16,7 @@ from durable.cli.words import many
 from durable.errors import EngineLockedError, StorageCorruptError, StorageError, StorageVersionError
 from durable.store.checking import check_file
 from durable.store.encoded import EncodedStore
-from durable.store.paths import database_path
+from durable.store.paths import database_path, unlike_a_file
 from durable.store.recoding import keys_in_use
 from durable.store.restore import restore as put_back
 from durable.store.stopped import ReadOnlyStore, StoppedStore
@@ -75,6 +75,8 @@ async def backup(desk: Desk, target: str, **typed: str | None) -> None:
 async def restore(desk: Desk, source: str, db: str, yes: bool) -> None:
     """Replace a database whose service is stopped by a backup. The replaced file is kept beside it."""
     file_of(source, "the backup")
+    if wrong := unlike_a_file(database_path(db)):
+        raise unreachable(wrong)
     if size_of(database_path(db)) and not yes:
         agreed(desk.out, f"replace {db} by {source}? What was done since is forgotten, and may be done again.")
     try:

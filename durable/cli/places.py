@@ -16,7 +16,7 @@ from durable.codec import Codec
 from durable.engine.resting import RestingEngine
 from durable.errors import EngineLockedError, EngineUnreachableError, KeyMissingError, StorageError, UsageError
 from durable.remote import wire
-from durable.store.paths import MEMORY, database_path
+from durable.store.paths import MEMORY, database_path, unlike_a_file
 
 #: How long an engine beside its file may take to answer at all.
 PATIENCE_S = 10.0
@@ -83,6 +83,8 @@ def file_of(db: str, what: str = "--db") -> str:
         raise usage(f"{what}: ':memory:' is in the memory of its engine: reach that one with --admin URL")
     if not os.path.exists(path):
         raise unreachable(f"there is no file {path}")
+    if wrong := unlike_a_file(path):
+        raise unreachable(wrong)
     return path
 
 

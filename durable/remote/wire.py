@@ -45,7 +45,7 @@ from durable.errors import (
 )
 from durable.remote.beside import address, peer_pid, peer_uid, socket_path
 from durable.remote.connections import HEAD_BYTES_MAX, Answer, Connection, Headers, Lost, Pool, Request
-from durable.store.paths import MEMORY, database_path
+from durable.store.paths import MEMORY, database_path, unlike_a_file
 
 #: How long a connection over the network may have been idle and still be used: servers keep theirs for 2 s at least.
 IDLE_URL_S = 1.5
@@ -277,6 +277,8 @@ def _nobody(path: str, database: str) -> str:
         return f"there is no file {database}"
     except OSError as error:
         return f"{database} cannot be reached: {error.strerror}"
+    if wrong := unlike_a_file(database):
+        return f"{wrong}, so no engine is running on it"
     return (
         f"no engine is running on {database}: nobody listens at {path}. Start it first; one that runs has no control "
         "socket where the extra 'http' is missing, with control_socket=False, and where its log says so"

@@ -12,6 +12,7 @@ from durable.store import CommitRefused, Opened, disk
 from durable.store.faults import explain, is_busy, is_damage, only_the_batch
 from durable.store.lock import FileLock
 from durable.store.pages import Concerned
+from durable.store.paths import check_files
 from durable.store.presence import Presence
 from durable.store.restore import finish
 from durable.store.wal import (
@@ -46,6 +47,7 @@ class DatabaseFile:
 
     def opening(self, stopping: threading.Event) -> tuple[sqlite3.Connection, Opened]:
         """Lock the file, make durable what is found, open it, and bring it up to date."""
+        check_files(self.path)
         refuse_lonely_log(self.path)
         self._lock.acquire()
         try:

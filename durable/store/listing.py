@@ -36,6 +36,7 @@ from durable.store.filter import (
     page_of,
 )
 from durable.store.pages import rows_of
+from durable.store.paths import check_files
 from durable.store.rows import FIXED, MOVING, invocation_of
 
 T = TypeVar("T")
@@ -342,7 +343,11 @@ def _cursor(row: tuple[Any, int]) -> Cursor:
 
 
 def look(path: str, work: Look[T]) -> T:
-    """Read through a separate connection, for at most ten seconds. Raises `StorageBusyError`."""
+    """Read through a separate connection, for at most ten seconds. Raises `StorageBusyError`.
+
+    Whatever has the name of the file by now: a `StorageReadOnlyError` for what is no file.
+    """
+    check_files(path)
     database = sqlite3.connect(f"{Path(path).as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=2.0)
     ends = time.monotonic() + SECONDS_MAX
     database.set_progress_handler(lambda: int(time.monotonic() > ends), 50_000)

@@ -15,13 +15,13 @@ How far the lock reaches tells the holder's process id to whoever is refused.
 import errno
 import fcntl
 import os
-import stat
 import struct
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 
 from durable.errors import EngineLockedError, StorageBusyError, StorageError, StorageReadOnlyError
+from durable.store.paths import unlike_a_file
 
 #: The first byte of the lock. SQLite locks bytes from 2^30 on, and no database is longer than 2^48 bytes.
 _FAR = 1 << 62
@@ -109,10 +109,8 @@ class FileLock:
             there = os.stat(self._path)
         except FileNotFoundError:
             return None
-        if stat.S_ISDIR(there.st_mode):
-            raise StorageReadOnlyError(f"{self._path} is a directory: the engine needs the path of a file in it")
-        if not stat.S_ISREG(there.st_mode):
-            raise StorageReadOnlyError(f"{self._path} is not a regular file: the engine needs one that it can keep")
+        if wrong := unlike_a_file(self._path):
+            raise StorageReadOnlyError(wrong)
         return (there.st_dev, there.st_ino)
 
     def _ask_for(self, there: Identity) -> None:
@@ -132,7 +130,7 @@ class FileLock:
             descriptor = kept
         else:
             flags = (os.O_RDONLY if shared else os.O_RDWR) | os.O_CLOEXEC | (os.O_CREAT if create else 0)
-            descriptor = os.open(self._path, flags, 0o600)
+            descriptor = os.open(self._path, flags | os.O_NONBLOCK, 0o600)  # it may have become a named pipe
         status = os.fstat(descriptor)
         identity = (status.st_dev, status.st_ino)
         try:

@@ -2,11 +2,17 @@
 
 import os
 import re
+import stat
 
-from durable.errors import UsageError
+from durable.errors import StorageReadOnlyError, UsageError
+from durable.store.disk import JOURNAL, SHM, WAL
 
 #: Keeps everything in memory.
 MEMORY = ":memory:"
+_KINDS = (
+    (stat.S_ISDIR, "a directory"), (stat.S_ISFIFO, "a named pipe (FIFO)"), (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
+)  # fmt: skip
 _URL = re.compile(r"(?i)([a-z][a-z0-9+.-]*)://(.*)", re.DOTALL)
 
 
@@ -32,6 +38,36 @@ def database_path(path: str | os.PathLike[str]) -> str:
     if name.endswith(os.sep):
         raise UsageError(f"{name!r} names a directory: name a file in it, such as {os.path.join(name, 'app.db')!r}")
     return os.path.abspath(os.path.expanduser(name))
+
+
+def unlike_a_file(path: str) -> str:
+    """What is wrong with what a path names; "" for a regular file, and for what is not there or cannot be seen."""
+    kind = _kind(path)
+    if kind == "a directory":
+        return f"{path} is a directory: the engine needs the path of a file in it"
+    return kind and f"{path} is {kind}: the engine needs a regular file, which it can keep"
+
+
+def check_files(path: str) -> None:
+    """Raise `StorageReadOnlyError` if a database, or what SQLite keeps beside it, is there and is no regular file.
+
+    To be asked before any of them is opened: who opens a named pipe waits for its other end.
+    """
+    if wrong := unlike_a_file(path):
+        raise StorageReadOnlyError(wrong)
+    real = os.path.realpath(path)
+    for place in (real + WAL, real + JOURNAL, real + SHM):
+        if kind := _kind(place):
+            raise StorageReadOnlyError(f"{place} is {kind}: SQLite keeps a part of {path} under that name; remove it")
+
+
+def _kind(path: str) -> str:
+    """What there is instead of a regular file, if there is something."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return ""
+    return "" if stat.S_ISREG(mode) else next((name for is_one, name in _KINDS if is_one(mode)), "no regular file")
 
 
 def _refuse_urls(name: str) -> None:

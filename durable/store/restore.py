@@ -16,7 +16,7 @@ from durable.store import disk
 from durable.store.faults import explain
 from durable.store.format import check_soundness
 from durable.store.lock import FileLock
-from durable.store.paths import MEMORY, database_path
+from durable.store.paths import MEMORY, check_files, database_path
 from durable.store.presence import ROLLBACK, mode_of
 from durable.store.wal import refuse_log_elsewhere
 
@@ -55,6 +55,8 @@ def _restore(source: str, target: str) -> Path | None:
         raise StorageError(f"there is no backup {source}") from None
     except OSError as error:
         raise StorageError(f"the backup {source} cannot be read: {error.strerror}") from error
+    check_files(source)
+    check_files(target)
     if os.path.exists(target) and os.path.samefile(source, target):
         raise StorageError(f"{source} and {target} are the same file: a backup is restored to another place")
     there = FileLock(target)

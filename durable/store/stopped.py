@@ -13,6 +13,7 @@ from durable.store import CommitRefused, Opened
 from durable.store.file import DatabaseFile
 from durable.store.format import check_version, migrations
 from durable.store.lock import FileLock
+from durable.store.paths import check_files
 from durable.store.soundness import id_span, keys
 from durable.store.sqlite import SqliteStore
 from durable.store.wal import refuse_log_elsewhere, refuse_lonely_log, refuse_stale_log
@@ -94,6 +95,7 @@ class ReadOnlyFile(DatabaseFile):
 
     def opening(self, stopping: threading.Event) -> tuple[sqlite3.Connection, Opened]:
         """See that file and log belong together, and open them. The lock is held for that moment only."""
+        check_files(self.path)
         refuse_lonely_log(self.path)
         if not os.path.exists(self.path):
             raise StorageError(f"there is no file {self.path}")

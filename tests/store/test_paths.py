@@ -2,14 +2,32 @@
 
 import asyncio
 import os
+import re
+import shutil
+import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from durable import Context, Engine, StorageError, StorageReadOnlyError, UsageError, handler, restore
+from durable import (
+    Context,
+    Engine,
+    EngineUnreachableError,
+    StorageError,
+    StorageReadOnlyError,
+    UsageError,
+    connect,
+    handler,
+    restore,
+)
+from durable.engine.resting import RestingEngine
+from durable.store.beside import look_beside
+from durable.store.checking import check_file
 from durable.store.paths import database_path
 from durable.store.sqlite import SqliteStore
+from tests.cli.typed import typed
 
 
 @handler(service="Echo")
@@ -100,3 +118,95 @@ def test_where_no_file_can_be_it_is_said(tmp_path: Path, monkeypatch: pytest.Mon
         use(place)
     assert str(Path(place).resolve() if place.startswith(".") else place) in str(caught.value)
     assert [file.name for file in tmp_path.iterdir()] == ["fifo"]
+
+
+KINDS: dict[str, Callable[[Path], None]] = {
+    "a named pipe (FIFO)": os.mkfifo,
+    "a directory": os.mkdir,
+    "a socket": lambda path: os.mknod(path, stat.S_IFSOCK),  # a path of any length, where a bind would not do
+}
+
+
+async def start(path: Path, good: Path) -> None:
+    async with Engine(path, services=[echo]):
+        pass
+
+
+async def stand_by(path: Path, good: Path) -> None:
+    async with Engine(path, services=[echo], standby=True):
+        pass
+
+
+async def rest(path: Path, good: Path) -> None:
+    await RestingEngine(path, changes=True).start()
+
+
+async def read(path: Path, good: Path) -> None:
+    await RestingEngine(path).start()
+
+
+async def check(path: Path, good: Path) -> None:
+    await check_file(str(path))
+
+
+async def foresee(path: Path, good: Path) -> None:
+    look_beside(str(path))
+
+
+async def put_back(path: Path, good: Path) -> None:
+    restore(good, path)
+
+
+async def put_back_from(path: Path, good: Path) -> None:
+    restore(path, good)
+
+
+OPENERS = (start, stand_by, rest, read, check, foresee, put_back, put_back_from)
+
+
+@pytest.mark.parametrize("open_it", OPENERS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_regular_file_is_named_by_whoever_would_open_it(tmp_path: Path, open_it: Any, kind: str) -> None:
+    """Itself, and what SQLite keeps beside it: who opens a named pipe waits for its other end."""
+    path, good = tmp_path / "x.db", tmp_path / "good.db"
+    use(good)
+    for suffix in ("", "-wal", "-journal", "-shm"):
+        other = Path(f"{path}{suffix}")
+        if suffix:
+            shutil.copy(good, path)
+        KINDS[kind](other)
+        with pytest.raises(StorageReadOnlyError, match=re.escape(f"{other} is {kind}")):
+            asyncio.run(open_it(path, good))
+        other.rmdir() if other.is_dir() else other.unlink()
+    assert use(path) == use(good) == "HELLO"
+
+
+def test_a_pipe_where_a_backup_is_begun_is_named(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with Engine(tmp_path / "x.db", services=[echo]) as engine:
+            os.mkfifo(tmp_path / "copy.db.unfinished")
+            with pytest.raises(StorageReadOnlyError, match="a named pipe"):
+                await engine.backup(tmp_path / "copy.db")
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_clients_and_commands_name_it_too(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "x.db"
+    KINDS[kind](path)
+
+    async def story() -> None:
+        async with connect(path):
+            pass
+
+    with pytest.raises(EngineUnreachableError, match=re.escape(f"{path} is {kind}")):
+        asyncio.run(story())
+    for line in (
+        ["invocations", "list", "--db", path], ["call", "Echo/echo", "--db", path], ["check-file", path],
+        ["backup", tmp_path / "copy.db", "--db", path], ["restore", path, "--db", tmp_path / "new.db"],
+        ["restore", tmp_path / "x.db", "--db", path],
+    ):  # fmt: skip
+        told = typed(*line)
+        assert (told.code, f"{path} is {kind}" in told.err) == (4, True)
+    assert [file.name for file in tmp_path.iterdir()] == ["x.db"]
