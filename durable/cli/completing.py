@@ -9,21 +9,20 @@ import click
 from durable.cli.asking import JSON_TYPE, value_given
 from durable.cli.commands import ONCE, Desk, command, keyed
 from durable.cli.commands import group as new_group
-from durable.cli.exits import Exit, Failed, usage
+from durable.cli.exits import Exit, Failed
 from durable.cli.output import STATUS_STYLES, Column
 from durable.cli.places import Need
 from durable.cli.services import literal
-from durable.cli.sessions import checked
+from durable.cli.sessions import NONE, Strings, checked
 from durable.cli.values import cell, members, print_value
 from durable.core.once import OF_CLIENT
-from durable.remote import envelope
+from durable.remote.envelope import REJECTED
 from durable.remote.wire import encoded_path
 
 awakeables = new_group("awakeables", "Resolve and reject awakeables: 'durable invocations describe' shows their ids.")
 promises = new_group("promises", "Peek at, resolve and reject the promises of a workflow.")
 signals = new_group("signals", "Send signals to invocations.")
 
-_REJECTED = 500
 #: Why there is no value, where it was settled with one.
 _OMITTED = "longer than 128 KiB, or withheld by the admin API"
 #: Ways out, by what is completed and the status of the refusal.
@@ -59,8 +58,8 @@ def rejecting(work: Any) -> Any:
     extra = [
         click.Argument(["message"]),
         click.Option(
-            ["--code"], type=click.IntRange(400, 599), default=_REJECTED, show_default=True,
-            help="The code of the error. At a URL it is always 500.",
+            ["--code"], type=click.IntRange(400, 599), default=REJECTED, show_default=True,
+            help="The code of the error. (Restate's own server knows none: there it is 500.)",
         ),
         ONCE,
     ]  # fmt: skip
@@ -196,16 +195,15 @@ async def _resolve(desk: Desk, what: tuple[str, ...], value: str, content_type: 
 
 async def _reject(desk: Desk, what: tuple[str, ...], message: str, code: int, once: str | None) -> None:
     headers = {**keyed(_key(once)), "content-type": "text/plain"}
-    if desk.place.local:
-        said = envelope.Envelope(idempotency_key=headers.pop("idempotency-key"), code=code)
-        headers[envelope.REQUEST.decode()] = envelope.encode(said).decode()
-    elif code != _REJECTED:
-        raise usage("--code cannot be sent to a URL: leave it out (it is 500), or reach the engine with --db FILE")
-    await _complete(desk, what, "reject", os.fsencode(message), headers)
+    query = {} if code == REJECTED else {"code": str(code)}
+    await _complete(desk, what, "reject", os.fsencode(message), headers, query)
 
 
-async def _complete(desk: Desk, what: tuple[str, ...], verb: str, body: bytes, headers: dict[str, str]) -> None:
-    answer = await desk.place.ingress.ask("POST", encoded_path("restate", *what, verb), body=body, headers=headers)
+async def _complete(
+    desk: Desk, what: tuple[str, ...], verb: str, body: bytes, headers: Strings, query: Strings = NONE
+) -> None:
+    path = encoded_path("restate", *what, verb)
+    answer = await desk.place.ingress.ask("POST", path, query=query, body=body, headers=headers)
     try:
         checked(answer)
     except Failed as failed:

@@ -56,8 +56,6 @@ class Place(msgspec.Struct, frozen=True, eq=False):
     name: str
     #: Whether nothing runs there.
     stopped: bool = False
-    #: Whether its ingress hears what only a client of the control socket may say: see `remote.envelope`.
-    local: bool = False
 
 
 def token_of(file: str | None) -> str | None:
@@ -108,7 +106,7 @@ async def reach(where: Where, need: Need) -> AsyncIterator[Place]:
 
             async with _resting(path, need, nobody, where.codec) as engine:
                 operating, invoking = admin.create_app(engine), create_local_app(engine, Limits())
-                yield Place(InProcess(operating), InProcess(invoking), path, stopped=True, local=True)
+                yield Place(InProcess(operating), InProcess(invoking), path, stopped=True)
 
 
 async def _at_urls(where: Where, opened: AsyncExitStack) -> Place:
@@ -138,7 +136,7 @@ async def _beside(path: str, opened: AsyncExitStack) -> Place | str:
             f"the engine of {path} has not answered within {PATIENCE_S:g} s: something may block its event loop, and "
             "the log of its process says what"
         ) from None
-    return Place(Remote(session, "/admin"), Remote(session, "/ingress"), path, local=True)
+    return Place(Remote(session, "/admin"), Remote(session, "/ingress"), path)
 
 
 def codec_named(target: str | None) -> Codec | None:

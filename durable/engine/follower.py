@@ -159,11 +159,20 @@ class Follower(Client):
     # ---- requests of an ingress ----
 
     async def pass_on(
-        self, method: str, path: str, body: bytes, content_type: str, key: str | None, accept: str
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        content_type: str,
+        key: str | None,
+        accept: str,
+        query: Mapping[str, str],
     ) -> Answer:
         """Have the holder's ingress answer a request, whatever that is; asking it twice must do no harm."""
         said = self._said(Envelope(idempotency_key=key)) if key is not None else ()
-        return await self._invoke(method, path, body=body, content_type=content_type, headers=said, accept=accept)
+        return await self._invoke(
+            method, path, query=query, body=body, content_type=content_type, headers=said, accept=accept
+        )
 
 
 def follower_of(path: str | None, registry: Registry, control_socket: bool) -> Follower:

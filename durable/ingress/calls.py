@@ -1,5 +1,7 @@
 """One request on its way through the ingress, and what is fixed when an app is made."""
 
+from urllib.parse import parse_qsl
+
 import msgspec
 from starlette.types import Receive, Scope
 
@@ -9,6 +11,7 @@ from durable.ingress.clients import Waiting
 from durable.ingress.policy import Limits
 from durable.remote.envelope import EXACT, Envelope
 from durable.runtime.observer import Asking
+from durable.web.errors import BadRequest
 from durable.web.requests import Receiving, body_of, key_of
 from durable.web.security import Facts
 
@@ -66,6 +69,17 @@ class Call(msgspec.Struct, eq=False, gc=False):
     def accept(self) -> str:
         """The same, for whoever answers instead."""
         return EXACT if self.exact else "*/*"
+
+    def query(self) -> list[tuple[str, str]]:
+        """Names in lower case and values, in their order. Raises `BadRequest`."""
+        query = self.scope.get("query_string", b"")
+        if not query:
+            return []
+        try:
+            given = parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=1000)
+        except ValueError:
+            raise BadRequest(400, "the query string has more than 1,000 parameters") from None
+        return [(name.lower(), value) for name, value in given]
 
     def names(self, id: str) -> None:
         """It asks for this invocation."""

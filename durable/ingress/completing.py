@@ -8,6 +8,7 @@ from durable.ingress.asks import Complete, Settle, Signal
 from durable.ingress.bodies import completion_of
 from durable.ingress.calls import Call
 from durable.outcomes import outcome_of
+from durable.remote.envelope import REJECTED
 from durable.web.errors import BadRequest
 
 DONE = Answer(202)
@@ -59,10 +60,20 @@ def check_signals(call: Call) -> None:
         raise BadRequest(404, f"signals cannot be sent here: {_ALLOWED % ('signals', 'signals')}")
 
 
+def code_of(call: Call) -> int:
+    """The code that a rejection has. Raises `BadRequest`."""
+    given = [value for name, value in call.query() if name == "code"]
+    if not given:
+        return REJECTED
+    if len(given) > 1 or not given[0].isascii() or not given[0].isdecimal() or not 400 <= int(given[0][:4]) <= 599:
+        raise BadRequest(400, f"bad code query parameter: expected one, 400 to 599, found {', '.join(given)[:60]!r}")
+    return int(given[0])
+
+
 async def _outcome(call: Call, ok: bool) -> Outcome:
+    code = REJECTED if ok else code_of(call)
     body = await call.body()
     if not ok:
-        code = 500 if call.envelope is None else call.envelope.code
         return outcome_of(TerminalError(body.decode("utf-8", "replace"), code))
     data = completion_of(call.facts.content_type, body, local=call.ingress.local)
     return Outcome(True, data) if data else EMPTY

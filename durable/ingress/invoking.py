@@ -1,7 +1,5 @@
 """Calls and sends: a handler is invoked, and its result leaves as it is stored."""
 
-from urllib.parse import parse_qsl
-
 from durable.core.duration import parse
 from durable.core.invocation import Flavor
 from durable.core.journal import Failure, Outcome
@@ -95,16 +93,10 @@ def _headers(call: Call) -> tuple[dict[str, str], str | None]:
 
 
 def _delay_ms(call: Call, asked: Invoke) -> int | None:
-    query = call.scope.get("query_string", b"")
-    if not query:
-        return None
-    try:
-        given = parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=1000)
-    except ValueError:
-        raise BadRequest(400, "the query string has more than 1,000 parameters") from None
-    if any(name.lower() == "limit-key" for name, _ in given):
+    given = call.query()
+    if any(name == "limit-key" for name, _ in given):
         raise BadRequest(400, "limit-key requires a scope to be set, and this engine has none")
-    delays = [value for name, value in given if name.lower() == "delay"]
+    delays = [value for name, value in given if name == "delay"]
     if not delays:
         return None
     if not asked.send:

@@ -32,6 +32,8 @@ async def pass_on(asked: Ask, call: Call, holder: Follower) -> Answer:
         case Signal():
             completing.check_signals(call)
     path = quote(call.path, safe="/%:@!$&'()*+,;=~", encoding="latin-1")
+    rejected = isinstance(asked, Complete | Settle | Signal) and not asked.ok
+    query = {"code": str(completing.code_of(call))} if rejected else {}
     body = await call.body() if call.facts.method == "POST" else b""
     media = call.facts.content_type[0] if call.facts.content_type and body else ""
     given = call.idempotency_key if isinstance(asked, Complete | Settle | Signal) else None
@@ -39,7 +41,7 @@ async def pass_on(asked: Ask, call: Call, holder: Follower) -> Answer:
     if given is None and isinstance(asked, Settle | Signal):
         key = holder.new_key()  # this app's own: it may have to ask twice
     with call.ingress.waiting(call.receive):
-        answer = await holder.pass_on(call.facts.method, path, body, media, key, call.accept)
+        answer = await holder.pass_on(call.facts.method, path, body, media, key, call.accept, query)
         if given is None and isinstance(asked, Signal) and answer.status == 409:
             return completing.DONE  # too late, which is no error for who has no key
         return _told(answer)

@@ -13,6 +13,9 @@ REQUEST = b"x-durable-request"
 #: The header of an answer that tells: the idempotency key was used before, with another input.
 INPUT_DIFFERS = "idempotency-input-differs"
 
+#: The code of what is rejected, where the query of the request names no other.
+REJECTED = 500
+
 #: Who accepts this media type gets views as Python has them, and the engine's own words.
 EXACT = "application/vnd.durable.exact+json"
 
@@ -25,8 +28,6 @@ class Envelope(msgspec.Struct, frozen=True, omit_defaults=True):
     headers: dict[str, str] = {}
     #: Any text; the header of that name has ASCII only.
     idempotency_key: str | None = None
-    #: The code with which something is rejected.
-    code: int = 500
     #: Whether it is asked for as from outside: then it may invoke public handlers only.
     outside: bool = False
     #: Whether a result is to be sent as it is stored.

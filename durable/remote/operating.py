@@ -24,7 +24,7 @@ from durable.outcomes import outcome_of
 from durable.remote import envelope
 from durable.remote.asking import Asking, read
 from durable.remote.connections import Answer, Headers
-from durable.remote.envelope import REQUEST, Envelope
+from durable.remote.envelope import REJECTED, REQUEST, Envelope
 from durable.remote.wire import check, encoded_path, error_in, problem_in
 from durable.runtime.deadlocks import Deadlock
 from durable.runtime.registry import check_idempotency_key, check_text
@@ -212,8 +212,9 @@ class Operating(Asking):
     async def _reject(self, parts: tuple[str, ...], message: str, code: int, idempotency_key: str | None) -> None:
         failure = failure_of(outcome_of(TerminalError(message, code)))
         path, body = encoded_path("restate", *parts, "reject"), failure.message.encode()
-        said = self._keyed(idempotency_key, Envelope(idempotency_key=idempotency_key, code=failure.code))
-        check(await self._invoke("POST", path, body=body, content_type="text/plain", headers=said))
+        said = self._keyed(idempotency_key, Envelope(idempotency_key=idempotency_key))
+        query = {} if failure.code == REJECTED else {"code": str(failure.code)}
+        check(await self._invoke("POST", path, query=query, body=body, content_type="text/plain", headers=said))
 
     # ---- asking once ----
 

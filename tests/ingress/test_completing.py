@@ -43,6 +43,30 @@ def test_an_awakeable_is_rejected_with_a_message() -> None:
     story(tell)
 
 
+def test_who_rejects_may_choose_the_code_of_the_error() -> None:
+    async def tell(ingress: Served) -> None:
+        for query, code in (("", 500), ("?code=418", 418), ("?Code=400&x=1", 400), ("?code=599", 599)):
+            waiting = asyncio.ensure_future(ingress.post("/Echo/waiter"))
+            id = await ingress.awakeable()
+            for bad in (
+                "?code=",
+                "?code=200",
+                "?code=600",
+                "?code=4180",
+                "?code=-1",
+                "?code=x",
+                "?code=400&code=401",
+            ):
+                refused = await ingress.http.post(f"/restate/a/{id}/reject{bad}", content=b"no")
+                assert (refused.status_code, "400 to 599" in refused.json()["message"]) == (400, True), bad
+            assert (await ingress.http.post(f"/restate/a/{id}/reject{query}", content=b"no")).status_code == 202
+            answer = await waiting
+            assert (answer.status_code, answer.json()["message"]) == (code, "no")
+            await ingress.post("/Cart/id/put", "")
+
+    story(tell)
+
+
 def test_who_completes_with_an_idempotency_key_can_tell_its_own_success() -> None:
     @handler(service="Signals")
     async def wait(ctx: Context) -> str:

@@ -203,7 +203,7 @@ async def completing(api: EngineApi) -> list[object]:
     await until(lambda: _has_id(api, "r"), True)
     id = (await api.get_state("Cart", "r"))["id"]
     keys = ("mine", "mine", "theirs")
-    found += [await told(api.reject_awakeable(id, "no ü", 500, idempotency_key=key)) for key in keys]
+    found += [await told(api.reject_awakeable(id, "no ü", 418, idempotency_key=key)) for key in keys]
     found.append(await told(asking.result()))
     found.append(await told(api.resolve_awakeable("sign_")))
     found.append(await told(api.resolve_awakeable("sign_1" + "0" * 33 + "1")))
@@ -215,7 +215,7 @@ async def completing(api: EngineApi) -> list[object]:
     with pytest.raises(ConflictError, match="has ended, so nobody would see the signal 'go'"):
         await api.send_signal(waiting.id, "go", idempotency_key="mine")
     waiting = await api.send(Cart.signalled, key="s")
-    await api.reject_signal(waiting.id, "go", "stop")
+    await api.reject_signal(waiting.id, "go", "stop", 409)
     found.append(await told(waiting.result()))
     found.append(await told(api.send_signal(UNKNOWN, "go")))
     listening = await api.send(Cart.listening, key="s")
@@ -234,7 +234,7 @@ async def completing(api: EngineApi) -> list[object]:
     found.append(await told(api.resolve_promise("SignUp", ODD, "confirmed", "today")))
     found.append(await told(api.reject_promise("Nope", "k", "confirmed", "no")))
     found.append((await told(api.call(SignUp.run, "Ada", key=ODD)))[2])  # type: ignore[index]
-    await api.reject_promise("SignUp", "no", "confirmed", "never")
+    await api.reject_promise("SignUp", "no", "confirmed", "never", 410)
     found.append(await told(api.call("SignUp/run", "Ada", key="no")))
     return found
 

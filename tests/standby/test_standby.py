@@ -442,7 +442,7 @@ async def test_an_ingress_on_standby_answers_across_a_take_over(path: Path) -> N
     assert len(steps) == 10 and max(steps.values()) <= 2
 
 
-async def test_who_comes_too_late_is_told_the_same_on_standby(path: Path) -> None:
+async def test_who_completes_through_a_standby_is_told_the_same(path: Path) -> None:
     async with three(path) as (_, second, third):
         handle = await second.send(wait)
         assert await second.send_signal(handle.id, "go", "now") is durable.Applied.DONE
@@ -455,6 +455,13 @@ async def test_who_comes_too_late_is_told_the_same_on_standby(path: Path) -> Non
             for key, status in (({}, 202), ({"idempotency-key": "mine"}, 409)):
                 answer = await ask.post(f"/restate/signals/{handle.id}/go/resolve", json="late", headers=key)
                 assert answer.status_code == status
+            rejected = await third.send(wait)
+            for code, status in (("700", 400), ("418", 202)):
+                answer = await ask.post(f"/restate/signals/{rejected.id}/go/reject?code={code}", content="no")
+                assert answer.status_code == status
+            with pytest.raises(TerminalError) as ended:
+                await rejected.result()
+            assert (ended.value.code, ended.value.message) == (418, "no")
 
 
 async def test_an_admin_app_on_standby_steers_what_the_holder_runs(path: Path) -> None:
