@@ -110,11 +110,11 @@ class _Gathered(Combined[list[Any]]):
         failed = [] if self._return_exceptions else [member.rank for member in self.members if member.failed()]
         return min(failed) if failed else super().moment()
 
-    def result(self) -> list[Any]:
+    def value(self) -> list[Any]:
         if not self._return_exceptions:
             failed = [member for member in self.members if member.failed()]
             if failed:
-                min(failed, key=lambda member: member.rank).result()
+                min(failed, key=lambda member: member.rank).value()
         return [_value_or_error(member) for member in self.members]
 
     def waiting_for(self) -> int | Group:
@@ -129,9 +129,9 @@ class _Selected(First[tuple[str, Any]]):
         self._names = tuple(named)
         super().__init__(attempt, tuple(named.values()))
 
-    def result(self) -> tuple[str, Any]:
+    def value(self) -> tuple[str, Any]:
         winner = self.winner()
-        return self._names[self.members.index(winner)], winner.result()
+        return self._names[self.members.index(winner)], winner.value()
 
     def failed(self) -> bool:
         return self.outcome is not None and self.winner().failed()
@@ -278,7 +278,7 @@ class _Next(DurableFuture[T]):
         """The one that has completed."""
         return self._race.winner(self._number)
 
-    def result(self) -> T:
+    def value(self) -> T:
         return cast(T, self.winner())
 
     def failed(self) -> bool:
@@ -293,10 +293,10 @@ class _NextResult(_Next[T]):
 
     __slots__ = ()
 
-    def result(self) -> T:
+    def value(self) -> T:
         winner = self.winner()
         self._race.check_timer(winner)
-        return cast(T, winner.result())
+        return cast(T, winner.value())
 
     def failed(self) -> bool:
         return self.outcome is not None and (self.winner().failed() or self._race.is_timer(self.winner()))
@@ -312,7 +312,7 @@ class _Waited(_Next[tuple[list[Any], list[Any]]]):
         super().__init__(race)
         self._found: tuple[list[Any], list[Any]] | None = None
 
-    def result(self) -> tuple[list[Any], list[Any]]:
+    def value(self) -> tuple[list[Any], list[Any]]:
         if self._found is None:
             self._found = [self.winner()], self._race.pending(self.winner())
         return self._found
@@ -371,6 +371,6 @@ def _not_a_future(name: str, one: object) -> UsageError:
 
 def _value_or_error(member: DurableFuture[Any]) -> Any:
     try:
-        return member.result()
+        return member.value()
     except TerminalError as error:
         return error

@@ -7,10 +7,10 @@ recorded, so a replay decides as the first run did.
 A member tells whoever watches it, once, so a crowd costs each of its members the same, however many there are.
 """
 
-import asyncio
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
+from durable.callbacks import AsyncioFuture, DoneCallback, Listens, Waker
 from durable.core.duration import Duration
 from durable.core.journal import Kind, Outcome, value_called
 from durable.core.reasons import Reason
@@ -29,7 +29,7 @@ _CALL = Kind.CALL
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Waits(Protocol):
+class Waits(Listens, Protocol):
     """What a future needs of its attempt."""
 
     def wait(self, future: "DurableFuture[Any]") -> Generator[Any, None, Any]:
@@ -52,11 +52,13 @@ class Waits(Protocol):
         ...
 
 
-class DurableFuture(Generic[T_co]):
-    """The result of a durable operation: await it, or combine it with others. If you forget to, the log says so."""
+class DurableFuture(AsyncioFuture[T_co]):
+    """The result of a durable operation: await it, or combine it with others. If you forget to, the log says so.
+
+    asyncio's `gather`, `shield`, `wait` and `as_completed` take it, too; without a time-out, which no journal knows.
+    """
 
     __slots__ = (
-        "_attempt",
         "_decode",
         "_id",
         "_value",
@@ -78,10 +80,11 @@ class DurableFuture(Generic[T_co]):
     def __init__(
         self, attempt: Waits, entry: int, kind: Kind, decode: Callable[[bytes], T_co] | None, name: str = ""
     ) -> None:
-        self._attempt = attempt
+        self._attempt: Waits = attempt
+        self._callback: DoneCallback | None = None
         self._decode = decode
         self._watchers: list[Callable[[DurableFuture[Any]], None]] | None = None
-        self._waiters: list[asyncio.Future[None]] | None = None
+        self._waiters: list[Waker] | None = None
         self._value: Any = None
         self.entry = entry
         self.kind = kind
@@ -134,7 +137,7 @@ class DurableFuture(Generic[T_co]):
         for watcher in watchers or ():
             watcher(self)
 
-    def wake(self, waiter: "asyncio.Future[None]") -> None:
+    def wake(self, waiter: Waker) -> None:
         """Set `waiter` when the outcome is here; at once where it is."""
         if self.outcome is not None:
             waiter.set_result(None)
@@ -148,7 +151,7 @@ class DurableFuture(Generic[T_co]):
         """Whether somebody waits for it."""
         return self._waiters is not None
 
-    def move_up(self, waiter: "asyncio.Future[None]", place: "asyncio.Future[None] | None") -> None:
+    def move_up(self, waiter: Waker, place: Waker | None) -> None:
         """The last one to wait came before others: set it where `place` is, which is over, or first of all."""
         waiters = self._waiters
         if waiters is not None and len(waiters) > 1:
@@ -158,7 +161,7 @@ class DurableFuture(Generic[T_co]):
             else:
                 waiters[waiters.index(place)] = waiter
 
-    def forget(self, waiter: "asyncio.Future[None]") -> None:
+    def forget(self, waiter: Waker) -> None:
         """Whoever awaited `waiter` has gone on without the outcome."""
         if self._waiters is not None:
             self._waiters.remove(waiter)
@@ -174,8 +177,8 @@ class DurableFuture(Generic[T_co]):
         else:
             self._watchers.append(watcher)
 
-    def result(self) -> T_co:
-        """The value, or the recorded error; every await gets a fresh exception."""
+    def value(self) -> T_co:
+        """See `AsyncioFuture`."""
         outcome = self.outcome
         assert outcome is not None
         if not outcome.ok:
@@ -198,13 +201,6 @@ class DurableFuture(Generic[T_co]):
     def waiting_for(self) -> int | Group:
         """The expression that has to come true before an await goes on."""
         return self.entry
-
-    def add_done_callback(self, *args: Any, **kwargs: Any) -> None:
-        """Not supported, because what asyncio does with callbacks is not recorded. Raises `UsageError`."""
-        raise UsageError(
-            "asyncio.wait() and callbacks on a durable future cannot be replayed: use durable.wait_completed(), "
-            "select(), as_completed() or gather()"
-        )
 
     @property
     def id(self) -> str:
@@ -327,12 +323,12 @@ class Combined(DurableFuture[T_co]):
         self.complete(DONE, rank)
 
     def failed(self) -> bool:
-        """A failure is one that `result` would raise."""
+        """A failure is one that `value` would raise."""
         if self.outcome is None:
             return False
         if self._failed is None:
             try:
-                self.result()
+                self.value()
                 self._failed = False
             except (KeyboardInterrupt, SystemExit):
                 raise
@@ -383,10 +379,10 @@ class Timeout(First[T_co]):
     def __init__(self, attempt: Waits, future: DurableFuture[T_co], timer: DurableFuture[None]) -> None:
         super().__init__(attempt, (future, timer))
 
-    def result(self) -> T_co:
+    def value(self) -> T_co:
         """The value, or the error."""
         if self.winner() is self.members[0]:
-            return cast(T_co, self.members[0].result())
+            return cast(T_co, self.members[0].value())
         self.attempt.raises()
         raise DurableTimeoutError("the durable wait timed out")
 

@@ -5,6 +5,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 
 import msgspec
 
+from durable.callbacks import Listening
 from durable.core.commands import AwaitPromise, CompletePromise, PeekPromise
 from durable.core.duration import Duration
 from durable.core.ids import fingerprint
@@ -128,6 +129,11 @@ class Operations(Protocol):
 
     def made(self, one: Any, depth: int, /) -> None:
         """See `futures.Waits`."""
+        ...
+
+    @property
+    def listener(self) -> Listening:
+        """See `callbacks.Listens`."""
         ...
 
     def raises(self) -> None:

@@ -26,7 +26,7 @@ codec encryption
 serde
 subclasses
 outcomes
-signature
+signature callbacks
 service store
 saga futures
 operations combining

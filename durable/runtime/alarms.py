@@ -19,6 +19,7 @@ from weakref import ref
 
 from durable.runtime.current import CURRENT, InStep
 from durable.runtime.flows import held_by
+from durable.runtime.waiters import Flow
 
 _Task = asyncio.Task[Any]
 _Timer = asyncio.TimerHandle
@@ -36,7 +37,7 @@ _SEEN_OTHERWISE = ("asyncio.tasks", "anyio._backends._asyncio")
 class Waiting(Protocol):
     """Who sets timers and waits: an attempt."""
 
-    def refuse_limits(self, flows: "Iterable[_Task | None]", timers: Iterable[_Timer] = ()) -> bool:
+    def refuse_limits(self, flows: Iterable[Flow], timers: Iterable[_Timer] = ()) -> bool:
         """Whether one of these waits has a limit that no journal knows: then it fails. `timers`: those it has set."""
         ...
 
@@ -50,7 +51,7 @@ class Alarms:
         #: Whether the event loop shows its timers.
         self.shown = hasattr(loop, "_scheduled")
         #: Which flows began to wait since the last look.
-        self.begun: list[tuple[Waiting, _Task | None]] = []
+        self.begun: list[tuple[Waiting, Flow]] = []
         self._due = False
         #: The timers of each handler that has some, in this round of the event loop.
         self._found: dict[object, list[_Timer]] | None = None
@@ -79,7 +80,7 @@ class Alarms:
         begun, self.begun = self.begun, []
         found = self._find() if begun else None
         if found:
-            flows: dict[Waiting, list[_Task | None]] = {}
+            flows: dict[Waiting, list[Flow]] = {}
             for one, flow in begun:
                 if one in found:
                     flows.setdefault(one, []).append(flow)

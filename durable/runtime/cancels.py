@@ -10,11 +10,12 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from durable.callbacks import DoneCallback
 from durable.core.journal import CANCELLED, Outcome
 from durable.futures import DurableFuture
 from durable.outcomes import error_of
 from durable.runtime.current import GONE
-from durable.runtime.waiters import Waiters
+from durable.runtime.waiters import Flow, Waiters
 
 
 class Cancel:
@@ -42,7 +43,7 @@ class Cancels:
         self._pending = pending
         self._due: list[Cancel] = []
         #: Flows that are told when they go on.
-        self._owed: dict[asyncio.Task[Any] | None, Outcome] = {}
+        self._owed: dict[Flow, Outcome] = {}
         #: What is told after the next cancel.
         self._after: list[tuple[DurableFuture[Any], Outcome]] = []
         #: How many could be raised so far, in this attempt and its replay.
@@ -99,32 +100,41 @@ class Cancels:
         else:
             future.complete(outcome, rank)
 
-    def check(self, rank: int) -> None:
-        """Raise the one that is due, or owed to this flow: it is about to begin something."""
+    def check(self, rank: int, one: DoneCallback | None = None) -> None:
+        """Raise the one that is due, or owed to this flow, which is about to begin something.
+
+        `one`: the flow, where it is no task.
+        """
+        flow: Flow = one or asyncio.current_task()
         if self._owed:
-            owed = self._owed.pop(asyncio.current_task(), None)
+            owed = self._owed.pop(flow, None)
             self.any = bool(self._due or self._owed)
             if owed is not None:
                 raise error_of(owed)
         if self._due and self._due[0].ready is not None:
-            raise error_of(self._raised(rank, {asyncio.current_task()}))
+            raise error_of(self._raised(rank, {flow}))
 
-    def check_wait(self, future: DurableFuture[Any], rank: int) -> None:
-        """Raise the one that interrupts this wait, or would have interrupted it before its outcome came."""
+    def check_wait(self, future: DurableFuture[Any], rank: int, one: DoneCallback | None = None) -> None:
+        """Raise the one that interrupts this wait, or would have interrupted it before its outcome came.
+
+        `one`: see `check`.
+        """
         if not future.interruptible:
             return
         if future.outcome is None:
-            self.check(rank)
+            self.check(rank, one)
         elif self._due:
             ready = self._due[0].ready
             if ready is not None and ready < future.rank:
-                raise error_of(self._raised(rank, {asyncio.current_task()}))
+                raise error_of(self._raised(rank, {one or asyncio.current_task()}))
 
-    def _raised(self, rank: int, told: "set[asyncio.Task[Any] | None]") -> Outcome:
-        """These flows are told; the others that are in a wait are told when they go on."""
+    def _raised(self, rank: int, told: set[Flow]) -> Outcome:
+        """These flows are told; the others that are in a wait are told when they go on, unless that is their end."""
         self.last = outcome = self._due.pop(0).outcome
         self.raised += 1
-        self._owed.update((flow, outcome) for flow in self._waiters.flow_of.values() if flow not in told)
+        for flow in self._waiters.flow_of.values():
+            if flow not in told and type(flow) is not DoneCallback:
+                self._owed[flow] = outcome
         self.any = bool(self._due or self._owed)
         after, self._after = self._after, []
         for future, ended in after:

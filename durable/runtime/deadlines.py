@@ -23,9 +23,11 @@ from math import inf
 from types import CodeType, CoroutineType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any, TypeVar, cast
 
+from durable.callbacks import DoneCallback
 from durable.runtime.alarms import aimed_at
-from durable.runtime.flows import awaiting, held_by
+from durable.runtime.flows import awaiting, called_by, held_by
 from durable.runtime.forgotten import OURS
+from durable.runtime.waiters import Flow
 
 _Task = asyncio.Task[Any]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -98,44 +100,47 @@ def _learn(code: CodeType) -> bool | None:
     return may
 
 
-def around(
-    tasks: Iterable[_Task | None], handler: _Task | None, timers: Iterable[asyncio.TimerHandle] = ()
-) -> str | None:
-    """Which time-out is around the durable wait of one of these tasks, if one is: "a Timeout at shop.py:7".
+def around(flows: Iterable[Flow], handler: _Task | None, timers: Iterable[asyncio.TimerHandle] = ()) -> str | None:
+    """Which time-out is around the durable wait of one of these flows, if one is: "a Timeout at shop.py:7".
 
-    They are suspended.
+    Their tasks are suspended.
 
     `handler` is the task that all of them began with; who waits for that is none of its flows. `timers`: those that
     it has set.
     """
-    harmless: set[_Task] = set()
+    harmless: set[_Task | DoneCallback] = set()
     aimed: dict[_Task, list[object]] = {}
-    for one, source in aimed_at(timers):
-        aimed.setdefault(one, []).append(source)
-    for task in tasks:
-        if task is None or task.done() or not _waits(task):
+    for task, source in aimed_at(timers):
+        aimed.setdefault(task, []).append(source)
+    for flow in flows:
+        if flow is None or flow.done() or not _waits(flow):
             continue
-        todo: list[tuple[_Task, _Task | None]] = [(task, None)]
-        seen: set[_Task] = set()
+        todo: list[tuple[_Task | DoneCallback, _Task | DoneCallback | None]] = [(flow, None)]
+        seen: set[_Task | DoneCallback] = set()
         while todo:
             one, child = todo.pop()
             if one in seen:
                 continue
             seen.add(one)
             if one not in harmless:
-                found = list(_limits(one, aimed.get(one, ())))
+                if isinstance(one, DoneCallback):
+                    found = list(_limits_added(one, set()))
+                else:
+                    found = list(_limits(one, aimed.get(one, ())))
                 if not found:
                     harmless.add(one)
                 for where, inside in found:
-                    if child is None or (one in awaiting(child, now=True) if inside is None else child not in inside):
+                    if child is None or (
+                        one in set(awaiting(child, now=True)) if inside is None else child not in inside
+                    ):
                         return where
             if one is not handler:
                 todo.extend((parent, one) for parent in awaiting(one))
     return None
 
 
-def _waits(task: _Task) -> bool:
-    return any(frame.f_code in _durable for _, frame in _chain(task))
+def _waits(flow: _Task | DoneCallback) -> bool:
+    return isinstance(flow, DoneCallback) or any(frame.f_code in _durable for _, frame in _chain(flow))
 
 
 def _chain(task: _Task) -> Iterator[tuple[Any, FrameType]]:
@@ -154,6 +159,14 @@ def _chain(task: _Task) -> Iterator[tuple[Any, FrameType]]:
             link = next((one for one in get_referents(link) if hasattr(one, "ag_frame")), None)
 
 
+def _limits_added(flow: _Task | DoneCallback, outside: set[_Task]) -> Iterator[tuple[str, set[_Task] | None]]:
+    """The time-outs that came with what it calls when it is done, in the same form as `_limits`."""
+    for callback in called_by(flow):
+        if _completes(callback):
+            lines = (_line(one) for one in _iterating(callback))
+            yield f"an asyncio.as_completed(timeout=…){_at(next(lines, None))}", outside
+
+
 def _limits(task: _Task, aimed: Iterable[object]) -> Iterator[tuple[str, set[_Task] | None]]:
     """The time-outs that it is in: where, and which tasks of groups do not depend on them, being made further out.
 
@@ -165,10 +178,7 @@ def _limits(task: _Task, aimed: Iterable[object]) -> Iterator[tuple[str, set[_Ta
     if scope is not None:
         host = getattr(scope, "_host_task", None) or task
         yield f"a deadline of anyio{_at(_line_within(scope, host))}", outside
-    for callback in getattr(task, "_callbacks", None) or ():
-        if _completes(callback):
-            lines = (_line(one) for one in _iterating(callback))
-            yield f"an asyncio.as_completed(timeout=…){_at(next(lines, None))}", outside
+    yield from _limits_added(task, outside)
     for link, frame in _chain(task):
         code = frame.f_code
         if code in _LIMITING and frame.f_locals.get("timeout") is not None:
@@ -234,20 +244,20 @@ def _leads_to(coroutine: Any, limit: object) -> bool:
 
 def _iterating(callback: Any) -> Iterator[_Task]:
     """The tasks that wait for the next result of an `as_completed`."""
-    owner = getattr(callback[0], "__self__", None)
-    for queue in (getattr(owner, "_done", None), *held_by(callback[0])):
+    owner = getattr(callback, "__self__", None)
+    for queue in (getattr(owner, "_done", None), *held_by(callback)):
         for getter in getattr(queue, "_getters", ()):
             yield from awaiting(getter)
 
 
 def _completes(callback: Any) -> bool:
     """Whether it is `as_completed` with a time-out that waits for a task with this callback."""
-    owner = getattr(callback[0], "__self__", None)
+    owner = getattr(callback, "__self__", None)
     if type(owner).__name__ == "_AsCompletedIterator":  # from Python 3.13 on
         return getattr(owner, "_timeout_handle", None) is not None
-    if not getattr(callback[0], "__qualname__", "").startswith("as_completed.<locals>"):
+    if not getattr(callback, "__qualname__", "").startswith("as_completed.<locals>"):
         return False
-    return any(type(one).__name__ == "TimerHandle" for one in held_by(callback[0]))  # uvloop has its own
+    return any(type(one).__name__ == "TimerHandle" for one in held_by(callback))  # uvloop has its own
 
 
 def _managers(one: Any, depth: int) -> Iterator[Any]:

@@ -47,7 +47,7 @@ from durable.runtime.rest import Rest
 from durable.runtime.step import Step
 from durable.runtime.steps import Steps
 from durable.runtime.timeouts import NO_TIMEOUT, timed_out
-from durable.runtime.waiters import Waiters
+from durable.runtime.waiters import Flow, Waiters
 
 #: The code of a journal mismatch, as in Restate.
 MISMATCH = 570
@@ -305,9 +305,7 @@ class Ending:
         self.fail(self.broken)
         self._end_failed()
 
-    def refuse_limits(
-        self, flows: "Iterable[asyncio.Task[Any] | None]", timers: Iterable[asyncio.TimerHandle] = ()
-    ) -> bool:
+    def refuse_limits(self, flows: Iterable[Flow], timers: Iterable[asyncio.TimerHandle] = ()) -> bool:
         """See `alarms.Waiting`."""
         if not self.active or self._failure is not None or self.broken is not None:
             return False
@@ -436,9 +434,12 @@ class Ending:
         """Wait until the attempt is unwound; where it was unwound already, for ever."""
         yield from self._waiters.until_unwound() if self.active else self.loop.create_future()
 
-    def timed_out(self, error: asyncio.CancelledError, *, ours: bool = False) -> bool:
-        """Whether a time-out of asyncio or anyio cancelled the wait: then the attempt is broken for good."""
-        if self.host.cut_off() or not timed_out(error, asyncio.current_task(), self.task, ours=ours):
+    def timed_out(self, error: asyncio.CancelledError, *, ours: bool = False, flow: Flow = None) -> bool:
+        """Whether a time-out of asyncio or anyio cancelled the wait: then the attempt is broken for good.
+
+        `flow`: the one that waited, if that is not the task that runs.
+        """
+        if self.host.cut_off() or not timed_out(error, flow or asyncio.current_task(), self.task, ours=ours):
             return False
         self.breaks(UsageError(NO_TIMEOUT))
         if self._failure is not None:  # it was refused already, and let its steps end: it does so no longer

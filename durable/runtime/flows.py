@@ -7,17 +7,19 @@ from functools import partial
 from gc import get_referents
 from typing import Any
 
+from durable.callbacks import DoneCallback
 from durable.runtime.current import CURRENT
+from durable.runtime.waiters import Flow
 
 _Task = asyncio.Task[Any]
 
 
-def all_wait(one: object, waiting: Iterable[_Task | None], loop: asyncio.AbstractEventLoop) -> bool:
+def all_wait(one: object, waiting: Iterable[Flow], loop: asyncio.AbstractEventLoop) -> bool:
     """Whether nothing of a handler can go on without what these tasks wait for: none of its others, no timer.
 
     It looks at all tasks and timers of the process: for the rare moment in which that must be known.
     """
-    known = {task for task in waiting if task is not None}
+    known: set[_Task | DoneCallback] = {flow for flow in waiting if flow is not None}
     todo = list(known)
     while todo:
         for parent in awaiting(todo.pop(), now=True):
@@ -36,16 +38,16 @@ def _belongs(task: _Task, one: object) -> bool:
     return any(found.get(CURRENT) is one for found in get_referents(task) if isinstance(found, Context))
 
 
-def awaiting(task: _Task, *, now: bool = False) -> Iterator[_Task]:
+def awaiting(flow: "_Task | DoneCallback | asyncio.Future[Any]", *, now: bool = False) -> Iterator[_Task]:
     """The tasks that wait for this one to end, in whatever way; or will, where their group has it (unless `now`)."""
-    todo: list[Any] = [task]
+    todo: list[Any] = [flow]
     seen: set[int] = set()
     while todo:
         future = todo.pop()
         if id(future) in seen:
             continue
         seen.add(id(future))
-        for callback, _ in list(getattr(future, "_callbacks", None) or ()):
+        for callback in called_by(future):
             owner = getattr(callback, "__self__", None)
             if isinstance(owner, asyncio.Task):
                 yield owner
@@ -54,6 +56,13 @@ def awaiting(task: _Task, *, now: bool = False) -> Iterator[_Task]:
                 if parent is not None and not (now and getattr(owner, "_on_completed_fut", None) is None):
                     yield parent
             todo.extend(one for one in held_by(callback) if isinstance(one, asyncio.Future))
+
+
+def called_by(future: Any) -> list[Any]:
+    """What is called when a future, a task, or the flow of a callback is done."""
+    if isinstance(future, DoneCallback):
+        return [] if future.function is None else [future.function]
+    return [callback for callback, _ in getattr(future, "_callbacks", None) or ()]
 
 
 def held_by(callback: Any) -> Iterator[Any]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextvars import copy_context
 from typing import Any, NoReturn, Protocol, TypeVar
 
+from durable.callbacks import Listening
 from durable.core.commands import Command, Invoke, OpenEntry, Record, Sleep
 from durable.core.duration import Duration, parse
 from durable.core.ids import IdSpan, child_id, fingerprint
@@ -46,7 +47,7 @@ class Clockwork(Protocol):
         ...
 
 
-class Journal(Protocol):
+class Journal(Listening, Protocol):
     """What operations need of their attempt."""
 
     seq: int
@@ -173,6 +174,11 @@ class Operations:
     def request(self) -> Request:
         """What the handler was asked."""
         return self._attempt.request
+
+    @property
+    def listener(self) -> Listening:
+        """See `callbacks.Listens`."""
+        return self._attempt
 
     def raises(self) -> None:
         """See `futures.Waits`."""

@@ -8,9 +8,9 @@ from durable.core.commands import Suspend
 from durable.core.invocation import Invocation
 from durable.core.journal import Kind
 from durable.core.waiting import entries
-from durable.runtime import waits
+from durable.runtime import listening
+from durable.runtime.listening import Listening
 from durable.runtime.registry import Registered
-from durable.runtime.waits import Waiting
 
 #: What waits for another invocation.
 CALLS = (Kind.CALL, Kind.ATTACH)
@@ -18,7 +18,7 @@ CALLS = (Kind.CALL, Kind.ATTACH)
 WEIGHED = 8 * 1024
 
 
-class Host(waits.Host, Protocol):
+class Host(listening.Host, Protocol):
     """What making room needs of the runtime."""
 
     def when_settled(self, then: Callable[[], None]) -> None:
@@ -26,7 +26,7 @@ class Host(waits.Host, Protocol):
         ...
 
 
-class Suspending(Waiting):
+class Suspending(Listening):
     """The part of an `Attempt` that suspends it."""
 
     __slots__ = ("_keep", "_received", "calls", "giving_way", "notified")

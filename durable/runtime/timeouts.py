@@ -8,7 +8,12 @@ objects, which is slow: tens of milliseconds in a large process.
 import asyncio
 import gc
 import re
+from collections.abc import Iterable
 from typing import Any
+
+from durable.callbacks import DoneCallback
+from durable.runtime.flows import called_by
+from durable.runtime.waiters import Flow
 
 _Task = asyncio.Task[Any]
 
@@ -18,17 +23,16 @@ NO_TIMEOUT = (
 )
 
 
-def timed_out(
-    error: asyncio.CancelledError, task: _Task | None, handler: _Task | None, *, ours: bool = False
-) -> bool:
+def timed_out(error: asyncio.CancelledError, flow: Flow, handler: _Task | None, *, ours: bool = False) -> bool:
     """Whether the cancellation that just arrived comes from `asyncio.timeout`, `wait_for` or an anyio deadline.
 
-    It arrived in `task`; time-outs of that task and of the handler's own count. `ours`: the engine cancelled `task`.
+    It arrived in `flow`; time-outs of its task and of the handler's own count. `ours`: the engine cancelled it.
     """
-    callbacks = getattr(task, "_callbacks", None) or ()  # wait_for of Python 3.11 waits for the task it cancelled
-    if any(getattr(callback[0], "func", callback[0]) is _release_waiter for callback in callbacks):
-        return True
-    if task is not None and _accounted_for(task, handler, _group_of(callbacks), int(ours)):
+    task = flow.added_by if isinstance(flow, DoneCallback) else flow
+    called = [*called_by(task), *(called_by(flow) if flow is not task else ())]
+    if any(getattr(callback, "func", callback) is _release_waiter for callback in called):
+        return True  # wait_for of Python 3.11 waits for the task that it cancelled
+    if task is not None and _accounted_for(task, handler, _group_of(called), int(ours)):
         return False
     return _among_all_objects(error, (task, handler))
 
@@ -45,10 +49,10 @@ def _accounted_for(task: _Task, handler: _Task | None, group: asyncio.TaskGroup 
     return handler is None or handler is task or handler.cancelling() <= of_handler
 
 
-def _group_of(callbacks: Any) -> asyncio.TaskGroup | None:
+def _group_of(callbacks: Iterable[Any]) -> asyncio.TaskGroup | None:
     """The task group that waits for a task with these callbacks."""
     for callback in callbacks:
-        owner = getattr(callback[0], "__self__", None)
+        owner = getattr(callback, "__self__", None)
         if isinstance(owner, asyncio.TaskGroup):
             return owner
     return None

@@ -3,16 +3,18 @@
 import asyncio
 from typing import Any
 
+from durable.callbacks import DoneCallback, Waker
 from durable.core.waiting import Group
 from durable.errors import AttemptEnded
 from durable.futures import DurableFuture
 from durable.runtime.tasks import current_task
 
 Waiter = asyncio.Future[None]
-
+#: What stands for a flow: its task, or a callback that nothing but waits.
+Flow = asyncio.Task[Any] | DoneCallback | None
 
 #: Most handlers have no flow that only waits for the end.
-_NOBODY: list[Waiter] = []
+_NOBODY: list[Waker] = []
 
 
 class Waiters:
@@ -22,8 +24,8 @@ class Waiters:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self.blocked: dict[Waiter, DurableFuture[Any]] = {}
-        self.flow_of: dict[Waiter, asyncio.Task[Any] | None] = {}
+        self.blocked: dict[Waker, DurableFuture[Any]] = {}
+        self.flow_of: dict[Waker, Flow] = {}
         self._for_the_end = _NOBODY
 
     def begin(self, future: DurableFuture[Any]) -> Waiter:
@@ -34,29 +36,40 @@ class Waiters:
         future.wake(waiter)
         return waiter
 
+    def listen(self, one: DoneCallback, future: DurableFuture[Any]) -> None:
+        """A flow that is no more than a callback waits for this, until `end`."""
+        one.stage = "waits"
+        self.blocked[one] = future
+        self.flow_of[one] = one
+        future.wake(one)
+
     def place(self, future: DurableFuture[Any]) -> Waiter:
         """A place behind those that wait for this by now: see `DurableFuture.move_up`."""
         waiter: Waiter = asyncio.Future(loop=self._loop)
         future.wake(waiter)
         return waiter
 
-    def end(self, waiter: Waiter, *, keeps_place: bool = False) -> None:
+    def end(self, waiter: Waker, *, keeps_place: bool = False) -> None:
         """It waits no longer. `keeps_place`: its flow will wait again, see `DurableFuture.move_up`."""
         del self.flow_of[waiter]
         future = self.blocked.pop(waiter)
         if future.outcome is None and not keeps_place:
             future.forget(waiter)
 
-    def woken(self, flow: asyncio.Task[Any] | None) -> bool:
+    def woken(self, flow: Flow) -> bool:
         """Whether what this flow waits for has come, or an error in its place."""
         return any(waiter.done() for waiter, one in self.flow_of.items() if one is flow)
 
     def until_unwound(self) -> Waiter:
         """A flow waits for nothing but the end of the attempt."""
         waiter: Waiter = self._loop.create_future()
+        self.at_the_end(waiter)
+        return waiter
+
+    def at_the_end(self, waiter: Waker) -> None:
+        """Raise `AttemptEnded` in this one, too, when the attempt is over."""
         self._for_the_end = self._for_the_end if self._for_the_end is not _NOBODY else []
         self._for_the_end.append(waiter)
-        return waiter
 
     def unwind(self) -> None:
         """Raise `AttemptEnded` in every flow that waits."""

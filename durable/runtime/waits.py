@@ -90,7 +90,7 @@ class Waiting(Ending):
             if (self._closing or self._failure is not None or not self.active) and self.deaf:
                 yield from self._never()
         elif not self.flows and not self._cancels.any:
-            return future.result()
+            return future.value()
         if CURRENT.get() is not self:
             self._check_place()
         if not self.active or self.broken is not None:
@@ -108,7 +108,7 @@ class Waiting(Ending):
                         raise UsageError(NO_TIMEOUT) from None
                     raise
                 self._check_active()
-            return future.result()
+            return future.value()
         waiter: Waiter | None = None
         try:
             if how == "executes" and (self.flows > self._at_once or (self._crowd is not None and self._crowd.line)):
@@ -143,7 +143,7 @@ class Waiting(Ending):
                 self._rest.mark()
         if how == "held":
             return (yield from self.wait(future, place))  # it is released
-        return future.result()
+        return future.value()
 
     def _begin(self, future: DurableFuture[Any]) -> How:
         """The flow of now is about to wait for this, if it has no outcome."""
@@ -269,5 +269,8 @@ class Waiting(Ending):
                 f"this context (or future) belongs to {self.target} {self.submission.id}: only that handler, and "
                 "tasks it started, can use it"
             )
+        self._check_thread()
+
+    def _check_thread(self) -> None:
         if get_ident() != self._thread:
             raise WrongLoopError(f"{self.target}: a context can only be used on its own event loop, not in a thread")

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from durable import DurableFuture, Duration, gather, select, wait_completed
+from durable.callbacks import Listening
 from durable.core.journal import EMPTY, Failure, Kind
 from durable.core.waiting import Awaited, Group, decode, encode, entries
 
@@ -133,6 +134,10 @@ class Leaves:
 
     def sleep(self, duration: Duration, name: str) -> DurableFuture[None]:
         return self.leaf()
+
+    @property
+    def listener(self) -> Listening:
+        raise NotImplementedError
 
     def wait(self, future: DurableFuture[Any]) -> Generator[Any, None, Any]:
         raise NotImplementedError

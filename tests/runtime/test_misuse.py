@@ -309,10 +309,10 @@ async def asyncio_timeout_around_a_durable_wait_with_the_error_swallowed(ctx: Co
     return "as if nothing had happened"
 
 
-@table.stops("UsageError", text="wait_completed")
-async def asyncio_wait_on_durable_futures(ctx: Context) -> None:
+@table.stops("UsageError", text="with_timeout")
+async def asyncio_wait_with_a_timeout_on_durable_futures(ctx: Context) -> None:
     futures: Any = {ctx.sleep(1), ctx.sleep(1000)}
-    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED, timeout=100)
 
 
 @table.gives("inside")
