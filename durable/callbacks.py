@@ -7,8 +7,11 @@ of the event loop as a task that awaits the future, so a journal is replayed in 
 """
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterator
 from contextvars import Context, copy_context
+from functools import partial
+from types import FrameType
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 T_co = TypeVar("T_co", covariant=True)
@@ -61,7 +64,7 @@ class Listens(Protocol):
         ...
 
 
-#: How far a callback is: its flow is yet to begin; waits; was woken; and has told asyncio, or is about to.
+#: How far a callback is: its flow is yet to begin; waits; was woken; and is about to be told, or was.
 Stage = Literal["new", "waits", "woken", "told"]
 
 
@@ -116,20 +119,30 @@ class DoneCallback:
     def tell(self) -> None:
         """Have the function called in the next round of the event loop."""
         self.stage = "told"
-        if self.function is not None:
-            self.future.listener.loop.call_soon(self.function, self.future, context=self.context)
-        del self.function, self.future, self.context  # which may refer to this
+        self.future.listener.loop.call_soon(self._call, context=self.context)
+
+    def _call(self) -> None:
+        future, function = self.future, self.function
+        del self.future, self.function, self.context  # which may refer to this
+        if function is not None:
+            future.told(self)
+            function(future)
 
 
 class AsyncioFuture(Generic[T_co]):
-    """The methods by which asyncio knows a future. They tell what callbacks were told, and nobody else needs them."""
+    """The methods by which asyncio knows a future. They say what its callbacks were told last, for those to read.
 
-    __slots__ = ("_attempt", "_callback")
+    That may differ from the outcome: one flow gives up, or is told of a cancel, while another one still waits.
+    """
+
+    __slots__ = ("_attempt", "_callback", "_told")
     #: By this asyncio knows a future.
     _asyncio_future_blocking: ClassVar[bool] = False
     _attempt: Listens
-    #: The one that was added last.
+    #: Of those that are not told yet, the one that was added last.
     _callback: DoneCallback | None
+    #: What the last one was told: the outcome, or an error in its place.
+    _told: Literal["outcome"] | BaseException | None
 
     @property
     def listener(self) -> Listening:
@@ -156,59 +169,48 @@ class AsyncioFuture(Generic[T_co]):
         """
         one = DoneCallback(self, function, copy_context() if context is None else context)
         self.listener.listen(one)
-        earlier = self._callback
-        if earlier is not None:
-            one.earlier = earlier
-            if earlier.stage == "told":
-                earlier.earlier = None
-        self._callback = one
+        one.earlier, self._callback = self._callback, one
+        if self._told != "outcome":
+            self._told = None
 
     def remove_done_callback(self, function: Callable[[Any], object], /) -> int:
         """Do not call it, unless it is about to be called already: how often it was to be."""
         removed = [one for one in self._added() if one.stage != "told" and one.function == function]
-        kept = [one for one in self._added() if one not in removed]
-        for one, earlier in zip(kept, [*kept[1:], None], strict=False):
-            one.earlier = earlier
-        self._callback = kept[0] if kept else None
         for one in removed:
+            self._forget(one)
             one.function = None
             self.listener.stop_listening(one)
         return len(removed)
 
-    def done(self) -> bool:
-        """Whether the callback that was added last was told of an outcome.
+    def told(self, one: DoneCallback) -> None:
+        """This callback is told now."""
+        self._forget(one)
+        self._told = one.error or "outcome"
 
-        A handler that polls this waits for ever: only one that waits gets outcomes.
-        """
-        return self._callback is not None and self._callback.stage == "told"
+    def done(self) -> bool:
+        """Whether a callback was told. To poll it is in vain: only a handler that waits gets outcomes."""
+        return self._told is not None
 
     def cancel(self, msg: Any = None) -> bool:
-        """Tell callbacks that they wait in vain, as a cancelled task would. What was asked for goes on."""
-        gave_up = [one.cancel(msg) for one in reversed(list(self._added()))]
+        """Tell callbacks that they wait in vain, as cancelled tasks would. What was asked for goes on."""
+        caller = sys._getframe(1)
+        gave_up = [one.cancel(msg) for one in reversed(list(self._added())) if _is_meant(one, caller)]
         return any(gave_up)
 
     def cancelled(self) -> bool:
         """Whether that is what they were told."""
-        told = self._told()
-        return told is not None and isinstance(told.error, asyncio.CancelledError)
+        return isinstance(self._told, asyncio.CancelledError)
 
     def result(self) -> T_co:
-        """The value, or the error is raised: that of its outcome, unless callbacks were told of another one.
-
-        Raises `asyncio.InvalidStateError` where there is none yet.
-        """
-        told = self._told()
-        if told is not None and told.error is not None:
-            raise told.error
+        """The value, or the error is raised. Raises `asyncio.InvalidStateError` where there is none yet."""
+        if isinstance(self._told, BaseException):
+            raise self._told
         if not self.completed:
             raise asyncio.InvalidStateError("it has no result yet: await it")
         return self.value()
 
     def exception(self) -> BaseException | None:
         """The error that `result` would raise, or None. Raises like `result` where it was cancelled, or has none."""
-        told = self._told()
-        if told is not None and told.error is not None and not isinstance(told.error, asyncio.CancelledError):
-            return told.error
         try:
             self.result()
         except (asyncio.CancelledError, asyncio.InvalidStateError, KeyboardInterrupt, SystemExit):
@@ -218,23 +220,49 @@ class AsyncioFuture(Generic[T_co]):
         return None
 
     def _added(self) -> Iterator[DoneCallback]:
-        """The callbacks: those that are not told yet, and the one that was told last; the last one added first."""
+        """The callbacks that are not told yet, the last one first."""
         one = self._callback
         while one is not None:
             yield one
             one = one.earlier
 
-    def _told(self) -> DoneCallback | None:
-        """The last of them that was told."""
-        return next((one for one in self._added() if one.stage == "told"), None)
+    def _forget(self, one: DoneCallback) -> None:
+        if self._callback is one:
+            self._callback = one.earlier
+        else:
+            later = next(other for other in self._added() if other.earlier is one)
+            later.earlier = one.earlier
+        one.earlier = None
 
     @property
     def _cancel_message(self) -> Any:
-        told = self._told()
-        return next(iter(told.error.args), None) if told is not None and told.error is not None else None
+        return next(iter(self._told.args), None) if isinstance(self._told, BaseException) else None
 
     def _make_cancelled_error(self) -> asyncio.CancelledError:
         return cancelled(self._cancel_message)
+
+
+def held_by(callback: Any) -> Iterator[Any]:
+    """What a callback was made with."""
+    if isinstance(callback, partial):
+        yield from callback.args
+        return
+    for cell in getattr(callback, "__closure__", None) or ():
+        try:
+            yield cell.cell_contents
+        except ValueError:  # empty
+            continue
+
+
+def _is_meant(one: DoneCallback, caller: FrameType) -> bool:
+    """Whether whoever cancels a future means this callback: of several `gather` over the same one, each its own."""
+    if caller.f_code is not _GATHER_CANCELS:
+        return True
+    gathering = caller.f_locals["self"]
+    return any(held is gathering for held in held_by(one.function))
+
+
+_GATHER_CANCELS = vars(asyncio.tasks)["_GatheringFuture"].cancel.__code__
 
 
 def cancelled(message: Any) -> asyncio.CancelledError:

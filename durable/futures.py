@@ -10,7 +10,7 @@ A member tells whoever watches it, once, so a crowd costs each of its members th
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
-from durable.callbacks import AsyncioFuture, DoneCallback, Listens, Waker
+from durable.callbacks import AsyncioFuture, Listens, Waker
 from durable.core.duration import Duration
 from durable.core.journal import Kind, Outcome, value_called
 from durable.core.reasons import Reason
@@ -81,7 +81,7 @@ class DurableFuture(AsyncioFuture[T_co]):
         self, attempt: Waits, entry: int, kind: Kind, decode: Callable[[bytes], T_co] | None, name: str = ""
     ) -> None:
         self._attempt: Waits = attempt
-        self._callback: DoneCallback | None = None
+        self._callback = self._told = None
         self._decode = decode
         self._watchers: list[Callable[[DurableFuture[Any]], None]] | None = None
         self._waiters: list[Waker] | None = None
@@ -101,6 +101,10 @@ class DurableFuture(AsyncioFuture[T_co]):
         self.step: Any = None
         #: Of a step that a cancel lets end: how many outcomes had been seen when it was asked for.
         self.begun: int | None = None
+
+    def __hash__(self) -> int:
+        """So a set of them has the same order in each replay: `asyncio.wait` and `as_completed` make sets."""
+        return self.entry
 
     def __await__(self) -> Generator[Any, None, T_co]:
         self.made = None
@@ -287,6 +291,9 @@ class Combined(DurableFuture[T_co]):
             for member in self.members:
                 if member.outcome is None:
                     member.watch(self._on_member)
+
+    def __hash__(self) -> int:
+        return hash(self.members)
 
     @property
     def operation(self) -> str:

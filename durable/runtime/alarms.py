@@ -17,8 +17,8 @@ from types import BuiltinMethodType, FunctionType, MethodType
 from typing import Any, Protocol
 from weakref import ref
 
+from durable.callbacks import held_by
 from durable.runtime.current import CURRENT, InStep
-from durable.runtime.flows import held_by
 from durable.runtime.waiters import Flow
 
 _Task = asyncio.Task[Any]

@@ -23,9 +23,9 @@ from math import inf
 from types import CodeType, CoroutineType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any, TypeVar, cast
 
-from durable.callbacks import DoneCallback
+from durable.callbacks import DoneCallback, held_by
 from durable.runtime.alarms import aimed_at
-from durable.runtime.flows import awaiting, called_by, held_by
+from durable.runtime.flows import awaiting, called_by
 from durable.runtime.forgotten import OURS
 from durable.runtime.waiters import Flow
 

@@ -3,11 +3,10 @@
 import asyncio
 from collections.abc import Iterable, Iterator
 from contextvars import Context
-from functools import partial
 from gc import get_referents
 from typing import Any
 
-from durable.callbacks import DoneCallback
+from durable.callbacks import DoneCallback, held_by
 from durable.runtime.current import CURRENT
 from durable.runtime.waiters import Flow
 
@@ -63,15 +62,3 @@ def called_by(future: Any) -> list[Any]:
     if isinstance(future, DoneCallback):
         return [] if future.function is None else [future.function]
     return [callback for callback, _ in getattr(future, "_callbacks", None) or ()]
-
-
-def held_by(callback: Any) -> Iterator[Any]:
-    """What a callback was made with."""
-    if isinstance(callback, partial):
-        yield from callback.args
-        return
-    for cell in getattr(callback, "__closure__", None) or ():
-        try:
-            yield cell.cell_contents
-        except ValueError:  # empty
-            continue
