@@ -188,8 +188,11 @@ class AsyncioFuture(Generic[T_co]):
         self._told = one.error or "outcome"
 
     def done(self) -> bool:
-        """Whether a callback was told. To poll it is in vain: only a handler that waits gets outcomes."""
-        return self._told is not None
+        """Whether a callback was told. To poll it is in vain: only a handler that waits gets outcomes.
+
+        `gather` asks before it adds a callback (from Python 3.12 on); it is told like everybody else.
+        """
+        return self._told is not None and sys._getframe(1).f_code is not _GATHER_ASKS
 
     def cancel(self, msg: Any = None) -> bool:
         """Tell callbacks that they wait in vain, as cancelled tasks would. What was asked for goes on."""
@@ -211,6 +214,9 @@ class AsyncioFuture(Generic[T_co]):
 
     def exception(self) -> BaseException | None:
         """The error that `result` would raise, or None. Raises like `result` where it was cancelled, or has none."""
+        told = self._told
+        if isinstance(told, BaseException) and not isinstance(told, asyncio.CancelledError):
+            return told  # which is kept, and so must not get frames that hold this
         try:
             self.result()
         except (asyncio.CancelledError, asyncio.InvalidStateError, KeyboardInterrupt, SystemExit):
@@ -262,6 +268,7 @@ def _is_meant(one: DoneCallback, caller: FrameType) -> bool:
     return any(held is gathering for held in held_by(one.function))
 
 
+_GATHER_ASKS = asyncio.gather.__code__
 _GATHER_CANCELS = vars(asyncio.tasks)["_GatheringFuture"].cancel.__code__
 
 
