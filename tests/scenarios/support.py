@@ -1,5 +1,6 @@
 """The services that several scenarios share, and what scenarios ask of a simulation."""
 
+import asyncio
 from collections.abc import Awaitable
 from typing import Any
 
@@ -7,6 +8,7 @@ import msgspec
 
 from durable import (
     Context,
+    Engine,
     ObjectContext,
     Service,
     SharedObjectContext,
@@ -14,7 +16,8 @@ from durable import (
     VirtualObject,
     handler,
 )
-from durable.testing import Sim
+from durable.store.memory import MemoryStore
+from durable.testing import Sim, VirtualClock
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -195,3 +198,9 @@ def once(sim: Sim, *effects: str) -> None:
         assert 1 <= executions <= 1 + sim.interruptions, (
             f"{name}: {executions} times, {sim.interruptions} interruptions"
         )
+
+
+def engine_with(*services: object, **options: Any) -> Engine:
+    """An engine in memory, in virtual time."""
+    clock = VirtualClock(asyncio.get_running_loop())
+    return Engine(services=services, store=MemoryStore(), clock=clock, **options)

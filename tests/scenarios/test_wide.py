@@ -31,7 +31,7 @@ from durable.core.limits import Limits
 from durable.core.world import WIDE
 from durable.store.memory import MemoryStore
 from durable.testing import Sim, VirtualClock, check, run
-from tests.scenarios.support import failure_of
+from tests.scenarios.support import engine_with, failure_of
 
 Futures = Sequence[DurableFuture[int]]
 
@@ -259,11 +259,6 @@ class Calls:
 
     def _note(self, frame: FrameType, event: str, arg: object) -> None:
         self.count += 1
-
-
-def engine_with(*services: object, **options: Any) -> Engine:
-    clock = VirtualClock(asyncio.get_running_loop())
-    return Engine(services=services, store=MemoryStore(), clock=clock, **options)
 
 
 def calls_of(width: int, how: str, what: str) -> int:
