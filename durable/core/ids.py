@@ -68,12 +68,15 @@ def _high_digits(high: int) -> str:
 
 def fresh_ids(ordinal: int, noise: bytes) -> list[str]:
     """Fresh ids of ordinals from `ordinal` on, one for each `FRESH_BYTES` of noise: cheaper than one by one."""
-    firsts, digits = noise[::FRESH_BYTES].translate(_FIRST_DIGITS).decode(), noise.translate(_ANY_DIGIT).decode()
-    found = []
-    for place, first in enumerate(firsts):
-        high, low = divmod(ordinal + place, 3844)
-        rest = digits[place * FRESH_BYTES + 1 : (place + 1) * FRESH_BYTES]
-        found.append(f"inv_1{_high_digits(high)}{_PAIRS[low]}{first}{rest}")
+    digits = bytearray(noise.translate(_ANY_DIGIT))
+    digits[::FRESH_BYTES] = noise[::FRESH_BYTES].translate(_FIRST_DIGITS)
+    entropies, count = digits.decode(), len(noise) // FRESH_BYTES
+    found: list[str] = []
+    while (start := len(found)) < count:  # those that begin alike
+        high, low = divmod(ordinal + start, 3844)
+        begin, pairs = f"inv_1{_high_digits(high)}", _PAIRS[low : low + count - start]
+        places = range(start * FRESH_BYTES, (start + len(pairs)) * FRESH_BYTES, FRESH_BYTES)
+        found += [f"{begin}{pair}{entropies[at : at + FRESH_BYTES]}" for pair, at in zip(pairs, places, strict=True)]
     return found
 
 

@@ -45,8 +45,11 @@ class _Offer(NamedTuple):
     """What one poll brought of a partition, and what it becomes."""
 
     partition: int
-    records: Sequence[Any]
+    #: The offset of the first record.
+    first: int
     offered: tuple[Offered, ...] | Alike
+    #: None of what is alike: while many are held, the garbage collector would go over all of them again and again.
+    records: Sequence[Any]
 
 
 class _Asked(NamedTuple):
@@ -251,8 +254,6 @@ class Reader:
         self.partitions.leave()
 
     async def _round(self, consumer: Any, read: Settings) -> None:
-        from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError, UnsupportedCodecError
-
         self._check()
         partitions = self.partitions
         if partitions.fresh and self._joined:
@@ -261,37 +262,47 @@ class Reader:
             if consumer.assignment():  # where the group has more members than the topic has partitions, there is none
                 await partitions.enter(consumer, read.reset)
             self._is("running")
+        some = await self._poll(consumer, read)
+        if some is None:
+            return
+        if not some or not self._may_hold_more(read):
+            await self._finish(consumer, read)
+            held, self._held = self._held, []
+            if held:
+                await self._ask(consumer, read, held)
+        self._mind_silence(consumer, read, quiet=not some)
+        if time.monotonic() >= self._tell_at:
+            self._tell_at = time.monotonic() + read.commit_interval_s
+            await self._tell_if_possible(consumer)
+        await self._look(consumer, read)
+
+    async def _poll(self, consumer: Any, read: Settings) -> bool | None:
+        """Hold what comes; whether something did. None: where to read is to be decided first."""
+        from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError, UnsupportedCodecError
+
+        partitions = self.partitions
         wait_s = 0 if self._asked else POLL_S
         try:
             polled = consumer.getmany(timeout_ms=int(wait_s * 1000), max_records=read.poll_records)
             batches: Mapping[Any, Sequence[Any]] = await self._unless_stopped(polled)
         except NoOffsetForPartitionError:
             partitions.fresh |= not partitions.since
-            return
+            return None
         except OffsetOutOfRangeError:
             partitions.fresh = True
-            return
+            return None
         except UnsupportedCodecError as error:
             how = "records are compressed, and what decompresses them is not installed"
             raise Failed(
                 "not-installed", f"{how}: pip install 'durable-engine[kafka]' and restart ({error})"
             ) from error
         handler = self._records.handler
-        self._held += [
-            _Offer(tp.partition, records, self._records.offered(records, handler))
-            for tp, records in batches.items()
-            if tp.partition in partitions.since
-        ]
-        if not batches or not self._may_hold_more(read):
-            await self._finish(consumer, read)
-            held, self._held = self._held, []
-            if held:
-                await self._ask(consumer, read, held)
-        self._mind_silence(consumer, read, quiet=not batches)
-        if time.monotonic() >= self._tell_at:
-            self._tell_at = time.monotonic() + read.commit_interval_s
-            await self._tell_if_possible(consumer)
-        await self._look(consumer, read)
+        for tp, records in batches.items():
+            if tp.partition in partitions.since:
+                offered = self._records.offered(records, handler)
+                kept = () if isinstance(offered, Alike) else records
+                self._held.append(_Offer(tp.partition, records[0].offset, offered, kept))
+        return bool(batches)
 
     def _may_hold_more(self, read: Settings) -> bool:
         """Whether to poll once more before asking: while a commit is under way, which makes the next one larger.
@@ -331,8 +342,8 @@ class Reader:
             since, position = partitions.since.get(number), partitions.position(number)
             if since is None or position is None:  # it was given to somebody else meanwhile
                 continue
-            if offer.records[0].offset < since:
-                raise Trouble("moved", f"partition {number} was read from {offer.records[0].offset} on, not {since}")
+            if offer.first < since:
+                raise Trouble("moved", f"partition {number} was read from {offer.first} on, not {since}")
             take = partial(Take, self.subscription.id, partitions.place(number), since, offer.offered)
             self._asked.append(_Asked(offer, position.next, self._host.ask(take)))
 
@@ -343,11 +354,11 @@ class Reader:
         answers = asyncio.gather(*(one.answer for one in self._asked), return_exceptions=True)
         await self._wait(consumer, read, answers)
         asked, self._asked = self._asked, []
-        for (number, records, offered), before, answer in asked:
+        for offer, before, answer in asked:
             if isinstance(answer.exception(), CommitRefused):
-                await self._one_by_one(number, records, before)
+                await self._one_by_one(offer, before)
             else:
-                self._done(number, offered, answer.result(), before)
+                self._done(offer.partition, offer.offered, answer.result(), before)
 
     def _done(self, number: int, offered: Sequence[Offered] | Alike, reply: Reply, before: int) -> None:
         """What became of some records: where the partition is now, and which of them have failed."""
@@ -369,10 +380,14 @@ class Reader:
                     about=about(one.submission),
                 )
 
-    async def _one_by_one(self, number: int, records: Sequence[Any], before: int) -> None:
+    async def _one_by_one(self, offer: _Offer, before: int) -> None:
         """The store refused them all together: only whoever is to blame fails."""
-        offered = self._records.one_by_one(records, self._records.handler)
-        for one, record in zip(offered, records, strict=True):
+        number, offered = offer.partition, offer.offered
+        if isinstance(offered, Alike):
+            singly = self._records.singly(offered)
+        else:
+            singly = self._records.one_by_one(offer.records, self._records.handler)
+        for one in singly:
             since = self.partitions.since.get(number)
             if since is None:
                 return
@@ -380,7 +395,7 @@ class Reader:
             try:
                 reply = await self._host.ask(partial(take, (one,)))
             except CommitRefused as refused:
-                one = self._records.failed(record, refused, about=one.fingerprint, empty=True)
+                one = self._records.refused(one, refused)
                 reply = await self._host.ask(partial(take, (one,)))
             self._done(number, (one,), reply, before)
 

@@ -128,13 +128,21 @@ class Records:
             if record.headers or size_max < _OWN_HEADERS:
                 texts.append(_json(check_headers(self._headers(record), size_max)).decode())
                 continue
-            key, timestamp = record.key, record.timestamp
-            end = "}" if timestamp is None or timestamp < 0 else f',"kafka.timestamp":"{timestamp}"}}'
+            key, timestamp, shown = record.key, record.timestamp, ""
             if key is not None and len(key) <= _KEY_SHOWN:
-                shown = b2a_base64(key, newline=False).translate(_URLSAFE).decode()
-                end = f'{end[:-1]},"kafka.key":"{shown}"}}'
-            texts.append(f"{begin}{record.offset}{middle}{end}")
+                shown = f',"kafka.key":"{b2a_base64(key, newline=False).translate(_URLSAFE).decode()}"'
+            if timestamp is None or timestamp < 0:
+                texts.append(f"{begin}{record.offset}{middle}{shown}}}")
+            else:
+                texts.append(f'{begin}{record.offset}{middle},"kafka.timestamp":"{timestamp}"{shown}}}')
         return texts
+
+    def singly(self, alike: Alike) -> tuple[Offered, ...]:
+        """One object for each of them, and each with another id."""
+        return tuple(
+            Offered(offset, msgspec.structs.replace(alike.submission(index), id=id), alike.fingerprint(index))
+            for index, (offset, id) in enumerate(zip(alike.offsets, self._new_ids(len(alike)), strict=True))
+        )
 
     def one_by_one(self, records: Sequence[Record], handler: Registered | None) -> tuple[Offered, ...]:
         """The same, one object for each."""
@@ -166,46 +174,52 @@ class Records:
         return self._offer(Offered(record.offset, submission, about))
 
     def failed(
-        self,
-        record: Record,
-        error: Exception,
-        *,
-        about: int = 0,
-        headers: dict[str, str] | None = None,
-        empty: bool = False,
+        self, record: Record, error: Exception, *, about: int = 0, headers: dict[str, str] | None = None
     ) -> Offered:
-        """An invocation that has failed with this error; `empty`: without the bytes of the record."""
-        subscription, handler = self._subscription, self.handler
-        flavor = Flavor(subscription.flavor) if handler is None else handler.flavor
-        key = shown_key(record.key) if is_keyed(flavor) else None
-        [id] = self._new_ids(1)
-        if flavor is Flavor.WORKFLOW:
-            span = self._registry.id_span
-            id = claimed_id(subscription.service, key, subscription.handler, "", span=span)
-        kept = KEPT_MS
-        if handler is not None:
-            kept = max(kept, handler.settings.journal_retention_ms or 0)
+        """An invocation that has failed with this error."""
         try:
             safe = check_headers(headers or {}, self._registry.value_size_max)
         except RequestError:
             safe = self._own_headers(record)
+        return self._failed(record.offset, record.key, record.value or b"", safe, error, about)
+
+    def refused(self, offered: Offered, error: Exception) -> Offered:
+        """The same of one that the store refused: without the bytes of the record."""
+        submission = offered.submission
+        key = None if submission.key is None else submission.key.encode()
+        own = {name: text for name, text in submission.headers.items() if name.startswith(_RESERVED)}
+        return self._failed(offered.offset, key, b"", own, error, offered.fingerprint)
+
+    def _failed(
+        self, offset: int, key: bytes | None, input: bytes, headers: dict[str, str], error: Exception, about: int
+    ) -> Offered:
+        subscription, handler = self._subscription, self.handler
+        flavor = Flavor(subscription.flavor) if handler is None else handler.flavor
+        shown = shown_key(key) if is_keyed(flavor) else None
+        [id] = self._new_ids(1)
+        if flavor is Flavor.WORKFLOW:
+            span = self._registry.id_span
+            id = claimed_id(subscription.service, shown, subscription.handler, "", span=span)
+        kept = KEPT_MS
+        if handler is not None:
+            kept = max(kept, handler.settings.journal_retention_ms or 0)
         code = error.code if isinstance(error, RequestError) else 400
         failure = Failure(f"the record cannot be accepted: {error}", code)
         submission = Submission(
             id,
             subscription.service,
             subscription.handler,
-            key,
+            shown,
             flavor,
-            b"" if empty else record.value or b"",
-            self._own_headers(record) if empty else safe,
+            input,
+            headers,
             None,
             self._caller,
             None,
             kept,
             kept,
         )
-        return self._offer(Offered(record.offset, submission, about, failure.outcome()))
+        return self._offer(Offered(offset, submission, about, failure.outcome()))
 
     def _offer(self, offered: Offered) -> Offered:
         if self._observer is not None:

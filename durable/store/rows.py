@@ -120,9 +120,12 @@ def moving(invocation: Invocation) -> tuple[Any, ...]:
 IN_LINE_OWN = ("seq", "id", "input", "headers", "place", "checksum", "moving_checksum")
 
 
-def in_line(some: InLine) -> tuple[dict[str, Any], list[list[Any]]]:
-    """Invocations that are alike: what they have in common, by column, and `IN_LINE_OWN` of each."""
-    one, records = some.invocation(0), some.records
+def in_line(some: InLine) -> tuple[dict[str, Any], tuple[Sequence[Any], ...]]:
+    """Invocations that are alike: what they have in common, by column; and the columns of `IN_LINE_OWN`.
+
+    As columns, because a list for each row would be looked at by the garbage collector.
+    """
+    one, records, first = some.invocation(0), some.records, some.first
     row = (*fixed(one), *moving(one))
     shared = {
         name: str(value) if isinstance(value, str) else value
@@ -131,29 +134,19 @@ def in_line(some: InLine) -> tuple[dict[str, Any], list[list[Any]]]:
     }
     _, _, service, handler, key, flavor, *_ = row
     tail = row[_INPUT + 2 : FIXED_COUNT - 2]
-    moved = _moved(some.seq, row[FIXED_COUNT:])
-    first, last = some.first, len(records)
-    found = []
-    seq, place = some.seq, some.place
+    _, stands, pausing, *_ = _moved(some.seq, row[FIXED_COUNT:])
+    seqs, places = range(some.seq, some.seq + len(some)), range(some.place, some.place + len(some))
+    ids, inputs, headers = records.ids[first:], records.inputs[first:], records.headers[first:]
     encode, crc = _msgpack, crc32
-    for id, value, headers in zip(
-        records.ids[first:last], records.inputs[first:last], records.headers[first:last], strict=True
-    ):
-        found.append(
-            [
-                seq,
-                id,
-                bytearray(value),
-                headers,
-                place,
-                (crc(encode(((seq, id, service, handler, key, flavor), (headers, *tail)))) & 0x7FFFFFFF) << 32
-                | crc(value),
-                (crc(encode((seq, *moved[1:3], place, 0))) & 0x7FFFFFFF) << 32 | 0xFFFFFFFF,
-            ]
-        )
-        seq += 1
-        place += 1
-    return shared, found
+    asked = [
+        (crc(encode(((seq, id, service, handler, key, flavor), (texts, *tail)))) & 0x7FFFFFFF) << 32 | crc(value)
+        for seq, id, value, texts in zip(seqs, ids, inputs, headers, strict=True)
+    ]
+    moved = [
+        (crc(encode((seq, stands, pausing, place, 0))) & 0x7FFFFFFF) << 32 | 0xFFFFFFFF
+        for seq, place in zip(seqs, places, strict=True)
+    ]
+    return shared, (seqs, ids, inputs, headers, places, asked, moved)
 
 
 def _waiting_for(invocation: Invocation) -> str | None:

@@ -6,7 +6,7 @@ sqlite3 finds them prepared.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from itertools import chain, groupby
 from operator import itemgetter
 from typing import Any
 
@@ -18,7 +18,8 @@ from durable.store.checksums import checksum, with_checksums
 
 Statement = tuple[str, Sequence[Any]]
 
-_CHUNK = 128
+#: How many rows a statement has at most; and one whose rows have few values, as those of records have.
+_CHUNK, _CHUNK_OF_FEW = 128, 1024
 #: By what they begin with, how many rows they have, and which columns are NULL in all of them.
 _texts: dict[tuple[str, int, tuple[int, ...]], str] = {}
 
@@ -32,8 +33,8 @@ def statements(writes: Writes) -> list[Statement]:
         _many(out, "INSERT OR REPLACE INTO journal VALUES ", 12, with_checksums(writes.journal))
     if writes.created:
         _create(out, [rows.fixed(new) + rows.moving(new) for new in writes.created.values()])
-    for some in writes.in_line:
-        _line_up(out, some)
+    if writes.in_line:
+        _line_up(out, writes.in_line)
     if writes.changed:
         _many(
             out,
@@ -90,14 +91,18 @@ def reserve_ordinals(number: int) -> Statement:
     return "INSERT OR REPLACE INTO meta VALUES (?, ?, ?)", row
 
 
-def _line_up(out: list[Statement], some: InLine) -> None:
-    """New invocations that are alike: what they share is handed over once a chunk, and what is NULL not at all."""
-    shared, own = rows.in_line(some)
-    places = ", ".join(f"?{number}" for number in range(1, len(shared) + 1))
-    columns = ", ".join(f"column{number}" for number in range(1, len(rows.IN_LINE_OWN) + 1))
-    names = ", ".join((*shared, *rows.IN_LINE_OWN))
-    head = f"INSERT INTO _invocations ({names}) SELECT {places}, {columns} FROM (VALUES $rows)"
-    _many(out, head, len(rows.IN_LINE_OWN), own, tuple(shared.values()))
+def _line_up(out: list[Statement], in_line: Iterable[InLine]) -> None:
+    """New invocations that are alike: what they share is handed over once a chunk, and what is NULL not at all.
+
+    Those of several partitions go into one statement.
+    """
+    for shared, some in groupby(map(rows.in_line, in_line), itemgetter(0)):
+        own = [list(chain.from_iterable(parts)) for parts in zip(*(columns for _, columns in some), strict=True)]
+        places = ", ".join(f"?{number}" for number in range(1, len(shared) + 1))
+        columns = ", ".join(f"column{number}" for number in range(1, len(own) + 1))
+        names = ", ".join((*shared, *rows.IN_LINE_OWN))
+        head = f"INSERT INTO _invocations ({names}) SELECT {places}, {columns} FROM (VALUES $rows)"
+        _columns(out, head, own, tuple(shared.values()), _CHUNK_OF_FEW)
 
 
 def _create(out: list[Statement], created: Sequence[Sequence[Any]]) -> None:
@@ -166,27 +171,42 @@ def _keys(out: list[Statement], keys: Mapping[str, bytes | None]) -> None:
 def _many(
     out: list[Statement], head: str, width: int, values: Sequence[Sequence[Any]], shared: Sequence[Any] = ()
 ) -> None:
+    """The same from rows: see `_columns`."""
+    if values:
+        _columns(out, head, list(zip(*values, strict=True)), shared)
+
+
+def _columns(
+    out: list[Statement],
+    head: str,
+    columns: Sequence[Sequence[Any]],
+    shared: Sequence[Any] = (),
+    longest: int = _CHUNK,
+) -> None:
     """`head`, with what its rows share, followed by as many of them as fit, in chunks of powers of two.
 
     What is NULL in all rows of a chunk stands in the text.
     """
-    start, left = 0, len(values)
+    start, left = 0, len(columns[0])
     while left:
-        size = _CHUNK if left >= _CHUNK else 1 << (left.bit_length() - 1)
-        columns = list(zip(*values[start : start + size], strict=True))
-        nulls = tuple([place for place in range(width) if columns[place][0] is None and _all_null(columns[place])])
+        size = longest if left >= longest else 1 << (left.bit_length() - 1)
+        chunk = [column[start : start + size] for column in columns]
+        nulls = tuple([place for place, column in enumerate(chunk) if column[0] is None and _all_null(column)])
         text = _texts.get((head, size, nulls))
         if text is None:
-            row = "(" + ", ".join("NULL" if place in nulls else "?" for place in range(width)) + ")"
+            row = "(" + ", ".join("NULL" if place in nulls else "?" for place in range(len(chunk))) + ")"
             rows = ", ".join([row] * size)
             text = _texts[head, size, nulls] = head.replace("$rows", rows) + ("" if "$rows" in head else rows)
-        bound = [_bindable(column) for place, column in enumerate(columns) if place not in nulls]
-        out.append((text, [*shared, *chain.from_iterable(zip(*bound, strict=True))]))
+        bound = [_bindable(column) for place, column in enumerate(chunk) if place not in nulls]
+        values: list[Any] = [None] * (size * len(bound))
+        for place, column in enumerate(bound):
+            values[place :: len(bound)] = column
+        out.append((text, [*shared, *values]))
         start += size
         left -= size
 
 
-def _all_null(column: tuple[Any, ...]) -> bool:
+def _all_null(column: Sequence[Any]) -> bool:
     return column.count(None) == len(column)
 
 

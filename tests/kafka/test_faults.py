@@ -265,7 +265,7 @@ def refusing(match: Callable[[Any], bool]) -> Any:
     """A store that refuses turns in which such an invocation is created."""
 
     def do(name: str, method: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-        if name == "commit" and any(match(one.submission) for one in arguments[0].created.values()):
+        if name == "commit" and any(match(one.submission) for one in arguments[0].with_all().created.values()):
             raise CommitRefused("this one cannot be stored")
         return method(*arguments)
 
@@ -282,6 +282,33 @@ async def test_a_record_that_the_store_refuses_is_the_only_one_that_fails(broker
         await until(lambda: seen(engine, [10, 11, 12, 14, 15, 16]))
         [failed] = await engine.invocations(caller=id, failure="cannot be stored")
         assert failed.headers["kafka.offset"] == "3"
+
+
+@pytest.mark.parametrize("slots", [1, 1000])
+async def test_a_record_of_a_plain_service_that_the_store_refuses_is_the_only_one_that_fails(
+    broker: Broker, topic: str, slots: int
+) -> None:
+    """Also where most of them have to wait for a slot: then they are columns, and no record is left of them."""
+    ran: list[int] = []
+
+    @handler(service="Plain")
+    async def take(ctx: Context, number: int) -> None:
+        ran.append(number)
+
+    store = refusing(lambda submission: submission.input == b"13")
+    numbers = [number for number in range(10, 17) if number != 13]
+    async with engine_on(broker, take, path=None, store=store, max_concurrent_invocations=slots) as engine:
+        produce(broker, topic, [(b"k", b"%d" % number) for number in range(10, 17)], partition=0)
+        id = (await engine.subscribe(f"kafka://main/{topic}", take, EARLIEST)).id
+        view = await taken(engine, id, 7)
+        assert view.failed == 1
+        await all_ended(engine, 7)
+        [failed] = await engine.invocations(caller=id, failure="cannot be stored")
+        assert failed.headers["kafka.offset"] == "3" and failed.headers["kafka.key"] == "aw=="
+        assert (await engine.describe(failed.id)).input == b""
+        found = await engine.invocations(caller=id)
+        assert sorted(one.headers["kafka.offset"] for one in found) == [str(offset) for offset in range(7)]
+        assert sorted(ran) == numbers
 
 
 async def test_a_slow_store_stops_the_polls_and_the_consumer_stays_in_its_group(

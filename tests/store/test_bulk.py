@@ -4,8 +4,10 @@ import sqlite3
 from contextlib import closing
 from typing import Any
 
+import msgspec
 import pytest
 
+from durable.core.alike import Alike, InLine
 from durable.core.effects import Writes
 from durable.core.ids import fresh_id
 from durable.core.invocation import Caller, Flavor, Invocation, Status, Submission
@@ -49,3 +51,35 @@ def test_rows_are_what_they_would_be_one_by_one(count: int, other: dict[str, Any
     alike = count >= 128 and not other  # then a chunk of 128 has a dozen values a row, and not thirty
     chunk = next(size for size in (128, 64, 1) if count >= size)
     assert (len(batch[0][1]) < chunk * 20) == alike
+
+
+def in_line(place: int, count: int, source: str) -> InLine:
+    """So many that wait as rows, from the second one on that was read of a partition."""
+    numbers = range(place, place + count + 1)
+    shared = Submission(
+        "", "S", "h", None, Flavor.SERVICE, b"", {}, None, Caller(0, "sub_1" + "0" * 22, 0, source, False), None, 5, 4
+    )
+    ids = [fresh_id(seq << 16, seq.to_bytes(22, "big")) for seq in numbers]
+    inputs = [b"%d\0\xff" % seq for seq in numbers]
+    headers = [msgspec.json.encode({"kafka.offset": str(seq)}).decode() for seq in numbers]
+    return InLine(Alike(shared, numbers, ids, inputs, headers, (0, 0)), 1, place, 7 * place + 1, 17)
+
+
+@pytest.mark.parametrize("counts", [(1,), (3, 4), (300, 300, 300, 124), (600, 1, 1447)])
+def test_those_of_several_partitions_share_a_statement_where_they_are_alike(counts: tuple[int, ...]) -> None:
+    """Two subscriptions, one after the other, of several partitions each; 1,024 rows are one statement."""
+    several = [
+        in_line(10_000 * turn + sum(counts[:number]), count, source)
+        for turn, source in enumerate(("kafka://c/t", "kafka://c/u"))
+        for number, count in enumerate(counts)
+    ]
+    with closing(sqlite3.connect(":memory:")) as database:
+        for _, script in migrations():
+            database.executescript(script)
+        batch = statements(Writes(in_line=several))
+        for text, values in batch:
+            database.execute(text, values)
+        found = database.execute(f"SELECT {rows.FIXED}, {rows.MOVING} FROM _invocations ORDER BY seq").fetchall()
+    assert found == [rows.fixed(one) + rows.moving(one) for some in several for one in some.invocations()]
+    all_of_one = sum(counts)
+    assert len(batch) == 2 * (all_of_one // 1024 + (all_of_one % 1024).bit_count())
