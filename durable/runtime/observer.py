@@ -17,6 +17,7 @@ from durable.core.invocation import Invocation, Submission
 from durable.core.journal import Kind, Outcome
 from durable.core.sources import Subscription
 from durable.errors import UsageError
+from durable.runtime.step import Step
 
 
 class Asking(msgspec.Struct, frozen=True, eq=False):
@@ -119,6 +120,12 @@ class Observer:
 
     def entry_made(self, submission: Submission, attempt: int, entry: int, kind: Kind, name: str) -> None:
         """A handler has asked for something that is not in its journal yet. Steps have the events below."""
+
+    def step_asked(self, submission: Submission, attempt: int, entry: int, step: Step, recorded: bool) -> None:
+        """A handler has asked for a step, perhaps in a replay. `recorded`: the journal knows of it already.
+
+        Of the step, read only `name`, `fn`, `args` and `kwargs`.
+        """
 
     def step_started(self, submission: Submission, attempt: int, entry: int, name: str) -> None:
         """A step's function begins to run. Context variables that you set here hold in it, also in a thread."""

@@ -235,6 +235,8 @@ class Operations:
         step = Step(fn, args, kwargs, name, options, callee, attempt.delivered, copy_context())
         entry, row = attempt.take(_RUN, name, None)
         step.recorded = row is not None
+        if attempt.observer is not None:
+            attempt.observer.step_asked(attempt.submission, attempt.number, entry, step, step.recorded)
         future: DurableFuture[Any] = DurableFuture(self, entry, _RUN, callee.decode, name)
         attempt.run(future, step, announced=announced)
         self.made(future, 3)

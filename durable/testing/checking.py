@@ -35,7 +35,8 @@ def check(
 
     - what the scenario raises;
     - `AssertionError` if the result differs;
-    - `NotDeterministic` if a handler does something other than what its journal records;
+    - `NotDeterministic` if a handler does something other than what its journal records, or passes other data to a
+      step that is recorded;
     - `StepRanAgain` if a step runs more often than promised;
     - `ForgottenAwait` if a handler ends without awaiting something it began;
     - `SimulationStuck` if the scenario can never end.

@@ -11,8 +11,10 @@ from durable.core.invocation import Invocation, Status, Submission
 from durable.core.journal import COMMAND, COMPLETION, Kind
 from durable.core.reasons import Reason
 from durable.runtime.observer import Observer
+from durable.runtime.step import Step
 from durable.store.memory import Tables
 from durable.store.rows import journal_of
+from durable.testing.arguments import Asked, asked, differences
 from durable.testing.checkers import stored
 from durable.testing.virtual import SimulationStuck
 from durable.views.invocations import InvocationView, WaitView, describe
@@ -25,7 +27,10 @@ NAMED_MAX = 20
 
 
 class NotDeterministic(AssertionError):
-    """A handler did something other than what its journal records; the message names the handler, and shows both."""
+    """A handler did something other than what its journal records; the message names the handler, and shows both.
+
+    Or it passed other data to a step than when that was recorded.
+    """
 
 
 class StepRanAgain(AssertionError):
@@ -49,6 +54,8 @@ class Findings(Observer):
         self.on_failed: Callable[[], None] = lambda: None
         #: Steps that run at the moment: (invocation's number, entry), and their names.
         self._running: dict[tuple[int, int], str] = {}
+        #: What each step was asked with by the attempt that had it recorded.
+        self._asked: dict[tuple[int, int], Asked] = {}
         self._returned: Counter[tuple[int, int]] = Counter()
         #: By invocation's number: how long its journal was when an attempt began, and in how many of them in a row.
         self._nowhere: dict[int, tuple[int, int]] = {}
@@ -91,6 +98,22 @@ class Findings(Observer):
             )
             self.on_stuck(self.stuck)
             self.on_finding()
+
+    def step_asked(self, submission: Submission, attempt: int, entry: int, step: Step, recorded: bool) -> None:
+        """A replay asks with the arguments of the attempt that had it recorded."""
+        place = (self._tables.ids.get(submission.id, 0), entry)
+        now = asked(step.fn, step.args, step.kwargs, attempt)
+        before = self._asked.setdefault(place, now) if recorded else now
+        self._asked[place] = before
+        other = "; ".join(differences(before, now))
+        if other and not self.code_changes:
+            self._found(
+                NotDeterministic(
+                    f"{_step(submission, entry, step.name)} is recorded, and a replay asks for it with other "
+                    f"arguments: {other}. Its result is that of the first: put what may change into a step, or use "
+                    "ctx.random(), ctx.uuid() and ctx.now()"
+                )
+            )
 
     def step_started(self, submission: Submission, attempt: int, entry: int, name: str) -> None:
         """A step whose result is stored never runs again."""
