@@ -122,7 +122,7 @@ class Follower(Client):
         return self._outcome(answer)
 
     async def stored_state(self, service: str, key: str) -> dict[str, bytes]:
-        """See `Engine.stored_state`; only of services that the holder has."""
+        """See `Engine.stored_state`; where there is nothing, only of services that the holder has."""
         answer = await self._operate("GET", encoded_path("services", service, "state"), query={"key": key})
         state: dict[str, bytes] = read(answer, _State).state
         return state
