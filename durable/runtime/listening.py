@@ -7,29 +7,23 @@ step: those that nobody awaited by then run beside the handler.
 
 import asyncio
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from durable.callbacks import DoneCallback
 from durable.core.invocation import Invocation
-from durable.errors import UsageError
+from durable.errors import AttemptEnded, UsageError
 from durable.futures import DurableFuture
-from durable.runtime import waits
 from durable.runtime.current import CURRENT
 from durable.runtime.registry import Registered
 from durable.runtime.tasks import current_task
 from durable.runtime.timeouts import NO_TIMEOUT
-from durable.runtime.waits import Waiting
-
-
-class Host(waits.Host, Protocol):
-    """What listening needs of the runtime."""
+from durable.runtime.waits import Host, Waiting
 
 
 class Listening(Waiting):
     """The part of an `Attempt` that calls callbacks. Implements `callbacks.Listening`."""
 
     __slots__ = ("_judged", "_new")
-    host: Host
 
     def __init__(
         self, host: Host, invocation: Invocation, number: int, handler: Registered, loop: asyncio.AbstractEventLoop
@@ -86,7 +80,7 @@ class Listening(Waiting):
                     self._check_active()
                 if self._cancels.any:
                     self._cancels.check_wait(future, self.delivered, one)
-        except BaseException as error:
+        except (AttemptEnded, Exception) as error:
             one.error = error.with_traceback(None)
         if one.error is None and future.outcome is None:
             return True
@@ -119,7 +113,7 @@ class Listening(Waiting):
         elif one.error is None:  # the outcome was known
             try:
                 self._check_active()
-            except BaseException as error:
+            except (AttemptEnded, Exception) as error:
                 one.error = error.with_traceback(None)
         if isinstance(one.error, asyncio.CancelledError) and self.active and self._was_timed_out(one, one.error):
             one.error = UsageError(NO_TIMEOUT)

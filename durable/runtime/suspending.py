@@ -8,7 +8,7 @@ from durable.core.commands import Suspend
 from durable.core.invocation import Invocation
 from durable.core.journal import Kind
 from durable.core.waiting import entries
-from durable.runtime import listening
+from durable.runtime import waits
 from durable.runtime.listening import Listening
 from durable.runtime.registry import Registered
 
@@ -18,7 +18,7 @@ CALLS = (Kind.CALL, Kind.ATTACH)
 WEIGHED = 8 * 1024
 
 
-class Host(listening.Host, Protocol):
+class Host(waits.Host, Protocol):
     """What making room needs of the runtime."""
 
     def when_settled(self, then: Callable[[], None]) -> None:
