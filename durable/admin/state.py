@@ -64,7 +64,10 @@ async def modify_state(call: Call) -> Response:
 
 async def get_state(call: Call) -> Response:
     """The committed state of one key, of a service that is gone, too."""
-    values = await call.engine.state_left(call.path["service"], call.query.key)
+    key, service = call.query.key, call.path["service"]
+    values = await call.engine.stored_state(service, key)
+    if not values:
+        call.engine.check_stateful(service)
 
     def write() -> Response:
         shown = {name: value if call.admin.show_payloads else None for name, value in values.items()}

@@ -26,17 +26,13 @@ class KeyState(Reading):
 
         Of a service that this engine no longer has, it is what is left in the file.
         """
-        return StateView(await self.state_left(service, key))
-
-    async def state_left(self, service: str, key: str) -> dict[str, bytes]:
-        """Like `get_state`, but as the serializers wrote it."""
         values = await self.stored_state(service, key)
         if not values:
             self.check_stateful(service)
-        return values
+        return StateView(values)
 
     async def stored_state(self, service: str, key: str) -> dict[str, bytes]:
-        """Like `state_left`, but of a service that never was there, it is empty.
+        """Like `get_state`, but as the serializers wrote it; of a service that never was there, it is empty.
 
         Raises `StorageCorruptError` if some of it is damaged.
         """
