@@ -268,8 +268,9 @@ def _is_meant(one: DoneCallback, caller: FrameType) -> bool:
     return any(held is gathering for held in held_by(one.function))
 
 
-_GATHER_ASKS = asyncio.gather.__code__
-_GATHER_CANCELS = vars(asyncio.tasks)["_GatheringFuture"].cancel.__code__
+#: Where `gather` asks and cancels. (If asyncio has that elsewhere one day, all that wait for a future are meant.)
+_GATHER_ASKS = getattr(asyncio.gather, "__code__", None)
+_GATHER_CANCELS = getattr(getattr(getattr(asyncio.tasks, "_GatheringFuture", None), "cancel", None), "__code__", None)
 
 
 def cancelled(message: Any) -> asyncio.CancelledError:
