@@ -53,6 +53,7 @@ def test_who_rejects_may_choose_the_code_of_the_error() -> None:
                 "?code=200",
                 "?code=600",
                 "?code=4180",
+                "?code=04090",
                 "?code=-1",
                 "?code=x",
                 "?code=400&code=401",
