@@ -32,8 +32,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     due: int = 1000
     #: How many journals are read at the same time: a commit has to wait for them.
     journals: int = 32
-    #: How many recorded outcomes are delivered before the event loop gets its turn.
+    #: How many recorded outcomes are delivered before the event loop gets its turn, and for how many seconds: what a
+    #: handler does between them takes time, too.
     replayed: int = 100
+    replayed_s: float = 0.01
     #: How many steps of a handler begin in one round of the event loop: of those beside it, and of those in flows.
     begun: int = 100
     #: How many attempts may fail before others that fail have to wait until those failures are settled.

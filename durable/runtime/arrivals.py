@@ -68,14 +68,17 @@ class Arrivals:
     """The outcomes of one attempt on their way to its handler."""
 
     __slots__ = (
-        "_at_once", "_left", "_new_cancels", "_receiver", "_started", "caught_up", "concurrent", "news", "replay",
-        "settling",
+        "_at_once", "_at_once_s", "_left", "_new_cancels", "_receiver", "_started", "_until", "caught_up",
+        "concurrent", "news", "replay", "settling",
     )  # fmt: skip
 
-    def __init__(self, receiver: Receiver, at_once: int) -> None:
+    def __init__(self, receiver: Receiver, at_once: int, at_once_s: float) -> None:
         self._receiver: Receiver = receiver
         #: How many recorded outcomes are delivered before the event loop gets its turn; and how many more may be.
         self._at_once = self._left = at_once
+        #: For how long; and until when.
+        self._at_once_s = at_once_s
+        self._until = 0.0
         self.replay: Replay | None = None
         self._started = False
         #: Before which entry the handler has got all that it had seen then.
@@ -98,6 +101,7 @@ class Arrivals:
         if rows:
             replay = Replay(rows, until)
             self.replay = replay if replay.commands or replay.outcomes_left else None
+            self._until = self._receiver.loop.time() + self._at_once_s
         self._started = True
 
     def add(self, entry: int, outcome: Outcome) -> None:
@@ -157,7 +161,7 @@ class Arrivals:
             return
         receiver = self._receiver
         if not self.cancel_left and not receiver.told:  # a cancel is told to whoever waits by then
-            while self._left:
+            while self._left and receiver.loop.time() <= self._until:
                 replay = self.replay
                 arrival = None if replay is None else replay.next_arrival(receiver.asked)
                 arrival = arrival or self._next()
@@ -172,6 +176,7 @@ class Arrivals:
     def _go_on(self) -> None:
         """The event loop had its turn."""
         self._left = self._at_once
+        self._until = self._receiver.loop.time() + self._at_once_s
         self.pump()
 
     @property

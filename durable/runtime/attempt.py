@@ -88,7 +88,7 @@ class Attempt(Suspending):
         self.value_size_max = handler.value_size_max
         self._keyed = keyed
         self._steps = NO_STEPS
-        self._arrivals = Arrivals(self, host.limits.replayed)
+        self._arrivals = Arrivals(self, host.limits.replayed, host.limits.replayed_s)
         self.unused = Unused(self._arrivals)
         self.lending = host.lending
         #: Whether a cancel waits until calls and steps have ended.

@@ -1,6 +1,7 @@
 """Many at once: the same result in every mode, and each costs the same, however many they are."""
 
 import asyncio
+import contextvars
 import gc
 import sys
 from collections import Counter
@@ -500,3 +501,39 @@ def test_of_a_crowd_of_flows_so_many_execute_their_step_in_one_round() -> None:
     run(story)
     assert begun == list(range(width))
     assert most <= 2 * at_once, "some before this task has its turn in a round, and some after it"
+
+
+@pytest.mark.parametrize(
+    ("limits", "turns"),
+    [(Limits(), 1), (Limits(replayed=10), 5), (Limits(replayed_s=-1), 50)],
+    ids=["all in one", "so many at once", "for so long"],
+)
+def test_a_long_replay_gives_the_event_loop_its_turn(limits: Limits, turns: int) -> None:
+    """Where the handler's own code takes 2 ms between two steps, 100 of them held up everybody else for 200 ms."""
+    seen: list[set[int]] = []
+
+    @handler(service="Wide", inactivity_timeout=0)
+    async def long(ctx: Context) -> None:
+        loop, rounds, goes_on = asyncio.get_running_loop(), 0, True
+
+        def count() -> None:
+            nonlocal rounds
+            rounds += 1
+            if goes_on:
+                loop.call_soon(count, context=contextvars.Context())  # it is none of its flows
+
+        count()
+        seen.append(set())
+        for number in range(50):
+            await ctx.run(number_of, number)
+            seen[-1].add(rounds)
+        goes_on = False
+        await ctx.sleep(1)
+
+    async def story() -> None:
+        async with engine_with(long, limits=limits) as engine:
+            await engine.call(long)
+
+    run(story)
+    assert len(seen) == 2
+    assert len(seen[1]) == turns
