@@ -8,11 +8,12 @@ of the event loop as a task that awaits the future, so a journal is replayed in 
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextvars import Context, copy_context
 from functools import partial
-from types import FrameType
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
+
+from durable.errors import InvocationCancelled
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -71,7 +72,7 @@ Stage = Literal["new", "waits", "woken", "told"]
 class DoneCallback:
     """A function that asyncio wants called when a durable future is done, and the flow that waits for that."""
 
-    __slots__ = ("added_by", "context", "earlier", "error", "function", "future", "stage")
+    __slots__ = ("added_by", "context", "error", "function", "future", "stage")
 
     def __init__(self, future: "AsyncioFuture[Any]", function: Callable[[Any], object], context: Context) -> None:
         self.future = future
@@ -79,8 +80,6 @@ class DoneCallback:
         self.context = context
         #: The task that added it.
         self.added_by: asyncio.Task[Any] | None = None
-        #: The callback that was added to the same future before.
-        self.earlier: DoneCallback | None = None
         #: What it is told instead of the future's own outcome.
         self.error: BaseException | None = None
         self.stage: Stage = "new"
@@ -123,10 +122,54 @@ class DoneCallback:
 
     def _call(self) -> None:
         future, function = self.future, self.function
-        del self.future, self.function, self.context  # which may refer to this
         if function is not None:
             future.told(self)
+        del self.future, self.function, self.context  # which may refer to this
+        if function is not None:
             function(future)
+
+    def found_by(self) -> Iterator[Any]:
+        """Who removes or cancels it has its function, or is the `gather` that it is of."""
+        if isinstance(self.function, Hashable):
+            yield self.function
+        yield from (held for held in held_by(self.function) if type(held) is _Gathering)
+
+
+class Callbacks:
+    """Those of one future where there are several: one is found without a look at the others."""
+
+    __slots__ = ("_by", "_unsorted", "added")
+
+    def __init__(self, first: DoneCallback) -> None:
+        #: In the order in which they were added.
+        self.added: dict[DoneCallback, None] = {first: None}
+        self._unsorted = {first: None}
+        #: See `DoneCallback.found_by`. They are sorted when somebody asks.
+        self._by: dict[Any, dict[DoneCallback, None]] = {}
+
+    def add(self, one: DoneCallback) -> None:
+        """It is the last one."""
+        self.added[one] = self._unsorted[one] = None
+
+    def remove(self, one: DoneCallback) -> None:
+        """It is told, or not to be called."""
+        del self.added[one]
+        if one in self._unsorted:
+            del self._unsorted[one]
+            return
+        for key in one.found_by():
+            found = self._by.get(key, {})
+            found.pop(one, None)
+            if not found:
+                self._by.pop(key, None)
+
+    def of(self, key: Any) -> list[DoneCallback]:
+        """Those that are found by this."""
+        for one in self._unsorted:
+            for each in one.found_by():
+                self._by.setdefault(each, {})[one] = None
+        self._unsorted.clear()
+        return list(self._by.get(key, ()))
 
 
 class AsyncioFuture(Generic[T_co]):
@@ -135,12 +178,12 @@ class AsyncioFuture(Generic[T_co]):
     That may differ from the outcome: one flow gives up, or is told of a cancel, while another one still waits.
     """
 
-    __slots__ = ("_attempt", "_callback", "_told")
+    __slots__ = ("_attempt", "_to_tell", "_told")
     #: By this asyncio knows a future.
     _asyncio_future_blocking: ClassVar[bool] = False
     _attempt: Listens
-    #: Of those that are not told yet, the one that was added last.
-    _callback: DoneCallback | None
+    #: Those that are not told yet: most futures have one at most.
+    _to_tell: DoneCallback | Callbacks | None
     #: What the last one was told: the outcome, or an error in its place.
     _told: Literal["outcome"] | BaseException | None
 
@@ -169,13 +212,21 @@ class AsyncioFuture(Generic[T_co]):
         """
         one = DoneCallback(self, function, copy_context() if context is None else context)
         self.listener.listen(one)
-        one.earlier, self._callback = self._callback, one
+        added = self._to_tell
+        if added is None:
+            self._to_tell = one
+        elif isinstance(added, Callbacks):
+            added.add(one)
+        else:
+            self._to_tell = added = Callbacks(added)
+            added.add(one)
         if self._told != "outcome":
             self._told = None
 
     def remove_done_callback(self, function: Callable[[Any], object], /) -> int:
         """Do not call it, unless it is about to be called already: how often it was to be."""
-        removed = [one for one in self._added() if one.stage != "told" and one.function == function]
+        found = self._added(function if isinstance(function, Hashable) else None)
+        removed = [one for one in found if one.stage != "told" and one.function == function]
         for one in removed:
             self._forget(one)
             one.function = None
@@ -197,7 +248,8 @@ class AsyncioFuture(Generic[T_co]):
     def cancel(self, msg: Any = None) -> bool:
         """Tell callbacks that they wait in vain, as cancelled tasks would. What was asked for goes on."""
         caller = sys._getframe(1)
-        gave_up = [one.cancel(msg) for one in reversed(list(self._added())) if _is_meant(one, caller)]
+        gathering = caller.f_locals["self"] if caller.f_code is _GATHER_CANCELS else None
+        gave_up = [one.cancel(msg) for one in self._added(gathering)]
         return any(gave_up)
 
     def cancelled(self) -> bool:
@@ -206,17 +258,21 @@ class AsyncioFuture(Generic[T_co]):
 
     def result(self) -> T_co:
         """The value, or the error is raised. Raises `asyncio.InvalidStateError` where there is none yet."""
-        if isinstance(self._told, BaseException):
-            raise self._told
+        error = self._error()
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # which has this frame by now
         if not self.completed:
             raise asyncio.InvalidStateError("it has no result yet: await it")
         return self.value()
 
     def exception(self) -> BaseException | None:
         """The error that `result` would raise, or None. Raises like `result` where it was cancelled, or has none."""
-        told = self._told
-        if isinstance(told, BaseException) and not isinstance(told, asyncio.CancelledError):
-            return told  # which is kept, and so must not get frames that hold this
+        error = self._error()
+        if error is not None and not isinstance(error, asyncio.CancelledError):
+            return error
         try:
             self.result()
         except (asyncio.CancelledError, asyncio.InvalidStateError, KeyboardInterrupt, SystemExit):
@@ -225,20 +281,29 @@ class AsyncioFuture(Generic[T_co]):
             return error
         return None
 
-    def _added(self) -> Iterator[DoneCallback]:
-        """The callbacks that are not told yet, the last one first."""
-        one = self._callback
-        while one is not None:
-            yield one
-            one = one.earlier
+    def _error(self) -> BaseException | None:
+        """The error that the last one was told. What is kept must not get frames: they may hold this."""
+        told = self._told
+        if isinstance(told, InvocationCancelled):
+            return InvocationCancelled(told.message, told.code, told.metadata)
+        return told if isinstance(told, BaseException) else None
+
+    def _added(self, key: Any = None) -> Iterable[DoneCallback]:
+        """The callbacks that are not told yet, in order; those that are found by `key`, if there is one."""
+        added = self._to_tell
+        if added is None:
+            return ()
+        if isinstance(added, Callbacks):
+            return list(added.added) if key is None else added.of(key)
+        return (added,) if key is None or key in added.found_by() else ()
 
     def _forget(self, one: DoneCallback) -> None:
-        if self._callback is one:
-            self._callback = one.earlier
-        else:
-            later = next(other for other in self._added() if other.earlier is one)
-            later.earlier = one.earlier
-        one.earlier = None
+        added = self._to_tell
+        if isinstance(added, Callbacks):
+            added.remove(one)
+            if added.added:
+                return
+        self._to_tell = None
 
     @property
     def _cancel_message(self) -> Any:
@@ -260,17 +325,10 @@ def held_by(callback: Any) -> Iterator[Any]:
             continue
 
 
-def _is_meant(one: DoneCallback, caller: FrameType) -> bool:
-    """Whether whoever cancels a future means this callback: of several `gather` over the same one, each its own."""
-    if caller.f_code is not _GATHER_CANCELS:
-        return True
-    gathering = caller.f_locals["self"]
-    return any(held is gathering for held in held_by(one.function))
-
-
 #: Where `gather` asks and cancels. (If asyncio has that elsewhere one day, all that wait for a future are meant.)
 _GATHER_ASKS = getattr(asyncio.gather, "__code__", None)
-_GATHER_CANCELS = getattr(getattr(getattr(asyncio.tasks, "_GatheringFuture", None), "cancel", None), "__code__", None)
+_Gathering = getattr(asyncio.tasks, "_GatheringFuture", None)
+_GATHER_CANCELS = getattr(getattr(_Gathering, "cancel", None), "__code__", None)
 
 
 def cancelled(message: Any) -> asyncio.CancelledError:

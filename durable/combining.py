@@ -194,6 +194,8 @@ class _Race:
     ) -> None:
         self.attempt = attempt
         self.depth = depth_over(members)
+        #: What tells it from others.
+        self.first = members[0]
         #: Those that were not handed out, by the place at which they were named. The timer is the last.
         self.left: dict[int, DurableFuture[Any]] = dict(enumerate(members if timer is None else (*members, timer)))
         self._timer = timer
@@ -273,6 +275,9 @@ class _Next(DurableFuture[T]):
         self._race = race
         self.depth: int = race.depth
         self._number = race.ask(self)
+
+    def __hash__(self) -> int:
+        return hash((self._race.first, self._number))
 
     def winner(self) -> DurableFuture[Any]:
         """The one that has completed."""

@@ -81,7 +81,7 @@ class DurableFuture(AsyncioFuture[T_co]):
         self, attempt: Waits, entry: int, kind: Kind, decode: Callable[[bytes], T_co] | None, name: str = ""
     ) -> None:
         self._attempt: Waits = attempt
-        self._callback = self._told = None
+        self._to_tell = self._told = None
         self._decode = decode
         self._watchers: list[Callable[[DurableFuture[Any]], None]] | None = None
         self._waiters: list[Waker] | None = None
@@ -273,7 +273,7 @@ DEPTH_MAX = 100
 class Combined(DurableFuture[T_co]):
     """A future made of others. Its outcome is computed when it has come true."""
 
-    __slots__ = ("_failed", "depth", "members")
+    __slots__ = ("_failed", "_hash", "depth", "members")
     #: See `DurableFuture.operation`.
     OPERATION = "gather(…)"
 
@@ -281,6 +281,7 @@ class Combined(DurableFuture[T_co]):
         super().__init__(attempt, 0, Kind.AWAKEABLE, None)
         self.members = tuple(members)
         self._failed: bool | None = None
+        self._hash: int | None = None
         self.depth: int = depth_over(self.members)
         for member in self.members:
             member.made = None
@@ -293,7 +294,9 @@ class Combined(DurableFuture[T_co]):
                     member.watch(self._on_member)
 
     def __hash__(self) -> int:
-        return hash(self.members)
+        if self._hash is None:
+            self._hash = hash(self.members)
+        return self._hash
 
     @property
     def operation(self) -> str:

@@ -25,7 +25,7 @@ from typing import Any, TypeVar, cast
 
 from durable.callbacks import DoneCallback, held_by
 from durable.runtime.alarms import aimed_at
-from durable.runtime.flows import awaiting, called_by
+from durable.runtime.flows import awaiting, called_by, waiting_for_next
 from durable.runtime.forgotten import OURS
 from durable.runtime.waiters import Flow
 
@@ -244,10 +244,8 @@ def _leads_to(coroutine: Any, limit: object) -> bool:
 
 def _iterating(callback: Any) -> Iterator[_Task]:
     """The tasks that wait for the next result of an `as_completed`."""
-    owner = getattr(callback, "__self__", None)
-    for queue in (getattr(owner, "_done", None), *held_by(callback)):
-        for getter in getattr(queue, "_getters", ()):
-            yield from awaiting(getter)
+    for getter in waiting_for_next(callback):
+        yield from awaiting(getter)
 
 
 def _completes(callback: Any) -> bool:

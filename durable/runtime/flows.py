@@ -55,6 +55,20 @@ def awaiting(flow: "_Task | DoneCallback | asyncio.Future[Any]", *, now: bool = 
                 if parent is not None and not (now and getattr(owner, "_on_completed_fut", None) is None):
                     yield parent
             todo.extend(one for one in held_by(callback) if isinstance(one, asyncio.Future))
+            todo.extend(waiting_for_next(callback))
+
+
+def waiting_for_next(callback: Any) -> Iterator["asyncio.Future[Any]"]:
+    """What those wait for who want the next result of the `as_completed` that has this callback, if one has it."""
+    owner = getattr(callback, "__self__", None)
+    if type(owner).__name__ == "_AsCompletedIterator":  # from Python 3.13 on
+        queues = [getattr(owner, "_done", None)]
+    elif getattr(callback, "__qualname__", "").startswith("as_completed.<locals>"):
+        queues = list(held_by(callback))
+    else:
+        return
+    for queue in queues:
+        yield from getattr(queue, "_getters", ())
 
 
 def called_by(future: Any) -> list[Any]:

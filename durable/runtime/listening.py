@@ -36,13 +36,15 @@ class Listening(Waiting):
 
     def listen(self, one: DoneCallback) -> None:
         """See `callbacks.Listening`."""
-        self._check_thread()
-        one.added_by = current_task(self.loop)
-        if CURRENT.get() is not self and (self.flows or not one.future.completed):
-            try:
+        self._check_loop()
+        if CURRENT.get() is not self:
+            if self.flows or not one.future.completed:
                 self._check_place()
-            except UsageError as error:
-                one.error = error.with_traceback(None)
+        elif (
+            one.context.get(CURRENT) is not self
+        ):  # one that was made elsewhere: by it is seen what runs for a handler
+            one.context.run(CURRENT.set, self)
+        one.added_by = current_task(self.loop)
         if self._new is None:
             self._new = []
             self.loop.call_soon(self._begin_new, context=one.context)
@@ -57,7 +59,7 @@ class Listening(Waiting):
         for one in new:
             future = _future_of(one)
             future.made = None
-            if one.error is not None:  # it was cancelled at once, or is used in the wrong place
+            if one.error is not None:  # it was cancelled at once
                 self.woken(one)
             elif one.function is not None and ((usual and future.outcome is None) or self._is_to_wait(one, future)):
                 self.flows += 1

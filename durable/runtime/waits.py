@@ -269,8 +269,8 @@ class Waiting(Ending):
                 f"this context (or future) belongs to {self.target} {self.submission.id}: only that handler, and "
                 "tasks it started, can use it"
             )
-        self._check_thread()
+        self._check_loop()
 
-    def _check_thread(self) -> None:
-        if get_ident() != self._thread:
+    def _check_loop(self) -> None:
+        if asyncio._get_running_loop() is not self.loop:
             raise WrongLoopError(f"{self.target}: a context can only be used on its own event loop, not in a thread")

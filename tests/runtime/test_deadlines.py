@@ -117,6 +117,19 @@ async def wait_with_a_timeout(ctx: Context) -> None:
 
 
 @refused
+async def a_timeout_around_each_that_comes(ctx: Context) -> None:
+    async with asyncio.timeout(LONG):
+        for one in asyncio.as_completed([ctx.sleep("1d"), ctx.sleep("2d")]):
+            await one
+
+
+@refused
+async def wait_for_each_that_comes(ctx: Context) -> None:
+    for one in asyncio.as_completed([ctx.sleep("1d"), ctx.awakeable()]):
+        await asyncio.wait_for(one, LONG)
+
+
+@refused
 async def as_completed_with_a_timeout(ctx: Context) -> None:
     for one in asyncio.as_completed([waits(ctx)], timeout=LONG):
         await one

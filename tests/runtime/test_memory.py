@@ -120,6 +120,32 @@ def test_the_flows_of_a_suspended_handler_are_freed_without_the_garbage_collecto
         run(story)
 
 
+def test_a_wide_gather_that_is_cancelled_is_freed_without_the_garbage_collector() -> None:
+    """The error that it raises has the handler's frame, which has the futures: they must not have that error."""
+
+    @handler(service="Memory")
+    async def many(ctx: Context) -> None:
+        timers = [ctx.sleep("1d") for _ in range(100)]
+        await asyncio.gather(*timers)
+
+    def futures() -> int:
+        return sum(issubclass(type(found), DurableFuture) for found in gc.get_objects())
+
+    async def story() -> None:
+        clock = VirtualClock(asyncio.get_running_loop())
+        async with Engine(services=[many], store=MemoryStore(), clock=clock) as engine:
+            before = futures()
+            handle = await engine.send(many)
+            await asyncio.sleep(1)
+            await engine.cancel(handle.id)
+            await asyncio.sleep(1)
+            assert (await handle.describe()).status == "completed"
+            assert futures() <= before
+
+    with uncollected():
+        run(story)
+
+
 def test_a_handler_may_do_to_the_error_that_unloads_it_what_it_likes() -> None:
     class Odd(BaseException):
         def __setattr__(self, name: str, value: object) -> None:

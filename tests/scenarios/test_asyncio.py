@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Iterable
+from contextvars import Context as NewContext
 from contextvars import ContextVar
 from typing import Any
 
@@ -15,6 +16,7 @@ from durable import (
     NotInHandlerError,
     RetryPolicy,
     TerminalError,
+    UsageError,
     WrongLoopError,
     gather,
     handler,
@@ -270,6 +272,24 @@ def test_a_callback_of_ones_own_is_called_with_the_future_in_its_context() -> No
     assert handled(body) == [[*told, "the one that added it"], [*told, "somebody else"]]
 
 
+def test_a_callback_in_a_context_made_elsewhere_is_called_in_every_mode() -> None:
+    """Nobody saw that it belongs to the handler: in a replay, the handler went on before its callback was told."""
+
+    async def body(ctx: Context) -> Any:
+        called: list[Any] = []
+        future: Any = ctx.run(work, 1)
+
+        def note(one: DurableFuture[Any]) -> None:
+            if not isinstance(one.exception(), AttemptEnded):
+                called.append(one.result())
+
+        future.add_done_callback(note, context=NewContext())
+        await ctx.sleep(3)
+        return called
+
+    assert handled(body) == [1]
+
+
 def test_a_wide_gather_makes_no_tasks() -> None:
     """Ten thousand of them began in one round of the event loop, which stood still for 70 to 95 ms."""
     found: list[int] = []
@@ -324,6 +344,50 @@ def test_only_its_own_handler_can_use_a_future_and_only_on_its_event_loop() -> N
 
     run(story)
     assert "belongs to S/first" in errors[0]
+
+
+def test_who_is_refused_changes_nothing_of_what_the_handler_reads() -> None:
+    """A step that used a future of the handler left its error there, and the handler got it as the outcome."""
+
+    async def body(ctx: Context) -> Any:
+        timer: Any = ctx.sleep(1)
+        done, _ = await asyncio.wait(
+            [timer, asyncio.ensure_future(ctx.sleep(5))], return_when=asyncio.FIRST_COMPLETED
+        )
+
+        async def step() -> str:
+            with pytest.raises(UsageError, match="a step cannot use the context"):
+                await asyncio.wait([timer])
+            return "refused"
+
+        beside = asyncio.gather(ctx.sleep(9))
+        beside.add_done_callback(seen)
+        said = await ctx.run(step)
+        await beside
+        return [said, len(done), timer.exception(), timer.result()]
+
+    assert handled(body) == ["refused", 1, None, None]
+
+
+def test_a_future_of_an_event_loop_that_is_over_says_so() -> None:
+    kept: list[Any] = []
+
+    @handler(service="S")
+    async def waits_for_long(ctx: Context) -> None:
+        kept.append(ctx.sleep("1d"))
+        await asyncio.gather(*kept)
+
+    async def story() -> None:
+        async with engine_with(waits_for_long) as engine:
+            await engine.send(waits_for_long)
+            await asyncio.sleep(1)
+
+    async def after_it() -> None:
+        with pytest.raises(WrongLoopError, match="its own event loop"):
+            await asyncio.gather(*kept)
+
+    run(story)
+    asyncio.run(after_it())
 
 
 def test_a_gather_of_more_steps_than_begin_at_once_in_every_mode() -> None:

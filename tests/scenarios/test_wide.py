@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 from typing import Any, Literal
 
@@ -324,6 +325,75 @@ def test_a_cancel_of_many_costs_each_the_same(what: str, inactivity_timeout: str
     few, many = 60, 240
     each_of_few = calls_of_a_cancel(few, what, inactivity_timeout) / few
     assert calls_of_a_cancel(many, what, inactivity_timeout) / many < 1.1 * each_of_few
+
+
+def callbacks_of_gathers(future: Any, width: int) -> list[Callable[[], object]]:
+    gathers = [asyncio.gather(future) for _ in range(width)]
+    for one in gathers:
+        one.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return [one.cancel for one in gathers]
+
+
+def callbacks_of_ones_own(future: Any, width: int) -> list[Callable[[], object]]:
+    functions: list[Callable[[object], object]] = [lambda one: None for _ in range(width)]
+    for one in functions:
+        future.add_done_callback(one)
+    return [partial(future.remove_done_callback, one) for one in functions]
+
+
+def calls_of_callbacks(width: int, add: Callable[[Any, int], list[Callable[[], object]]], *, told: bool) -> int:
+    """So many are added to one future; it completes, or each of them is taken back."""
+    calls = Calls()
+
+    @handler(service="Wide", inactivity_timeout="1h")
+    async def waits(ctx: Context) -> None:
+        shared = ctx.sleep(10)
+        ends = add(shared, width)
+        await ctx.sleep(1)
+        with calls:
+            for end in ends:
+                if not told:
+                    end()
+            await shared
+            await ctx.sleep(1)  # they are told after those that await it
+
+    async def story() -> None:
+        async with engine_with(waits) as engine:
+            await engine.call(waits)
+
+    run(story)
+    return calls.count
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told", "taken back"])
+@pytest.mark.parametrize("add", [callbacks_of_gathers, callbacks_of_ones_own], ids=["gathers", "one's own"])
+def test_each_of_many_callbacks_of_one_future_costs_the_same(
+    add: Callable[[Any, int], list[Callable[[], object]]], told: bool
+) -> None:
+    """Two thousand that were cancelled one by one held up the event loop for seconds."""
+    few, many = 100, 400
+    assert calls_of_callbacks(many, add, told=told) / many < 1.1 * calls_of_callbacks(few, add, told=told) / few
+
+
+def test_futures_of_futures_have_hashes_of_their_own_that_cost_little() -> None:
+    """All of `as_completed` had the same one, so a gather of them took long; nested ones asked each member again."""
+
+    @handler(service="Wide")
+    async def many(ctx: Context) -> list[bool]:
+        timers = [ctx.sleep(1) for _ in range(100)]
+        each = list(as_completed(timers))
+        nested: DurableFuture[Any] = ctx.sleep("1d")
+        for _ in range(12):
+            nested = gather(nested, nested, return_exceptions=True)
+        with Calls() as calls:
+            hash(nested)
+        return [len(set(map(hash, each))) == 100, calls.count < 200, len(await asyncio.gather(*each)) == 100]
+
+    async def story() -> None:
+        async with engine_with(many) as engine:
+            assert await engine.call(many) == [True, True, True]
+
+    run(story)
 
 
 def calls_of_arrivals(width: int) -> int:
