@@ -46,6 +46,10 @@ class Host(ending.Host, Protocol):
 How = Literal["waits", "executes", "held"] | None
 
 
+#: Most attempts wait where nothing has to be looked at. (An empty set is an object, too, for the garbage collector.)
+_NOWHERE: frozenset[tuple[int, ...]] = frozenset()
+
+
 class Waiting(Ending):
     """See the module's docstring. Implements `futures.Waits`, and what `steps.Owner` says of waiting."""
 
@@ -78,7 +82,7 @@ class Waiting(Ending):
         self._thread = get_ident()
         self._alarms = host.alarms
         #: Where it has been looked for time-outs around its waits.
-        self._looked_at: frozenset[tuple[int, ...]] = frozenset()
+        self._looked_at = _NOWHERE
 
     @durable_wait
     def wait(self, future: DurableFuture[Any], place: Waiter | None = None) -> Generator[Any, None, Any]:
