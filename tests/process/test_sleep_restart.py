@@ -270,7 +270,7 @@ def test_c052_every_acknowledged_resolve_of_thirty_reaches_its_holder_through_ki
         assert last.process.stdin is not None
         last.process.stdin.close()
         last.wait_for("held 29")
-        last.leave()
+        last.leave(after_kills=True)
     held = {int(key): value for _, key, value in (line.split() for line in last.said if line.startswith("held"))}
     assert kills >= 4
     assert len(acknowledged) >= 15, "half of the thirty were acknowledged before a kill"
