@@ -7,7 +7,7 @@ the engine starts: there is no recovery besides the `Recover` command.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from typing import Any
 
@@ -378,9 +378,14 @@ class Loop:
             if need is None:
                 self._commit(turn)
             else:
-                self._loading = unmourned(self._loop.create_task(self._load(turn, need)))
+                self._load_beside(self._load(turn, need))
         except Exception as error:
             self.fail(error)
+
+    def _load_beside(self, work: Coroutine[Any, Any, None]) -> None:
+        loading = unmourned(self._loop.create_task(work))
+        if not loading.done():  # with an eager task factory it may be
+            self._loading = loading
 
     async def _load(self, turn: Turn, need: Need | None) -> None:
         try:
@@ -438,7 +443,7 @@ class Loop:
         """Nothing of it was written: each of its commands gets a turn of its own, so that only one of them fails."""
         self.committing_since = None
         log.engine.warning("%s; its %d commands are settled again, one by one", refused, len(turn.asked))
-        self._loading = unmourned(self._loop.create_task(self._one_by_one(turn)))
+        self._load_beside(self._one_by_one(turn))
 
     async def _one_by_one(self, refused: Turn) -> None:
         try:

@@ -244,3 +244,19 @@ def test_a_step_that_ends_as_its_engine_does_leaves_no_thread_behind() -> None:
     for one in left:
         one.join(60)
     assert not any(one.is_alive() for one in left)
+
+
+def test_with_an_eager_task_factory_no_load_is_left_under_way(caplog: pytest.LogCaptureFixture) -> None:
+    """From Python 3.12 on. It ended before it was known as the one under way, and every close warned of it."""
+
+    @handler(service="Eager")
+    async def echo(ctx: Context, text: str) -> str:
+        return text
+
+    async def story() -> None:
+        asyncio.get_running_loop().set_task_factory(getattr(asyncio, "eager_task_factory", None))
+        async with Engine(services=[echo], store=MemoryStore()) as engine:
+            assert await engine.call(echo, "here", idempotency_key="once") == "here"
+
+    run(story)
+    assert [line.getMessage() for line in caplog.records if line.levelno >= logging.WARNING] == []
