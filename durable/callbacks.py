@@ -285,7 +285,9 @@ class AsyncioFuture(Generic[T_co]):
         """The error that the last one was told. What is kept must not get frames: they may hold this."""
         told = self._told
         if isinstance(told, InvocationCancelled):
-            return InvocationCancelled(told.message, told.code, told.metadata)
+            fresh = InvocationCancelled(told.message, told.code, told.metadata)
+            fresh.__cause__ = told.__cause__
+            return fresh
         return told if isinstance(told, BaseException) else None
 
     def _added(self, key: Any = None) -> Iterable[DoneCallback]:
