@@ -239,11 +239,12 @@ class AsyncioFuture(Generic[T_co]):
         self._told = one.error or "outcome"
 
     def done(self) -> bool:
-        """Whether a callback was told. To poll it is in vain: only a handler that waits gets outcomes.
+        """Whether its outcome has arrived, or a callback was told of something else.
 
-        `gather` asks before it adds a callback (from Python 3.12 on); it is told like everybody else.
+        To poll it without a wait is in vain: only a handler that waits gets outcomes. `gather` and `shield` ask
+        before they add a callback, and are told in the same round as if they had made a task.
         """
-        return self._told is not None and sys._getframe(1).f_code is not _GATHER_ASKS
+        return (self.completed or self._told is not None) and sys._getframe(1).f_code not in _ASK_FIRST
 
     def cancel(self, msg: Any = None) -> bool:
         """Tell callbacks that they wait in vain, as cancelled tasks would. What was asked for goes on."""
@@ -327,8 +328,8 @@ def held_by(callback: Any) -> Iterator[Any]:
             continue
 
 
-#: Where `gather` asks and cancels. (If asyncio has that elsewhere one day, all that wait for a future are meant.)
-_GATHER_ASKS = getattr(asyncio.gather, "__code__", None)
+#: Who asks first; and where `gather` cancels. (If that is elsewhere one day, all that wait for a future are meant.)
+_ASK_FIRST = tuple(getattr(function, "__code__", None) for function in (asyncio.gather, asyncio.shield))
 _Gathering = getattr(asyncio.tasks, "_GatheringFuture", None)
 _GATHER_CANCELS = getattr(getattr(_Gathering, "cancel", None), "__code__", None)
 

@@ -232,6 +232,18 @@ def test_in_a_task_group_that_gives_up_what_was_asked_for_goes_on() -> None:
     assert handled(body) == [1, 3]
 
 
+def test_done_says_what_has_come_by_the_last_wait() -> None:
+    async def body(ctx: Context) -> Any:
+        first, second, third = ctx.sleep(1), ctx.sleep(2), ctx.sleep(3)
+        found = [[one.done() for one in (first, second, third)]]
+        for one in (second, third):
+            await one
+            found.append([one.done() for one in (first, second, third)])
+        return [*found, await asyncio.gather(first), await asyncio.shield(second)]
+
+    assert handled(body) == [[False] * 3, [True, True, False], [True] * 3, [None], None]
+
+
 def test_a_callback_of_ones_own_is_called_with_the_future_in_its_context() -> None:
     who = ContextVar("who", default="nobody")
 
