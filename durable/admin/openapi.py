@@ -41,7 +41,7 @@ _WITH_BODY = {
 #: The header that makes something take effect once.
 _IDEMPOTENCY: dict[str, Any] = {
     "name": "idempotency-key", "in": "header", "required": False,
-    "schema": {"type": "string", "pattern": "^[!-~]([ -~]*[!-~])?$"},
+    "schema": {"type": "string", "pattern": "^[ -~]*[!-~][ -~]*$"},
     "description": "Asked again with the same key, it is not done again, and the answer is the one that it had.",
 }  # fmt: skip
 

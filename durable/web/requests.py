@@ -160,7 +160,7 @@ def key_of(scope: Scope) -> str | None:
     found = [value for name, value in scope["headers"] if name == b"idempotency-key"]
     if not found:
         return None
-    text = str(found[0], "latin-1")
+    text = str(found[0], "latin-1").strip(" ")  # what is around the value of a header is not in it
     if len(found) > 1 or not text.isascii() or not text.isprintable():
         raise BadRequest(400, "bad header idempotency-key: give one, in printable ASCII")
     if not text:

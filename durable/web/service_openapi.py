@@ -14,7 +14,7 @@ _KEY = {
 }  # fmt: skip
 _IDEMPOTENCY = {
     "name": "idempotency-key", "in": "header", "required": False,
-    "schema": {"type": "string", "pattern": "^[!-~]([ -~]*[!-~])?$"},
+    "schema": {"type": "string", "pattern": "^[ -~]*[!-~][ -~]*$"},
     "description": "A repeated request with the same key is answered with the result of the first.",
 }  # fmt: skip
 _IDEMPOTENCY_IN_PATH = {
