@@ -38,7 +38,7 @@ class Waker(Protocol):
         ...
 
 
-class Listening(Protocol):
+class Listener(Protocol):
     """What callbacks need of their attempt."""
 
     loop: asyncio.AbstractEventLoop
@@ -57,10 +57,10 @@ class Listening(Protocol):
 
 
 class Listens(Protocol):
-    """What has the attempt that futures belong to."""
+    """What a future is made with: it knows the attempt."""
 
     @property
-    def listener(self) -> Listening:
+    def listener(self) -> Listener:
         """The attempt."""
         ...
 
@@ -188,7 +188,7 @@ class AsyncioFuture(Generic[T_co]):
     _told: Literal["outcome"] | BaseException | None
 
     @property
-    def listener(self) -> Listening:
+    def listener(self) -> Listener:
         """The attempt it belongs to."""
         return self._attempt.listener
 
@@ -206,9 +206,10 @@ class AsyncioFuture(Generic[T_co]):
         return self.listener.loop
 
     def add_done_callback(self, function: Callable[[Any], object], /, *, context: Context | None = None) -> None:
-        """Call `function` with this future once it is done. `asyncio.gather` and others do; a handler needs it never.
+        """Call `function` with this future once it is done: for `asyncio.gather` and its like; a handler just awaits.
 
-        Raises `WrongLoopError` in another thread.
+        Raises `WrongLoopError` on another event loop, `NotInHandlerError` outside its handler, and `UsageError` in a
+        step.
         """
         one = DoneCallback(self, function, copy_context() if context is None else context)
         self.listener.listen(one)

@@ -5,7 +5,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 
 import msgspec
 
-from durable.callbacks import Listening
+from durable.callbacks import Listener
 from durable.core.commands import AwaitPromise, CompletePromise, PeekPromise
 from durable.core.duration import Duration
 from durable.core.ids import fingerprint
@@ -132,7 +132,7 @@ class Operations(Protocol):
         ...
 
     @property
-    def listener(self) -> Listening:
+    def listener(self) -> Listener:
         """See `callbacks.Listens`."""
         ...
 

@@ -21,7 +21,7 @@ from durable.runtime.waits import Host, Waiting
 
 
 class Listening(Waiting):
-    """The part of an `Attempt` that calls callbacks. Implements `callbacks.Listening`."""
+    """The part of an `Attempt` that calls callbacks. Implements `callbacks.Listener`."""
 
     __slots__ = ("_judged", "_new")
 
@@ -35,14 +35,12 @@ class Listening(Waiting):
         self._judged: tuple[asyncio.Task[Any] | None, int, bool] = None, 0, False
 
     def listen(self, one: DoneCallback) -> None:
-        """See `callbacks.Listening`."""
+        """See `callbacks.Listener`."""
         self._check_loop()
         if CURRENT.get() is not self:
             if self.flows or not one.future.completed:
                 self._check_place()
-        elif (
-            one.context.get(CURRENT) is not self
-        ):  # one that was made elsewhere: by it is seen what runs for a handler
+        elif one.context.get(CURRENT) is not self:  # made elsewhere: what runs for a handler is known by its context
             one.context.run(CURRENT.set, self)
         one.added_by = current_task(self.loop)
         if self._new is None:
@@ -109,7 +107,7 @@ class Listening(Waiting):
         self._only_waits()
 
     def woken(self, one: DoneCallback) -> None:
-        """See `callbacks.Listening`."""
+        """See `callbacks.Listener`."""
         if one in self._waiters.blocked:
             self._stop(one)
         elif one.error is None:  # the outcome was known
@@ -130,7 +128,7 @@ class Listening(Waiting):
         return self._judged[2]
 
     def stop_listening(self, one: DoneCallback) -> None:
-        """See `callbacks.Listening`."""
+        """See `callbacks.Listener`."""
         if one.stage == "waits" and one in self._waiters.blocked:
             self._stop(one)
             one.stage = "woken"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextvars import copy_context
 from typing import Any, NoReturn, Protocol, TypeVar
 
-from durable.callbacks import Listening
+from durable.callbacks import Listener
 from durable.core.commands import Command, Invoke, OpenEntry, Record, Sleep
 from durable.core.duration import Duration, parse
 from durable.core.ids import IdSpan, child_id, fingerprint
@@ -47,7 +47,7 @@ class Clockwork(Protocol):
         ...
 
 
-class Journal(Listening, Protocol):
+class Journal(Listener, Protocol):
     """What operations need of their attempt."""
 
     seq: int
@@ -176,7 +176,7 @@ class Operations:
         return self._attempt.request
 
     @property
-    def listener(self) -> Listening:
+    def listener(self) -> Listener:
         """See `callbacks.Listens`."""
         return self._attempt
 

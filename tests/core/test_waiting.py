@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from durable import DurableFuture, Duration, gather, select, wait_completed
-from durable.callbacks import Listening
+from durable.callbacks import Listener
 from durable.core.journal import EMPTY, Failure, Kind
 from durable.core.waiting import Awaited, Group, decode, encode, entries
 
@@ -136,7 +136,7 @@ class Leaves:
         return self.leaf()
 
     @property
-    def listener(self) -> Listening:
+    def listener(self) -> Listener:
         raise NotImplementedError
 
     def wait(self, future: DurableFuture[Any]) -> Generator[Any, None, Any]:

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from durable import ConflictError, Context, DurableFuture, InvocationCancelled, RetryPolicy, TerminalError, handler
-from durable.testing import Fault, Mode, Scenario, Services, Sim, simulate
+from durable.testing import Scenario, Services, Sim, simulate
 from tests.scenarios.controls import cancels
-from tests.simulation.test_flow_order import HOWS, TICK_S
+from tests.simulation.test_flow_order import TICK_S, mode_of
 
 KINDS = ["sleep", "step", "step", "call", "fails", "awakeable"]
 WAYS = ["gather", "gather", "gather all", "shield", "wait", "first", "each", "await", "given up"]
@@ -62,7 +62,7 @@ async def through(future: DurableFuture[Any]) -> Any:
     return await future
 
 
-def program(seed: int, attempts: dict[str, list[list[str]]], *, how: str = "mixed") -> tuple[Services, Scenario[Any]]:
+def program(seed: int, attempts: dict[str, list[list[str]]], *, mixed: bool = True) -> tuple[Services, Scenario[Any]]:
     """What each attempt noted is kept in `attempts`, by invocation."""
     plan = plan_of(seed)
 
@@ -88,7 +88,7 @@ def program(seed: int, attempts: dict[str, list[list[str]]], *, how: str = "mixe
         async def parent(ctx: Context) -> list[str]:
             noted: list[str] = []
             attempts.setdefault(ctx.request.id, []).append(noted)
-            in_tasks = how == "tasks" or (how == "mixed" and len(attempts[ctx.request.id]) % 2 == seed % 2)
+            in_tasks = mixed and len(attempts[ctx.request.id]) % 2 == seed % 2
 
             def note(what: str) -> None:
                 if not ctx._operations.ending:  # what flows do when their attempt has ended is no matter
@@ -190,26 +190,14 @@ def program(seed: int, attempts: dict[str, list[list[str]]], *, how: str = "mixe
     return services, scenario
 
 
-def mode_of(seed: int) -> Mode:
-    draw = random.Random(seed)
-    return Mode(
-        f"random {seed}",
-        always_suspend=draw.random() < 0.6,
-        minimal=draw.random() < 0.3,
-        faults=tuple(Fault(draw.randint(1, 40), draw.choice(HOWS)) for _ in range(draw.choice([0, 1, 2]))),
-        every=draw.choice([0, 0, 4, 7]),
-        how=draw.choice(HOWS),
-    )
-
-
-def check_seed(seed: int, how: str = "mixed") -> None:
+def check_seed(seed: int, *, mixed: bool = True) -> None:
     """One plan, in two random modes."""
     for mode in (mode_of(2 * seed), mode_of(2 * seed + 1)):
         attempts: dict[str, list[list[str]]] = {}
         try:
-            simulate(*program(seed, attempts, how=how), mode)
+            simulate(*program(seed, attempts, mixed=mixed), mode)
         except BaseException as error:
-            error.add_note(f"in mode {mode}, of check_seed({seed})")
+            error.add_note(f"in mode {mode}, of check_seed({seed}, {mixed=})")
             raise
 
 
@@ -218,3 +206,9 @@ def test_what_asyncio_takes_as_it_is_goes_on_as_with_a_task_for_each(first: int)
     """I2."""
     for seed in range(first, first + 60):
         check_seed(seed)
+
+
+def test_it_goes_on_in_the_same_order_in_every_attempt() -> None:
+    """I2: without a task in any of them."""
+    for seed in range(180, 240):
+        check_seed(seed, mixed=False)

@@ -13,7 +13,7 @@ from durable.core.ids import fresh_id
 from durable.core.invocation import Caller, Flavor, Invocation, Status, Submission
 from durable.store import rows
 from durable.store.format import migrations
-from durable.store.statements import statements
+from durable.store.statements import Statement, statements
 
 
 def invocation(seq: int, **other: Any) -> Invocation:
@@ -35,19 +35,23 @@ def invocation(seq: int, **other: Any) -> Invocation:
     return Invocation(seq, Submission(**fields), 17, status, attempt=seq % 2, queued=place, place=seq % 11)
 
 
+def written(batch: list[Statement]) -> list[Any]:
+    """The rows that a database has after these statements."""
+    with closing(sqlite3.connect(":memory:")) as database:
+        for _, script in migrations():
+            database.executescript(script)
+        for text, values in batch:
+            database.execute(text, values)
+        return database.execute(f"SELECT {rows.FIXED}, {rows.MOVING} FROM _invocations ORDER BY seq").fetchall()
+
+
 @pytest.mark.parametrize("other", [{}, {"handler": "other"}, {"idempotency_key": "once"}, {"caller": None}])
 @pytest.mark.parametrize("count", [1, 127, 128, 300])
 def test_rows_are_what_they_would_be_one_by_one(count: int, other: dict[str, Any]) -> None:
     """Where all of them are alike, and where the last one is not."""
     created = {seq: invocation(seq) for seq in range(1, count)} | {count: invocation(count, **other)}
-    with closing(sqlite3.connect(":memory:")) as database:
-        for _, script in migrations():
-            database.executescript(script)
-        batch = statements(Writes(created=created))
-        for text, values in batch:
-            database.execute(text, values)
-        found = database.execute(f"SELECT {rows.FIXED}, {rows.MOVING} FROM _invocations ORDER BY seq").fetchall()
-    assert found == [rows.fixed(one) + rows.moving(one) for one in created.values()]
+    batch = statements(Writes(created=created))
+    assert written(batch) == [rows.fixed(one) + rows.moving(one) for one in created.values()]
     alike = count >= 128 and not other  # then a chunk of 128 has a dozen values a row, and not thirty
     chunk = next(size for size in (128, 64, 1) if count >= size)
     assert (len(batch[0][1]) < chunk * 20) == alike
@@ -73,13 +77,7 @@ def test_those_of_several_partitions_share_a_statement_where_they_are_alike(coun
         for turn, source in enumerate(("kafka://c/t", "kafka://c/u"))
         for number, count in enumerate(counts)
     ]
-    with closing(sqlite3.connect(":memory:")) as database:
-        for _, script in migrations():
-            database.executescript(script)
-        batch = statements(Writes(in_line=several))
-        for text, values in batch:
-            database.execute(text, values)
-        found = database.execute(f"SELECT {rows.FIXED}, {rows.MOVING} FROM _invocations ORDER BY seq").fetchall()
-    assert found == [rows.fixed(one) + rows.moving(one) for some in several for one in some.invocations()]
+    batch = statements(Writes(in_line=several))
+    assert written(batch) == [rows.fixed(one) + rows.moving(one) for some in several for one in some.invocations()]
     all_of_one = sum(counts)
     assert len(batch) == 2 * (all_of_one // 1024 + (all_of_one % 1024).bit_count())
