@@ -63,7 +63,7 @@ async def through(future: DurableFuture[Any]) -> Any:
 
 
 def program(seed: int, attempts: dict[str, list[list[str]]], *, mixed: bool = True) -> tuple[Services, Scenario[Any]]:
-    """What each attempt noted is kept in `attempts`, by invocation."""
+    """What each attempt noted is kept in `attempts`, by invocation. `mixed`: every other one makes tasks."""
     plan = plan_of(seed)
 
     def services(sim: Sim) -> Iterable[object]:
